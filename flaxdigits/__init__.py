@@ -1,0 +1,1 @@
+"""flaxdigits: handwritten digits and Chinese numerals in JAX and Flax."""

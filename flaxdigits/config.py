@@ -1,0 +1,272 @@
+"""The configuration of an experiment: frozen dataclasses and nothing else, without JAX.
+
+An experiment file returns an `ExperimentConfig`; `flaxdigits.overrides` changes single fields by
+name and checks types and ranges; `to_dict` and `from_dict` carry it through JSON.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from typing import Any, Literal
+
+from flaxdigits.errors import FlaxdigitsError
+
+
+def _number(
+    default: Any, at_least: float | None = None, above: float | None = None,
+    at_most: float | None = None, below: float | None = None,
+) -> Any:
+    """A dataclass field whose value, or every element of it, must lie within the given bounds."""
+    bounds = {"at least": at_least, "above": above, "at most": at_most, "below": below}
+    bounds = {name: bound for name, bound in bounds.items() if bound is not None}
+    return dataclasses.field(default=default, metadata={"bounds": bounds})
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """What an architecture leaves open. Subclass it to give an architecture of your own more."""
+
+    name: str  # as registered in flaxdigits.models
+    filters: tuple[int, ...] = _number((), at_least=1)  # of each convolution
+    dense: tuple[int, ...] = _number((), at_least=1)  # units of each hidden dense layer
+    dropout: tuple[float, ...] = _number((), at_least=0, below=1)  # rate at each place
+    batch_norm: bool = False  # between every convolution and its activation
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Random affine changes of the training images, drawn for every example and step.
+
+    Bilinear, and beyond the border the nearest pixel; all zero is none.
+    """
+
+    rotation: float = _number(0.0, at_least=0, at_most=180)  # up to, in degrees, both ways
+    zoom: float = _number(0.0, at_least=0, below=1)  # 0.1: 0.9 to 1.1, x and y drawn separately
+    shift: float = _number(0.0, at_least=0, at_most=1)  # up to, as a fraction of the size
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which examples, how they are split, and what is done to them before the network."""
+
+    dataset: Literal["mnist", "chinese_mnist", "idx_files", "image_folder"] = "mnist"
+    split: Literal["official", "holdout", "kaggle", "random", "writers"] = "official"
+    fold: int = _number(0, at_least=0, at_most=9)  # of the `writers` split
+    split_seed: int = _number(0, at_least=0)  # of the seeded splits
+    folder: str | None = None  # of data of your own: idx_files or image_folder
+    image_size: int | None = _number(None, at_least=4)  # image_folder: resize to this square
+    limit: int | None = _number(None, at_least=1)  # only the first examples of the training split
+    preprocessing: Literal["unit", "column_norm", "raw"] = "unit"
+    augmentation: Augmentation = Augmentation()
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """An optax optimizer and its schedule. Constants another optimizer has are ignored."""
+
+    name: Literal["adam", "sgd", "rmsprop", "adadelta"] = "adam"
+    learning_rate: float = _number(1e-3, above=0)
+    schedule: Literal["constant", "cosine", "onecycle", "inverse_time"] = "constant"
+    warmup_steps: int = _number(0, at_least=0)  # linear from zero, before the schedule
+    decay_rate: float = _number(0.0, at_least=0)  # inverse_time: rate / (1 + decay_rate * step)
+    momentum: float = _number(0.0, at_least=0, below=1)  # sgd, rmsprop
+    beta1: float = _number(0.9, at_least=0, below=1)  # adam
+    beta2: float = _number(0.999, at_least=0, below=1)  # adam
+    rho: float = _number(0.9, at_least=0, below=1)  # rmsprop, adadelta
+    epsilon: float = _number(1e-7, above=0)  # adam, rmsprop, adadelta; Keras's default
+    weight_decay: float = _number(0.0, at_least=0)  # decoupled, kernels only
+    clip_norm: float | None = _number(None, above=0)  # largest global norm of the gradient
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long, in which batches, on which loss, and how it is spread over devices."""
+
+    batch_size: int = _number(32, at_least=1)  # over all devices
+    epochs: int = _number(1, at_least=1)
+    steps: int | None = _number(None, at_least=1)  # instead of epochs
+    stop_after: int | None = _number(None, at_least=1)  # pause at this step, schedule left whole
+    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
+    label_smoothing: float = _number(0.0, at_least=0, below=1)
+    ema_decay: float | None = _number(None, above=0, below=1)  # evaluate averaged weights
+    init_from: str | None = None  # a run folder whose last weights are the first of this run
+    log_every: int = _number(100, at_least=1)  # steps between rows of metrics.jsonl
+    parallel: Literal["jit", "pmap"] = "jit"
+    deterministic: bool = False  # on a GPU: slower kernels, the same bits every time
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """How the splits are scored."""
+
+    batch_size: int = _number(200, at_least=1)
+    every_steps: int | None = _number(None, at_least=1)  # None: at the end of every epoch
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """Which states are kept, and which one the result is about."""
+
+    every_steps: int | None = _number(None, at_least=1)  # None: at the end of every epoch
+    keep: int | None = _number(3, at_least=1)  # the newest ones, beside the best; None: all
+    report: Literal["last", "best"] = "last"  # best: by validation accuracy
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+    """Everything that decides a run's result, apart from the data's own bytes."""
+
+    experiment: str
+    model: ModelConfig
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    seed: int = _number(0, at_least=0, below=2**32)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The dataclass as nested dictionaries of JSON values; tuples become lists."""
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return list(value) if isinstance(value, tuple) else value
+
+    return plain(config)
+
+
+def from_dict(values: dict[str, Any]) -> ExperimentConfig:
+    """The inverse of `to_dict`; raises FlaxdigitsError naming the field that does not fit."""
+    return _build(ExperimentConfig, values, path="")
+
+
+def _build(cls: type, values: Any, path: str) -> Any:
+    if not isinstance(values, dict):
+        raise FlaxdigitsError(f"config: {path or 'the whole'} must be an object, got {values!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for name in values:
+        if name not in fields:
+            raise FlaxdigitsError(f"config: unknown field {join(path, name)}")
+    made = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]):
+            made[name] = _build(hints[name], value, join(path, name))
+        else:
+            made[name] = check(value, hints[name], fields[name], join(path, name))
+    try:
+        return cls(**made)
+    except TypeError as error:
+        raise FlaxdigitsError(f"config: {path or 'the whole'} lacks a field: {error}") from error
+
+
+def validate(config: ExperimentConfig) -> ExperimentConfig:
+    """Returns the config with every field's type and range checked, and their combinations.
+
+    Raises:
+      FlaxdigitsError: naming the first field that is wrong.
+    """
+    def walk(node: Any, path: str) -> None:
+        hints = typing.get_type_hints(type(node))
+        for field in dataclasses.fields(node):
+            value = getattr(node, field.name)
+            if dataclasses.is_dataclass(value):
+                walk(value, join(path, field.name))
+            else:
+                check(value, hints[field.name], field, join(path, field.name))
+
+    walk(config, "")
+    optimizer, data = config.optimizer, config.data
+    if optimizer.schedule == "onecycle" and optimizer.warmup_steps:
+        raise FlaxdigitsError(
+            "optimizer.warmup_steps must be 0 with optimizer.schedule=onecycle, which warms up")
+    if optimizer.decay_rate and optimizer.schedule != "inverse_time":
+        raise FlaxdigitsError(
+            "optimizer.decay_rate needs optimizer.schedule=inverse_time, "
+            f"got {optimizer.schedule}")
+    if config.train.loss == "mse" and config.train.label_smoothing:
+        raise FlaxdigitsError("train.label_smoothing needs train.loss=cross_entropy, got mse")
+    if config.checkpoint.report == "best" and data.split in ("official",):
+        raise FlaxdigitsError(
+            f"checkpoint.report=best needs a validation split, and data.split={data.split} has "
+            "none: choosing on the test split is not offered; use another split, or report=last")
+    own = data.dataset in ("idx_files", "image_folder")
+    if own and not data.folder:
+        raise FlaxdigitsError(f"data.folder must name a folder with data.dataset={data.dataset}")
+    if data.folder and not own:
+        raise FlaxdigitsError(
+            f"data.folder needs data.dataset=idx_files or image_folder, got {data.dataset}")
+    return config
+
+
+def check(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
+    """The value as the type `hint`, within the field's bounds; lists become tuples.
+
+    Raises:
+      FlaxdigitsError: naming `path`, what was expected and what came.
+    """
+    if not _fits(value, hint):
+        raise FlaxdigitsError(f"{path} must be {describe(hint)}, got {value!r}")
+    value = _converted(value, hint)
+    elements = value if isinstance(value, tuple) else (value,)
+    for name, bound in field.metadata.get("bounds", {}).items():
+        for element in elements:
+            if element is not None and not _within(element, name, bound):
+                raise FlaxdigitsError(f"{path} must be {name} {bound}, got {element}")
+    return value
+
+
+def _within(value: float, name: str, bound: float) -> bool:
+    return {
+        "at least": value >= bound, "above": value > bound,
+        "at most": value <= bound, "below": value < bound,
+    }[name]
+
+
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the hint alone."""
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, part) for part in alternatives(hint))
+    if typing.get_origin(hint) is Literal:
+        return value in typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        element = typing.get_args(hint)[0]
+        return isinstance(value, list | tuple) and all(_fits(item, element) for item in value)
+    if hint is float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    if isinstance(value, list | tuple):
+        element = typing.get_args(hint)[0]
+        return tuple(_converted(item, element) for item in value)
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if is_number and int not in alternatives(hint) else value
+
+
+def describe(hint: Any) -> str:
+    """The type in a user's words, for messages."""
+    if isinstance(hint, types.UnionType):
+        return " or ".join(describe(part) for part in alternatives(hint))
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    if typing.get_origin(hint) is tuple:
+        return f"a list of numbers like 32,64 ({typing.get_args(hint)[0].__name__})"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text",
+             type(None): "none"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def join(path: str, name: str) -> str:
+    """A field's dotted name."""
+    return f"{path}.{name}" if path else name

@@ -1,0 +1,122 @@
+"""A data set in memory, wherever it comes from."""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from flaxdigits.config import DataConfig
+from flaxdigits.data.builders import BUILDERS, DigitsBuilder
+from flaxdigits.data.examples import Examples, fingerprint
+from flaxdigits.data.fetch import FetchError
+from flaxdigits.data.own import OwnData, read_own
+from flaxdigits.errors import FlaxdigitsError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataLocations:
+    """Where to look for data; never part of a config.
+
+    raw_data_dir: the folder of the raw files; None downloads them
+    data_dir: where prepared copies lie; None is tensorflow-datasets' own (TFDS_DATA_DIR)
+    source: "real" refuses drawn data, "drawn" wants it, "auto" falls back on it
+    """
+
+    raw_data_dir: Path | None = None
+    data_dir: Path | None = None
+    source: Literal["auto", "real", "drawn"] = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """All examples of a data set in its raw order, all official parts one after another.
+
+    name: as in `DataConfig.dataset`
+    source: "real" or "drawn"
+    images: [n, height, width, 1] uint8
+    labels: [n] int32
+    writers, samples: [n] int32, or None where the data set does not tell
+    official_train: how many of the first rows are the official training part; None: no parts
+    fingerprint: sha256 hex over the bytes of images, labels and writers
+    """
+
+    name: str
+    source: str
+    class_names: tuple[str, ...]
+    images: np.ndarray
+    labels: np.ndarray
+    writers: np.ndarray | None
+    samples: np.ndarray | None
+    official_train: int | None
+    fingerprint: str
+
+
+def load_dataset(config: DataConfig, locations: DataLocations) -> Dataset:
+    """Reads the data set that `config` names.
+
+    With source "auto", the first of these that there is: a prepared copy, the raw files in
+    `raw_data_dir` (if one is given they must be there), a download, drawn data (with a warning).
+
+    Raises:
+      FlaxdigitsError: files are missing, damaged or cannot be written; or source is "real" and
+        there is no prepared copy, no `raw_data_dir` and no download.
+    """
+    if config.dataset not in BUILDERS:
+        return _own(config, locations)
+    if locations.source == "drawn":
+        return _prepared(config.dataset, "drawn", locations)
+    try:
+        return _prepared(config.dataset, "real", locations)
+    except FetchError as error:
+        tried = (f"no prepared copy in {_builder(config.dataset, 'real', locations).data_dir_root}, "
+                 f"no --raw_data_dir, and {error}")
+        if locations.source == "real":
+            raise FlaxdigitsError(f"{config.dataset}: no real data: {tried}") from error
+        _log.warning("%s: using DRAWN data, not the real: %s", config.dataset, tried)
+        return _prepared(config.dataset, "drawn", locations)
+
+
+def _builder(name: str, source: str, locations: DataLocations) -> DigitsBuilder:
+    folders = {
+        name: folder and Path(folder).expanduser()
+        for name, folder in (
+            ("data_dir", locations.data_dir), ("raw_data_dir", locations.raw_data_dir))
+    }
+    return BUILDERS[name](config=source, **folders)
+
+
+def _prepared(name: str, source: str, locations: DataLocations) -> Dataset:
+    builder = _builder(name, source, locations)
+    builder.download_and_prepare()
+    return _dataset(
+        name, source, builder.read(), builder.class_names, builder.official_train)
+
+
+def _own(config: DataConfig, locations: DataLocations) -> Dataset:
+    if locations.source == "drawn":
+        raise FlaxdigitsError(
+            f"--data=drawn: there is nothing to draw for data.dataset={config.dataset}; use mnist "
+            "or chinese_mnist")
+    own: OwnData = read_own(config)
+    return _dataset(config.dataset, "real", own.examples, own.class_names, own.official_train)
+
+
+def _dataset(
+    name: str, source: str, examples: Examples, class_names: tuple[str, ...],
+    official_train: int | None,
+) -> Dataset:
+    return Dataset(
+        name=name,
+        source=source,
+        class_names=class_names,
+        images=examples.images[..., None],
+        labels=examples.labels,
+        writers=examples.writers,
+        samples=examples.samples,
+        official_train=official_train,
+        fingerprint=fingerprint(examples.images, examples.labels, examples.writers),
+    )

@@ -1,0 +1,163 @@
+"""A small fetcher: several addresses for a file, timeouts, and never half a file left behind."""
+
+import dataclasses
+import http.client
+import socket
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import certifi
+
+from flaxdigits.errors import FlaxdigitsError
+
+_CHUNK = 1 << 18
+
+
+class FetchError(FlaxdigitsError):
+    """No address gave the file: there is no network, or what came was refused or damaged."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeouts:
+    """Seconds. `connect` bounds the look whether any address answers, over all of them."""
+
+    connect: float = 8.0
+    read: float = 30.0  # without a single byte
+    total: float = 900.0  # for one file from one address
+
+
+TIMEOUTS = Timeouts()
+
+
+def fetch(
+    addresses: Sequence[str],
+    destination: Path,
+    check: Callable[[Path], None],
+    timeouts: Timeouts = TIMEOUTS,
+) -> None:
+    """Downloads a file from the first address that gives one which `check` accepts.
+
+    The file streams to `<destination>.part` and is renamed once it is whole and checked; the
+    `.part` is removed whatever happens.
+
+    Args:
+      addresses: http or https, tried in this order.
+      check: is given the downloaded path and raises FlaxdigitsError if it is not the file meant.
+
+    Raises:
+      FetchError: no address gave the file; names each address and what was wrong with it.
+      FlaxdigitsError: the destination cannot be written.
+    """
+    part = destination.with_name(destination.name + ".part")
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        problems = _silent(addresses, timeouts.connect)
+        for address in addresses:
+            if address in problems:
+                continue
+            try:
+                _download(address, part, timeouts)
+                check(part)
+            except (FlaxdigitsError, _Broken) as error:
+                problems[address] = str(error)
+            else:
+                part.replace(destination)
+                return
+    except OSError as error:
+        raise FlaxdigitsError(
+            f"{destination}: cannot be written ({error.strerror}); free space there or choose "
+            "another folder with --data_dir") from error
+    finally:
+        _remove(part)
+    told = "; ".join(f"{address}: {problems[address]}" for address in addresses)
+    raise FetchError(f"{destination.name} could not be downloaded ({told})")
+
+
+class _Broken(Exception):
+    """One address failed."""
+
+
+def _download(address: str, part: Path, timeouts: Timeouts) -> None:
+    deadline = time.monotonic() + timeouts.total
+    request = urllib.request.Request(address, headers={"User-Agent": "flaxdigits"})
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())  # some Pythons come without any of their own
+    try:
+        response = urllib.request.urlopen(request, timeout=timeouts.read, context=context)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise _Broken(f"refused with HTTP {error.code}") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _Broken(_reason(error)) from error
+    with response, part.open("wb") as file:
+        while chunk := _next_chunk(response):
+            file.write(chunk)
+            if time.monotonic() > deadline:
+                raise _Broken(f"not finished after {timeouts.total:g} s")
+        expected, got = response.headers.get("Content-Length"), file.tell()
+    if expected is not None and int(expected) != got:
+        raise _Broken(f"cut short: {got} of {expected} bytes came")
+
+
+def _next_chunk(response: http.client.HTTPResponse) -> bytes:
+    # Apart from the writing, so that a broken connection is never taken for a full disk.
+    try:
+        return response.read1(_CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _Broken(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, TimeoutError):
+        return "no answer in time"
+    if isinstance(reason, OSError) and reason.strerror:
+        return reason.strerror
+    return str(reason) or type(reason).__name__
+
+
+def _silent(addresses: Sequence[str], seconds: float) -> dict[str, str]:
+    """The addresses whose hosts accept no connection within `seconds`, each with the reason.
+
+    All are asked at once, in threads that nobody waits for: looking up a name has no timeout.
+    """
+    problems = dict.fromkeys(addresses, f"no connection within {seconds:g} s")
+
+    def ask(address: str) -> None:
+        try:
+            # Half the time, so that a host's second address has its chance.
+            socket.create_connection(_gateway(address), timeout=seconds / 2).close()
+            del problems[address]
+        except OSError as error:
+            problems[address] = _reason(error)
+
+    threads = [threading.Thread(target=ask, args=(address,), daemon=True)
+               for address in problems]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return problems.copy()
+
+
+def _gateway(address: str) -> tuple[str, int]:
+    """Host and port to connect to: the address's own, or those of the proxy in its way."""
+    parts = urlsplit(address)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if proxy and not urllib.request.proxy_bypass(parts.hostname):
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _remove(part: Path) -> None:
+    try:
+        part.unlink(missing_ok=True)
+    except OSError:  # a folder that cannot be written to holds no `.part` of ours
+        pass

@@ -1,0 +1,24 @@
+"""From uint8 images to what the network sees, on the device."""
+
+import jax
+import jax.numpy as jnp
+
+
+def preprocess(images: jax.Array, name: str) -> jax.Array:
+    """The images as the named preprocessing leaves them.
+
+    Args:
+      images: [batch, height, width, 1], values 0 to 255, any dtype.
+      name: `unit`: divided by 255. `column_norm`: every image column divided by its L2 norm, as
+        `keras.utils.normalize(images, axis=1)` does; a column of zeros stays. `raw`: unchanged.
+
+    Returns:
+      [batch, height, width, 1] float32.
+    """
+    images = images.astype(jnp.float32)
+    if name == "unit":
+        return images / 255
+    if name == "column_norm":
+        norms = jnp.sqrt(jnp.square(images).sum(axis=1, keepdims=True))
+        return images / jnp.where(norms == 0, 1, norms)
+    return images

@@ -1,0 +1,1 @@
+"""Evaluation: logits, and what they are worth."""

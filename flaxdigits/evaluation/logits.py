@@ -1,0 +1,61 @@
+"""Logits of every example exactly once, in one compiled program."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from flaxdigits.data.preprocessing import preprocess
+
+
+class LogitsProgram:
+    """A model's logits for any selection of a data set that lies on the device.
+
+    Args:
+      model: a linen module, applied without training behaviour.
+      preprocessing: the name that `flaxdigits.data.preprocessing.preprocess` takes.
+      batch_size: examples computed at once; results do not depend on it beyond rounding.
+      devices: over which each batch is spread (`flaxdigits.training.parallel.Devices`).
+    """
+
+    def __init__(
+        self, model: nn.Module, preprocessing: str, batch_size: int, devices: Any
+    ) -> None:
+        self._batch_size = -(-batch_size // devices.count) * devices.count
+        self._devices = devices
+        self._compiled = jax.jit(
+            functools.partial(_logits, model, preprocessing, devices.spread),
+            out_shardings=devices.replicated)
+
+    def __call__(self, variables: Any, images: jax.Array, index: np.ndarray) -> np.ndarray:
+        """The logits of `images[index]`.
+
+        Args:
+          variables: of the model.
+          images: [examples, height, width, 1] uint8, on the device.
+          index: [selected] int32.
+
+        Returns:
+          [selected, classes] float32.
+        """
+        size = min(self._batch_size, -(-len(index) // self._devices.count) * self._devices.count)
+        padded = np.zeros(-(-len(index) // size) * size, np.int32)
+        padded[:len(index)] = index
+        batches = self._devices.replicate(padded.reshape(-1, size))
+        logits = np.asarray(self._compiled(variables, images, batches))
+        return logits.reshape(len(padded), -1)[:len(index)]
+
+
+def _logits(
+    model: nn.Module, preprocessing: str, spread: Any, variables: Any, images: jax.Array,
+    batches: jax.Array,
+) -> jax.Array:
+    def one(index: jax.Array) -> jax.Array:
+        batch = spread(images[index])
+        return model.apply(variables, preprocess(batch, preprocessing)).astype(jnp.float32)
+
+    return lax.map(one, batches)

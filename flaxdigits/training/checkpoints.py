@@ -1,0 +1,170 @@
+"""Checkpoints of a run: orbax behind a small door.
+
+Each holds the whole train state and a `Record`; saving is asynchronous, and what lies in the
+folder under its final name is complete.
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.training.parallel import first_line
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What is known of a run at a checkpoint, beside its state."""
+
+    seconds_compiling: float = 0.0
+    seconds_training: float = 0.0
+    seconds_evaluating: float = 0.0
+    validation_accuracy: float | None = None  # None: not scored at this step
+    validation_loss: float | None = None
+
+
+class Checkpoints:
+    """The checkpoints of one run folder.
+
+    Args:
+      folder: made when missing.
+      keep: how many of the newest are kept, beside the best; None: all.
+    """
+
+    def __init__(self, folder: Path, keep: int | None = None) -> None:
+        self._folder = folder.absolute()
+        self._keep = keep
+        with self._clear_errors("cannot open"):
+            self._manager = ocp.CheckpointManager(
+                self._folder,
+                options=ocp.CheckpointManagerOptions(cleanup_tmp_directories=True),
+                item_names=("state", "record"))
+        self._records = {step: self._read_record(step) for step in self.steps()}
+
+    def steps(self) -> list[int]:
+        """The steps that are saved, in order."""
+        return sorted(self._manager.all_steps())
+
+    def last(self) -> int | None:
+        """The newest step."""
+        return max(self.steps(), default=None)
+
+    def best(self) -> int | None:
+        """The step of highest validation accuracy (then lowest loss, then newest) of those kept."""
+        scored = [(record.validation_accuracy, -record.validation_loss, step)
+                  for step, record in self._records.items()
+                  if record.validation_accuracy is not None]
+        return max(scored)[-1] if scored else None
+
+    def record(self, step: int) -> Record:
+        """What was known at a saved step."""
+        return self._records[step]
+
+    def save(self, step: int, state: Any, record: Record) -> None:
+        """Starts saving; a step that is saved already stays as it is.
+
+        Raises:
+          FlaxdigitsError: if this or the save before it could not be written.
+        """
+        if step in self._records:
+            return
+        with self._clear_errors("cannot save"):
+            self._manager.save(step, args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                record=ocp.args.JsonSave(dataclasses.asdict(record))))
+        self._records[step] = record
+        self._prune()
+
+    def restore(self, step: int, target: Any) -> Any:
+        """The state saved at `step`, with the structure and shardings of `target`.
+
+        Raises:
+          FlaxdigitsError: if it is of another architecture or optimizer, or cannot be read.
+        """
+        check_same_shapes(self.shapes(step), target, self._folder / str(step))
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
+        with self._clear_errors("cannot read"):
+            return self._manager.restore(step, args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract))).state
+
+    def restore_arrays(self, step: int) -> dict[str, Any]:
+        """The state saved at `step` as nested dictionaries of NumPy arrays."""
+        with self._clear_errors("cannot read"):
+            shapes = self._manager.item_metadata(step).state
+            restore = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+            return ocp.PyTreeCheckpointer().restore(
+                self._folder / str(step) / "state", restore_args=restore)
+
+    def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+        """The shape of every array saved at `step`, by its dotted path."""
+        with self._clear_errors("cannot read"):
+            return paths_and_shapes(self._manager.item_metadata(step).state)
+
+    def wait(self) -> None:
+        """Returns when everything is on disk.
+
+        Raises:
+          FlaxdigitsError: if something could not be written.
+        """
+        with self._clear_errors("cannot save"):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and lets go of the folder."""
+        with self._clear_errors("cannot save"):
+            self._manager.close()
+
+    def _prune(self) -> None:
+        if self._keep is None:
+            return
+        kept = {*sorted(self._records)[-self._keep:], self.best()}
+        for step in [step for step in self._records if step not in kept]:
+            self._manager.delete(step)
+            del self._records[step]
+
+    def _read_record(self, step: int) -> Record:
+        with self._clear_errors("cannot read"):
+            saved = self._manager.restore(
+                step, args=ocp.args.Composite(record=ocp.args.JsonRestore())).record
+            return Record(**saved)
+
+    @contextlib.contextmanager
+    def _clear_errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except FlaxdigitsError:
+            raise
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            raise FlaxdigitsError(
+                f"{self._folder}: {what} a checkpoint: {first_line(error)}; "
+                "is there space, and may you write there?") from error
+
+
+def paths_and_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of every array of a tree, by its dotted path."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {".".join(_name(key) for key in path): tuple(leaf.shape) for path, leaf in flat}
+
+
+def _name(key: Any) -> str:
+    return str(next(getattr(key, attribute) for attribute in ("name", "key", "idx")
+                    if hasattr(key, attribute)))
+
+
+def check_same_shapes(saved: dict[str, tuple[int, ...]], target: Any, place: os.PathLike) -> None:
+    """Raises FlaxdigitsError naming the first array in which the two differ."""
+    wanted = paths_and_shapes(target)
+    for path in sorted(saved.keys() | wanted.keys()):
+        if saved.get(path) != wanted.get(path):
+            def tell(shape: tuple[int, ...] | None) -> str:
+                return "no such array" if shape is None else f"shape {list(shape)}"
+            raise FlaxdigitsError(
+                f"{place}: a checkpoint of another model: {path} has {tell(saved.get(path))}, "
+                f"this config's has {tell(wanted.get(path))}")

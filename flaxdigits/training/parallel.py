@@ -1,0 +1,120 @@
+"""Devices: one or many, of one process or of many, under `jit` or `pmap`."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.training.step import TrainTask, train_steps
+
+AXIS = "data"  # the batch is spread over it; everything else is the same on every device
+
+
+def connect(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Joins the other processes of a run, if there are any; call it before any other use of JAX.
+
+    TPU pods and SLURM are recognised by their environment; elsewhere `coordinator` ("host:port")
+    and the two numbers say it.
+
+    Raises:
+      FlaxdigitsError: if only some of the three are given, or the others cannot be reached.
+    """
+    given = [value is not None for value in (coordinator, num_processes, process_id)]
+    if any(given) and not all(given):
+        raise FlaxdigitsError(
+            "--coordinator, --num_processes and --process_id go together: give all three or none")
+    if all(given) and not 0 <= process_id < num_processes:
+        raise FlaxdigitsError(
+            f"--process_id must be from 0 to {num_processes - 1}, got {process_id}")
+    pod = len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
+    slurm = int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ
+    if not (all(given) or pod or slurm):
+        return
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    except (RuntimeError, ValueError) as error:
+        raise FlaxdigitsError(f"cannot join the other processes: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """An exception's message, cut to one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def is_writer() -> bool:
+    """Whether this process is the one that writes files and prints."""
+    return jax.process_index() == 0
+
+
+def agree(value: int, how: Callable[[np.ndarray], Any]) -> int:
+    """One number for all processes out of each one's own, such as `how=np.max`."""
+    if jax.process_count() == 1:
+        return value
+    return int(how(multihost_utils.process_allgather(np.int32(value))))
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """All devices of a run in one axis."""
+
+    mesh: jax.sharding.Mesh
+
+    @classmethod
+    def all(cls) -> "Devices":
+        """Every device of every process."""
+        return cls(jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,)))
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self.mesh.size
+
+    @property
+    def replicated(self) -> NamedSharding:
+        """The sharding of what every device holds whole."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def replicate(self, tree: Any) -> Any:
+        """The tree's arrays, whole on every device."""
+        return jax.device_put(tree, self.replicated)
+
+    def spread(self, batch: Any) -> Any:
+        """Within jit: the arrays' first axis spread over the devices."""
+        sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), batch)
+
+
+def parallel_steps(task: TrainTask, devices: Devices) -> Callable[..., Any]:
+    """`train_steps` of a task over all devices: `lower(...)` it or call it.
+
+    Takes `(state, examples, order, places, streams, count)`, with `places` from `all_places`, and
+    gives the state and the steps' report. Under `jit` the state's memory is given up to the
+    result.
+    """
+    if task.config.train.parallel == "pmap":
+        task = dataclasses.replace(task, axis_name=AXIS)
+        return jax.pmap(
+            functools.partial(train_steps, task), axis_name=AXIS,
+            in_axes=(None, None, None, 0, None, None), out_axes=None)
+    task = dataclasses.replace(task, spread=devices.spread)
+    return jax.jit(
+        functools.partial(train_steps, task), donate_argnums=0,
+        out_shardings=devices.replicated)
+
+
+def all_places(task: TrainTask, devices: Devices) -> Any:
+    """The places of the global batch, as `parallel_steps` takes them."""
+    places = np.arange(task.plan.padded_batch_size, dtype=np.int32)
+    if task.config.train.parallel == "jit":
+        return devices.replicate(places)
+    places = places.reshape(devices.count, -1)
+    mine = [place for place, device in enumerate(devices.mesh.devices.flat)
+            if device.process_index == jax.process_index()]
+    return places[mine]

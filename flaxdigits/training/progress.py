@@ -1,0 +1,108 @@
+"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
+
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class ProgressReport(Protocol):
+    """What the loop tells; all methods are called between compiled calls."""
+
+    def start(self, step: int, total: int) -> None:
+        """Training starts, or goes on, after `step` of `total` steps."""
+
+    def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
+        """`step` steps are done, at `rate` a second; running figures of the latest ones."""
+
+    def row(self, row: dict[str, Any]) -> None:
+        """A line was written to metrics.jsonl."""
+
+    def stop(self) -> None:
+        """Training has ended, however it did."""
+
+
+class Silence:
+    """Tells nothing."""
+
+    def start(self, step: int, total: int) -> None:
+        """Nothing."""
+
+    def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
+        """Nothing."""
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def stop(self) -> None:
+        """Nothing."""
+
+
+class Bar:
+    """A bar with loss, accuracy, steps/s and time left; a line stays for every scored epoch."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"), TimeRemainingColumn(), console=console)
+
+    def start(self, step: int, total: int) -> None:
+        """Shows the bar."""
+        self._task = self._bar.add_task("training", total=total, completed=step, figures="")
+        self._bar.start()
+
+    def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
+        """Moves it."""
+        self._bar.update(
+            self._task, completed=step,
+            figures=f"loss {loss:.4f}  accuracy {accuracy:.4f}  {rate:.1f} steps/s")
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Leaves a line above the bar where a validation was scored."""
+        if "validation_accuracy" in row:
+            self._bar.console.print(_line(row), highlight=False)
+
+    def stop(self) -> None:
+        """Leaves the bar as it is."""
+        self._bar.stop()
+
+
+class Lines:
+    """A line for every row of metrics.jsonl."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._total, self._rate = 0, 0.0
+
+    def start(self, step: int, total: int) -> None:
+        """Remembers the total."""
+        self._total = total
+
+    def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
+        """Remembers the rate."""
+        self._rate = rate
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Prints the line, with the time left."""
+        left = (self._total - row["step"]) / self._rate if self._rate else 0
+        self._console.print(
+            f"{_line(row, self._total)}  {self._rate:.1f} steps/s  {left:.0f} s left",
+            highlight=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        """Nothing."""
+
+
+def for_console(console: Console) -> ProgressReport:
+    """A bar on a terminal, lines elsewhere."""
+    return Bar(console) if console.is_terminal else Lines(console)
+
+
+def _line(row: dict[str, Any], total: int | None = None) -> str:
+    step = f"step {row['step']}" + (f"/{total}" if total else "")
+    figures = f"loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.4f}"
+    if "validation_accuracy" in row:
+        figures += (f"  validation loss {row['validation_loss']:.4f}"
+                    f"  accuracy {row['validation_accuracy']:.4f}")
+    return f"{step}  epoch {row['epoch']}  {figures}"

@@ -1,0 +1,38 @@
+"""Where a run comes from: the versions of what it is made with, the commit, the device."""
+
+import importlib.metadata
+import subprocess
+from pathlib import Path
+
+import jax
+
+PACKAGES = ("flaxdigits", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint",
+            "tensorflow-datasets", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """The installed version of every package that takes part."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that runs, with `+changes` if it was altered; None outside git."""
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), *arguments],
+            capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def device_name() -> str:
+    """Like `cpu x 1` or `NVIDIA H100 x 8`."""
+    return f"{jax.devices()[0].device_kind} x {jax.device_count()}"
+
+
+def is_deterministic(asked: bool) -> bool:
+    """Whether this run gives the same bits again: on CPU and TPU always, on a GPU when asked."""
+    return asked or jax.default_backend() in ("cpu", "tpu")

@@ -1,0 +1,174 @@
+"""The folder of a run: `config.json`, `metrics.jsonl`, `result.json`, `checkpoints/`.
+
+Files are replaced by rename, so that each is whole at any moment. JSON goes in and out; nothing
+that is read is executed.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flaxdigits.config import ExperimentConfig, from_dict, to_dict
+from flaxdigits.errors import FlaxdigitsError
+
+# What may differ between a run's start and its continuation: when to pause, and how many
+# checkpoints to keep, decide nothing about the result.
+FREE_TO_CHANGE = ("train.stop_after", "checkpoint.keep")
+
+
+class RunFolder:
+    """Reads and writes the files of one run; in a run of many processes only one writes.
+
+    Args:
+      path: the folder; made by the first write.
+      is_writer: whether this process writes at all.
+    """
+
+    def __init__(self, path: Path, is_writer: bool = True) -> None:
+        self.path = path.absolute()
+        self._is_writer = is_writer
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints are."""
+        return self.path / "checkpoints"
+
+    def config(self) -> ExperimentConfig:
+        """The config of the run.
+
+        Raises:
+          FlaxdigitsError: if this is not a run folder or its config.json is damaged.
+        """
+        return from_dict(self._start()["config"])
+
+    def data(self) -> dict[str, str]:
+        """`dataset`, `source` and `fingerprint` of the run's data."""
+        return self._start()["data"]
+
+    def result(self) -> dict[str, Any] | None:
+        """The finished run's result, or None."""
+        return self._read("result.json") if (self.path / "result.json").exists() else None
+
+    def start(self, config: ExperimentConfig, about: dict[str, Any]) -> None:
+        """Writes `config.json`, or checks that the one there is of the same run.
+
+        Args:
+          config: resolved.
+          about: `data` (see `data()`), and `versions` and `git_commit`, which may differ.
+
+        Raises:
+          FlaxdigitsError: naming what differs, or if the folder cannot be written.
+        """
+        if (self.path / "config.json").exists():
+            self._check_same(config, about["data"])
+            self.check_writable()
+        else:
+            self.write_json("config.json", {"config": to_dict(config), **about})
+
+    def check_writable(self) -> None:
+        """Raises FlaxdigitsError if files cannot be made here."""
+        if self._is_writer:
+            with clear_errors(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                probe = self.path / ".writable"
+                probe.write_text("")
+                probe.unlink()
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """Replaces a file by rename."""
+        self._replace(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def append(self, name: str, row: dict[str, Any]) -> None:
+        """Adds a line of JSON to a file."""
+        if self._is_writer:
+            with clear_errors(self.path / name), open(self.path / name, "a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The lines of a file; a last one that was cut short is left out."""
+        path = self.path / name
+        if not path.exists():
+            return []
+        rows = []
+        for line in path.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+        return rows
+
+    def cut_metrics(self, step: int) -> None:
+        """Leaves only the rows of `metrics.jsonl` up to `step`."""
+        rows = [row for row in self.rows("metrics.jsonl") if row["step"] <= step]
+        self._replace("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    def _replace(self, name: str, text: str) -> None:
+        if not self._is_writer:
+            return
+        path, part = self.path / name, self.path / f"{name}.part"
+        with clear_errors(path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                with open(part, "w") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                part.replace(path)
+            finally:
+                with contextlib.suppress(OSError):
+                    part.unlink(missing_ok=True)
+
+    def _start(self) -> dict[str, Any]:
+        values = self._read("config.json")
+        if not {"config", "data"} <= values.keys():
+            raise FlaxdigitsError(f"{self.path / 'config.json'}: not a run's config; expected "
+                                  "the fields config and data")
+        return values
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            value = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise FlaxdigitsError(
+                f"{self.path}: not a run folder, it has no {name}; name the folder of a run "
+                "with --workdir") from None
+        except (OSError, ValueError) as error:
+            raise FlaxdigitsError(f"{path}: cannot be read: {error}") from error
+        if not isinstance(value, dict):
+            raise FlaxdigitsError(f"{path}: expected a JSON object")
+        return value
+
+    def _check_same(self, config: ExperimentConfig, data: dict[str, str]) -> None:
+        there = self._start()
+        old = _flatten(there["config"], "") | _flatten(there["data"], "data.")
+        new = _flatten(to_dict(config), "") | _flatten(data, "data.")
+        changes = [f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
+                   for name in sorted(old.keys() | new.keys())
+                   if old.get(name) != new.get(name) and name not in FREE_TO_CHANGE]
+        if changes:
+            raise FlaxdigitsError(
+                f"{self.path} holds another run: {'; '.join(changes)}; choose another --workdir "
+                "or start with the same settings")
+
+
+@contextlib.contextmanager
+def clear_errors(path: Path) -> Iterator[None]:
+    """Turns the system's refusals to write into one line that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise FlaxdigitsError(
+            f"{path}: cannot write: {error.strerror or error}; choose another --workdir or make "
+            "space") from error
+
+
+def _flatten(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

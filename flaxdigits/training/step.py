@@ -1,0 +1,145 @@
+"""The one train step, and the compiled loop over several of them."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from flaxdigits.config import ExperimentConfig
+from flaxdigits.data.augmentation import augment
+from flaxdigits.data.batches import BatchPlan
+from flaxdigits.data.preprocessing import preprocess
+from flaxdigits.models.layers import Training
+from flaxdigits.training.losses import example_losses
+from flaxdigits.training.state import Sums, TrainState
+
+
+@flax.struct.dataclass
+class Examples:
+    """A whole data set on the device."""
+
+    images: jax.Array  # [examples, height, width, 1] uint8
+    labels: jax.Array  # [examples] int32
+
+
+@flax.struct.dataclass
+class Streams:
+    """The keys of the randomness within steps; each step folds its number in."""
+
+    dropout: jax.Array
+    augmentation: jax.Array
+
+
+@flax.struct.dataclass
+class Steps:
+    """What several steps report.
+
+    Attributes:
+      sums: over the steps' examples.
+      failed: [] int32, the first step whose loss was not finite (nothing is done after it), or -1.
+    """
+
+    sums: Sums
+    failed: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainTask:
+    """What a train step is made of."""
+
+    config: ExperimentConfig
+    model: nn.Module
+    optimizer: optax.GradientTransformation
+    plan: BatchPlan
+    axis_name: str | None = None  # of pmap
+    spread: Callable[[Any], Any] = lambda batch: batch  # tells jit to shard a batch's arrays
+
+
+def train_step(
+    task: TrainTask, state: TrainState, examples: Examples, order: jax.Array,
+    places: jax.Array, streams: Streams,
+) -> tuple[TrainState, Sums]:
+    """One optimizer update on the batch that `state.step` names.
+
+    Args:
+      task: the model and its recipe.
+      state: before the step.
+      examples: all of them, on the device.
+      order: [examples of an epoch] int32, this epoch's indices into `examples`.
+      places: [rows] int32, the places in the global batch that this device computes.
+      streams: keys of dropout and augmentation.
+
+    Returns:
+      The state after the step, and the step's sums over the global batch.
+    """
+    config = task.config
+    positions, mask = task.plan.select(state.step, task.spread(places))
+    training = Training(places, mask, task.axis_name)
+    images, labels = task.spread((examples.images[order[positions]],
+                                  examples.labels[order[positions]]))
+    augmentation = config.data.augmentation
+    if augmentation.rotation or augmentation.zoom or augmentation.shift:
+        rng = jax.random.fold_in(streams.augmentation, state.step)
+        images = augment(images, places, rng, augmentation)
+    images = preprocess(images, config.data.preprocessing)
+    rngs = {"dropout": jax.random.fold_in(streams.dropout, state.step)}
+    count = training.sum(mask.sum())
+
+    def loss_of(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        logits, model_state = task.model.apply(
+            {"params": params, **state.model_state}, images, training,
+            rngs=rngs, mutable=list(state.model_state))
+        losses = example_losses(logits, labels, config.train)
+        return jnp.where(mask, losses, 0).sum() / count, (logits, model_state)
+
+    (loss, (logits, model_state)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+        state.params)
+    correct = (mask & (logits.argmax(-1) == labels)).sum()
+    loss, correct, gradient = jax.tree.map(training.sum, (loss, correct, gradient))
+    updates, opt_state = task.optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if ema is not None:
+        ema = optax.incremental_update(params, ema, 1 - config.train.ema_decay)
+    sums = Sums(loss * count, correct, count)
+    return TrainState(
+        step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state, ema=ema,
+        epoch_sums=_since(state.epoch_sums, state.step % task.plan.steps_per_epoch == 0) + sums,
+        log_sums=_since(state.log_sums, state.step % config.train.log_every == 0) + sums,
+    ), sums
+
+
+def _since(sums: Sums, is_start: jax.Array) -> Sums:
+    return jax.tree.map(lambda value: jnp.where(is_start, 0, value), sums)
+
+
+def train_steps(
+    task: TrainTask, state: TrainState, examples: Examples, order: jax.Array,
+    places: jax.Array, streams: Streams, count: jax.Array,
+) -> tuple[TrainState, Steps]:
+    """`count` steps of one epoch in one program, so that results do not depend on how many.
+
+    The arguments are those of `train_step`; `count` ([] int32) is traced: one compilation serves
+    every length.
+    """
+    def go_on(carry: tuple[jax.Array, TrainState, Steps]) -> jax.Array:
+        done, _, steps = carry
+        return (done < count) & (steps.failed < 0)
+
+    def advance(
+        carry: tuple[jax.Array, TrainState, Steps],
+    ) -> tuple[jax.Array, TrainState, Steps]:
+        done, state, steps = carry
+        after, sums = train_step(task, state, examples, order, places, streams)
+        failed = jnp.where(jnp.isfinite(sums.loss), -1, state.step)
+        return done + 1, after, Steps(steps.sums + sums, failed)
+
+    start = (jnp.zeros((), jnp.int32), state, Steps(Sums.zero(), jnp.full((), -1, jnp.int32)))
+    _, state, steps = lax.while_loop(go_on, advance, start)
+    return state, steps
