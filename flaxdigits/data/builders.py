@@ -47,8 +47,9 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     fetch_raw: Callable[[Path], None]  # to the folder of the raw files
     draw: Callable[[int], Examples]  # by a seed
 
-    def __init__(self, *, raw_data_dir: Path | None = None, **kwargs: Any):
-        """
+    def __init__(self, *, raw_data_dir: Path | None = None, **kwargs: Any) -> None:
+        """Opens the prepared copy if there is one; `download_and_prepare` makes it.
+
         Args:
           raw_data_dir: the folder of the raw files; None downloads them.
           **kwargs: data_dir, config and version, as every tensorflow-datasets builder takes them.
@@ -183,7 +184,8 @@ class FlaxdigitsMnist(DigitsBuilder):
         """Digits drawn in MNIST's shape, with as many of each part."""
         from flaxdigits.data.drawn import draw_mnist
 
-        return draw_mnist(seed)
+        drawn = draw_mnist(seed)
+        return Examples(drawn.images, drawn.labels)
 
 
 class FlaxdigitsChineseMnist(DigitsBuilder):
@@ -201,7 +203,8 @@ class FlaxdigitsChineseMnist(DigitsBuilder):
         """Characters drawn in Chinese MNIST's shape, by as many writers, as often."""
         from flaxdigits.data.drawn import draw_chinese_mnist
 
-        return draw_chinese_mnist(seed)
+        drawn = draw_chinese_mnist(seed)
+        return Examples(drawn.images, drawn.labels, drawn.writers, drawn.samples)
 
 
 BUILDERS = {"mnist": FlaxdigitsMnist, "chinese_mnist": FlaxdigitsChineseMnist}

@@ -72,8 +72,8 @@ def load_dataset(config: DataConfig, locations: DataLocations) -> Dataset:
     try:
         return _prepared(config.dataset, "real", locations)
     except FetchError as error:
-        tried = (f"no prepared copy in {_builder(config.dataset, 'real', locations).data_dir_root}, "
-                 f"no --raw_data_dir, and {error}")
+        data_dir = _builder(config.dataset, "real", locations).data_dir_root
+        tried = f"no prepared copy in {data_dir}, no --raw_data_dir, and {error}"
         if locations.source == "real":
             raise FlaxdigitsError(f"{config.dataset}: no real data: {tried}") from error
         _log.warning("%s: using DRAWN data, not the real: %s", config.dataset, tried)

@@ -1,5 +1,6 @@
 """A small fetcher: several addresses for a file, timeouts, and never half a file left behind."""
 
+import contextlib
 import dataclasses
 import http.client
 import socket
@@ -74,7 +75,8 @@ def fetch(
             f"{destination}: cannot be written ({error.strerror}); free space there or choose "
             "another folder with --data_dir") from error
     finally:
-        _remove(part)
+        with contextlib.suppress(OSError):  # where nothing can be written there is no `.part`
+            part.unlink(missing_ok=True)
     told = "; ".join(f"{address}: {problems[address]}" for address in addresses)
     raise FetchError(f"{destination.name} could not be downloaded ({told})")
 
@@ -154,10 +156,3 @@ def _gateway(address: str) -> tuple[str, int]:
     if proxy and not urllib.request.proxy_bypass(parts.hostname):
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
-
-
-def _remove(part: Path) -> None:
-    try:
-        part.unlink(missing_ok=True)
-    except OSError:  # a folder that cannot be written to holds no `.part` of ours
-        pass

@@ -5,6 +5,7 @@ of dimensions, then each dimension as a big-endian 32-bit integer.
 """
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 from flaxdigits.errors import FlaxdigitsError
 
 _UNSIGNED_BYTE = 0x08
+_LARGEST = 1 << 31  # bytes; it has to fit in memory several times
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
@@ -31,10 +33,15 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
                 raise FlaxdigitsError(
                     f"{path}: not an idx file of unsigned bytes in {dimensions} dimensions "
                     f"(it starts with {magic.hex() or 'nothing'}); get the file anew")
-            shape = np.frombuffer(file.read(4 * dimensions), ">u4").astype(int)
-            if len(shape) < dimensions:
+            header = file.read(4 * dimensions)
+            if len(header) < 4 * dimensions:
                 raise FlaxdigitsError(f"{path}: cut short within its header; get the file anew")
-            expected = int(np.prod(shape, dtype=object))
+            shape = np.frombuffer(header, ">u4").tolist()
+            expected = math.prod(shape)
+            if expected > _LARGEST:
+                raise FlaxdigitsError(
+                    f"{path}: its header says {expected} bytes, and at most {_LARGEST} are read; "
+                    "get the file anew")
             content = file.read(expected + 1)  # never more than the header says, and one to tell
     except (OSError, EOFError, zlib.error) as error:
         raise FlaxdigitsError(f"{path}: cannot be read ({error}); get the file anew") from error

@@ -86,7 +86,8 @@ def _plain_or_gz(folder: Path, name: str) -> Path:
     for path in (folder / f"{name}.gz", folder / name):
         if path.exists():
             return _inside(folder, path)
-    raise FlaxdigitsError(f"{folder}: lacks {name} or {name}.gz, which data.dataset=idx_files reads")
+    raise FlaxdigitsError(
+        f"{folder}: lacks {name} or {name}.gz, which data.dataset=idx_files reads")
 
 
 def _image_folder(folder: Path, image_size: int | None) -> OwnData:

@@ -2,9 +2,8 @@
 
 K. Nazarpour, M. Chen (2017), Handwritten Chinese Numbers, Newcastle University,
 doi 10.17634/137930-3, CC BY 4.0; on Kaggle as gpreda/chinese-mnist. 100 writers ("suites") wrote
-15 characters ("codes") 10 times each ("samples"). The two addresses have not been tried since
-this was written, nor has it been seen whether the article's JPEGs are Kaggle's byte for byte: if
-they are not, the article is refused by its checksum.
+15 characters ("codes") 10 times each ("samples"). The two addresses are untested, and so is
+whether the article's JPEGs are Kaggle's byte for byte: if they are not, it is refused by checksum.
 """
 
 import hashlib
@@ -55,18 +54,31 @@ def raw_order() -> list[Key]:
 
 
 def read_chinese_mnist(raw_data_dir: Path) -> Examples:
-    """The 15,000 images in the CSV's row order, from `<raw_data_dir>/chinese_mnist`.
+    """The 15,000 images in the CSV's row order, decoded. Labels are code - 1.
+
+    Raises:
+      FlaxdigitsError: as `read_jpegs`.
+    """
+    jpegs, order = read_jpegs(raw_data_dir), raw_order()
+    writers, samples, codes = np.array(order, np.int32).T
+    images = np.stack([np.asarray(Image.open(io.BytesIO(jpegs[key])).convert("L"))
+                       for key in order])
+    return Examples(images, codes - 1, writers, samples)
+
+
+def read_jpegs(raw_data_dir: Path) -> dict[Key, bytes]:
+    """The 15,000 JPEGs in `<raw_data_dir>/chinese_mnist`, verified.
 
     That folder holds Kaggle's zip (under any name) or its files unpacked, or the original
-    article's zip, its `Raw Dataset.7z`, or that unpacked. Labels are code - 1.
+    article's zip, its `Raw Dataset.7z`, or that unpacked.
 
     Raises:
       FlaxdigitsError: nothing is there, it cannot be read, or the JPEGs are not the 15,000 meant.
     """
     folder = raw_data_dir / FOLDER
-    archives = sorted(path for path in folder.glob("*") if path.suffix in (".zip", ".7z"))
+    archives = [path for path in folder.glob("*") if path.suffix in (".zip", ".7z")]
     if archives:
-        return _examples(read_archive(archives[0]))
+        return read_archive(min(archives, key=lambda path: path.name != ARCHIVE))
     if not folder.is_dir():
         raise FlaxdigitsError(
             f"{folder}: no such folder; put Kaggle's {ARCHIVE} there, or leave --raw_data_dir "
@@ -76,7 +88,7 @@ def read_chinese_mnist(raw_data_dir: Path) -> Examples:
     except OSError as error:
         raise FlaxdigitsError(
             f"{error.filename}: cannot be read ({error.strerror}); get it anew") from error
-    return _examples(_verified(jpegs, folder))
+    return _verified(jpegs, folder)
 
 
 def fetch_chinese_mnist(
@@ -170,11 +182,3 @@ def _verified(jpegs: dict[Key, bytes], path: Path) -> dict[Key, bytes]:
             f"{path}: altered, the sha256 over its JPEGs is {digest.hexdigest()} and Chinese "
             f"MNIST's is {SHA256}; get it anew")
     return jpegs
-
-
-def _examples(jpegs: dict[Key, bytes]) -> Examples:
-    order = raw_order()
-    writers, samples, codes = np.array(order, np.int32).T
-    images = np.stack([np.asarray(Image.open(io.BytesIO(jpegs[key])).convert("L"))
-                       for key in order])
-    return Examples(images, codes - 1, writers, samples)

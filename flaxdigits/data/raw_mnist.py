@@ -1,7 +1,7 @@
 """MNIST's four official files: where they are, how they are verified, what they hold.
 
 Y. LeCun, C. Cortes, C. Burges. The checksums are those that tensorflow-datasets records for the
-files at these addresses. The addresses themselves have not been tried since this was written.
+files. The addresses are untested.
 """
 
 import functools

@@ -43,6 +43,12 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
         raise FlaxdigitsError(f"cannot join the other processes: {first_line(error)}") from error
 
 
+def ask_for_deterministic_kernels() -> None:
+    """Makes GPU runs give the same bits every time; call it before any other use of JAX."""
+    os.environ["XLA_FLAGS"] = " ".join(
+        [os.environ.get("XLA_FLAGS", ""), "--xla_gpu_deterministic_ops=true"]).strip()
+
+
 def first_line(error: BaseException) -> str:
     """An exception's message, cut to one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

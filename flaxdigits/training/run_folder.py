@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flaxdigits.config import ExperimentConfig, from_dict, to_dict
+from flaxdigits.config import ExperimentConfig, ModelConfig, from_dict, to_dict
 from flaxdigits.errors import FlaxdigitsError
 
 # What may differ between a run's start and its continuation: when to pause, and how many
@@ -36,13 +36,16 @@ class RunFolder:
         """Where the checkpoints are."""
         return self.path / "checkpoints"
 
-    def config(self) -> ExperimentConfig:
+    def config(self, model_config: type[ModelConfig] = ModelConfig) -> ExperimentConfig:
         """The config of the run.
+
+        Args:
+          model_config: the class of its `model`, if it is one of the user's own.
 
         Raises:
           FlaxdigitsError: if this is not a run folder or its config.json is damaged.
         """
-        return from_dict(self._start()["config"])
+        return from_dict(self._start()["config"], model_config)
 
     def data(self) -> dict[str, str]:
         """`dataset`, `source` and `fingerprint` of the run's data."""

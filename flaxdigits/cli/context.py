@@ -1,0 +1,65 @@
+"""What several modes do with their options: find the config, the run folder and the data."""
+
+import logging
+import shutil
+import typing
+from pathlib import Path
+
+from flaxdigits.cli.options import Options
+from flaxdigits.config import ExperimentConfig
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.experiments import load_experiment
+from flaxdigits.overrides import apply_overrides
+from flaxdigits.training.run_folder import RunFolder
+
+if typing.TYPE_CHECKING:
+    from flaxdigits.data.dataset import Dataset
+
+_log = logging.getLogger(__name__)
+
+
+def resolve_config(options: Options) -> ExperimentConfig:
+    """The experiment's config with the overrides; without --experiment, the run folder's own.
+
+    Raises:
+      FlaxdigitsError: if neither is named, or the config is not valid.
+    """
+    if options.experiment is not None:
+        return apply_overrides(load_experiment(options.experiment), options.overrides)
+    if not options.workdirs:
+        raise FlaxdigitsError("--experiment is missing: name one (--list shows them), as in "
+                              "python launch.py --experiment=chinese_cnn")
+    return apply_overrides(recorded_config(options), options.overrides)
+
+
+def recorded_config(options: Options) -> ExperimentConfig:
+    """The config of the run in --workdir; --experiment names the file of an own architecture."""
+    folder = RunFolder(options.workdir())
+    if options.experiment is None:
+        return folder.config()
+    return folder.config(type(load_experiment(options.experiment).model))
+
+
+def run_folder_path(options: Options, config: ExperimentConfig) -> Path:
+    """--workdir, or runs/<experiment>."""
+    return options.workdir() if options.workdirs else Path("runs") / config.experiment
+
+
+def load_data(config: ExperimentConfig, options: Options, source: str | None = None) -> "Dataset":
+    """The config's data from where the options say; `source` overrules --data.
+
+    In a run of many processes on one disk the first one prepares, and the others find it.
+    """
+    from flaxdigits.data.dataset import DataLocations, load_dataset
+
+    return load_dataset(config.data, DataLocations(
+        options.raw_data_dir, options.data_dir, source or options.data))
+
+
+def warn_of_unused_gpu() -> None:
+    """Says so when there is an NVIDIA GPU and JAX computes on the CPU."""
+    import jax
+
+    if jax.default_backend() == "cpu" and shutil.which("nvidia-smi"):
+        _log.warning("this machine has an NVIDIA GPU that JAX does not see; "
+                     "pip install 'flaxdigits[cuda]' lets it")

@@ -1,0 +1,32 @@
+"""--mode=eval: scores checkpoints of a run on all its splits, a line each."""
+
+
+from rich.console import Console
+
+from flaxdigits.cli.context import load_data, warn_of_unused_gpu
+from flaxdigits.cli.options import Options
+from flaxdigits.config import ExperimentConfig
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
+from flaxdigits.reports.result import evaluation_line, tell_of_drawn_data
+from flaxdigits.training.run_folder import RunFolder
+
+
+def run(options: Options, config: ExperimentConfig) -> int:
+    """Prints a line for every checkpoint and adds it to eval.jsonl; returns the exit status."""
+    if options.overrides:
+        raise FlaxdigitsError("--mode=eval scores a run as it was trained: leave out --set")
+    console = Console(highlight=False, soft_wrap=True)
+    folder = RunFolder(options.workdir())
+    warn_of_unused_gpu()
+    recorded = folder.data()
+    dataset = load_data(config, options, source=recorded["source"])
+    if dataset.fingerprint != recorded["fingerprint"]:
+        raise FlaxdigitsError(
+            f"{folder.path}: trained on data of fingerprint {recorded['fingerprint']}, and this "
+            f"{dataset.name} has {dataset.fingerprint}; point --data_dir or --raw_data_dir to "
+            "the data of the run")
+    tell_of_drawn_data(console, dataset.source)
+    for row in evaluate_checkpoints(config, dataset, folder, options.checkpoint):
+        console.print(evaluation_line(row))
+    return 0

@@ -1,0 +1,93 @@
+"""The command line: absl flags, and the same as a frozen dataclass that the modes take."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from absl import flags
+
+from flaxdigits.errors import FlaxdigitsError
+
+MODES = ("train", "eval", "summary", "config", "prepare", "compare")
+
+_EXPERIMENT = flags.DEFINE_string(
+    "experiment", None, "Name of a shipped experiment (--list), or the path of a file of yours.")
+_MODE = flags.DEFINE_string("mode", "train", f"One of {', '.join(MODES)}.")
+_LIST = flags.DEFINE_bool("list", False, "List the shipped experiments and exit.")
+_WORKDIR = flags.DEFINE_multi_string(
+    "workdir", [], "The run folder; default runs/<experiment>. compare takes several.")
+_SET = flags.DEFINE_multi_string(
+    "set", [], "Change a field of the config, as in --set train.epochs=5; repeatable.")
+_DATA = flags.DEFINE_enum(
+    "data", "auto", ["auto", "real", "drawn"],
+    "Real data, or characters that the framework draws; auto draws when there is nothing real.")
+_RAW_DATA_DIR = flags.DEFINE_string(
+    "raw_data_dir", None, "Folder of the raw files; default: $FLAXDIGITS_RAW_DATA.")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder of prepared data; default: $TFDS_DATA_DIR, else "
+    "~/tensorflow_datasets.")
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "last", "Which to evaluate: last, best, all, or a step.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "host:port of process 0, in a run of several processes.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a mode is told."""
+
+    experiment: str | None = None
+    mode: str = "train"
+    workdirs: tuple[Path, ...] = ()
+    overrides: tuple[str, ...] = ()
+    data: str = "auto"
+    raw_data_dir: Path | None = None
+    data_dir: Path | None = None
+    checkpoint: str = "last"
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+
+    def workdir(self) -> Path:
+        """The one run folder that was named.
+
+        Raises:
+          FlaxdigitsError: if none or several were.
+        """
+        if len(self.workdirs) != 1:
+            raise FlaxdigitsError(
+                f"--mode={self.mode} needs one --workdir, got {len(self.workdirs)}")
+        return self.workdirs[0]
+
+
+def parse(arguments: list[str]) -> Options | None:
+    """The options of a command line; None asks for the list of experiments.
+
+    Args:
+      arguments: with the program's name first, as in sys.argv.
+
+    Raises:
+      FlaxdigitsError: for an unknown flag, a wrong value or a stray word.
+    """
+    try:
+        words = flags.FLAGS(arguments)
+    except flags.Error as error:
+        raise FlaxdigitsError(" ".join(str(error).split())) from error
+    if len(words) > 1:
+        raise FlaxdigitsError(
+            f"stray word {words[1]!r}: settings are given as --name=value, see --help")
+    if _LIST.value:
+        return None
+    if _MODE.value not in MODES:
+        raise FlaxdigitsError(f"--mode must be one of {', '.join(MODES)}, got {_MODE.value!r}")
+    raw = _RAW_DATA_DIR.value or os.environ.get("FLAXDIGITS_RAW_DATA")
+    return Options(
+        experiment=_EXPERIMENT.value, mode=_MODE.value,
+        workdirs=tuple(Path(path).expanduser() for path in _WORKDIR.value),
+        overrides=tuple(_SET.value), data=_DATA.value,
+        raw_data_dir=Path(raw).expanduser() if raw else None,
+        data_dir=Path(_DATA_DIR.value).expanduser() if _DATA_DIR.value else None,
+        checkpoint=_CHECKPOINT.value, coordinator=_COORDINATOR.value,
+        num_processes=_NUM_PROCESSES.value, process_id=_PROCESS_ID.value)

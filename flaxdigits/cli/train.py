@@ -1,0 +1,46 @@
+"""--mode=train: trains an experiment, or goes on with it."""
+
+import signal
+
+from rich.console import Console
+
+from flaxdigits.cli.context import load_data, run_folder_path, warn_of_unused_gpu
+from flaxdigits.cli.options import Options
+from flaxdigits.config import ExperimentConfig
+from flaxdigits.reports.result import tell_of_drawn_data, tell_result
+from flaxdigits.training import parallel, provenance
+from flaxdigits.training.loop import Outcome, train
+from flaxdigits.training.progress import for_console
+
+
+def run(options: Options, config: ExperimentConfig) -> int:
+    """Returns the exit status: 0, or 128 + the number of the signal that paused the run."""
+    if config.train.deterministic:
+        parallel.ask_for_deterministic_kernels()
+    parallel.connect(options.coordinator, options.num_processes, options.process_id)
+    console = Console(quiet=not parallel.is_writer(), highlight=False, soft_wrap=True)
+    warn_of_unused_gpu()
+    workdir = run_folder_path(options, config)
+    dataset = load_data(config, options)
+    console.print(
+        f"{config.experiment}: {dataset.name} ({dataset.source}), split {config.data.split}, "
+        f"seed {config.seed}, on {provenance.device_name()}, in {workdir}")
+    tell_of_drawn_data(console, dataset.source)
+    outcome = train(config, dataset, workdir, for_console(console))
+    if outcome.result is None:
+        return _tell_pause(console, outcome)
+    tell_result(console, outcome.result)
+    tell_of_drawn_data(console, dataset.source)
+    console.print(f"complete at step {outcome.step}: {workdir / 'result.json'}")
+    return 0
+
+
+def _tell_pause(console: Console, outcome: Outcome) -> int:
+    done = f"saved at step {outcome.step} of {outcome.total_steps}"
+    if outcome.signal is None:
+        console.print(f"paused by train.stop_after, {done}; "
+                      "the same command without it, or with a later one, goes on from there")
+        return 0
+    name = signal.Signals(outcome.signal).name
+    console.print(f"paused by {name}, {done}; the same command goes on from there")
+    return 128 + outcome.signal

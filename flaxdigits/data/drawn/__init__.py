@@ -1,0 +1,7 @@
+"""Digits and Chinese numerals drawn by the framework, for when no real data can be had."""
+
+from flaxdigits.data.drawn.chinese_mnist import draw_chinese_mnist
+from flaxdigits.data.drawn.images import DrawnImages
+from flaxdigits.data.drawn.mnist import draw_mnist
+
+__all__ = ["DrawnImages", "draw_chinese_mnist", "draw_mnist"]

@@ -1,0 +1,166 @@
+"""From stroke skeletons to pen paths that differ as handwriting differs.
+
+Points are complex numbers, x + iy with y downwards: adding shifts them, and multiplying by
+exp(size + i turn) scales and turns them. A drawing differs from the skeleton first by what its
+writer always does and then by what changes each time; both have their own spreads.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+
+from flaxdigits.data.drawn.skeletons import Skeleton, Stroke
+
+POINT_SPACING = 1 / 64  # between neighbouring points of a path, in unit boxes
+LOOSE_ENDS = 1.7  # a stroke's ends vary by this much more than its other points
+WAVES = 3  # plane waves in one smooth distortion
+WAVE_CYCLES = 0.5  # standard deviation of a wave's cycles per unit box
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Standard deviations of what varies, in unit boxes, radians or logarithms of a factor."""
+
+    slant: float  # x moved per unit of height
+    rise: float  # y moved up per unit of width
+    turn: float  # rotation of the whole character
+    size: float  # log factor of width and height together
+    width: float  # log factor
+    height: float  # log factor
+    waves: float  # amplitude of a smooth distortion of the plane
+    point: float  # each control point alone
+    stroke_shift: float  # each stroke as a whole
+    stroke_turn: float
+    stroke_size: float  # log factor
+
+
+@dataclass(frozen=True)
+class Hands:
+    """Whose hand made each drawing, and how far hands differ.
+
+    Attributes:
+        writers: [n] int, the writer of each drawing, from 0.
+        writer_count: writers there are, whether or not they drew.
+        between: what a writer does in every drawing.
+        within: what changes from one drawing to the next.
+    """
+
+    writers: np.ndarray
+    writer_count: int
+    between: Spread
+    within: Spread
+
+    def of(self, rows: np.ndarray) -> "Hands":
+        """The hands of some of the drawings."""
+        return replace(self, writers=self.writers[rows])
+
+    def normal(self, rng: np.random.Generator, name: str, *shape: int) -> np.ndarray:
+        """[n, *shape] float64: the writer's part and the drawing's part of one variation."""
+        writers = rng.standard_normal((self.writer_count, *shape))
+        drawings = rng.standard_normal((len(self.writers), *shape))
+        return getattr(self.between, name) * writers[self.writers] + (
+            getattr(self.within, name) * drawings
+        )
+
+    def complex_normal(self, rng: np.random.Generator, name: str, *shape: int) -> np.ndarray:
+        """[n, *shape] complex128: the same for a shift in the plane."""
+        parts = self.normal(rng, name, *shape, 2)
+        return parts[..., 0] + 1j * parts[..., 1]
+
+
+def control_points(stroke: Stroke) -> np.ndarray:
+    """[controls] complex128: the stroke's points, each corner once."""
+    points = [complex(*point) for point in stroke]
+    return np.array([p for i, p in enumerate(points) if i == 0 or p != points[i - 1]])
+
+
+def curve_weights(stroke: Stroke) -> np.ndarray:
+    """[points, controls] float64: a smooth curve as a linear map of the stroke's control points.
+
+    Between corners the curve is a natural cubic spline over the chord length.
+    """
+    points = [complex(*point) for point in stroke]
+    pieces = [[0]]
+    control = 0
+    for previous, point in zip(points, points[1:]):
+        if point == previous:
+            pieces.append([control])
+        else:
+            control += 1
+            pieces[-1].append(control)
+    controls = control_points(stroke)
+    rows = []
+    for piece in pieces:
+        chords = np.abs(np.diff(controls[piece]))
+        knots = np.concatenate([[0.0], np.cumsum(chords)])
+        steps = int(np.ceil(knots[-1] / POINT_SPACING))
+        spline = CubicSpline(knots, np.eye(control + 1)[piece], bc_type="natural")
+        rows.append(spline(np.linspace(0, knots[-1], steps + 1)))
+    return np.concatenate(rows)
+
+
+def write_strokes(skeleton: Skeleton, hands: Hands, rng: np.random.Generator) -> list[np.ndarray]:
+    """Draws one skeleton with the given hands.
+
+    Returns:
+        One [n, points] complex128 array per stroke, in the unit box.
+    """
+    paths = []
+    for stroke in skeleton.strokes:
+        controls = control_points(stroke)
+        middle = controls.mean()
+        turned = np.exp(
+            hands.normal(rng, "stroke_size") + 1j * hands.normal(rng, "stroke_turn")
+        )
+        shifted = middle + hands.complex_normal(rng, "stroke_shift")
+        moved = shifted[:, None] + turned[:, None] * (controls - middle)
+        loose = np.ones(len(controls))
+        loose[[0, -1]] = LOOSE_ENDS
+        moved += loose * hands.complex_normal(rng, "point", len(controls))
+        paths.append(moved @ curve_weights(stroke).T)
+    return paths
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """What happens to a whole character, drawing by drawing; every array starts with [n]."""
+
+    slant: np.ndarray
+    rise: np.ndarray
+    turn: np.ndarray
+    width: np.ndarray
+    height: np.ndarray
+    wave_shifts: np.ndarray  # [n, WAVES] complex
+    wave_cycles: np.ndarray  # [n, WAVES] complex: cycles along x and y
+    wave_phases: np.ndarray  # [n, WAVES]
+
+    @classmethod
+    def draw(cls, hands: Hands, rng: np.random.Generator) -> "Distortion":
+        """Draws the distortion of every drawing; a writer's waves share directions."""
+        n = len(hands.writers)
+        cycles = rng.normal(0, WAVE_CYCLES, (2, n, WAVES))
+        size = hands.normal(rng, "size")
+        return cls(
+            slant=hands.normal(rng, "slant"),
+            rise=hands.normal(rng, "rise"),
+            turn=hands.normal(rng, "turn"),
+            width=np.exp(size + hands.normal(rng, "width")),
+            height=np.exp(size + hands.normal(rng, "height")),
+            wave_shifts=hands.complex_normal(rng, "waves", WAVES),
+            wave_cycles=cycles[0] + 1j * cycles[1],
+            wave_phases=rng.uniform(0, 2 * np.pi, (n, WAVES)),
+        )
+
+    def apply(self, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Distorts the points [len(rows), points] of the drawings in `rows` about the origin."""
+        bent = points.copy()
+        for wave in range(WAVES):
+            cycles = self.wave_cycles[rows, wave, None]
+            angle = 2 * np.pi * (cycles.real * points.real + cycles.imag * points.imag)
+            bent += self.wave_shifts[rows, wave, None] * np.sin(
+                angle + self.wave_phases[rows, wave, None]
+            )
+        x = self.width[rows, None] * bent.real - self.slant[rows, None] * bent.imag
+        y = self.height[rows, None] * bent.imag - self.rise[rows, None] * bent.real
+        return (x + 1j * y) * np.exp(1j * self.turn[rows, None])

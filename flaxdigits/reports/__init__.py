@@ -1,0 +1,1 @@
+"""Reports: results, layers and comparisons as text and tables."""

@@ -1,0 +1,36 @@
+"""Several runs side by side."""
+
+from rich.table import Table
+
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.training.run_folder import RunFolder
+
+COLUMNS = {
+    "experiment": "{}", "dataset": "{}", "data_source": "{}", "split": "{}", "seed": "{}",
+    "steps": "{}", "train_accuracy": "{:.3%}", "validation_accuracy": "{:.3%}",
+    "test_accuracy": "{:.3%}", "test_loss": "{:.4f}", "steps_per_second": "{:.1f}",
+    "parameters": "{:,}", "device": "{}",
+}
+
+
+def comparison_table(folders: list[RunFolder]) -> Table:
+    """A row a figure and a column a run, whose names are those of the folders.
+
+    Raises:
+      FlaxdigitsError: if a folder holds no finished run.
+    """
+    table = Table()
+    table.add_column("")
+    results = []
+    for folder in folders:
+        result = folder.result()
+        if result is None:
+            folder.config()
+            raise FlaxdigitsError(f"{folder.path}: the run is not finished, it has no result.json")
+        results.append(result)
+        table.add_column(folder.path.name, justify="right", overflow="fold")
+    for name, form in COLUMNS.items():
+        values = [result.get(name) for result in results]
+        if any(value is not None for value in values):
+            table.add_row(name, *("-" if value is None else form.format(value) for value in values))
+    return table

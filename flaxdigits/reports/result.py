@@ -1,0 +1,37 @@
+"""A run's figures in lines that a person reads."""
+
+from typing import Any
+
+from rich.console import Console
+
+SPLITS = ("train", "validation", "test")
+
+
+def tell_result(console: Console, result: dict[str, Any]) -> None:
+    """Prints the figures of `result.json`, a line for every split."""
+    for split in SPLITS:
+        if result[f"{split}_examples"] is not None:
+            console.print(f"{split:10}  {_figures(result, split)}")
+    console.print(
+        f"{result['parameters']:,} parameters, {result['steps']} steps in "
+        f"{result['seconds_training']:.1f} s ({result['steps_per_second']:.1f} steps/s), compiling "
+        f"{result['seconds_compiling']:.1f} s, evaluating {result['seconds_evaluating']:.1f} s, "
+        f"on {result['device']}")
+
+
+def evaluation_line(row: dict[str, Any]) -> str:
+    """A line for one checkpoint."""
+    scored = [split for split in SPLITS if row[f"{split}_examples"] is not None]
+    return f"step {row['step']}  " + "  ".join(f"{s} {_figures(row, s)}" for s in scored)
+
+
+def tell_of_drawn_data(console: Console, source: str) -> None:
+    """Says so, loudly, if the data are not real."""
+    if source == "drawn":
+        console.print("DRAWN DATA: these characters were drawn by flaxdigits; the figures are not "
+                      "about the real data set (--data=real refuses this)", style="bold yellow")
+
+
+def _figures(values: dict[str, Any], split: str) -> str:
+    return (f"accuracy {values[f'{split}_accuracy']:.4%}  loss {values[f'{split}_loss']:.4f}  "
+            f"errors {values[f'{split}_errors']} of {values[f'{split}_examples']}")

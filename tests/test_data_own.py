@@ -1,0 +1,167 @@
+"""Data of one's own: idx files and folders of images, and what can be wrong with them."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flaxdigits.config import DataConfig
+from flaxdigits.data.dataset import DataLocations, Dataset, load_dataset
+from flaxdigits.data.splits import split_indices
+from flaxdigits.errors import FlaxdigitsError
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (7, 6, 5), np.uint8)  # seven of 6x5
+LABELS = np.array([0, 1, 2, 0, 1, 2, 0], np.uint8)
+
+
+def idx(array: np.ndarray) -> bytes:
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    return header + array.tobytes()
+
+
+def write_idx(folder: Path, part: str, images: np.ndarray, labels: np.ndarray) -> None:
+    (folder / f"{part}-images-idx3-ubyte").write_bytes(idx(images))
+    (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
+
+
+def write_image(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def load(dataset: str, folder: Path, **config) -> Dataset:
+    return load_dataset(
+        DataConfig(dataset=dataset, folder=str(folder), **config), DataLocations())
+
+
+def told_in_a_line(dataset: str, folder: Path, **config) -> str:
+    with pytest.raises(FlaxdigitsError) as error:
+        load(dataset, folder, **config)
+    assert str(folder) in str(error.value) and "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_idx_files(tmp_path):
+    write_idx(tmp_path, "train", IMAGES[:5], LABELS[:5])
+    write_idx(tmp_path, "t10k", IMAGES[5:], LABELS[5:])
+    data = load("idx_files", tmp_path)
+    np.testing.assert_array_equal(data.images, IMAGES[..., None])
+    np.testing.assert_array_equal(data.labels, LABELS)
+    assert data.labels.dtype == np.int32
+    assert (data.source, data.official_train, data.class_names) == ("real", 5, ("0", "1", "2"))
+    parts = split_indices(DataConfig(dataset="idx_files", split="official"), data)
+    assert parts["train"].tolist() == [0, 1, 2, 3, 4] and parts["test"].tolist() == [5, 6]
+
+
+def test_idx_files_without_a_test_part(tmp_path):
+    write_idx(tmp_path, "train", IMAGES, LABELS)
+    assert load("idx_files", tmp_path).official_train is None
+
+
+@pytest.mark.parametrize("name, content, told", [
+    ("train-images-idx3-ubyte", idx(IMAGES)[:-1], "says 210 bytes and it holds only 209"),
+    ("train-images-idx3-ubyte", idx(IMAGES) + b"x", "holds more than that"),
+    ("train-images-idx3-ubyte", idx(IMAGES)[:9], "cut short within its header"),
+    ("train-images-idx3-ubyte", idx(LABELS), "not an idx file"),
+    ("train-images-idx3-ubyte", b"", "starts with nothing"),
+    ("train-images-idx3-ubyte", idx(IMAGES[:3]), "7 labels for 3 images"),
+    ("train-labels-idx1-ubyte.gz", gzip.compress(idx(LABELS))[:-9], "cannot be read"),
+    ("train-labels-idx1-ubyte.gz", idx(LABELS), "cannot be read"),
+    ("t10k-images-idx3-ubyte", idx(IMAGES), "lacks t10k-labels"),
+])
+def test_damaged_idx_files(tmp_path, name, content, told):
+    write_idx(tmp_path, "train", IMAGES, LABELS)
+    (tmp_path / name).write_bytes(content)
+    assert told in told_in_a_line("idx_files", tmp_path)
+
+
+def test_idx_parts_of_two_sizes(tmp_path):
+    write_idx(tmp_path, "train", IMAGES, LABELS)
+    write_idx(tmp_path, "t10k", IMAGES[:, :4], LABELS)
+    assert "6x5 and test images 4x5" in told_in_a_line("idx_files", tmp_path)
+
+
+def test_a_header_that_promises_a_terabyte_is_not_believed(tmp_path):
+    write_idx(tmp_path, "train", IMAGES, LABELS)
+    huge = bytes([0, 0, 8, 3]) + np.array([2**32 - 1] * 3, ">u4").tobytes() + b"abc"
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(huge)
+    assert "at most 2147483648 are read" in told_in_a_line("idx_files", tmp_path)
+
+
+def test_image_folder(tmp_path):
+    for number, name in enumerate(["b/0.png", "b/1.PNG", "a/x.png", "c/y.png", "b/2.png"]):
+        write_image(tmp_path / name, IMAGES[number])
+    (tmp_path / "a" / "notes.txt").write_text("not an image")
+    (tmp_path / ".hidden").mkdir()
+    data = load("image_folder", tmp_path)
+    assert data.class_names == ("a", "b", "c") and data.official_train is None
+    # One of each class in turn, so that a limit holds them all.
+    assert data.labels.tolist() == [0, 1, 2, 1, 1]
+    np.testing.assert_array_equal(data.images[..., 0], IMAGES[[2, 0, 3, 1, 4]])
+
+
+def test_image_folder_with_a_test_part_and_colours(tmp_path):
+    colours = np.stack([IMAGES[0]] * 3, axis=-1)
+    write_image(tmp_path / "train" / "one" / "0.png", colours)
+    write_image(tmp_path / "train" / "two" / "0.png", IMAGES[1])
+    write_image(tmp_path / "test" / "two" / "0.png", IMAGES[2])
+    data = load("image_folder", tmp_path)
+    assert data.official_train == 2 and data.labels.tolist() == [0, 1, 1]
+    np.testing.assert_array_equal(data.images[..., 0], IMAGES[:3])
+
+
+def test_image_folder_resized(tmp_path):
+    write_image(tmp_path / "a" / "0.png", np.full((6, 5), 200, np.uint8))
+    write_image(tmp_path / "b" / "0.png", np.full((20, 30), 100, np.uint8))
+    assert "6x5" in told_in_a_line("image_folder", tmp_path)
+    data = load("image_folder", tmp_path, image_size=8)
+    assert data.images.shape == (2, 8, 8, 1)
+    assert data.images[0].min() == data.images[0].max() == 200
+
+
+def test_a_class_that_only_the_test_part_has(tmp_path):
+    write_image(tmp_path / "train" / "one" / "0.png", IMAGES[0])
+    write_image(tmp_path / "test" / "two" / "0.png", IMAGES[1])
+    assert "two: a class without a folder in" in told_in_a_line("image_folder", tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image at all", None])
+def test_an_unreadable_image_is_named(tmp_path, content):
+    write_image(tmp_path / "a" / "0.png", IMAGES[0])
+    write_image(tmp_path / "a" / "1.png", IMAGES[1])
+    broken = tmp_path / "a" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:60] if content is None else content)
+    assert f"{broken}: cannot be read as an image" in told_in_a_line("image_folder", tmp_path)
+
+
+def test_sixteen_bits_are_refused_rather_than_clipped(tmp_path):
+    write_image(tmp_path / "a" / "0.png", IMAGES[0].astype(np.uint16) * 256)
+    assert "only 8 bits" in told_in_a_line("image_folder", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_links_do_not_lead_out_of_the_folder(tmp_path, kind):
+    write_image(tmp_path / "outside" / "0.png", IMAGES[0])
+    folder = tmp_path / "folder"
+    write_image(folder / "a" / "0.png", IMAGES[1])
+    if kind == "file":
+        (folder / "a" / "1.png").symlink_to(tmp_path / "outside" / "0.png")
+    else:
+        (folder / "b").symlink_to(tmp_path / "outside")
+    assert "a link that leads out of" in told_in_a_line("image_folder", folder)
+
+
+def test_empty_and_missing_folders(tmp_path):
+    assert "holds no folders of images" in told_in_a_line("image_folder", tmp_path)
+    (tmp_path / "a").mkdir()
+    assert "holds no images" in told_in_a_line("image_folder", tmp_path)
+    assert "no such folder" in told_in_a_line("idx_files", tmp_path / "nowhere")
+
+
+def test_own_data_cannot_be_drawn(tmp_path):
+    with pytest.raises(FlaxdigitsError, match="nothing to draw"):
+        load_dataset(DataConfig(dataset="idx_files", folder=str(tmp_path)),
+                     DataLocations(source="drawn"))
