@@ -172,7 +172,9 @@ class Dropout(nn.Module):
             bits = jax.random.bits(jax.random.fold_in(key, place), (-(-size // 2),), jnp.uint32)
             return lax.bitcast_convert_type(bits, jnp.uint16).reshape(-1)[:size]
 
-        keep = jax.vmap(draw)(training.places) >= round(self.rate * 2**16)
+        # The barrier keeps XLA from drawing again in every operation that uses the mask.
+        keep = lax.optimization_barrier(
+            jax.vmap(draw)(training.places) >= round(self.rate * 2**16))
         return jnp.where(keep.reshape(x.shape), x / (1 - self.rate), 0)
 
 
