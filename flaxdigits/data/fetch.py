@@ -100,7 +100,7 @@ def _download(address: str, part: Path, timeouts: Timeouts) -> None:
     with response, part.open("wb") as file:
         while chunk := _next_chunk(response):
             file.write(chunk)
-            if False:
+            if time.monotonic() > deadline:
                 raise _Broken(f"not finished after {timeouts.total:g} s")
         expected, got = response.headers.get("Content-Length"), file.tell()
     if expected is not None and int(expected) != got:

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from flaxdigits.data.drawn.handwriting import Distortion, Hands, Spread, write_strokes
+from flaxdigits.data.drawn.handwriting import Hands, Spread, write_characters
 from flaxdigits.data.drawn.images import DrawnImages
 from flaxdigits.data.drawn.numeral_skeletons import NUMERALS
 from flaxdigits.data.drawn.rendering import blurred_line, jpeg_rounded
+from flaxdigits.data.drawn.skeletons import Skeleton
 
 SIZE = 64
 SAMPLES = 10
-CHUNK = 500  # images rendered at once, which bounds memory and changes nothing else
 CLASS_ORDER = (9, 10, 11, 12, 13, 14, 0, 1, 2, 3, 4, 5, 6, 7, 8)  # of the real set's CSV
 
 # Mean width and height of each numeral and its mean centre (x, y), in pixels, measured on the
@@ -42,6 +42,8 @@ WITHIN = Spread(
     point=0.007, stroke_shift=0.014, stroke_turn=0.03, stroke_size=0.05,
 )
 
+SIGMA = 0.40  # pixels, of a line's profile
+STRENGTH = 0.92  # of a line's middle, before saturation
 MEAN_RISE = 0.08  # level strokes rise to the right; skeletons already rise a little
 
 
@@ -62,56 +64,58 @@ def draw_chinese_mnist(seed: int = 0, writer_count: int = 100) -> DrawnImages:
     )
     order = np.array([(c, w, s) for c in CLASS_ORDER for w, s in as_text], np.int32)
     labels, writers, samples = order.T.copy()
-    n = len(labels)
+    writer, n = writers - 1, len(labels)
     rng = np.random.default_rng(seed)
-    hands = Hands(writers - 1, writer_count, BETWEEN, WITHIN)
-    distortion = Distortion.draw(hands, rng)
-    distortion.rise[:] += MEAN_RISE
-    # A writer's tenth sample of every character stood in one row of the sheet.
-    row_shift = rng.normal(0, 2.5, (writer_count, SAMPLES))[writers - 1, samples - 1]
-    own_shift = rng.normal(0, 1, (writer_count, 2)) * (1.9, 2.7)
-    shift = own_shift[writers - 1] + rng.normal(0, 2.0, (n, 2))
-    shift = shift[:, 0] + 1j * (shift[:, 1] + row_shift)
-    brightness = 158 * np.exp(
-        0.10 * rng.standard_normal(writer_count)[writers - 1] + 0.07 * rng.standard_normal(n)
+    hands = Hands(writer, writer_count, BETWEEN, WITHIN)
+    forms = rng.uniform(size=(writer_count, len(NUMERALS)))[writer, labels]
+    centres = place(rng, writer, samples - 1)
+    strength = STRENGTH * np.exp(
+        0.10 * rng.standard_normal(writer_count)[writer] + 0.07 * rng.standard_normal(n)
     )
-    sigma = 0.40 * np.exp(0.08 * rng.standard_normal(writer_count)[writers - 1])
-    form = rng.uniform(size=(writer_count, len(NUMERALS)))[writers - 1, labels]
+    sigma = SIGMA * np.exp(0.08 * rng.standard_normal(writer_count)[writer])
     images = np.empty((n, SIZE, SIZE), np.uint8)
-    for character, skeletons in enumerate(NUMERALS):
-        width, height, x, y = PLACES[character]
-        ends = np.cumsum([skeleton.share for skeleton in skeletons])
-        choice = np.searchsorted(ends, form * ends[-1])
-        for number, skeleton in enumerate(skeletons):
-            rows = np.flatnonzero((labels == character) & (choice == number))
-            if not len(rows):
-                continue
-            paths = write_strokes(skeleton, hands.of(rows), rng)
-            points = np.array([complex(*p) for stroke in skeleton.strokes for p in stroke])
-            low = points.real.min() + 1j * points.imag.min()
-            high = points.real.max() + 1j * points.imag.max()
-            box = high - low
-            pressures = [
-                pressure(rng, len(rows), path.shape[1]) for path in paths
-            ]
-            for start in range(0, len(rows), CHUNK):
-                part = slice(start, start + CHUNK)
-                chunk = rows[part]
-                placed = []
-                for path in paths:
-                    path = path[part] - (low + high) / 2
-                    scale = max(width, height)
-                    path = path.real * width / box.real / scale + 1j * path.imag * height / box.imag / scale
-                    placed.append(scale * distortion.apply(chunk, path) + (x + 1j * y) + shift[chunk, None])
-                line = blurred_line(placed, [p[part] for p in pressures], sigma[chunk], SIZE)
-                ink = np.clip(line * brightness[chunk, None, None], 0, 255)
-                images[chunk] = jpeg_rounded(ink)
+    for skeleton, rows, paths in write_characters(NUMERALS, labels, forms, hands, rng):
+        paths = fit(skeleton, labels[rows[0]], paths)
+        pressures = [pressure(rng, *path.shape) for path in paths]
+        line = blurred_line(
+            [path + centres[rows, None] for path in paths], pressures, sigma[rows], SIZE
+        )
+        # Ink over ink adds less than the first.
+        ink = 255 * (1 - np.exp(-strength[rows, None, None] * line))
+        images[rows] = jpeg_rounded(ink)
     return DrawnImages(images, labels, writers, samples)
+
+
+def place(rng: np.random.Generator, writer: np.ndarray, sample: np.ndarray) -> np.ndarray:
+    """[n] complex128: how far each drawing lies off its usual place, in pixels.
+
+    The characters of a writer's one sample stood in one row of the sheet, and rows lay unevenly.
+    """
+    pairs = (writer.max() + 1, SAMPLES)
+    row = rng.normal(0, 2.5, pairs)[writer, sample]
+    own = rng.normal(0, 1, (pairs[0], 2))[writer] * (1.9, 2.7)
+    each = rng.normal(0, 2.0, (len(writer), 2))
+    return own[:, 0] + each[:, 0] + 1j * (own[:, 1] + each[:, 1] + row)
+
+
+def fit(skeleton: Skeleton, label: int, paths: list[np.ndarray]) -> list[np.ndarray]:
+    """Scales and moves paths so that the plain skeleton would have its class's size and place."""
+    points = np.array([point for stroke in skeleton.strokes for point in stroke])
+    low, high = points.min(0), points.max(0)
+    middle = (low + high) / 2 - 0.5
+    width, height, x, y = PLACES[label]
+    x_scale, y_scale = (width, height) / (high - low)
+    fitted = []
+    for path in paths:
+        across = x_scale * (path.real - middle[0])
+        down = y_scale * (path.imag - middle[1]) - MEAN_RISE * across
+        fitted.append(x + across + 1j * (y + down))
+    return fitted
 
 
 def pressure(rng: np.random.Generator, n: int, points: int) -> np.ndarray:
     """[n, points] float64: how hard the pen presses along a stroke, about 1."""
     t = np.linspace(0, 1, points)
-    phase, level = rng.uniform(0, 2 * np.pi, (n, 1)), rng.normal(1, 0.15, (n, 1))
+    phase, level = rng.uniform(0, 2 * np.pi, (n, 1)), rng.normal(1, 0.18, (n, 1))
     cycles = rng.uniform(0.2, 1.5, (n, 1))
     return np.clip(level + 0.15 * np.sin(2 * np.pi * cycles * t + phase), 0.1, None)

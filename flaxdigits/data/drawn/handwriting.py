@@ -5,6 +5,7 @@ exp(size + i turn) scales and turns them. A drawing differs from the skeleton fi
 writer always does and then by what changes each time; both have their own spreads.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.interpolate import CubicSpline
 
 from flaxdigits.data.drawn.skeletons import Skeleton, Stroke
 
+CHUNK = 500  # drawings worked on at once, which bounds memory and changes nothing else
 POINT_SPACING = 1 / 64  # between neighbouring points of a path, in unit boxes
 LOOSE_ENDS = 1.7  # a stroke's ends vary by this much more than its other points
 WAVES = 3  # plane waves in one smooth distortion
@@ -153,7 +155,8 @@ class Distortion:
         )
 
     def apply(self, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """Distorts the points [len(rows), points] of the drawings in `rows` about the origin."""
+        """Distorts the points [len(rows), points] of the drawings in `rows` about the box's centre."""
+        points = points - (0.5 + 0.5j)
         bent = points.copy()
         for wave in range(WAVES):
             cycles = self.wave_cycles[rows, wave, None]
@@ -164,3 +167,35 @@ class Distortion:
         x = self.width[rows, None] * bent.real - self.slant[rows, None] * bent.imag
         y = self.height[rows, None] * bent.imag - self.rise[rows, None] * bent.real
         return (x + 1j * y) * np.exp(1j * self.turn[rows, None])
+
+
+def write_characters(
+    characters: tuple[tuple[Skeleton, ...], ...],
+    labels: np.ndarray,
+    forms: np.ndarray,
+    hands: Hands,
+    rng: np.random.Generator,
+) -> Iterator[tuple[Skeleton, np.ndarray, list[np.ndarray]]]:
+    """Writes one character per label.
+
+    Args:
+        characters: the skeletons of each class.
+        labels: [n] int, the class of each drawing.
+        forms: [n] float64 in [0, 1), which chooses among the class's skeletons by their shares.
+        hands: who writes.
+        rng: the source of all randomness.
+
+    Yields:
+        A skeleton, the rows [m] that were written with it, and one [m, points] complex128 array
+        per stroke, in unit boxes about the centre of the box. Every row comes once.
+    """
+    distortion = Distortion.draw(hands, rng)
+    for label, skeletons in enumerate(characters):
+        ends = np.cumsum([skeleton.share for skeleton in skeletons])
+        choice = np.searchsorted(ends, forms * ends[-1], side="right")
+        for number, skeleton in enumerate(skeletons):
+            rows = np.flatnonzero((labels == label) & (choice == number))
+            paths = write_strokes(skeleton, hands.of(rows), rng)
+            for start in range(0, len(rows), CHUNK):
+                part = slice(start, start + CHUNK)
+                yield skeleton, rows[part], [distortion.apply(rows[part], p[part]) for p in paths]

@@ -2,14 +2,13 @@
 
 import numpy as np
 
-from flaxdigits.data.drawn.handwriting import Distortion, Hands, Spread, write_strokes
+from flaxdigits.data.drawn.handwriting import Hands, Spread, write_characters
 from flaxdigits.data.drawn.images import DrawnImages
 from flaxdigits.data.drawn.rendering import blurred_line, thick_pen
 from flaxdigits.data.drawn.skeletons import DIGITS
 
 SIZE = 28
 BOX = 20  # pixels; the larger side of a digit's bounding box
-CHUNK = 1000  # images rendered at once, which bounds memory and changes nothing else
 
 # Images of each digit in MNIST's 60,000 training images, counted in its label file.
 CLASS_COUNTS = np.array([5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949])
@@ -17,13 +16,13 @@ CLASS_COUNTS = np.array([5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5
 # Every digit comes from a hand of its own, so all variation lies in `within`.
 NONE = Spread(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 VARIATION = Spread(
-    slant=0.25, rise=0.04, turn=0.10, size=0, width=0.22, height=0, waves=0.05, point=0.022,
+    slant=0.25, rise=0.04, turn=0.10, size=0, width=0.25, height=0, waves=0.05, point=0.022,
     stroke_shift=0.025, stroke_turn=0.06, stroke_size=0.08,
 )
 MEAN_SLANT = 0.16
-MEAN_WIDTH = 1.1
-PEN_RADIUS = 1.22  # pixels
-PEN_RADIUS_SPREAD = 0.28  # of its logarithm
+MEAN_WIDTH = 1.05
+PEN_RADIUS = 1.26  # pixels
+PEN_RADIUS_SPREAD = 0.31  # of its logarithm
 
 
 def draw_mnist(
@@ -43,23 +42,12 @@ def draw_mnist(
     rng = np.random.default_rng(seed)
     labels = rng.choice(10, n, p=CLASS_COUNTS / CLASS_COUNTS.sum()).astype(np.int32)
     hands = Hands(np.zeros(n, np.int64), 1, between=NONE, within=VARIATION)
-    distortion = Distortion.draw(hands, rng)
-    distortion.slant[:] += MEAN_SLANT
-    distortion.width[:] *= MEAN_WIDTH
     radius = PEN_RADIUS * np.exp(PEN_RADIUS_SPREAD * rng.standard_normal(n))
-    form = rng.uniform(size=n)
+    forms = rng.uniform(size=n)
     images = np.empty((n, SIZE, SIZE), np.uint8)
-    for digit, skeletons in enumerate(DIGITS):
-        ends = np.cumsum([skeleton.share for skeleton in skeletons])
-        choice = np.searchsorted(ends, form * ends[-1])
-        for number, skeleton in enumerate(skeletons):
-            rows = np.flatnonzero((labels == digit) & (choice == number))
-            paths = write_strokes(skeleton, hands.of(rows), rng)
-            for start in range(0, len(rows), CHUNK):
-                part = slice(start, start + CHUNK)
-                chunk = rows[part]
-                bent = [distortion.apply(chunk, path[part] - (0.5 + 0.5j)) for path in paths]
-                images[chunk] = render(bent, radius[chunk])
+    for _, rows, paths in write_characters(DIGITS, labels, forms, hands, rng):
+        leaning = [MEAN_WIDTH * p.real + (1j - MEAN_SLANT) * p.imag for p in paths]
+        images[rows] = render(leaning, radius[rows])
     return DrawnImages(images, labels)
 
 
@@ -79,7 +67,7 @@ def render(paths: list[np.ndarray], radius: np.ndarray) -> np.ndarray:
     mass = (middles * lengths).sum(1, keepdims=True) / lengths.sum(1, keepdims=True)
     shift = (SIZE - 1) / 2 * (1 + 1j) - mass
     shift = np.rint(shift.real) + 1j * np.rint(shift.imag)
-    sigma = np.maximum(0.5 * radius[:, 0], 0.5)
+    sigma = np.maximum(0.42 * radius[:, 0], 0.45)
     line = blurred_line(
         [path + shift for path in paths], [np.ones((1, p.shape[1])) for p in paths], sigma, SIZE
     )
