@@ -107,49 +107,48 @@ class MaxPool(nn.Module):
         return max_pool(x)
 
 
-def _windows(x: jax.Array) -> jax.Array:
-    """[batch, h, w, c] -> [batch, h//2, 2, w//2, 2, c]; an odd last row or column is left out."""
-    batch, height, width, channels = x.shape
-    x = x[:, :height // 2 * 2, :width // 2 * 2]
-    return x.reshape(batch, height // 2, 2, width // 2, 2, channels)
-
-
-@jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
     """2x2 maximum, stride 2; as in `nn.max_pool`, the first of equal values gets the gradient.
 
-    The gradient compares instead of scattering: `reduce_window`'s own is several times slower on
-    the CPU.
+    The forward pass notes which of the four was taken, and the gradient goes there without a
+    scatter: `reduce_window`'s own is several times slower on the CPU. (Comparing values in the
+    backward pass instead would lose gradient wherever XLA recomputes them with other rounding.)
     """
-    return _windows(x).max(axis=(2, 4))
+    return _max_pool(x.shape[1:3], x)
 
 
-def _max_pool_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    pooled = max_pool(x)
-    return pooled, (x, pooled)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _max_pool(size: tuple[int, int], x: jax.Array) -> jax.Array:
+    return _pool_and_choose(x)[0]
+
+
+def _pool_and_choose(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The maxima, and which of its window's four each is, as uint8; odd last lines are left out."""
+    batch, height, width, channels = x.shape
+    x = x[:, :height // 2 * 2, :width // 2 * 2]
+    windows = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    (a, b), (c, d) = [[windows[:, :, i, :, j] for j in range(2)] for i in range(2)]
+    upper, lower = jnp.maximum(a, b), jnp.maximum(c, d)
+    choice = jnp.where(lower > upper, jnp.where(d > c, 3, 2), jnp.where(b > a, 1, 0))
+    return jnp.maximum(upper, lower), choice.astype(jnp.uint8)
+
+
+def _max_pool_forward(size: tuple[int, int], x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _pool_and_choose(x)
 
 
 def _max_pool_backward(
-    saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+    size: tuple[int, int], choice: jax.Array, gradient: jax.Array
 ) -> tuple[jax.Array]:
-    x, pooled = saved
-    windows = _windows(x)
-    taken = jnp.zeros(pooled.shape, bool)
-    rows = []
-    for i in range(2):
-        row = []
-        for j in range(2):
-            is_first = (windows[:, :, i, :, j] == pooled) & ~taken
-            taken |= is_first
-            row.append(jnp.where(is_first, gradient, 0))
-        rows.append(jnp.stack(row, axis=3))
-    batch, height, width, channels = x.shape
+    parts = [jnp.where(choice == place, gradient, 0) for place in range(4)]
+    rows = [jnp.stack(parts[:2], axis=3), jnp.stack(parts[2:], axis=3)]
+    height, width = size
     spread = jnp.stack(rows, axis=2).reshape(
-        batch, height // 2 * 2, width // 2 * 2, channels)
+        gradient.shape[0], height // 2 * 2, width // 2 * 2, gradient.shape[-1])
     return (jnp.pad(spread, ((0, 0), (0, height % 2), (0, width % 2), (0, 0))),)
 
 
-max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 class Dropout(nn.Module):

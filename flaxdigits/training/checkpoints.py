@@ -45,7 +45,8 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(
                 self._folder,
                 options=ocp.CheckpointManagerOptions(cleanup_tmp_directories=True),
-                item_names=("state", "record"))
+                item_handlers={"state": ocp.StandardCheckpointHandler(),
+                               "record": ocp.JsonCheckpointHandler()})
         self._records = {step: self._read_record(step) for step in self.steps()}
 
     def steps(self) -> list[int]:
@@ -96,11 +97,14 @@ class Checkpoints:
 
     def restore_arrays(self, step: int) -> dict[str, Any]:
         """The state saved at `step` as nested dictionaries of NumPy arrays."""
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         with self._clear_errors("cannot read"):
-            shapes = self._manager.item_metadata(step).state
-            restore = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
-            return ocp.PyTreeCheckpointer().restore(
-                self._folder / str(step) / "state", restore_args=restore)
+            abstract = jax.tree.map(
+                lambda saved: jax.ShapeDtypeStruct(saved.shape, saved.dtype, sharding=here),
+                self._manager.item_metadata(step).state)
+            arrays = self._manager.restore(step, args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract))).state
+        return jax.tree.map(np.asarray, arrays)
 
     def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
         """The shape of every array saved at `step`, by its dotted path."""
@@ -147,10 +151,15 @@ class Checkpoints:
                 "is there space, and may you write there?") from error
 
 
+def flat_arrays(tree: Any) -> dict[str, Any]:
+    """The arrays of a tree by their dotted paths."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {".".join(_name(key) for key in path): leaf for path, leaf in flat}
+
+
 def paths_and_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     """The shape of every array of a tree, by its dotted path."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {".".join(_name(key) for key in path): tuple(leaf.shape) for path, leaf in flat}
+    return {path: tuple(leaf.shape) for path, leaf in flat_arrays(tree).items()}
 
 
 def _name(key: Any) -> str:

@@ -43,7 +43,9 @@ WITHIN = Spread(
 )
 
 SIGMA = 0.40  # pixels, of a line's profile
-STRENGTH = 0.92  # of a line's middle, before saturation
+STRENGTH = 0.95  # of a level line's middle, before saturation
+UPRIGHT_LOSS = 0.25  # upright lines are dimmer than level ones in the real set
+MOST_STROKES = max(len(s.strokes) for skeletons in NUMERALS for s in skeletons)
 MEAN_RISE = 0.08  # level strokes rise to the right; skeletons already rise a little
 
 
@@ -73,10 +75,11 @@ def draw_chinese_mnist(seed: int = 0, writer_count: int = 100) -> DrawnImages:
         0.10 * rng.standard_normal(writer_count)[writer] + 0.07 * rng.standard_normal(n)
     )
     sigma = SIGMA * np.exp(0.08 * rng.standard_normal(writer_count)[writer])
+    grip = rng.standard_normal((n, MOST_STROKES, 3))
     images = np.empty((n, SIZE, SIZE), np.uint8)
     for skeleton, rows, paths in write_characters(NUMERALS, labels, forms, hands, rng):
         paths = fit(skeleton, labels[rows[0]], paths)
-        pressures = [pressure(rng, *path.shape) for path in paths]
+        pressures = [pressure(path, grip[rows, stroke]) for stroke, path in enumerate(paths)]
         line = blurred_line(
             [path + centres[rows, None] for path in paths], pressures, sigma[rows], SIZE
         )
@@ -113,9 +116,16 @@ def fit(skeleton: Skeleton, label: int, paths: list[np.ndarray]) -> list[np.ndar
     return fitted
 
 
-def pressure(rng: np.random.Generator, n: int, points: int) -> np.ndarray:
-    """[n, points] float64: how hard the pen presses along a stroke, about 1."""
-    t = np.linspace(0, 1, points)
-    phase, level = rng.uniform(0, 2 * np.pi, (n, 1)), rng.normal(1, 0.18, (n, 1))
-    cycles = rng.uniform(0.2, 1.5, (n, 1))
-    return np.clip(level + 0.15 * np.sin(2 * np.pi * cycles * t + phase), 0.1, None)
+def pressure(path: np.ndarray, grip: np.ndarray) -> np.ndarray:
+    """[n, points] float64: how strong the line is along a stroke.
+
+    Args:
+        path: [n, points] complex128, the stroke.
+        grip: [n, 3] standard normal: the stroke's level, and a swell that comes and goes along it.
+    """
+    level, sine, cosine = grip.T[..., None]
+    angle = np.linspace(0, 2 * np.pi, path.shape[1])
+    swell = 0.1 * (sine * np.sin(angle) + cosine * np.cos(angle))
+    steps = np.gradient(path, axis=1)
+    upright = (steps.imag / np.maximum(np.abs(steps), 1e-9)) ** 2
+    return np.clip(1 + 0.18 * level + swell, 0.1, None) * (1 - UPRIGHT_LOSS * upright)

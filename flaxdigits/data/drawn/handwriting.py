@@ -5,6 +5,7 @@ exp(size + i turn) scales and turns them. A drawing differs from the skeleton fi
 writer always does and then by what changes each time; both have their own spreads.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -85,7 +86,7 @@ def curve_weights(stroke: Stroke) -> np.ndarray:
     points = [complex(*point) for point in stroke]
     pieces = [[0]]
     control = 0
-    for previous, point in zip(points, points[1:]):
+    for previous, point in itertools.pairwise(points):
         if point == previous:
             pieces.append([control])
         else:
@@ -155,7 +156,7 @@ class Distortion:
         )
 
     def apply(self, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """Distorts the points [len(rows), points] of the drawings in `rows` about the box's centre."""
+        """[len(rows), points] complex128: points of some drawings, distorted about the centre."""
         points = points - (0.5 + 0.5j)
         bent = points.copy()
         for wave in range(WAVES):

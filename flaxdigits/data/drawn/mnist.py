@@ -21,7 +21,7 @@ VARIATION = Spread(
 )
 MEAN_SLANT = 0.16
 MEAN_WIDTH = 1.05
-PEN_RADIUS = 1.26  # pixels
+PEN_RADIUS = 1.17  # pixels
 PEN_RADIUS_SPREAD = 0.31  # of its logarithm
 
 

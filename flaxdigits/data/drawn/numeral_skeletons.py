@@ -23,12 +23,14 @@ ROOF_OF_MAN = (
 )
 
 LING = (
-    Skeleton(0.55, RAIN + ROOF_OF_MAN + (
+    Skeleton(0.55, (
+        *RAIN, *ROOF_OF_MAN,
         ((0.46, 0.62), (0.54, 0.69)),
         ((0.34, 0.77), (0.66, 0.74), (0.66, 0.74), (0.50, 0.90)),
         ((0.42, 0.85), (0.60, 1.00)),
     )),
-    Skeleton(0.45, RAIN + ROOF_OF_MAN + (
+    Skeleton(0.45, (
+        *RAIN, *ROOF_OF_MAN,
         ((0.46, 0.62), (0.55, 0.68)),
         ((0.34, 0.77), (0.66, 0.74), (0.66, 0.74), (0.50, 0.88), (0.50, 0.88), (0.62, 1.00)),
     )),
@@ -78,19 +80,23 @@ ROUND_FRAME = (  # with a round shoulder and narrower below
 )
 
 SI = (
-    Skeleton(0.32, FRAME + (  # the inner right stroke bends
+    Skeleton(0.32, (  # the inner right stroke bends
+        *FRAME,
         ((0.42, 0.20), (0.40, 0.40), (0.30, 0.56)),
         ((0.58, 0.19), (0.58, 0.44), (0.62, 0.53), (0.76, 0.52)),
     )),
-    Skeleton(0.26, FRAME + (  # the inner strokes are plain
+    Skeleton(0.26, (  # the inner strokes are plain
+        *FRAME,
         ((0.41, 0.20), (0.40, 0.38), (0.36, 0.58)),
         ((0.60, 0.19), (0.61, 0.38), (0.62, 0.56)),
     )),
-    Skeleton(0.24, ROUND_FRAME + (
+    Skeleton(0.24, (
+        *ROUND_FRAME,
         ((0.40, 0.24), (0.38, 0.42), (0.30, 0.58)),
         ((0.58, 0.22), (0.57, 0.44), (0.60, 0.54), (0.74, 0.54)),
     )),
-    Skeleton(0.18, FRAME + (  # the inner strokes run down to the bottom
+    Skeleton(0.18, (  # the inner strokes run down to the bottom
+        *FRAME,
         ((0.41, 0.20), (0.40, 0.46), (0.36, 0.77)),
         ((0.60, 0.19), (0.61, 0.46), (0.62, 0.76)),
     )),
@@ -199,12 +205,14 @@ SUN_OF_HUNDRED = (  # 日 of 百
 )
 
 BAI = (
-    Skeleton(0.70, SUN_OF_HUNDRED + (
+    Skeleton(0.70, (
+        *SUN_OF_HUNDRED,
         ((0.18, 0.10), (0.50, 0.08), (0.82, 0.06)),
         ((0.50, 0.10), (0.46, 0.22), (0.36, 0.34)),
         ((0.30, 0.62), (0.50, 0.61), (0.68, 0.60)),
     )),
-    Skeleton(0.30, SUN_OF_HUNDRED + (  # the inner stroke is a dot
+    Skeleton(0.30, (  # the inner stroke is a dot
+        *SUN_OF_HUNDRED,
         ((0.14, 0.10), (0.50, 0.08), (0.86, 0.06)),
         ((0.50, 0.10), (0.46, 0.22), (0.40, 0.33)),
         ((0.42, 0.60), (0.58, 0.62)),

@@ -1,13 +1,14 @@
 """From pen paths to images, without looking at every pixel for every stroke.
 
-The path is laid down as weights on a fine grid, which is then blurred and sampled at the pixels by
-two small matrix products. Arithmetic is float64 throughout, so that rounding to 8 bits gives the
-same bytes whatever the order of summation.
+The path is laid down as weights on a fine grid, which is then blurred and sampled at the pixels,
+first across, then down. Arithmetic is float64 throughout and sums in a fixed order, so that an
+image does not depend on what is drawn beside it.
 """
 
 import numpy as np
 
 GRID_PER_PIXEL = 2
+TAIL = 4  # standard deviations after which a line's profile ends
 
 
 def blurred_line(
@@ -30,15 +31,15 @@ def blurred_line(
     lengths = np.concatenate(
         [
             np.abs(np.diff(path, axis=1)) * (pressure[:, 1:] + pressure[:, :-1]) / 2
-            for path, pressure in zip(paths, pressures)
+            for path, pressure in zip(paths, pressures, strict=True)
         ],
         axis=1,
     )
-    margin = 2  # pixels around the image, so that a line may leave it
-    grid = (size + 2 * margin) * GRID_PER_PIXEL
-    place = (middles + margin * (1 + 1j)) * GRID_PER_PIXEL
-    x = np.clip(place.real, 0, grid - 1.001)
-    y = np.clip(place.imag, 0, grid - 1.001)
+    # A margin as wide as the widest line reaches, so that a line may leave the image.
+    margin = int(np.ceil(TAIL * sigma.max() * GRID_PER_PIXEL))
+    grid = size * GRID_PER_PIXEL + 2 * margin
+    x = np.clip(middles.real * GRID_PER_PIXEL + margin, 0, grid - 1.001)
+    y = np.clip(middles.imag * GRID_PER_PIXEL + margin, 0, grid - 1.001)
     column, row = x.astype(np.int64), y.astype(np.int64)
     x -= column
     y -= row
@@ -49,12 +50,30 @@ def blurred_line(
             share = lengths * (x if right else 1 - x) * (y if down else 1 - y)
             index = corner + down * grid + right
             cells += np.bincount(index.ravel(), share.ravel(), len(cells))
-    cells = cells.reshape(n, grid, grid)
-    positions = np.arange(grid) / GRID_PER_PIXEL - margin
-    distance = np.arange(size)[:, None] - positions
-    kernel = np.exp(-0.5 * (distance / sigma[:, None, None]) ** 2)
-    blurred = kernel @ cells @ kernel.transpose(0, 2, 1)
+    across = sample_blurred(cells.reshape(n, grid, grid).transpose(0, 2, 1), sigma, margin, size)
+    blurred = sample_blurred(across.transpose(0, 2, 1), sigma, margin, size)
     return blurred / (np.sqrt(2 * np.pi) * sigma[:, None, None])
+
+
+def sample_blurred(cells: np.ndarray, sigma: np.ndarray, margin: int, size: int) -> np.ndarray:
+    """Blurs a grid along its second axis and samples it there at the pixels.
+
+    Args:
+        cells: [n, grid, width] float64; the first pixel lies `margin` cells from the edge.
+        sigma: [n] standard deviation in pixels of a Gaussian of height 1.
+        margin: how many cells to either side count, at most.
+        size: pixels to sample.
+
+    Returns:
+        [n, size, width] float64.
+    """
+    blurred = np.zeros((len(cells), size, cells.shape[2]))
+    for cell in range(-margin, margin + 1):
+        distance = abs(cell) / GRID_PER_PIXEL / sigma
+        weight = np.where(distance <= TAIL, np.exp(-0.5 * distance**2), 0)
+        at_pixels = cells[:, margin + cell:][:, :size * GRID_PER_PIXEL:GRID_PER_PIXEL]
+        blurred += weight[:, None, None] * at_pixels
+    return blurred
 
 
 def thick_pen(line: np.ndarray, sigma: np.ndarray, radius: np.ndarray) -> np.ndarray:

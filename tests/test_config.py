@@ -1,0 +1,237 @@
+"""Every field's type and range, the combinations, and the way through JSON."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from flaxdigits.config import (
+    Augmentation, CheckpointConfig, DataConfig, EvaluateConfig, ExperimentConfig, ModelConfig,
+    OptimizerConfig, TrainConfig, from_dict, to_dict, validate,
+)
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.overrides import field_names
+
+INF, NAN = float("inf"), float("nan")
+
+# Field by field: values just outside its bounds and of other types, then values at its bounds.
+FIELDS = {
+    "experiment": ([None, 3], ["a"]),
+    "model.name": ([None, 3], ["dense_cnn"]),
+    "model.filters": ([(0,), (32, 0), (32, -1), (1.5,), ("8",), (True,), 32, None], [(), (1, 2)]),
+    "model.dense": ([(0,), (-1,), (2.5,), 256, None], [(), (1,)]),
+    "model.dropout": ([(-0.01,), (1,), (0.5, 1.0), (NAN,), ("0.5",), 0.5, None], [(), (0, 0.99)]),
+    "model.batch_norm": ([1, 0, "true", None], [True, False]),
+    "data.dataset": (["cifar", None, 1], ["mnist", "chinese_mnist"]),
+    "data.split": (["test", None, 1], ["holdout", "random", "writers", "kaggle"]),
+    "data.fold": ([-1, 10, 1.0, "1", True, None], [0]),
+    "data.split_seed": ([-1, 0.5, None], [0, 7]),
+    "data.folder": ([3, ("a",)], [None]),
+    "data.image_size": ([3, 0, 28.0, "28"], [None, 4]),
+    "data.limit": ([0, -1, 1.0], [None, 1]),
+    "data.preprocessing": (["zscore", None], ["unit", "column_norm", "raw"]),
+    "data.augmentation.rotation": ([-0.1, 180.1, NAN, None], [0, 180]),
+    "data.augmentation.zoom": ([-0.1, 1, 1.5, None], [0, 0.99]),
+    "data.augmentation.shift": ([-0.1, 1.1, "0.1", None], [0, 1]),
+    "optimizer.name": (["adamw", None], ["adam", "sgd", "rmsprop", "adadelta"]),
+    "optimizer.learning_rate": ([0, -1e-3, INF, NAN, "1e-3", True, None], [1e-9, 1]),
+    "optimizer.schedule": (["step", None], ["constant", "cosine", "onecycle", "inverse_time"]),
+    "optimizer.warmup_steps": ([-1, 1.0, None], [0, 1]),
+    "optimizer.decay_rate": ([-1e-9, INF, None], [0]),
+    "optimizer.momentum": ([-0.1, 1, None], [0, 0.99]),
+    "optimizer.beta1": ([-0.1, 1, None], [0, 0.99]),
+    "optimizer.beta2": ([-0.1, 1, None], [0, 0.9999]),
+    "optimizer.rho": ([-0.1, 1, None], [0, 0.99]),
+    "optimizer.epsilon": ([0, -1e-8, None], [1e-12]),
+    "optimizer.weight_decay": ([-1e-9, None], [0, 0.1]),
+    "optimizer.clip_norm": ([0, -1, "1"], [None, 0.1]),
+    "train.batch_size": ([0, -1, 32.0, None], [1]),
+    "train.epochs": ([0, -1, 1.5, None], [1]),
+    "train.steps": ([0, -1, 1.5], [None, 1]),
+    "train.stop_after": ([0, -1, 1.5], [None, 1]),
+    "train.loss": (["mae", None], ["cross_entropy", "mse"]),
+    "train.label_smoothing": ([-0.1, 1, None], [0, 0.99]),
+    "train.ema_decay": ([0, 1, -0.5], [None, 0.999]),
+    "train.init_from": ([3], [None, "runs/a"]),
+    "train.log_every": ([0, -1, 1.0, None], [1]),
+    "train.parallel": (["pjit", None], ["jit", "pmap"]),
+    "train.deterministic": ([1, "true", None], [True, False]),
+    "evaluate.batch_size": ([0, -1, 1.0], [None, 1]),
+    "evaluate.every_steps": ([0, -1, 1.0], [None, 1]),
+    "checkpoint.every_steps": ([0, -1, 1.0], [None, 1]),
+    "checkpoint.keep": ([0, -1, 1.0], [None, 1]),
+    "checkpoint.report": (["first", None], ["last"]),
+    "seed": ([-1, 2**32, 0.5, "0", True, None], [0, 2**32 - 1]),
+}
+
+REFUSED = [(name, value) for name, (refused, _) in FIELDS.items() for value in refused]
+ACCEPTED = [(name, value) for name, (_, accepted) in FIELDS.items() for value in accepted]
+
+
+def base() -> ExperimentConfig:
+    return ExperimentConfig("a", ModelConfig("dense_cnn", filters=(8,)))
+
+
+def with_field(config, name, value):
+    """The config with one field changed and nothing checked."""
+    first, _, rest = name.partition(".")
+    inner = with_field(getattr(config, first), rest, value) if rest else value
+    return dataclasses.replace(config, **{first: inner})
+
+
+def with_entry(values, name, value):
+    first, _, rest = name.partition(".")
+    return values | {first: with_entry(values[first], rest, value) if rest else value}
+
+
+def refusal(function, *arguments) -> str:
+    with pytest.raises(FlaxdigitsError) as error:
+        function(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_the_table_above_has_every_field():
+    assert sorted(FIELDS) == sorted(field_names(base()))
+
+
+@pytest.mark.parametrize(("name", "value"), REFUSED)
+def test_wrong_types_and_ranges_are_refused_by_name(name, value):
+    config = with_field(base(), name, value)
+    assert refusal(validate, config).startswith(f"{name} must be ")
+    assert refusal(from_dict, to_dict(config)).startswith(f"{name} must be ")
+
+
+@pytest.mark.parametrize(("name", "value"), ACCEPTED)
+def test_values_at_the_bounds_are_accepted(name, value):
+    config = with_field(base(), name, value)
+    assert validate(config) == config
+    assert from_dict(to_dict(config)) == config
+
+
+def test_messages_tell_the_bound_and_the_value():
+    assert refusal(validate, with_field(base(), "data.fold", 10)) == (
+        "data.fold must be at most 9, got 10")
+    assert refusal(validate, with_field(base(), "model.dropout", (0.5, 1.5))) == (
+        "model.dropout must be below 1, got 1.5")
+    assert refusal(validate, with_field(base(), "train.loss", "mae")) == (
+        "train.loss must be one of cross_entropy, mse, got 'mae'")
+
+
+def everything_changed() -> ExperimentConfig:
+    return ExperimentConfig(
+        "b", ModelConfig("x", filters=(1, 2), dense=(3,), dropout=(0.5, 0.25), batch_norm=True),
+        DataConfig(
+            "image_folder", "holdout", 3, 4, "数字", 32, 5, "raw", Augmentation(1.5, 0.1, 0.2)),
+        OptimizerConfig(
+            "sgd", 0.5, "inverse_time", 7, 1e-5, 0.9, 0.8, 0.99, 0.95, 1e-8, 0.01, 1.0),
+        TrainConfig(64, 2, 100, 50, "mse", 0.0, 0.999, "runs/a", 10, "pmap", True),
+        EvaluateConfig(100, 5), CheckpointConfig(6, None, "best"), 2**32 - 1)
+
+
+def test_round_trip_through_json_keeps_every_field():
+    config = validate(everything_changed())
+    same = [name for name in field_names(config) if name != "train.label_smoothing"
+            and value_at(config, name) == value_at(base(), name)]
+    assert not same, "this test must change every field that goes with the others"
+    text = json.dumps(to_dict(config), ensure_ascii=False)
+    read = from_dict(json.loads(text))
+    assert read == config
+    assert isinstance(read.model.filters, tuple)
+    assert json.dumps(to_dict(read), ensure_ascii=False) == text
+
+
+def value_at(config, name):
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def test_whole_numbers_become_floats_where_a_float_belongs():
+    rate = from_dict(with_entry(to_dict(base()), "optimizer.learning_rate", 1))
+    assert isinstance(rate.optimizer.learning_rate, float)
+    rates = from_dict(with_entry(to_dict(base()), "model.dropout", [0, 0.5]))
+    assert rates.model.dropout == (0.0, 0.5)
+    assert [type(rate) for rate in rates.model.dropout] == [float, float]
+
+
+def test_missing_fields_take_their_defaults():
+    assert from_dict({"experiment": "a", "model": {"name": "x"}}) == ExperimentConfig(
+        "a", ModelConfig("x"))
+
+
+@pytest.mark.parametrize(("values", "told"), [
+    ({"experiment": "a", "model": {"name": "x"}, "epochs": 3}, "unknown field epochs"),
+    ({"experiment": "a", "model": {"name": "x", "layers": 3}}, "unknown field model.layers"),
+    ({"experiment": "a", "model": {"name": "x"}, "data": {"augmentation": {"flip": 1}}},
+     "unknown field data.augmentation.flip"),
+    ({"experiment": "a", "model": "x"}, "model must be an object, got 'x'"),
+    ({"experiment": "a", "model": {"name": "x"}, "train": None}, "train must be an object"),
+    ([], "must be an object"),
+    ({"experiment": "a", "model": {}}, "model lacks a field"),
+    ({"model": {"name": "x"}}, "lacks a field"),
+    ({"experiment": "a"}, "lacks a field"),
+    ({"experiment": "a", "model": {"name": "x"}, "optimizer": {"learning_rate": 10**400}},
+     "optimizer.learning_rate must be"),
+])
+def test_other_json_is_refused_in_a_line(values, told):
+    assert told in refusal(from_dict, values)
+
+
+@dataclasses.dataclass(frozen=True)
+class WideModelConfig(ModelConfig):
+    """A config of the user's own."""
+
+    width: float = 1.0
+    depth: int | None = None
+
+
+def test_model_config_of_ones_own_goes_through_json():
+    config = dataclasses.replace(base(), model=WideModelConfig("mine", width=2.0, depth=3))
+    assert from_dict(to_dict(config), WideModelConfig) == config
+    assert "unknown field model.width" in refusal(from_dict, to_dict(config))
+    bad = with_field(config, "model.depth", 1.5)
+    assert refusal(validate, bad) == "model.depth must be a whole number or none, got 1.5"
+    assert "model.depth" in refusal(from_dict, to_dict(bad), WideModelConfig)
+
+
+@pytest.mark.parametrize(("changes", "told"), [
+    ({"optimizer.schedule": "onecycle", "optimizer.warmup_steps": 10}, "optimizer.warmup_steps"),
+    ({"optimizer.decay_rate": 0.1}, "optimizer.decay_rate"),
+    ({"optimizer.decay_rate": 0.1, "optimizer.schedule": "cosine"}, "optimizer.decay_rate"),
+    ({"train.loss": "mse", "train.label_smoothing": 0.1}, "train.label_smoothing"),
+    ({"checkpoint.report": "best"}, "checkpoint.report=best needs a validation split"),
+    ({"data.dataset": "idx_files"}, "data.folder"),
+    ({"data.dataset": "image_folder", "data.folder": ""}, "data.folder"),
+    ({"data.folder": "images"}, "data.folder"),
+])
+def test_fields_that_do_not_go_together_are_refused(changes, told):
+    config = base()
+    for name, value in changes.items():
+        config = with_field(config, name, value)
+    assert told in refusal(validate, config)
+
+
+@pytest.mark.parametrize("changes", [
+    {"optimizer.schedule": "cosine", "optimizer.warmup_steps": 10},
+    {"optimizer.schedule": "inverse_time", "optimizer.decay_rate": 0.1},
+    {"train.label_smoothing": 0.1},
+    {"checkpoint.report": "best", "data.split": "holdout"},
+    {"data.dataset": "idx_files", "data.folder": "digits"},
+])
+def test_fields_that_go_together_are_accepted(changes):
+    config = base()
+    for name, value in changes.items():
+        config = with_field(config, name, value)
+    assert validate(config) == config
+
+
+def test_the_config_is_frozen_and_knows_no_jax():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        base().seed = 3
+    subprocess.run(
+        [sys.executable, "-c",
+         "import flaxdigits.overrides, flaxdigits.experiments, sys; assert 'jax' not in "
+         "sys.modules"], check=True)

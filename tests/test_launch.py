@@ -1,0 +1,201 @@
+"""The command line: what it refuses, in one line and before anything is done, and every mode."""
+
+import json
+import subprocess
+
+import pytest
+
+from flaxdigits.config import to_dict
+from flaxdigits.experiments import list_experiments, load_experiment
+
+pytest_plugins = ["tiny_run"]
+
+TRAIN = ("--experiment=mse_cnn",)
+
+REFUSED = {
+    "unknown flag": ([*TRAIN, "--epochs=3"], "epochs"),
+    "unknown flag, no value": (["--verbos"], "verbos"),
+    "stray word": ([*TRAIN, "train.epochs=3"], "stray word 'train.epochs=3'"),
+    "stray word after --": ([*TRAIN, "--", "--set"], "stray word '--set'"),
+    "flag without its value": (["--experiment"], "experiment"),
+    "unknown mode": ([*TRAIN, "--mode=test"], "--mode must be one of train, eval"),
+    "wrong --data": ([*TRAIN, "--data=fake"], "data"),
+    "wrong number": ([*TRAIN, "--num_processes=two"], "num_processes"),
+    "no experiment": ([], "--experiment is missing"),
+    "unknown experiment": (["--experiment=mnist_cn"], "did you mean mnist_cnn"),
+    "no such file": (["--experiment=mine.py"], "there is no file mine.py"),
+    "unknown field": ([*TRAIN, "--set=train.epoch=3"], "did you mean train.epochs"),
+    "wrong type": ([*TRAIN, "--set=train.epochs=x"], "train.epochs must be a whole number"),
+    "out of range": ([*TRAIN, "--set", "data.fold=11"], "data.fold must be at most 9, got 11"),
+    "no choice": ([*TRAIN, "--set=optimizer.name=adamw"], "optimizer.name must be one of"),
+    "no value": ([*TRAIN, "--set=train.epochs"], "--set takes name=value"),
+    "a group": ([*TRAIN, "--set=train=3"], "train is a group of fields"),
+    "not together": ([*TRAIN, "--set=checkpoint.report=best"], "needs a validation split"),
+    "also to show": ([*TRAIN, "--mode=config", "--set=seed=-1"], "seed must be at least 0"),
+    "also to list": (["--list", "--sets=1"], "sets"),
+    "eval of nothing": (["--mode=eval"], "--mode=eval needs one --workdir"),
+    "eval of two": (["--mode=eval", "--workdir=a", "--workdir=b"], "needs one --workdir, got 2"),
+    "eval of no run": (["--mode=eval", "--workdir=a"], "not a run folder"),
+    "compare of nothing": (["--mode=compare"], "--mode=compare needs run folders"),
+    "compare of no run": (["--mode=compare", "--workdir=a*"], "not a run folder"),
+    "train in two": ([*TRAIN, "--workdir=a", "--workdir=b"], "needs one --workdir, got 2"),
+    # what is known without the data is told without the data
+    "split of another": ([*TRAIN, "--set=data.split=writers"], "data.split"),
+    "fold of no split": ([*TRAIN, "--set=data.fold=3"], "data.fold"),
+    "unknown network": ([*TRAIN, "--set=model.name=resnet"], "model.name must be one of"),
+    "layers": ([*TRAIN, "--set=model.filters=8"], "model.filters must have 2"),
+    "long warm-up": ([*TRAIN, "--set=train.steps=5", "--set=optimizer.warmup_steps=5"],
+                     "optimizer.warmup_steps must be below"),
+    "no data folder": ([*TRAIN, "--set=data.dataset=idx_files", "--set=data.folder=none_there"],
+                       "data.folder=none_there: no such folder"),
+    "no raw data": ([*TRAIN, "--raw_data_dir=none_there"], "none_there"),
+    "no weights": ([*TRAIN, "--set=train.init_from=none_there"], "none_there: not a run folder"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_is_one_line_and_leaves_nothing(case, launch, tmp_path):
+    arguments, told = REFUSED[case]
+    done = launch(*arguments, cwd=tmp_path, env={"TFDS_DATA_DIR": str(tmp_path / "data")})
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert told in done.stderr
+    assert list(tmp_path.rglob("*")) == []
+
+
+@pytest.mark.parametrize("flag", ["--help", "--helpfull", "-h"])
+def test_help_names_every_flag(flag, launch, tmp_path):
+    done = launch(flag, cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    for name in ("experiment", "mode", "list", "workdir", "set", "data", "raw_data_dir",
+                 "data_dir", "checkpoint", "coordinator", "num_processes", "process_id"):
+        assert f"--{name}" in done.stdout or f"--[no]{name}" in done.stdout
+
+
+def test_list_names_every_experiment_with_its_title(launch, tmp_path):
+    done = launch("--list", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert lines == list_experiments()
+
+
+def test_config_mode_prints_the_resolved_config(launch, tmp_path):
+    done = launch("--experiment=kaggle_cnn", "--mode=config", "--set=seed=3", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    expected = to_dict(load_experiment("kaggle_cnn")) | {"seed": 3}
+    assert json.loads(done.stdout) == expected
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_reader_that_goes_away_is_no_traceback(launch, environment):
+    whole = ["--experiment=kaggle_cnn", "--mode=config"]
+    script = f"{' '.join(launch(*whole).args)} | head -c 1"
+    done = subprocess.run(
+        ["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "{"
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+def test_summary_mode_shows_the_layers(launch, tmp_path):
+    done = launch("--experiment=mse_cnn", "--mode=summary", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    for text in ("544", "9,248", "8,010", "17,802", "(None, 25, 25, 32)", "(None, 10)"):
+        assert text in done.stdout
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_modes_on_a_run_need_only_its_folder(finished, launch_here, idx_folder):
+    config = launch_here("--mode=config", f"--workdir={finished}")
+    assert json.loads(config.stdout)["data"]["folder"] == str(idx_folder)
+    summary = launch_here("--mode=summary", f"--workdir={finished}")
+    assert "Dense_1" in summary.stdout and "3,246" in summary.stdout
+    prepare = launch_here("--mode=prepare", f"--workdir={finished}")
+    fingerprint = json.loads((finished / "config.json").read_text())["data"]["fingerprint"]
+    assert "idx_files (real): 270 images of 28x28, 10 classes" in prepare.stdout
+    assert fingerprint in prepare.stdout
+    assert "split holdout: train 183, validation 17, test 70" in prepare.stdout
+    for done in (config, summary, prepare):
+        assert done.returncode == 0 and done.stderr == ""
+
+
+def test_train_eval_and_compare_as_a_user_runs_them(launch, idx_folder, tmp_path):
+    workdir = tmp_path / "runs" / "mse_cnn"
+    train = [
+        "--experiment=mse_cnn", "--set=data.dataset=idx_files", f"--set=data.folder={idx_folder}",
+        "--set=train.steps=4", "--set=model.filters=4,4"]
+    done = launch(*train, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[0] == "mse_cnn: idx_files (real), split official, seed 0, on cpu x 1, in runs/mse_cnn"
+    assert lines[-1] == "complete at step 4: runs/mse_cnn/result.json"
+    assert any(line.startswith("test ") and "of 70" in line for line in lines)
+    assert not any(line.startswith("validation") for line in lines)
+    assert "DRAWN" not in done.stdout
+    result = json.loads((workdir / "result.json").read_text())
+
+    done = launch(*train, cwd=tmp_path)
+    assert done.returncode == 0 and "complete at step 4" in done.stdout
+
+    done = launch("--mode=eval", f"--workdir={workdir}")
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.startswith("step 4  train accuracy") and done.stdout.count("\n") == 1
+    row = json.loads((workdir / "eval.jsonl").read_text())
+    assert row == {"step": 4} | {name: result[name] for name in row if name != "step"}
+
+    done = launch("--mode=compare", f"--workdir={workdir}", f"--workdir={tmp_path / 'runs' / '*'}")
+    assert done.returncode == 0 and done.stderr == ""
+    accuracy = f"{result['test_accuracy']:.3%}"
+    line = next(line for line in done.stdout.splitlines() if "test_accuracy" in line)
+    assert line.count(accuracy) == 2
+
+
+EVAL_REFUSED = [
+    ("--checkpoint=7", "one of the steps 2, 4, 6"),
+    ("--checkpoint=first", "one of the steps 2, 4, 6"),
+    ("--checkpoint=-2", "one of the steps 2, 4, 6"),
+    ("--checkpoint=", "one of the steps 2, 4, 6"),
+    ("--set=seed=1", "leave out --set"),
+]
+
+
+@pytest.mark.parametrize(("flag", "told"), EVAL_REFUSED)
+def test_eval_refuses(flag, told, finished, launch_here):
+    done = launch_here("--mode=eval", f"--workdir={finished}", flag)
+    assert done.returncode == 2 and done.stdout == ""
+    assert told in done.stderr and done.stderr.count("\n") == 1
+    assert not (finished / "eval.jsonl").exists()
+
+
+def test_eval_refuses_other_data(finished_copy, launch_here):
+    path = finished_copy / "config.json"
+    start = json.loads(path.read_text())
+    fingerprint = start["data"]["fingerprint"]
+    path.write_text(json.dumps(start | {"data": start["data"] | {"fingerprint": "0" * 64}}))
+    done = launch_here("--mode=eval", f"--workdir={finished_copy}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "0" * 64 in done.stderr and fingerprint in done.stderr
+
+
+def test_drawn_data_is_said_so_at_both_ends_and_refused_as_real(launch, tmp_path):
+    train = ["--experiment=dense_cnn", "--set=train.steps=2", "--set=data.limit=64",
+             "--set=model.filters=1", "--set=model.dense=4", f"--workdir={tmp_path / 'run'}",
+             f"--raw_data_dir={tmp_path / 'none'}"]
+    done = launch(*train, "--data=drawn")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    said = [number for number, line in enumerate(lines) if line.startswith("DRAWN DATA")]
+    assert said[0] == 1 and said[-1] == len(lines) - 2
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["data_source"] == "drawn"
+    assert (result["train_examples"], result["test_examples"]) == (64, 10_000)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["source"] == "drawn"
+
+    done = launch("--mode=eval", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("DRAWN DATA")
+
+    done = launch(*train, "--data=real")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "none" in done.stderr

@@ -1,0 +1,178 @@
+"""`--set name=value`: every kind of value, and what is wrong with it, told by name."""
+
+import dataclasses
+from typing import Literal
+
+import pytest
+
+from flaxdigits.config import ExperimentConfig, ModelConfig
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.overrides import apply_overrides, field_names
+
+
+def base() -> ExperimentConfig:
+    return ExperimentConfig("a", ModelConfig("dense_cnn", filters=(8,), dropout=(0.5,)))
+
+
+def value_after(assignment, config=None):
+    """The value of the field that the assignment names, afterwards."""
+    config = apply_overrides(config or base(), [assignment])
+    for part in assignment.partition("=")[0].strip().split("."):
+        config = getattr(config, part)
+    return config
+
+
+def refusal(*assignments, config=None) -> str:
+    with pytest.raises(FlaxdigitsError) as error:
+        apply_overrides(config or base(), assignments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(("assignment", "expected"), [
+    ("seed=7", 7),
+    ("train.epochs=5", 5),
+    (" train.epochs = 5 ", 5),
+    ("train.steps=100", 100),
+    ("train.steps=none", None),
+    ("train.steps=None", None),
+    ("optimizer.learning_rate=1e-2", 0.01),
+    ("optimizer.learning_rate=1", 1.0),
+    ("optimizer.clip_norm=1", 1.0),
+    ("optimizer.clip_norm=none", None),
+    ("optimizer.name=sgd", "sgd"),
+    ("train.deterministic=true", True),
+    ("train.deterministic=False", False),
+    ("train.init_from=runs/a", "runs/a"),
+    ("train.init_from=none", None),
+    ("train.init_from=odd=name", "odd=name"),
+    ("model.filters=16,32,64", (16, 32, 64)),
+    ("model.filters=(16, 32)", (16, 32)),
+    ("model.filters=[16]", (16,)),
+    ("model.filters=16,", (16,)),
+    ("model.filters=", ()),
+    ("model.dropout=0,0.25,.5", (0.0, 0.25, 0.5)),
+    ("data.augmentation.zoom=0.1", 0.1),
+    ("checkpoint.keep=none", None),
+    ("checkpoint.every_steps=20", 20),
+    ("train.parallel=pmap", "pmap"),
+    ("data.split=kaggle", "kaggle"),
+    ("experiment=mine", "mine"),
+])
+def test_values(assignment, expected):
+    value = value_after(assignment)
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+@pytest.mark.parametrize(("assignment", "told"), [
+    ("train.epochs=three", "train.epochs must be a whole number, got 'three'"),
+    ("train.epochs=1.5", "train.epochs must be a whole number, got '1.5'"),
+    ("train.epochs=", "train.epochs must be a whole number, got ''"),
+    ("train.epochs=none", "train.epochs must be a whole number, got 'none'"),
+    ("train.epochs=0", "train.epochs must be at least 1, got 0"),
+    ("train.steps=many", "train.steps must be a whole number or none, got 'many'"),
+    ("seed=4294967296", "seed must be below 4294967296, got 4294967296"),
+    ("optimizer.learning_rate=fast", "optimizer.learning_rate must be a number, got 'fast'"),
+    ("optimizer.learning_rate=nan", "optimizer.learning_rate must be a number, got nan"),
+    ("optimizer.learning_rate=inf", "optimizer.learning_rate must be a number, got inf"),
+    ("optimizer.name=adamw",
+     "optimizer.name must be one of adam, sgd, rmsprop, adadelta, got 'adamw'"),
+    ("train.deterministic=1", "train.deterministic must be true or false, got '1'"),
+    ("train.deterministic=none", "train.deterministic must be true or false, got 'none'"),
+    ("model.filters=16,a", "model.filters must be a list of numbers like 32,64 (int), got '16,a'"),
+    ("model.filters=16,0", "model.filters must be at least 1, got 0"),
+    ("model.filters=1.5", "model.filters must be a list of numbers like 32,64 (int), got '1.5'"),
+    ("model.dropout=0.5,1", "model.dropout must be below 1, got 1.0"),
+    ("model.name=none", "model.name must be a text, got 'none'"),
+])
+def test_wrong_types_and_ranges_name_the_field(assignment, told):
+    assert refusal(assignment) == told
+
+
+@pytest.mark.parametrize(("name", "near"), [
+    ("train.epoch", "train.epochs"),
+    ("optimizer.learningrate", "optimizer.learning_rate"),
+    ("learning_rate", "optimizer.learning_rate"),
+    ("model.fold", "data.fold"),
+    ("data.augmentation.rotate", "data.augmentation.rotation"),
+    ("checkpoint.every_step", "checkpoint.every_steps"),
+    ("sed", "seed"),
+    ("train.epochs.first", "train.epochs"),
+])
+def test_an_unknown_name_tells_its_near_matches(name, near):
+    message = refusal(f"{name}=1")
+    assert message.startswith(f"unknown field {name}; did you mean ")
+    assert near in message
+
+
+def test_a_name_near_to_nothing_tells_where_all_are():
+    assert refusal("zzzzzzz=1") == "unknown field zzzzzzz; --mode=config lists them all"
+
+
+@pytest.mark.parametrize("assignment", ["train.epochs", "", "train.epochs 5"])
+def test_a_setting_without_equals_is_refused(assignment):
+    assert refusal(assignment) == f"--set takes name=value, got {assignment!r}"
+
+
+def test_a_group_is_told_apart_from_a_field():
+    message = refusal("data.augmentation=none")
+    assert message.startswith("data.augmentation is a group of fields; set one of ")
+    assert message.endswith(
+        "data.augmentation.rotation, data.augmentation.zoom, data.augmentation.shift")
+    assert "train is a group of fields" in refusal("train=5")
+
+
+@pytest.mark.parametrize("name", ["", ".", "train.", ".epochs", "train..epochs"])
+def test_odd_names_are_unknown(name):
+    assert refusal(f"{name}=1").startswith(("unknown field", "train is a group"))
+
+
+def test_repeated_settings_apply_in_order_and_leave_the_rest():
+    config = apply_overrides(base(), ["train.epochs=5", "seed=1", "train.epochs=7"])
+    assert config.train.epochs == 7 and config.seed == 1
+    back = apply_overrides(config, ["train.epochs=1", "seed=0"])
+    assert back == base()
+
+
+def test_only_the_combination_at_the_end_is_judged():
+    config = apply_overrides(
+        base(), ["optimizer.decay_rate=1e-5", "optimizer.schedule=inverse_time"])
+    assert config.optimizer.schedule == "inverse_time"
+    assert "optimizer.decay_rate" in refusal("optimizer.decay_rate=1e-5")
+
+
+def test_the_config_given_stays_as_it_is():
+    config = base()
+    apply_overrides(config, ["train.epochs=5", "model.filters=1,2"])
+    assert config == base()
+
+
+@dataclasses.dataclass(frozen=True)
+class Depth:
+    """A group of fields within a model's config."""
+
+    layers: int = 2
+    growth: float = 1.5
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnModelConfig(ModelConfig):
+    """A config of the user's own."""
+
+    activation: Literal["relu", "gelu"] = "relu"
+    scale: float | None = None
+    depth: Depth = Depth()
+
+
+def test_fields_of_a_model_config_of_ones_own():
+    config = dataclasses.replace(base(), model=OwnModelConfig("mine"))
+    assert value_after("model.activation=gelu", config) == "gelu"
+    assert value_after("model.scale=2", config) == 2.0
+    assert value_after("model.depth.layers=4", config) == 4
+    assert value_after("model.filters=3", config) == (3,)
+    assert type(apply_overrides(config, ["seed=1"]).model) is OwnModelConfig
+    assert {"model.activation", "model.depth.growth"} <= set(field_names(config))
+    assert refusal("model.activation=tanh", config=config) == (
+        "model.activation must be one of relu, gelu, got 'tanh'")
+    assert "did you mean model.depth.layers" in refusal("model.depth.layer=3", config=config)

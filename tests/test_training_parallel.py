@@ -1,0 +1,84 @@
+"""One device, four under jit, four under pmap, and two processes all train the same network."""
+
+import json
+import socket
+
+import numpy as np
+import pytest
+
+from flaxdigits.training.checkpoints import Checkpoints, flat_arrays
+
+# Everything that could depend on the devices: dropout, batch statistics, augmentation, a batch
+# that four do not divide, a smaller last one. SGD, because Adam and Adadelta blow rounding up.
+RECIPE = [
+    "--experiment=mnist_cnn", "--set=data.dataset=idx_files", "--set=data.split=holdout",
+    "--set=train.epochs=2", "--set=train.batch_size=30", "--set=train.log_every=2",
+    "--set=model.batch_norm=true", "--set=model.filters=4,4,8,8",
+    "--set=data.augmentation.shift=0.1", "--set=data.augmentation.rotation=5",
+    "--set=train.ema_decay=0.9", "--set=optimizer.name=sgd", "--set=optimizer.learning_rate=0.02",
+]
+
+
+@pytest.fixture(scope="module")
+def one_device(launch, idx_folder, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("one")
+    done = launch(*RECIPE, f"--set=data.folder={idx_folder}", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def figures(workdir):
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    try:
+        arrays = flat_arrays(checkpoints.restore_arrays(checkpoints.last()))
+    finally:
+        checkpoints.close()
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return arrays, rows
+
+
+def assert_equal_runs(workdir, expected_workdir):
+    arrays, rows = figures(workdir)
+    expected_arrays, expected_rows = figures(expected_workdir)
+    assert arrays.keys() == expected_arrays.keys()
+    for name, expected in expected_arrays.items():
+        np.testing.assert_allclose(arrays[name], expected, rtol=2e-4, atol=2e-5, err_msg=name)
+    assert [row["step"] for row in rows] == [row["step"] for row in expected_rows]
+    for row, expected in zip(rows, expected_rows, strict=True):
+        np.testing.assert_allclose(row["train_loss"], expected["train_loss"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_four_devices_equal_one(parallel, launch, idx_folder, tmp_path, one_device):
+    done = launch(*RECIPE, f"--set=data.folder={idx_folder}", f"--workdir={tmp_path}",
+                  f"--set=train.parallel={parallel}", env={"JAX_NUM_CPU_DEVICES": "4"})
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "result.json").read_text())["device"] == "cpu x 4"
+    assert_equal_runs(tmp_path, one_device)
+
+
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_two_processes_equal_one(parallel, start, idx_folder, tmp_path, one_device):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = [
+        start(*RECIPE, f"--set=data.folder={idx_folder}", f"--workdir={tmp_path}",
+              f"--set=train.parallel={parallel}", f"--coordinator=localhost:{port}",
+              "--num_processes=2", f"--process_id={index}", env={"JAX_NUM_CPU_DEVICES": "2"})
+        for index in range(2)]
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert outputs[1] == "", "only process 0 speaks"
+    assert json.loads((tmp_path / "result.json").read_text())["device"] == "cpu x 4"
+    assert_equal_runs(tmp_path, one_device)
+
+
+def test_incomplete_or_wrong_process_flags_are_refused(launch):
+    alone = launch("--experiment=mnist_cnn", "--num_processes=2")
+    outside = launch("--experiment=mnist_cnn", "--coordinator=localhost:1", "--num_processes=2",
+                     "--process_id=2")
+    for done, word in ((alone, "--coordinator"), (outside, "--process_id")):
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert word in done.stderr

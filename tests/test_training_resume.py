@@ -1,0 +1,135 @@
+"""A run that is killed, stopped or paused ends as one that was left alone."""
+
+import json
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from flaxdigits.training.checkpoints import Checkpoints, flat_arrays
+
+STEPS = 150
+CLOCKS = ("seconds_compiling", "seconds_training", "seconds_evaluating", "steps_per_second")
+
+
+@pytest.fixture(scope="module")
+def recipe(idx_folder):
+    return [
+        "--experiment=mnist_cnn", "--set=data.dataset=idx_files",
+        f"--set=data.folder={idx_folder}", "--set=data.split=holdout", f"--set=train.steps={STEPS}",
+        "--set=train.batch_size=16", "--set=checkpoint.every_steps=20", "--set=train.log_every=7",
+        "--set=train.ema_decay=0.99", "--set=data.augmentation.zoom=0.1",
+        "--set=model.filters=8,8,16,16"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(recipe, launch, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    done = launch(*recipe, f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def saved_arrays(workdir):
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    try:
+        return flat_arrays(checkpoints.restore_arrays(checkpoints.last()))
+    finally:
+        checkpoints.close()
+
+
+def without_clocks(values):
+    return {name: value for name, value in values.items() if name not in CLOCKS}
+
+
+def assert_bitwise_equal(workdir, expected_workdir):
+    def read(folder):
+        rows = (folder / "metrics.jsonl").read_text().splitlines()
+        return (without_clocks(json.loads((folder / "result.json").read_text())),
+                [without_clocks(json.loads(row)) for row in rows])
+
+    assert read(workdir) == read(expected_workdir)
+    arrays, expected = saved_arrays(workdir), saved_arrays(expected_workdir)
+    assert arrays.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_array_equal(arrays[name], expected[name], err_msg=name)
+
+
+def wait_for(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
+        time.sleep(0.005)
+
+
+def rows_of(workdir):
+    metrics = workdir / "metrics.jsonl"
+    return metrics.read_text().count("\n") if metrics.exists() else 0
+
+
+@pytest.mark.parametrize("kill_after_rows", [
+    (3, 15), pytest.param((1, 9, 12, 20), marks=pytest.mark.slow)])
+def test_killed_and_started_again_is_bitwise_equal(
+    kill_after_rows, recipe, start, launch, tmp_path, undisturbed
+):
+    for rows in kill_after_rows:
+        process = start(*recipe, f"--workdir={tmp_path}")
+        wait_for(lambda rows=rows: rows_of(tmp_path) >= rows, process)
+        process.kill()
+        process.communicate()
+    done = launch(*recipe, f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert_bitwise_equal(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_save_and_say_how_to_go_on(
+    number, recipe, start, launch, tmp_path, undisturbed
+):
+    process = start(*recipe, f"--workdir={tmp_path}")
+    wait_for(lambda: rows_of(tmp_path) >= 2, process)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, output
+    assert f"paused by {number.name}" in output and "goes on from there" in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "result.json").exists()
+    done = launch(*recipe, f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert_bitwise_equal(tmp_path, undisturbed)
+
+
+def test_pause_leaves_the_schedule_whole(recipe, launch, tmp_path, undisturbed):
+    paused = launch(*recipe, f"--workdir={tmp_path}", "--set=train.stop_after=33")
+    assert paused.returncode == 0, paused.stderr
+    assert "saved at step 33 of 150" in paused.stdout
+    done = launch(*recipe, f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert_bitwise_equal(tmp_path, undisturbed)
+    again = launch(*recipe, f"--workdir={tmp_path}")
+    assert again.returncode == 0
+    assert "complete at step 150" in again.stdout
+
+
+def test_other_settings_in_the_same_folder_are_refused(recipe, launch, undisturbed):
+    before = (undisturbed / "result.json").read_bytes()
+    done = launch(*recipe, f"--workdir={undisturbed}", "--set=optimizer.learning_rate=0.5")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "optimizer.learning_rate was 1.0 and is 0.5" in done.stderr
+    assert (undisturbed / "result.json").read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(recipe, launch, tmp_path):
+    fatal = [*recipe, "--set=optimizer.name=sgd", "--set=optimizer.learning_rate=1e20",
+             "--set=optimizer.warmup_steps=149", f"--workdir={tmp_path}"]
+    sane = launch(*fatal, "--set=train.stop_after=1")
+    assert sane.returncode == 0, sane.stderr
+    done = launch(*fatal)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "not finite at step" in done.stderr
+    assert "the checkpoint of step 1 stays" in done.stderr
+    for name, array in saved_arrays(tmp_path).items():
+        assert np.isfinite(array).all(), name

@@ -1,0 +1,104 @@
+"""Runs that take a second or two: a small network on the idx files of conftest.py.
+
+A test module asks for the fixtures here with `pytest_plugins = ["tiny_run"]`.
+"""
+
+import importlib.util
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import pytest
+from absl.testing import flagsaver
+from jax.experimental.compilation_cache import compilation_cache
+
+from flaxdigits.config import (
+    CheckpointConfig, DataConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainConfig,
+)
+from flaxdigits.data.dataset import DataLocations, Dataset, load_dataset
+from flaxdigits.overrides import apply_overrides
+from flaxdigits.training.loop import Outcome, train
+
+LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
+
+
+@pytest.fixture(scope="session")
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Lets the programs of this process be compiled once, though every run makes its own."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="session")
+def tiny_config(idx_folder: Path) -> ExperimentConfig:
+    """Six steps of four an epoch, each of which is saved and scored; all checkpoints are kept."""
+    return ExperimentConfig(
+        "tiny", ModelConfig("dense_cnn", filters=(2,), dense=(8,)),
+        DataConfig(dataset="idx_files", folder=str(idx_folder), split="holdout"),
+        OptimizerConfig(name="sgd", learning_rate=0.1), TrainConfig(batch_size=50, steps=6),
+        checkpoint=CheckpointConfig(every_steps=2, keep=None))
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_config: ExperimentConfig) -> Dataset:
+    """The 270 images."""
+    return load_dataset(tiny_config.data, DataLocations())
+
+
+@pytest.fixture(scope="session")
+def train_tiny(
+    compiled_once: None, tiny_config: ExperimentConfig, tiny_data: Dataset
+) -> Callable[..., Outcome]:
+    """`train_tiny(workdir, "seed=1", ...)` trains the tiny run in this process."""
+    def run(workdir: Path, *assignments: str) -> Outcome:
+        return train(apply_overrides(tiny_config, assignments), tiny_data, workdir)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(
+    train_tiny: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a tiny run that has ended; not to be changed."""
+    workdir = tmp_path_factory.mktemp("finished") / "tiny"
+    train_tiny(workdir)
+    return workdir
+
+
+@pytest.fixture
+def finished_copy(finished: Path, tmp_path: Path) -> Path:
+    """A copy of `finished`, to be damaged."""
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+@pytest.fixture
+def launch_here(
+    compiled_once: None, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., subprocess.CompletedProcess]:
+    """Runs `launch.main` in this process, which spares its start; flags are as new each time."""
+    monkeypatch.setenv("COLUMNS", "200")
+    spec = importlib.util.spec_from_file_location("launch", LAUNCH)
+    launch = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(launch)
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess:
+        capsys.readouterr()
+        with flagsaver.flagsaver():
+            status = launch.main([str(LAUNCH), *map(str, arguments)])
+        output, errors = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, status, output, errors)
+
+    return run
