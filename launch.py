@@ -6,6 +6,7 @@ import sys
 
 from flaxdigits.cli.context import recorded_config, resolve_config
 from flaxdigits.cli.options import Options, parse
+from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import list_experiments
 
@@ -19,6 +20,8 @@ def main(arguments: list[str]) -> int:
             for name, title in list_experiments().items():
                 print(f"{name:18} {title}")
             return 0
+        if options.logs == "all":
+            logging.getLogger().setLevel(logging.INFO)
         config = config_for(options)
         return importlib.import_module(f"flaxdigits.cli.{options.mode}").run(options, config)
     except FlaxdigitsError as error:
@@ -26,7 +29,7 @@ def main(arguments: list[str]) -> int:
         return 2
 
 
-def config_for(options: Options):
+def config_for(options: Options) -> ExperimentConfig | None:
     """The config that the mode works with, checked before anything heavy is imported."""
     if options.mode == "compare":
         return None

@@ -1,7 +1,11 @@
 """chinese_cnn: tf2-chinese-mnist, fifteen handwritten Chinese numerals."""
 
 from flaxdigits.config import (
-    DataConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainConfig,
+    DataConfig,
+    ExperimentConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
 )
 
 

@@ -1,7 +1,11 @@
 """dense_cnn: one convolution and two dense layers on column-normalised MNIST."""
 
 from flaxdigits.config import (
-    DataConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainConfig,
+    DataConfig,
+    ExperimentConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
 )
 
 

@@ -1,7 +1,11 @@
 """kaggle_cnn: 42.6 million parameters on Kaggle's cut of MNIST, with augmentation."""
 
 from flaxdigits.config import (
-    Augmentation, DataConfig, ExperimentConfig, ModelConfig, OptimizerConfig,
+    Augmentation,
+    DataConfig,
+    ExperimentConfig,
+    ModelConfig,
+    OptimizerConfig,
     TrainConfig,
 )
 

@@ -1,7 +1,11 @@
-"""mnist_cnn: four unpadded convolutions on MNIST, the document that claims 99.98 % on the test set."""
+"""mnist_cnn: four unpadded convolutions on MNIST, claimed to reach 99.98 % on the test set."""
 
 from flaxdigits.config import (
-    DataConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainConfig,
+    DataConfig,
+    ExperimentConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
 )
 
 

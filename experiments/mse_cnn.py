@@ -1,7 +1,11 @@
 """mse_cnn: two small convolutions on MNIST, trained with SGD on the squared error."""
 
 from flaxdigits.config import (
-    DataConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainConfig,
+    DataConfig,
+    ExperimentConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
 )
 
 

@@ -195,7 +195,7 @@ def validate(config: ExperimentConfig) -> ExperimentConfig:
             f"got {optimizer.schedule}")
     if config.train.loss == "mse" and config.train.label_smoothing:
         raise FlaxdigitsError("train.label_smoothing needs train.loss=cross_entropy, got mse")
-    if config.checkpoint.report == "best" and data.split in ("official",):
+    if config.checkpoint.report == "best" and data.split == "official":
         raise FlaxdigitsError(
             f"checkpoint.report=best needs a validation split, and data.split={data.split} has "
             "none: choosing on the test split is not offered; use another split, or report=last")

@@ -1,4 +1,4 @@
-"""What the tests share: the real data, a small data set in idx files, and launch.py as it is run."""
+"""What the tests share: the real data, a small data set in idx files, launch.py as it is run."""
 
 import os
 import struct

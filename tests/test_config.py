@@ -8,8 +8,17 @@ import sys
 import pytest
 
 from flaxdigits.config import (
-    Augmentation, CheckpointConfig, DataConfig, EvaluateConfig, ExperimentConfig, ModelConfig,
-    OptimizerConfig, TrainConfig, from_dict, to_dict, validate,
+    Augmentation,
+    CheckpointConfig,
+    DataConfig,
+    EvaluateConfig,
+    ExperimentConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    from_dict,
+    to_dict,
+    validate,
 )
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.overrides import field_names

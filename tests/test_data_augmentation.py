@@ -113,7 +113,7 @@ def test_draws_are_uniform_within_their_ranges(drawn):
 
 def test_images_are_scipys(drawn):
     name, maps, _ = drawn
-    images = np.random.default_rng(0).integers(0, 256, (DRAWS, *SHAPE)).astype(np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (DRAWS, *SHAPE)).astype(np.float32)
     found = augmented(images, CONFIGS[name])
     expected = [
         ndimage.affine_transform(image.astype(float), matrix, offset, order=1, mode="nearest")
@@ -125,6 +125,7 @@ def test_images_are_scipys(drawn):
 
 def test_a_draw_depends_on_key_and_place_alone():
     config, images = CONFIGS["all"], np.random.default_rng(0).uniform(0, 255, (DRAWS, *SHAPE))
+    images = images.astype(np.float32)
     found = augmented(images, config)
     order = np.random.default_rng(1).permutation(DRAWS).astype(np.int32)
     np.testing.assert_array_equal(augmented(images[order], config, order), found[order])

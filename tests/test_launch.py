@@ -11,6 +11,7 @@ from flaxdigits.experiments import list_experiments, load_experiment
 pytest_plugins = ["tiny_run"]
 
 TRAIN = ("--experiment=mse_cnn",)
+NO_DATA = (*TRAIN, "--raw_data_dir=no_data")
 
 REFUSED = {
     "unknown flag": ([*TRAIN, "--epochs=3"], "epochs"),
@@ -40,16 +41,15 @@ REFUSED = {
     "compare of no run": (["--mode=compare", "--workdir=a*"], "not a run folder"),
     "train in two": ([*TRAIN, "--workdir=a", "--workdir=b"], "needs one --workdir, got 2"),
     # what is known without the data is told without the data
-    "split of another": ([*TRAIN, "--set=data.split=writers"], "data.split"),
-    "fold of no split": ([*TRAIN, "--set=data.fold=3"], "data.fold"),
-    "unknown network": ([*TRAIN, "--set=model.name=resnet"], "model.name must be one of"),
-    "layers": ([*TRAIN, "--set=model.filters=8"], "model.filters must have 2"),
-    "long warm-up": ([*TRAIN, "--set=train.steps=5", "--set=optimizer.warmup_steps=5"],
+    "split of another": ([*NO_DATA, "--set=data.split=writers"], "data.split=writers"),
+    "fold of no split": ([*NO_DATA, "--set=data.fold=3"], "data.fold=3"),
+    "unknown network": ([*NO_DATA, "--set=model.name=resnet"], "model.name must be one of"),
+    "layers": ([*NO_DATA, "--set=model.filters=8"], "model.filters must have 2"),
+    "long warm-up": ([*NO_DATA, "--set=train.steps=5", "--set=optimizer.warmup_steps=5"],
                      "optimizer.warmup_steps must be below"),
+    "no weights": ([*NO_DATA, "--set=train.init_from=none_there"], "none_there: not a run folder"),
     "no data folder": ([*TRAIN, "--set=data.dataset=idx_files", "--set=data.folder=none_there"],
                        "data.folder=none_there: no such folder"),
-    "no raw data": ([*TRAIN, "--raw_data_dir=none_there"], "none_there"),
-    "no weights": ([*TRAIN, "--set=train.init_from=none_there"], "none_there: not a run folder"),
 }
 
 
@@ -62,6 +62,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, launch, tmp_path):
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
     assert told in done.stderr
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_missing_raw_data_is_one_line(launch, tmp_path):
+    done = launch(*NO_DATA, cwd=tmp_path, env={"TFDS_DATA_DIR": str(tmp_path / "data")})
+    assert done.returncode == 2 and done.stdout == ""
+    assert "no_data" in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("flag", ["--help", "--helpfull", "-h"])
@@ -109,7 +115,7 @@ def test_modes_on_a_run_need_only_its_folder(finished, launch_here, idx_folder):
     config = launch_here("--mode=config", f"--workdir={finished}")
     assert json.loads(config.stdout)["data"]["folder"] == str(idx_folder)
     summary = launch_here("--mode=summary", f"--workdir={finished}")
-    assert "Dense_1" in summary.stdout and "3,246" in summary.stdout
+    assert "Dense_1" in summary.stdout and "3,254" in summary.stdout
     prepare = launch_here("--mode=prepare", f"--workdir={finished}")
     fingerprint = json.loads((finished / "config.json").read_text())["data"]["fingerprint"]
     assert "idx_files (real): 270 images of 28x28, 10 classes" in prepare.stdout
@@ -119,7 +125,9 @@ def test_modes_on_a_run_need_only_its_folder(finished, launch_here, idx_folder):
         assert done.returncode == 0 and done.stderr == ""
 
 
-def test_train_eval_and_compare_as_a_user_runs_them(launch, idx_folder, tmp_path):
+def test_train_eval_and_compare_as_a_user_runs_them(
+    launch, launch_here, idx_folder, tmp_path, monkeypatch
+):
     workdir = tmp_path / "runs" / "mse_cnn"
     train = [
         "--experiment=mse_cnn", "--set=data.dataset=idx_files", f"--set=data.folder={idx_folder}",
@@ -128,14 +136,16 @@ def test_train_eval_and_compare_as_a_user_runs_them(launch, idx_folder, tmp_path
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     lines = done.stdout.splitlines()
-    assert lines[0] == "mse_cnn: idx_files (real), split official, seed 0, on cpu x 1, in runs/mse_cnn"
+    assert lines[0] == (
+        "mse_cnn: idx_files (real), split official, seed 0, on cpu x 1, in runs/mse_cnn")
     assert lines[-1] == "complete at step 4: runs/mse_cnn/result.json"
     assert any(line.startswith("test ") and "of 70" in line for line in lines)
     assert not any(line.startswith("validation") for line in lines)
     assert "DRAWN" not in done.stdout
     result = json.loads((workdir / "result.json").read_text())
 
-    done = launch(*train, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    done = launch_here(*train)
     assert done.returncode == 0 and "complete at step 4" in done.stdout
 
     done = launch("--mode=eval", f"--workdir={workdir}")
@@ -144,7 +154,7 @@ def test_train_eval_and_compare_as_a_user_runs_them(launch, idx_folder, tmp_path
     row = json.loads((workdir / "eval.jsonl").read_text())
     assert row == {"step": 4} | {name: result[name] for name in row if name != "step"}
 
-    done = launch("--mode=compare", f"--workdir={workdir}", f"--workdir={tmp_path / 'runs' / '*'}")
+    done = launch_here("--mode=compare", f"--workdir={workdir}", "--workdir=runs/*")
     assert done.returncode == 0 and done.stderr == ""
     accuracy = f"{result['test_accuracy']:.3%}"
     line = next(line for line in done.stdout.splitlines() if "test_accuracy" in line)

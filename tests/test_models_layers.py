@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from flaxdigits.models.layers import BatchNorm, Conv, Dense, Dropout, MaxPool, Training
 
 FEW = {"deadline": None, "derandomize": True, "database": None}
+# Every program here is compiled for one small call.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def assert_close(found, expected, relative=1e-5):
@@ -37,7 +39,7 @@ def assert_same_layer(ours: nn.Module, theirs: nn.Module, variables, x):
         output, back = jax.vjp(module.apply, variables, x)
         return output, back(weights_of(output.shape))
 
-    @jax.jit
+    @jit
     def compute(variables, x):
         return [output_and_gradients(module, variables, x) for module in (ours, theirs)]
 
@@ -78,7 +80,7 @@ def test_pooling_is_linens_even_where_values_are_equal(height, width, channels, 
     x = rng.integers(-1, largest, (2, height, width, channels), endpoint=True).astype(np.float32)
     gradients = rng.normal(size=(2, height // 2, width // 2, channels)).astype(np.float32)
 
-    @jax.jit
+    @jit
     def compute(x):
         ours, our_back = jax.vjp(lambda x: MaxPool().apply({}, x), x)
         theirs, their_back = jax.vjp(lambda x: nn.max_pool(x, (2, 2), (2, 2)), x)
@@ -106,7 +108,7 @@ def test_dense_is_linens(inputs, features):
     (Dense(100), (1, 300), 300, 100),
 ])
 def test_kernels_start_glorot_uniform_and_biases_at_zero(layer, inputs, fan_in, fan_out):
-    params = jax.jit(layer.init)(jax.random.key(0), jnp.zeros(inputs))["params"]
+    params = jit(layer.init)(jax.random.key(0), jnp.zeros(inputs))["params"]
     kernel, limit = np.asarray(params["kernel"]), np.sqrt(6 / (fan_in + fan_out))
     assert 0.999 * limit < kernel.max() <= limit
     assert -limit <= kernel.min() < -0.999 * limit
@@ -119,13 +121,15 @@ def test_kernels_start_glorot_uniform_and_biases_at_zero(layer, inputs, fan_in, 
 # --- dropout -------------------------------------------------------------------------------------
 
 def drop(x, rate: float, places, key: int = 0):
-    return np.asarray(_drop(x, rate, np.asarray(places, np.int32), key))
+    return np.asarray(drop_jitted(x, rate, np.asarray(places, np.int32), key))
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _drop(x, rate, places, key):
+def drop_traced(x, rate, places, key):
     return Dropout(rate).apply({}, x, Training(places, jnp.ones(len(places), bool)),
                                rngs={"dropout": jax.random.key(key)})
+
+
+drop_jitted = jit(drop_traced, static_argnums=1)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.3, 0.5, 0.9])
@@ -161,7 +165,7 @@ def test_two_dropouts_of_a_network_draw_apart():
         def __call__(self, x, training):
             return Dropout(0.5)(x, training), Dropout(0.5)(x, training)
 
-    first, second = jax.jit(Twice().apply)(
+    first, second = jit(Twice().apply)(
         {}, jnp.ones((2, 50)), training(2), rngs={"dropout": jax.random.key(0)})
     assert (first != second).any()
 
@@ -174,7 +178,7 @@ def test_dropout_does_nothing_in_evaluation_or_at_rate_zero():
 
 def test_dropouts_gradient_passes_where_the_value_does():
     x, places = normal(0, 4, 30), np.arange(4, dtype=np.int32)
-    gradient = jax.jit(jax.grad(lambda x: _drop(x, 0.25, places, 0).sum()))(x)
+    gradient = jit(jax.grad(lambda x: drop_traced(x, 0.25, places, 0).sum()))(x)
     np.testing.assert_allclose(gradient, (drop(x, 0.25, places) != 0) / 0.75, rtol=1e-6)
 
 
@@ -197,7 +201,7 @@ def our_names(variables):
 
 def normalise_in_training(variables, x, train: Training):
     """Output, new averages, and gradients by parameters and input."""
-    @jax.jit
+    @jit
     def compute(params, x):
         def loss(params, x):
             output, updates = BatchNorm().apply(
@@ -215,7 +219,7 @@ def test_batch_normalisation_is_linens(variables):
     x = 3 + 2 * normal(0, 6, 3, 4, 5)
     theirs = nn.BatchNorm(use_running_average=False, momentum=0.99, epsilon=1e-3)
 
-    @jax.jit
+    @jit
     def compute(params, x):
         def loss(params, x):
             output, updates = theirs.apply(

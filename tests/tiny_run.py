@@ -15,7 +15,12 @@ from absl.testing import flagsaver
 from jax.experimental.compilation_cache import compilation_cache
 
 from flaxdigits.config import (
-    CheckpointConfig, DataConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainConfig,
+    CheckpointConfig,
+    DataConfig,
+    ExperimentConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
 )
 from flaxdigits.data.dataset import DataLocations, Dataset, load_dataset
 from flaxdigits.overrides import apply_overrides

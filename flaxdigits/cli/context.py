@@ -60,6 +60,7 @@ def warn_of_unused_gpu() -> None:
     """Says so when there is an NVIDIA GPU and JAX computes on the CPU."""
     import jax
 
-    if jax.default_backend() == "cpu" and shutil.which("nvidia-smi"):
+    is_asked = "cpu" in (jax.config.jax_platforms or "")
+    if jax.default_backend() == "cpu" and not is_asked and shutil.which("nvidia-smi"):
         _log.warning("this machine has an NVIDIA GPU that JAX does not see; "
                      "pip install 'flaxdigits[cuda]' lets it")

@@ -28,6 +28,8 @@ _DATA_DIR = flags.DEFINE_string(
     "~/tensorflow_datasets.")
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "last", "Which to evaluate: last, best, all, or a step.")
+_LOGS = flags.DEFINE_enum(
+    "logs", "own", ["own", "all"], "Our own notes, or those of every library too.")
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "host:port of process 0, in a run of several processes.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
@@ -46,6 +48,7 @@ class Options:
     raw_data_dir: Path | None = None
     data_dir: Path | None = None
     checkpoint: str = "last"
+    logs: str = "own"
     coordinator: str | None = None
     num_processes: int | None = None
     process_id: int | None = None
@@ -89,5 +92,5 @@ def parse(arguments: list[str]) -> Options | None:
         overrides=tuple(_SET.value), data=_DATA.value,
         raw_data_dir=Path(raw).expanduser() if raw else None,
         data_dir=Path(_DATA_DIR.value).expanduser() if _DATA_DIR.value else None,
-        checkpoint=_CHECKPOINT.value, coordinator=_COORDINATOR.value,
+        checkpoint=_CHECKPOINT.value, logs=_LOGS.value, coordinator=_COORDINATOR.value,
         num_processes=_NUM_PROCESSES.value, process_id=_PROCESS_ID.value)

@@ -21,13 +21,16 @@ from flaxdigits.training import provenance
 from flaxdigits.training.checkpoints import Checkpoints, Record, check_same_shapes, paths_and_shapes
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.optimizers import create_optimizer, create_schedule
-from flaxdigits.training.parallel import (
-    Devices, agree, all_places, is_writer, parallel_steps,
-)
+from flaxdigits.training.parallel import Devices, agree, all_places, is_writer, parallel_steps
 from flaxdigits.training.progress import ProgressReport, Silence
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.state import (
-    Sums, TrainState, count_parameters, create_train_state, init_variables, stream,
+    Sums,
+    TrainState,
+    count_parameters,
+    create_train_state,
+    init_variables,
+    stream,
 )
 from flaxdigits.training.step import Examples, Steps, Streams, TrainTask
 
@@ -102,10 +105,6 @@ class Run:
     def __init__(self, config: ExperimentConfig, dataset: Dataset) -> None:
         self.config, self.dataset = config, dataset
         self.splits = split_indices(config.data, dataset)
-        if config.checkpoint.report == "best" and "validation" not in self.splits:
-            raise FlaxdigitsError(
-                f"checkpoint.report=best needs a validation split, and data.split="
-                f"{config.data.split} has none; use another split, or report=last")
         self.devices = Devices.all()
         train_config, model = config.train, build_model(config.model, len(dataset.class_names))
         plan = BatchPlan(len(self.splits["train"]), train_config.batch_size, self.devices.count)

@@ -1,9 +1,12 @@
 """What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
 
+import time
 from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 10.0
 
 
 class ProgressReport(Protocol):
@@ -69,11 +72,11 @@ class Bar:
 
 
 class Lines:
-    """A line for every row of metrics.jsonl."""
+    """A line for every validation, the end, and in between every ten seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._total, self._rate = 0, 0.0
+        self._total, self._rate, self._printed = 0, 0.0, 0.0
 
     def start(self, step: int, total: int) -> None:
         """Remembers the total."""
@@ -84,7 +87,12 @@ class Lines:
         self._rate = rate
 
     def row(self, row: dict[str, Any]) -> None:
-        """Prints the line, with the time left."""
+        """Prints the line, with the time left, if it is due."""
+        is_due = (time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES
+                  or row["step"] == self._total or "validation_accuracy" in row)
+        if not is_due:
+            return
+        self._printed = time.monotonic()
         left = (self._total - row["step"]) / self._rate if self._rate else 0
         self._console.print(
             f"{_line(row, self._total)}  {self._rate:.1f} steps/s  {left:.0f} s left",

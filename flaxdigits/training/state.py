@@ -54,7 +54,7 @@ class TrainState:
 
 def init_variables(model: nn.Module, seed: int, image_shape: tuple[int, ...]) -> dict[str, Any]:
     """The model's fresh variables for images of `image_shape` ([height, width, channels])."""
-    return model.init(stream(seed, "init"), jnp.zeros((1, *image_shape)))
+    return jax.jit(model.init)(stream(seed, "init"), jnp.zeros((1, *image_shape)))
 
 
 def create_train_state(

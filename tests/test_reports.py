@@ -1,0 +1,196 @@
+"""result.json field by field against an independent recount, and the tables made of results."""
+
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.models import build_model
+from flaxdigits.reports.comparison import comparison_table
+from flaxdigits.reports.layers import layer_table, list_layers
+from flaxdigits.reports.result import evaluation_line, tell_of_drawn_data, tell_result
+from flaxdigits.training.checkpoints import Checkpoints
+from flaxdigits.training.run_folder import RunFolder
+
+pytest_plugins = ["tiny_run"]
+
+SPLITS = ("train", "validation", "test")
+TYPES = {
+    "experiment": str, "dataset": str, "data_source": str, "split": str, "seed": int,
+    "parameters": int, "steps": int, "epochs": float, "checkpoint": str, "checkpoint_step": int,
+    **{f"{split}_{name}": kind for split in SPLITS for name, kind in (
+        ("accuracy", float), ("loss", float), ("errors", int), ("examples", int))},
+    "train_accuracy_running": float, "seconds_compiling": float, "seconds_training": float,
+    "seconds_evaluating": float, "steps_per_second": float, "device": str, "deterministic": bool,
+}
+
+
+def read(workdir):
+    return json.loads((workdir / "result.json").read_text())
+
+
+def logits_of(params, images):
+    """The tiny dense_cnn in NumPy float64: conv 3x3 same, ReLU, pool 2, dense, ReLU, dense."""
+    params = {layer: {name: np.asarray(array, np.float64) for name, array in arrays.items()}
+              for layer, arrays in params.items()}
+    padded = np.pad(images / 255, ((0, 0), (1, 1), (1, 1)))
+    kernel = params["Conv_0"]["kernel"]
+    x = sum(padded[:, row:row + 28, column:column + 28, None] * kernel[row, column, 0]
+            for row in range(3) for column in range(3)) + params["Conv_0"]["bias"]
+    x = np.maximum(x, 0).reshape(-1, 14, 2, 14, 2, 2).max((2, 4)).reshape(len(images), -1)
+    x = np.maximum(x @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"], 0)
+    return x @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"]
+
+
+def idx_part(folder, part):
+    images = np.fromfile(folder / f"{part}-images-idx3-ubyte", np.uint8)[16:]
+    labels = np.fromfile(folder / f"{part}-labels-idx1-ubyte", np.uint8)[8:]
+    return images.reshape(-1, 28, 28), labels
+
+
+def saved_params(workdir):
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    try:
+        return checkpoints.restore_arrays(checkpoints.last())["params"]
+    finally:
+        checkpoints.close()
+
+
+@pytest.fixture(scope="module")
+def official(train_tiny, tmp_path_factory):
+    """A finished run that has a test split and no validation split."""
+    workdir = tmp_path_factory.mktemp("official") / "run"
+    train_tiny(workdir, "data.split=official", "train.steps=none", "train.epochs=2",
+               "train.batch_size=64", "train.log_every=1", "optimizer.learning_rate=0.02")
+    return workdir
+
+
+def test_the_result_has_its_fields_and_their_types(finished):
+    result = read(finished)
+    assert {name: type(value) for name, value in result.items()} == TYPES
+    assert (result["experiment"], result["dataset"], result["data_source"]) == (
+        "tiny", "idx_files", "real")
+    assert (result["split"], result["seed"], result["steps"]) == ("holdout", 0, 6)
+    assert result["epochs"] == 6 / 4  # 183 examples in batches of 50
+    assert [result[f"{split}_examples"] for split in SPLITS] == [183, 17, 70]
+    assert result["parameters"] == (9 * 2 + 2) + (14 * 14 * 2 * 8 + 8) + (8 * 10 + 10)
+    assert result["device"] == "cpu x 1" and result["deterministic"] is True
+    assert result["steps_per_second"] == pytest.approx(6 / result["seconds_training"])
+    assert min(result[f"seconds_{name}"] for name in ("compiling", "training", "evaluating")) > 0
+
+
+@pytest.mark.parametrize(("split", "absent"), [("official", "validation"), ("random", "test")])
+def test_a_split_that_does_not_exist_is_null(split, absent, train_tiny, tmp_path):
+    train_tiny(tmp_path, f"data.split={split}", "train.steps=1")
+    result = read(tmp_path)
+    null = {name for name, value in result.items() if value is None}
+    assert null == {f"{absent}_{name}" for name in ("accuracy", "loss", "errors", "examples")}
+    assert result.keys() == TYPES.keys()
+
+
+def test_the_figures_equal_an_independent_recount(official, idx_folder):
+    result, params = read(official), saved_params(official)
+    for split, part, count in (("train", "train", 200), ("test", "t10k", 70)):
+        images, labels = idx_part(idx_folder, part)
+        logits = logits_of(params, images)
+        errors = int((logits.argmax(1) != labels).sum())
+        losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(count), labels]
+        assert 0 < errors < count, "a recount of nothing but zeros would prove little"
+        assert result[f"{split}_examples"] == count
+        assert result[f"{split}_errors"] == errors
+        assert result[f"{split}_accuracy"] == pytest.approx(1 - errors / count, abs=1e-12)
+        assert result[f"{split}_loss"] == pytest.approx(losses.mean(), rel=1e-5)
+
+
+def test_the_running_accuracy_is_that_of_the_last_epoch(official):
+    result = read(official)
+    rows = RunFolder(official).rows("metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    sizes = [64, 64, 64, 8]
+    correct = sum(row["train_accuracy"] * size for row, size in zip(rows[4:], sizes, strict=True))
+    assert result["train_accuracy_running"] == pytest.approx(correct / 200, abs=1e-6)
+    assert result["epochs"] == 2.0
+
+
+def test_metrics_rows_have_the_figures_of_their_step(finished):
+    rows = RunFolder(finished).rows("metrics.jsonl")
+    result = read(finished)
+    assert [row["step"] for row in rows if "validation_loss" in row] == [4, 6]
+    assert [row["epoch"] for row in rows if row["step"] in (4, 6)] == [1, 2]
+    assert rows[-1]["validation_accuracy"] == result["validation_accuracy"]
+    assert rows[-1]["validation_loss"] == pytest.approx(result["validation_loss"], rel=1e-6)
+    assert {row["learning_rate"] for row in rows} == {pytest.approx(0.1)}
+
+
+def printed(thing, width=200):
+    console = Console(width=width, highlight=False, soft_wrap=False)
+    with console.capture() as capture:
+        console.print(thing)
+    return capture.get()
+
+
+def test_the_result_is_told_split_by_split(official, finished):
+    for workdir, told in ((official, ["train", "test"]), (finished, list(SPLITS))):
+        result, console = read(workdir), Console(width=200)
+        with console.capture() as capture:
+            tell_result(console, result)
+        lines = capture.get().splitlines()
+        assert [line.split()[0] for line in lines[:-1]] == told
+        for split, line in zip(told, lines, strict=False):
+            assert f"errors {result[f'{split}_errors']} of {result[f'{split}_examples']}" in line
+            assert f"accuracy {result[f'{split}_accuracy']:.4%}" in line
+        assert "3,254 parameters" in lines[-1]
+
+
+def test_an_evaluation_is_one_line(official):
+    line = evaluation_line(read(official) | {"step": 8})
+    assert line.startswith("step 8  train accuracy") and "\n" not in line
+    assert "test accuracy" in line and "validation" not in line
+
+
+def test_a_comparison_has_a_column_a_run(official, finished):
+    lines = printed(comparison_table([RunFolder(official), RunFolder(finished)])).splitlines()
+    cells = {row[1].strip(): [cell.strip() for cell in row[2:4]]
+             for row in (line.replace("┃", "│").split("│") for line in lines) if len(row) > 3}
+    one, two = read(official), read(finished)
+    assert cells[""] == ["run", "tiny"]
+    assert cells["split"] == ["official", "holdout"]
+    assert cells["validation_accuracy"] == ["-", f"{two['validation_accuracy']:.3%}"]
+    assert cells["test_accuracy"] == [f"{run['test_accuracy']:.3%}" for run in (one, two)]
+    assert cells["parameters"] == ["3,254", "3,254"]
+
+
+def test_a_comparison_leaves_out_what_no_run_has(official):
+    assert "validation_accuracy" not in printed(comparison_table([RunFolder(official)]))
+
+
+def test_a_comparison_refuses_a_run_that_is_not_finished(finished_copy, tmp_path):
+    (finished_copy / "result.json").unlink()
+    with pytest.raises(FlaxdigitsError, match=r"not finished.*no result.json"):
+        comparison_table([RunFolder(finished_copy)])
+    with pytest.raises(FlaxdigitsError, match="not a run folder"):
+        comparison_table([RunFolder(tmp_path / "none")])
+
+
+def test_layers_are_listed_in_the_order_of_their_calls(tiny_config):
+    layers = list_layers(build_model(tiny_config.model, 10), (28, 28, 1))
+    with_parameters = [(layer.kind, layer.output_shape, layer.parameters)
+                       for layer in layers if layer.parameters]
+    assert with_parameters == [
+        ("Conv", (28, 28, 2), 20), ("Dense", (8,), 3144), ("Dense", (10,), 90)]
+    assert ("MaxPool", (14, 14, 2), 0) in [
+        (layer.kind, layer.output_shape, layer.parameters) for layer in layers]
+    table = printed(layer_table("tiny", layers))
+    assert "(None, 14, 14, 2)" in table and "3,144" in table and "3,254" in table
+
+
+def test_drawn_data_is_told_and_real_data_is_not():
+    console = Console(width=200)
+    with console.capture() as capture:
+        tell_of_drawn_data(console, "real")
+    assert capture.get() == ""
+    with console.capture() as capture:
+        tell_of_drawn_data(console, "drawn")
+    assert capture.get().startswith("DRAWN DATA")

@@ -1,0 +1,280 @@
+"""The files of a run: whole at any moment, of one run only, and what a disk may refuse."""
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from flaxdigits.config import ExperimentConfig, ModelConfig, TrainConfig, to_dict
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.training.run_folder import RunFolder
+
+pytest_plugins = ["tiny_run"]
+
+CONFIG = ExperimentConfig("a", ModelConfig("dense_cnn", filters=(8,)))
+ABOUT = {"data": {"dataset": "mnist", "source": "real", "fingerprint": "f0"},
+         "versions": {"jax": "1"}, "git_commit": None}
+
+
+def refusal(function, *arguments) -> str:
+    with pytest.raises(FlaxdigitsError) as error:
+        function(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes()
+            for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = RunFolder(tmp_path / "deep" / "run")
+    made.start(CONFIG, ABOUT)
+    return made
+
+
+def test_start_writes_the_config_and_reads_it_back(folder):
+    assert list(files(folder.path)) == ["config.json"]
+    assert json.loads((folder.path / "config.json").read_text()) == {
+        "config": to_dict(CONFIG), **ABOUT}
+    assert folder.config() == CONFIG
+    assert folder.data() == ABOUT["data"]
+    assert folder.result() is None
+
+
+def test_other_versions_pauses_and_keeping_are_the_same_run(folder):
+    before = files(folder.path)
+    later = ExperimentConfig(
+        "a", CONFIG.model, train=TrainConfig(stop_after=5),
+        checkpoint=type(CONFIG.checkpoint)(keep=None))
+    folder.start(later, ABOUT | {"versions": {"jax": "2"}, "git_commit": "abc"})
+    assert files(folder.path) == before
+
+
+@pytest.mark.parametrize(("config", "data", "told"), [
+    (ExperimentConfig("a", CONFIG.model, seed=3), {}, "seed was 0 and is 3"),
+    (ExperimentConfig("a", ModelConfig("dense_cnn", filters=(4,))), {},
+     "model.filters was [8] and is [4]"),
+    (ExperimentConfig("a", CONFIG.model, train=TrainConfig(epochs=2)), {},
+     "train.epochs was 1 and is 2"),
+    (CONFIG, {"source": "drawn"}, "data.source was 'real' and is 'drawn'"),
+    (CONFIG, {"fingerprint": "f1"}, "data.fingerprint was 'f0' and is 'f1'"),
+    (ExperimentConfig("b", CONFIG.model, seed=3), {"source": "drawn"},
+     "data.source was 'real' and is 'drawn'; experiment was 'a' and is 'b'; seed was 0 and is 3"),
+])
+def test_another_run_is_refused_and_what_differs_is_named(folder, config, data, told):
+    before = files(folder.path)
+    message = refusal(folder.start, config, ABOUT | {"data": ABOUT["data"] | data})
+    assert told in message and str(folder.path) in message and "--workdir" in message
+    assert files(folder.path) == before
+
+
+def test_files_are_replaced_by_rename(folder):
+    path = folder.path / "result.json"
+    folder.write_json("result.json", {"name": "数字", "steps": 1})
+    with open(path) as held:  # whoever reads meanwhile has the whole old file
+        folder.write_json("result.json", {"steps": 2})
+        assert json.load(held) == {"name": "数字", "steps": 1}
+    assert folder.result() == {"steps": 2}
+    assert list(files(folder.path)) == ["config.json", "result.json"]
+
+
+def test_only_the_writer_writes(tmp_path):
+    other = RunFolder(tmp_path / "run", is_writer=False)
+    other.start(CONFIG, ABOUT)
+    other.check_writable()
+    other.write_json("result.json", {})
+    other.append("metrics.jsonl", {"step": 1})
+    other.cut_metrics(0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_metrics_are_cut_back_to_a_step(folder):
+    for step in range(1, 6):
+        folder.append("metrics.jsonl", {"step": step})
+    folder.cut_metrics(3)
+    assert folder.rows("metrics.jsonl") == [{"step": 1}, {"step": 2}, {"step": 3}]
+    folder.append("metrics.jsonl", {"step": 4})
+    assert len(folder.rows("metrics.jsonl")) == 4
+    folder.cut_metrics(0)
+    assert folder.rows("metrics.jsonl") == []
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "eval.jsonl"])
+def test_a_row_cut_short_costs_itself_alone(name, folder):
+    assert folder.rows(name) == []
+    folder.append(name, {"step": 1})
+    with open(folder.path / name, "a") as file:
+        file.write('{"step": 2, "train_lo')
+    assert folder.rows(name) == [{"step": 1}]
+    folder.append(name, {"step": 3})
+    assert folder.rows(name) == [{"step": 1}, {"step": 3}]
+
+
+def test_a_folder_without_a_run_is_told(tmp_path):
+    for path in (tmp_path, tmp_path / "none"):
+        for read in (RunFolder(path).config, RunFolder(path).data):
+            message = refusal(read)
+            assert message.startswith(f"{path}: not a run folder") and "--workdir" in message
+
+
+DAMAGED = {
+    "empty": b"",
+    "cut short": json.dumps({"config": to_dict(CONFIG), **ABOUT}).encode()[:200],
+    "no text": b"\xff\xfe\x00",
+    "no object": b"[1, 2]",
+    "no config": b'{"data": {}}',
+    "no data": json.dumps({"config": to_dict(CONFIG)}).encode(),
+    "config is a number": json.dumps({"config": 3, "data": ABOUT["data"]}).encode(),
+    "data is a number": json.dumps({"config": to_dict(CONFIG), "data": 3}).encode(),
+    "a field too many": json.dumps(
+        {"config": to_dict(CONFIG) | {"speed": 3}, "data": ABOUT["data"]}).encode(),
+    "a wrong value": json.dumps(
+        {"config": to_dict(CONFIG) | {"seed": "x"}, "data": ABOUT["data"]}).encode(),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_config_is_told_by_its_path_and_stays(case, folder):
+    path = folder.path / "config.json"
+    path.write_bytes(DAMAGED[case])
+
+    def read():
+        folder.config()
+        folder.data()["source"].upper()
+
+    assert str(path) in refusal(read)
+    assert str(folder.path) in refusal(folder.start, CONFIG, ABOUT)
+    assert path.read_bytes() == DAMAGED[case]
+
+
+def test_a_damaged_result_is_told_by_its_path(folder):
+    for content in (b"", b'{"steps": 1', b"3"):
+        (folder.path / "result.json").write_bytes(content)
+        assert str(folder.path / "result.json") in refusal(folder.result)
+
+
+WRITES = {
+    "start": lambda folder: folder.start(CONFIG, ABOUT),
+    "check_writable": lambda folder: folder.check_writable(),
+    "append": lambda folder: folder.append("metrics.jsonl", {"step": 1}),
+    "cut_metrics": lambda folder: folder.cut_metrics(0),
+    "write_json": lambda folder: folder.write_json("result.json", {}),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_path_below_a_file_is_told(write, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    message = refusal(WRITES[write], RunFolder(tmp_path / "file" / "run"))
+    assert str(tmp_path / "file" / "run") in message and "cannot write" in message
+    assert files(tmp_path) == {"file": b"mine"}
+
+
+@contextlib.contextmanager
+def without_root():
+    """Lets file modes bind even where the tests run as root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+@pytest.mark.parametrize("write", WRITES)
+def test_a_folder_that_may_not_be_written_is_told(write, mode):
+    outer = Path(tempfile.mkdtemp())  # not tmp_path, which others may not enter
+    try:
+        folder = RunFolder(outer / "run")
+        folder.start(CONFIG, ABOUT)
+        before = files(outer)
+        outer.chmod(0o755)
+        folder.path.chmod(mode)
+        with without_root():
+            message = refusal(WRITES[write], folder)
+        assert str(folder.path) in message
+        folder.path.chmod(0o755)
+        assert files(outer) == before
+    finally:
+        shutil.rmtree(outer)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here to write to")
+def test_a_full_disk_is_told_and_the_old_file_stays(folder):
+    folder.write_json("result.json", {"steps": 1})
+    (folder.path / "result.json.part").symlink_to("/dev/full")
+    message = refusal(folder.write_json, "result.json", {"steps": 2})
+    assert "No space left" in message and str(folder.path / "result.json") in message
+    assert folder.result() == {"steps": 1}
+    (folder.path / "metrics.jsonl").symlink_to("/dev/full")
+    assert "No space left" in refusal(folder.append, "metrics.jsonl", {"step": 1})
+
+
+def tiny_flags(idx_folder, workdir):
+    return ["--experiment=mse_cnn", "--set=data.dataset=idx_files",
+            f"--set=data.folder={idx_folder}", "--set=train.steps=6",
+            "--set=checkpoint.every_steps=2", "--set=train.batch_size=50",
+            f"--workdir={workdir}"]
+
+
+def test_a_disk_that_fills_up_costs_no_checkpoint(
+    environment, launch_here, idx_folder, tmp_path
+):
+    flags = tiny_flags(idx_folder, tmp_path / "run")
+    assert launch_here(*flags, "--set=train.stop_after=2").returncode == 0
+    kept = files(tmp_path / "run" / "checkpoints" / "2")
+
+    def small_files_only():  # smaller than the weights, larger than config.json
+        resource.setrlimit(resource.RLIMIT_FSIZE, (24_000, 24_000))
+
+    launch = Path(__file__).resolve().parent.parent / "launch.py"
+    uncached = {name: value for name, value in environment.items()
+                if name != "JAX_COMPILATION_CACHE_DIR"}
+    done = subprocess.run(
+        [sys.executable, str(launch), *flags], env=uncached, preexec_fn=small_files_only,
+        capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1 and "cannot save a checkpoint" in done.stderr
+    assert files(tmp_path / "run" / "checkpoints" / "2") == kept
+    assert not (tmp_path / "run" / "result.json").exists()
+
+    done = launch_here(*flags)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(row) for row in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
+    assert rows[-1]["step"] == 6
+
+
+def test_training_where_nothing_can_be_written_is_one_line(launch_here, idx_folder, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    done = launch_here(*tiny_flags(idx_folder, tmp_path / "file" / "run"))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "cannot write" in done.stderr
+
+
+def test_a_complete_run_says_so_and_changes_nothing(finished_copy, train_tiny):
+    before = files(finished_copy)
+    outcome = train_tiny(finished_copy)
+    assert outcome.step == outcome.total_steps == 6
+    assert outcome.result == json.loads(before["result.json"])
+    assert files(finished_copy) == before
+
+
+def test_a_finished_folder_refuses_another_run(finished_copy, train_tiny):
+    before = files(finished_copy)
+    message = refusal(train_tiny, finished_copy, "seed=5")
+    assert "seed was 0 and is 5" in message
+    assert files(finished_copy) == before
