@@ -16,7 +16,7 @@ from flaxdigits.data.preprocessing import preprocess
 from flaxdigits.experiments import load_experiment
 from flaxdigits.models import build_model
 from flaxdigits.training.optimizers import create_optimizer, create_schedule
-from flaxdigits.training.state import create_train_state, stream
+from flaxdigits.training.state import create_train_state
 from flaxdigits.training.step import Examples, Streams, TrainTask, train_step
 
 # --- layers by hand: each gives its output and how a gradient goes back through it -------------
@@ -250,7 +250,7 @@ def both(request) -> tuple[str, Computed, Computed]:
         state, sums = train_step(
             task, create_train_state({"params": params}, optimizer, None),
             Examples(images, labels), jnp.arange(REAL), jnp.arange(ROWS),
-            Streams(stream(0, "dropout"), stream(0, "augmentation")))
+            Streams.of(0))
         return logits, sums, state.opt_state[0], state.params
 
     logits, sums, gradient, after = jax.device_get(compute(jax.tree.map(np.float32, weights)))

@@ -3,13 +3,13 @@
 import contextlib
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import jax
 import pytest
 
 from flaxdigits.config import ExperimentConfig, ModelConfig, TrainConfig, to_dict
@@ -17,6 +17,8 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.run_folder import RunFolder
 
 pytest_plugins = ["tiny_run"]
+
+LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
 
 CONFIG = ExperimentConfig("a", ModelConfig("dense_cnn", filters=(8,)))
 ABOUT = {"data": {"dataset": "mnist", "source": "real", "fingerprint": "f0"},
@@ -237,14 +239,11 @@ def test_a_disk_that_fills_up_costs_no_checkpoint(
     assert launch_here(*flags, "--set=train.stop_after=2").returncode == 0
     kept = files(tmp_path / "run" / "checkpoints" / "2")
 
-    def small_files_only():  # smaller than the weights, larger than config.json
-        resource.setrlimit(resource.RLIMIT_FSIZE, (24_000, 24_000))
-
-    launch = Path(__file__).resolve().parent.parent / "launch.py"
-    uncached = {name: value for name, value in environment.items()
-                if name != "JAX_COMPILATION_CACHE_DIR"}
+    # No file over 24 KiB: smaller than the weights, larger than config.json. The programs are
+    # compiled already, so that no larger file but the checkpoint's is written.
     done = subprocess.run(
-        [sys.executable, str(launch), *flags], env=uncached, preexec_fn=small_files_only,
+        ["bash", "-c", 'ulimit -f 24; exec "$@"', "bash", sys.executable, str(LAUNCH), *flags],
+        env=environment | {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir},
         capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1 and "cannot save a checkpoint" in done.stderr

@@ -31,14 +31,13 @@ def traced_steps(name: str, parallel: str):
                      BatchPlan(EXAMPLES, config.train.batch_size, devices.count))
     state = jax.eval_shape(lambda: create_train_state(
         init_variables(model, 0, image), optimizer, config.train.ema_decay))
-    key = jax.eval_shape(lambda: jax.random.key(0))
     shape = jax.ShapeDtypeStruct
     steps = parallel_steps(task, devices)
     if parallel == "pmap":
         steps = jax.jit(steps)
     return steps.trace(
         state, Examples(shape((EXAMPLES, *image), jnp.uint8), shape((EXAMPLES,), jnp.int32)),
-        shape((EXAMPLES,), jnp.int32), all_places(task, devices), Streams(key, key),
+        shape((EXAMPLES,), jnp.int32), all_places(task, devices), Streams.of(0),
         shape((), jnp.int32))
 
 

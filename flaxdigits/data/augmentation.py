@@ -41,5 +41,7 @@ def _affine(image: jax.Array, draws: jax.Array, config: Augmentation) -> jax.Arr
     grid = jnp.stack(jnp.meshgrid(*map(jnp.arange, image.shape), indexing="ij"))
     # Output to input, in Keras's order: zoom first, then shift, then rotation about the centre.
     offsets = (grid - centre[:, None, None]) * zoom[:, None, None] + shift[:, None, None]
-    source = jnp.einsum("ij,jhw->ihw", rotation, offsets) + centre[:, None, None]
+    # At full precision: a GPU's or TPU's default would move pixels by hundredths.
+    turned = jnp.einsum("ij,jhw->ihw", rotation, offsets, precision=jax.lax.Precision.HIGHEST)
+    source = turned + centre[:, None, None]
     return map_coordinates(image, list(source), order=1, mode="nearest")

@@ -172,8 +172,8 @@ class Dropout(nn.Module):
             return lax.bitcast_convert_type(bits, jnp.uint16).reshape(-1)[:size]
 
         # The barrier keeps XLA from drawing again in every operation that uses the mask.
-        keep = lax.optimization_barrier(
-            jax.vmap(draw)(training.places) >= round(self.rate * 2**16))
+        threshold = min(round(self.rate * 2**16), 2**16 - 1)
+        keep = lax.optimization_barrier(jax.vmap(draw)(training.places) >= threshold)
         return jnp.where(keep.reshape(x.shape), x / (1 - self.rate), 0)
 
 

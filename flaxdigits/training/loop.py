@@ -204,8 +204,8 @@ class Run:
         """The steps as a function of the order and a count, which waits and keeps the state."""
         start = time.perf_counter()
         places = all_places(self.task, self.devices)
-        seed, replicate = self.config.seed, self.devices.replicate
-        streams = replicate(Streams(stream(seed, "dropout"), stream(seed, "augmentation")))
+        replicate = self.devices.replicate
+        streams = replicate(Streams.of(self.config.seed))
         compiled = parallel_steps(self.task, self.devices).lower(
             self.state, self.examples, self._order(0), places, streams,
             replicate(np.int32(1))).compile()

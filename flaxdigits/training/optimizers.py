@@ -23,7 +23,7 @@ def create_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule
         "cosine": lambda: optax.cosine_decay_schedule(peak, after),
         # Smith and Topin (2018), with optax's defaults: 30 % rising from a 25th of the peak.
         "onecycle": lambda: optax.cosine_onecycle_schedule(max(total_steps, 2), peak),
-        "inverse_time": lambda: optax.inverse_time_decay(peak, 1, config.decay_rate),
+        "inverse_time": lambda: lambda step: peak / (1 + config.decay_rate * step),
     }[config.schedule]()
     if not config.warmup_steps:
         return schedule
@@ -38,7 +38,8 @@ def create_optimizer(
 
     RMSprop adds epsilon outside the square root, as Keras does. Adam adds it to the root of the
     bias-corrected second moment, as Kingma and Ba's (2015) algorithm 1 does; Keras adds it before
-    the correction, a difference of a few 1e-6 in the first steps.
+    the correction, so that in Keras epsilon counts for more in the first steps (3.2e-6 in place of
+    1e-7 in the very first): the one constant of the originals that is not taken over to the letter.
     """
     method = {
         "adam": lambda: optax.scale_by_adam(config.beta1, config.beta2, config.epsilon),

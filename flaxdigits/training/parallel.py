@@ -88,8 +88,15 @@ class Devices:
         return NamedSharding(self.mesh, PartitionSpec())
 
     def replicate(self, tree: Any) -> Any:
-        """The tree's arrays, whole on every device."""
-        return jax.device_put(tree, self.replicated)
+        """The tree's arrays, whole on every device; each process gives the same values."""
+        if jax.process_count() == 1:
+            return jax.device_put(tree, self.replicated)
+
+        def spread_from_here(array: Any) -> jax.Array:
+            here = np.asarray(array)
+            return jax.make_array_from_callback(here.shape, self.replicated, here.__getitem__)
+
+        return jax.tree.map(spread_from_here, tree)
 
     def spread(self, batch: Any) -> Any:
         """Within jit: the arrays' first axis spread over the devices."""
@@ -121,6 +128,5 @@ def all_places(task: TrainTask, devices: Devices) -> Any:
     if task.config.train.parallel == "jit":
         return devices.replicate(places)
     places = places.reshape(devices.count, -1)
-    mine = [place for place, device in enumerate(devices.mesh.devices.flat)
-            if device.process_index == jax.process_index()]
-    return places[mine]
+    sharding = NamedSharding(devices.mesh, PartitionSpec(AXIS))
+    return jax.make_array_from_callback(places.shape, sharding, places.__getitem__)

@@ -13,7 +13,7 @@ STREAMS = ("init", "order", "dropout", "augmentation")
 
 
 def stream(seed: int, name: str) -> jax.Array:
-    """The PRNG key of one use of randomness in a run."""
+    """The PRNG key of one use of randomness in a run: [] of JAX's key type."""
     return jax.random.fold_in(jax.random.key(seed), STREAMS.index(name))
 
 

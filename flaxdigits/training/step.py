@@ -17,7 +17,7 @@ from flaxdigits.data.batches import BatchPlan
 from flaxdigits.data.preprocessing import preprocess
 from flaxdigits.models.layers import Training
 from flaxdigits.training.losses import example_losses
-from flaxdigits.training.state import Sums, TrainState
+from flaxdigits.training.state import Sums, TrainState, stream
 
 
 @flax.struct.dataclass
@@ -30,10 +30,16 @@ class Examples:
 
 @flax.struct.dataclass
 class Streams:
-    """The keys of the randomness within steps; each step folds its number in."""
+    """The keys of the randomness within steps, as key data: [2] uint32 each."""
 
     dropout: jax.Array
     augmentation: jax.Array
+
+    @classmethod
+    def of(cls, seed: int) -> "Streams":
+        """A run's."""
+        return cls(*(jax.random.key_data(stream(seed, field.name))
+                     for field in dataclasses.fields(cls)))
 
 
 @flax.struct.dataclass
@@ -85,10 +91,10 @@ def train_step(
                                   examples.labels[order[positions]]))
     augmentation = config.data.augmentation
     if augmentation.rotation or augmentation.zoom or augmentation.shift:
-        rng = jax.random.fold_in(streams.augmentation, state.step)
+        rng = _fold_in(streams.augmentation, state.step)
         images = augment(images, places, rng, augmentation)
     images = preprocess(images, config.data.preprocessing)
-    rngs = {"dropout": jax.random.fold_in(streams.dropout, state.step)}
+    rngs = {"dropout": _fold_in(streams.dropout, state.step)}
     count = training.sum(mask.sum())
 
     def loss_of(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
@@ -113,6 +119,10 @@ def train_step(
         epoch_sums=_since(state.epoch_sums, state.step % task.plan.steps_per_epoch == 0) + sums,
         log_sums=_since(state.log_sums, state.step % config.train.log_every == 0) + sums,
     ), sums
+
+
+def _fold_in(key_data: jax.Array, step: jax.Array) -> jax.Array:
+    return jax.random.fold_in(jax.random.wrap_key_data(key_data), step)
 
 
 def _since(sums: Sums, is_start: jax.Array) -> Sums:
