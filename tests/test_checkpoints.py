@@ -175,6 +175,13 @@ def test_a_damaged_checkpoint_is_one_line(damage, finished_copy, launch_here):
     assert not (finished_copy / "eval.jsonl").exists()
 
 
+def test_a_damaged_checkpoint_is_one_line_in_a_process_of_its_own(finished_copy, launch):
+    altered(finished_copy / "checkpoints" / "6")  # orbax leaves coroutines behind that complain
+    done = launch("--mode=eval", f"--workdir={finished_copy}")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr[:2000]
+
+
 def test_a_damaged_checkpoint_leaves_the_others_readable(finished_copy, launch_here):
     emptied(finished_copy / "checkpoints" / "6")
     done = launch_here("--mode=eval", f"--workdir={finished_copy}", "--checkpoint=4")

@@ -120,6 +120,17 @@ def test_values_at_the_bounds_are_accepted(name, value):
     assert from_dict(to_dict(config)) == config
 
 
+@pytest.mark.parametrize("name", [
+    "train.steps", "train.log_every", "train.batch_size", "optimizer.warmup_steps",
+    "evaluate.every_steps", "checkpoint.every_steps"])
+def test_counts_that_int32_does_not_hold_are_refused(name):
+    assert refusal(validate, with_field(base(), name, 2**31)).startswith(f"{name} must be ")
+
+
+def test_a_split_seed_that_philox_does_not_take_is_refused():
+    assert "data.split_seed" in refusal(validate, with_field(base(), "data.split_seed", 2**128))
+
+
 def test_messages_tell_the_bound_and_the_value():
     assert refusal(validate, with_field(base(), "data.fold", 10)) == (
         "data.fold must be at most 9, got 10")

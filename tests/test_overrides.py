@@ -98,6 +98,7 @@ def test_wrong_types_and_ranges_name_the_field(assignment, told):
     ("data.augmentation.rotate", "data.augmentation.rotation"),
     ("checkpoint.every_step", "checkpoint.every_steps"),
     ("sed", "seed"),
+    ("of.some.group.that.is.none.keep", "checkpoint.keep"),  # by its last part alone
     ("train.epochs.first", "train.epochs"),
 ])
 def test_an_unknown_name_tells_its_near_matches(name, near):

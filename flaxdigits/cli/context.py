@@ -46,10 +46,7 @@ def run_folder_path(options: Options, config: ExperimentConfig) -> Path:
 
 
 def load_data(config: ExperimentConfig, options: Options, source: str | None = None) -> "Dataset":
-    """The config's data from where the options say; `source` overrules --data.
-
-    In a run of many processes on one disk the first one prepares, and the others find it.
-    """
+    """The config's data from where the options say; `source` overrules --data."""
     from flaxdigits.data.dataset import DataLocations, load_dataset
 
     return load_dataset(config.data, DataLocations(

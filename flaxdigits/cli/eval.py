@@ -1,4 +1,7 @@
-"""--mode=eval: scores checkpoints of a run on all its splits, a line each."""
+"""--mode=eval: scores checkpoints of a run on all its splits, a line each.
+
+With `--data=real` a run that was trained on drawn data is scored on the real data set.
+"""
 
 
 from rich.console import Console
@@ -20,8 +23,11 @@ def run(options: Options, config: ExperimentConfig) -> int:
     folder = RunFolder(options.workdir())
     warn_of_unused_gpu()
     recorded = folder.data()
-    dataset = load_data(config, options, source=recorded["source"])
-    if dataset.fingerprint != recorded["fingerprint"]:
+    source = recorded["source"] if options.data == "auto" else options.data
+    dataset = load_data(config, options, source)
+    if source != recorded["source"]:
+        console.print(f"trained on {recorded['source']} data, scored on {source} data")
+    elif dataset.fingerprint != recorded["fingerprint"]:
         raise FlaxdigitsError(
             f"{folder.path}: trained on data of fingerprint {recorded['fingerprint']}, and this "
             f"{dataset.name} has {dataset.fingerprint}; point --data_dir or --raw_data_dir to "

@@ -19,7 +19,7 @@ def evaluate_checkpoints(
 
     Args:
       config: the run's own.
-      dataset: the one that the run was trained on.
+      dataset: the one that the run was trained on, or another of the same classes.
       folder: of the run.
       which: `last`, `best` (by validation accuracy), a step, or `all`: of these, those that
         `eval.jsonl` holds already are not scored again.
@@ -32,13 +32,15 @@ def evaluate_checkpoints(
         raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")
     checkpoints = Checkpoints(folder.checkpoints)
     try:
-        done = {row["step"]: row for row in folder.rows("eval.jsonl")}
+        done = {row["step"]: row for row in folder.rows("eval.jsonl")
+                if row["fingerprint"] == dataset.fingerprint}
         for step in _choose(which, checkpoints, folder, "validation" in run.splits):
             if which == "all" and step in done:
                 yield done[step]
                 continue
             run.state = checkpoints.restore(step, run.state)
-            row: dict[str, Any] = {"step": step}
+            row: dict[str, Any] = {"step": step, "data_source": dataset.source,
+                                   "fingerprint": dataset.fingerprint}
             for name in ("train", "validation", "test"):
                 row |= flat(name, run.score(name))
             folder.append("eval.jsonl", row)
