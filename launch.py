@@ -2,13 +2,13 @@
 
 import importlib
 import logging
+import os
 import sys
 
 from flaxdigits.cli.context import recorded_config, resolve_config
 from flaxdigits.cli.options import Options, parse
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.experiments import list_experiments
 
 
 def main(arguments: list[str]) -> int:
@@ -16,17 +16,21 @@ def main(arguments: list[str]) -> int:
     quiet_other_libraries()
     try:
         options = parse(arguments)
-        if options is None:
-            for name, title in list_experiments().items():
-                print(f"{name:18} {title}")
+        if isinstance(options, str):
+            print(options)
             return 0
         if options.logs == "all":
             logging.getLogger().setLevel(logging.INFO)
         config = config_for(options)
-        return importlib.import_module(f"flaxdigits.cli.{options.mode}").run(options, config)
+        status = importlib.import_module(f"flaxdigits.cli.{options.mode}").run(options, config)
+        sys.stdout.flush()
+        return status
     except FlaxdigitsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def config_for(options: Options) -> ExperimentConfig | None:
@@ -38,9 +42,10 @@ def config_for(options: Options) -> ExperimentConfig | None:
 
 def quiet_other_libraries() -> None:
     """Lets only our own notes through, one line each."""
+    sys.unraisablehook = lambda unraisable: None  # orbax leaves coroutines behind when it fails
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("note: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.ERROR)
+    logging.basicConfig(handlers=[handler], level=logging.CRITICAL)
     logging.getLogger("flaxdigits").setLevel(logging.INFO)
 
 

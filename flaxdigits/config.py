@@ -22,14 +22,27 @@ def _number(
     bounds = {name: bound for name, bound in bounds.items() if bound is not None}
     return dataclasses.field(default=default, metadata={"bounds": bounds})
 
+def _count(default: Any) -> Any:
+    """A field of counts or sizes, from 1 to what the device's int32 holds."""
+    return _number(default, at_least=1, below=2**31)
+
+
+# The splits of each data set; `official` of one's own data needs a test part.
+SPLITS = {
+    "mnist": ("official", "holdout", "kaggle"),
+    "chinese_mnist": ("random", "writers"),
+    "idx_files": ("official", "holdout", "random"),
+    "image_folder": ("official", "holdout", "random"),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """What an architecture leaves open. Subclass it to give an architecture of your own more."""
 
     name: str  # as registered in flaxdigits.models
-    filters: tuple[int, ...] = _number((), at_least=1)  # of each convolution
-    dense: tuple[int, ...] = _number((), at_least=1)  # units of each hidden dense layer
+    filters: tuple[int, ...] = _count(())  # of each convolution
+    dense: tuple[int, ...] = _count(())  # units of each hidden dense layer
     dropout: tuple[float, ...] = _number((), at_least=0, below=1)  # rate at each place
     batch_norm: bool = False  # between every convolution and its activation
 
@@ -53,10 +66,10 @@ class DataConfig:
     dataset: Literal["mnist", "chinese_mnist", "idx_files", "image_folder"] = "mnist"
     split: Literal["official", "holdout", "kaggle", "random", "writers"] = "official"
     fold: int = _number(0, at_least=0, at_most=9)  # of the `writers` split
-    split_seed: int = _number(0, at_least=0)  # of the seeded splits
+    split_seed: int = _number(0, at_least=0, below=2**32)  # of the seeded splits
     folder: str | None = None  # of data of your own: idx_files or image_folder
-    image_size: int | None = _number(None, at_least=4)  # image_folder: resize to this square
-    limit: int | None = _number(None, at_least=1)  # only the first examples of the training split
+    image_size: int | None = _number(None, at_least=4, at_most=4096)  # of image_folder: square
+    limit: int | None = _count(None)  # only the first examples of the training split
     preprocessing: Literal["unit", "column_norm", "raw"] = "unit"
     augmentation: Augmentation = Augmentation()
 
@@ -68,7 +81,7 @@ class OptimizerConfig:
     name: Literal["adam", "sgd", "rmsprop", "adadelta"] = "adam"
     learning_rate: float = _number(1e-3, above=0)
     schedule: Literal["constant", "cosine", "onecycle", "inverse_time"] = "constant"
-    warmup_steps: int = _number(0, at_least=0)  # linear from zero, before the schedule
+    warmup_steps: int = _number(0, at_least=0, below=2**31)  # linear from zero, before the schedule
     decay_rate: float = _number(0.0, at_least=0)  # inverse_time: rate / (1 + decay_rate * step)
     momentum: float = _number(0.0, at_least=0, below=1)  # sgd, rmsprop
     beta1: float = _number(0.9, at_least=0, below=1)  # adam
@@ -83,15 +96,15 @@ class OptimizerConfig:
 class TrainConfig:
     """How long, in which batches, on which loss, and how it is spread over devices."""
 
-    batch_size: int = _number(32, at_least=1)  # over all devices
-    epochs: int = _number(1, at_least=1)
-    steps: int | None = _number(None, at_least=1)  # instead of epochs
-    stop_after: int | None = _number(None, at_least=1)  # pause at this step, schedule left whole
+    batch_size: int = _count(32)  # over all devices
+    epochs: int = _count(1)
+    steps: int | None = _count(None)  # instead of epochs
+    stop_after: int | None = _count(None)  # pause at this step, schedule left whole
     loss: Literal["cross_entropy", "mse"] = "cross_entropy"
     label_smoothing: float = _number(0.0, at_least=0, below=1)
     ema_decay: float | None = _number(None, above=0, below=1)  # evaluate averaged weights
     init_from: str | None = None  # a run folder whose last weights are the first of this run
-    log_every: int = _number(100, at_least=1)  # steps between rows of metrics.jsonl
+    log_every: int = _count(100)  # steps between rows of metrics.jsonl
     parallel: Literal["jit", "pmap"] = "jit"
     deterministic: bool = False  # on a GPU: slower kernels, the same bits every time
 
@@ -100,16 +113,16 @@ class TrainConfig:
 class EvaluateConfig:
     """How the splits are scored."""
 
-    batch_size: int | None = _number(None, at_least=1)  # None: 32 on a CPU, 1,000 elsewhere
-    every_steps: int | None = _number(None, at_least=1)  # None: at the end of every epoch
+    batch_size: int | None = _count(None)  # None: 32 on a CPU, 1,000 elsewhere
+    every_steps: int | None = _count(None)  # None: at the end of every epoch
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
     """Which states are kept, and which one the result is about."""
 
-    every_steps: int | None = _number(None, at_least=1)  # None: at the end of every epoch
-    keep: int | None = _number(3, at_least=1)  # the newest ones, beside the best; None: all
+    every_steps: int | None = _count(None)  # None: at the end of every epoch
+    keep: int | None = _count(3)  # the newest ones, beside the best; None: all
     report: Literal["last", "best"] = "last"  # best: by validation accuracy
 
 
@@ -179,7 +192,7 @@ def validate(config: ExperimentConfig) -> ExperimentConfig:
         hints = typing.get_type_hints(type(node))
         for field in dataclasses.fields(node):
             value = getattr(node, field.name)
-            if dataclasses.is_dataclass(value):
+            if dataclasses.is_dataclass(value) and not isinstance(value, type):
                 walk(value, join(path, field.name))
             else:
                 check(value, hints[field.name], field, join(path, field.name))
@@ -199,6 +212,16 @@ def validate(config: ExperimentConfig) -> ExperimentConfig:
         raise FlaxdigitsError(
             f"checkpoint.report=best needs a validation split, and data.split={data.split} has "
             "none: choosing on the test split is not offered; use another split, or report=last")
+    if config.train.steps is not None and optimizer.warmup_steps >= config.train.steps:
+        raise FlaxdigitsError(
+            f"optimizer.warmup_steps must be below train.steps={config.train.steps}, "
+            f"got {optimizer.warmup_steps}")
+    if data.split not in SPLITS[data.dataset]:
+        raise FlaxdigitsError(
+            f"data.split={data.split}: {data.dataset} has no such split; use one of "
+            + ", ".join(SPLITS[data.dataset]))
+    if data.fold and data.split != "writers":
+        raise FlaxdigitsError(f"data.fold={data.fold} needs data.split=writers, got {data.split}")
     own = data.dataset in ("idx_files", "image_folder")
     if own and not data.folder:
         raise FlaxdigitsError(f"data.folder must name a folder with data.dataset={data.dataset}")
@@ -234,11 +257,15 @@ def _within(value: float, name: str, bound: float) -> bool:
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
     """The members of a union, or the hint alone."""
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return typing.get_args(hint) if _is_union(hint) else (hint,)
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (types.UnionType, typing.Union)
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    if isinstance(hint, types.UnionType):
+    if _is_union(hint):
         return any(_fits(value, part) for part in alternatives(hint))
     if typing.get_origin(hint) is Literal:
         return value in typing.get_args(hint)
@@ -247,7 +274,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, list | tuple) and all(_fits(item, element) for item in value)
     if hint is float:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and math.isfinite(value)
+        return is_number and abs(value) < math.inf and abs(value) < 10**300
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
@@ -263,7 +290,7 @@ def _converted(value: Any, hint: Any) -> Any:
 
 def describe(hint: Any) -> str:
     """The type in a user's words, for messages."""
-    if isinstance(hint, types.UnionType):
+    if _is_union(hint):
         return " or ".join(describe(part) for part in alternatives(hint))
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))

@@ -45,6 +45,7 @@ def _find(name_or_path: str) -> Path:
 
 
 def _config_of(path: Path) -> ExperimentConfig:
+    path = path.absolute()
     spec = importlib.util.spec_from_file_location(f"flaxdigits_experiment_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their own module up
@@ -53,11 +54,12 @@ def _config_of(path: Path) -> ExperimentConfig:
         config = module.get_config()
     except FlaxdigitsError:
         raise
-    except Exception as error:  # whatever the user's file raises
+    except (Exception, SystemExit) as error:  # whatever the user's file raises
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
                  if frame.filename == str(path)]
         place = f"{path}:{lines[-1]}" if lines else str(path)
-        raise FlaxdigitsError(f"{place}: {type(error).__name__}: {error}") from error
+        message = " ".join(str(error).split())
+        raise FlaxdigitsError(f"{place}: {type(error).__name__}: {message}") from error
     if not isinstance(config, ExperimentConfig):
         raise FlaxdigitsError(
             f"{path}: get_config() must return an ExperimentConfig, got {type(config).__name__}")
@@ -66,7 +68,7 @@ def _config_of(path: Path) -> ExperimentConfig:
 
 def _title(path: Path) -> str:
     try:
-        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     except (OSError, SyntaxError, UnicodeDecodeError):
         text = ""
     return text.splitlines()[0] if text else ""

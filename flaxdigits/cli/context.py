@@ -1,5 +1,6 @@
 """What several modes do with their options: find the config, the run folder and the data."""
 
+import dataclasses
 import logging
 import shutil
 import typing
@@ -25,18 +26,51 @@ def resolve_config(options: Options) -> ExperimentConfig:
       FlaxdigitsError: if neither is named, or the config is not valid.
     """
     if options.experiment is not None:
-        return apply_overrides(load_experiment(options.experiment), options.overrides)
+        return absolute_paths(
+            apply_overrides(load_experiment(options.experiment), options.overrides))
     if not options.workdirs:
         raise FlaxdigitsError("--experiment is missing: name one (--list shows them), as in "
                               "python launch.py --experiment=chinese_cnn")
     return apply_overrides(recorded_config(options), options.overrides)
 
 
+def absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
+    """The config with its folders made absolute, so that a run stands wherever it goes on from."""
+    data, train = config.data, config.train
+    if data.folder is not None:
+        folder = str(Path(data.folder).expanduser().absolute())
+        config = dataclasses.replace(config, data=dataclasses.replace(data, folder=folder))
+    if train.init_from is not None:
+        init_from = str(Path(train.init_from).expanduser().absolute())
+        config = dataclasses.replace(config, train=dataclasses.replace(train, init_from=init_from))
+    return config
+
+
+def check_before_data(config: ExperimentConfig, workdir: Path) -> None:
+    """Checks what needs no data: the architecture's numbers, and a new run's `train.init_from`.
+
+    Raises:
+      FlaxdigitsError: if one of them is wrong.
+    """
+    from flaxdigits.models import build_model
+
+    build_model(config.model, num_classes=1)
+    if config.train.init_from is not None and not (workdir / "config.json").exists():
+        RunFolder(Path(config.train.init_from)).data()
+
+
 def recorded_config(options: Options) -> ExperimentConfig:
     """The config of the run in --workdir; --experiment names the file of an own architecture."""
     folder = RunFolder(options.workdir())
     if options.experiment is None:
-        return folder.config()
+        try:
+            return folder.config()
+        except FlaxdigitsError as error:
+            if "unknown field model." not in str(error):
+                raise
+            raise FlaxdigitsError(
+                f"{error}; if the architecture is your own, name its file with --experiment"
+            ) from error
     return folder.config(type(load_experiment(options.experiment).model))
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from absl import flags
 
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.experiments import list_experiments
 
+HELP = "python launch.py --experiment=NAME [--mode=MODE] [--set field=value ...]\n"
 MODES = ("train", "eval", "summary", "config", "prepare", "compare")
 
 _EXPERIMENT = flags.DEFINE_string(
@@ -65,8 +67,8 @@ class Options:
         return self.workdirs[0]
 
 
-def parse(arguments: list[str]) -> Options | None:
-    """The options of a command line; None asks for the list of experiments.
+def parse(arguments: list[str]) -> Options | str:
+    """The options of a command line; or the text that --help or --list asks for.
 
     Args:
       arguments: with the program's name first, as in sys.argv.
@@ -74,6 +76,8 @@ def parse(arguments: list[str]) -> Options | None:
     Raises:
       FlaxdigitsError: for an unknown flag, a wrong value or a stray word.
     """
+    if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(arguments[1:]):
+        return f"{HELP}\n{flags.FLAGS.get_help(include_special_flags=False)}"
     try:
         words = flags.FLAGS(arguments)
     except flags.Error as error:
@@ -82,7 +86,8 @@ def parse(arguments: list[str]) -> Options | None:
         raise FlaxdigitsError(
             f"stray word {words[1]!r}: settings are given as --name=value, see --help")
     if _LIST.value:
-        return None
+        return "\n".join(
+            f"{name:18} {title}" for name, title in list_experiments().items())
     if _MODE.value not in MODES:
         raise FlaxdigitsError(f"--mode must be one of {', '.join(MODES)}, got {_MODE.value!r}")
     raw = _RAW_DATA_DIR.value or os.environ.get("FLAXDIGITS_RAW_DATA")

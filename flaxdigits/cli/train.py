@@ -4,7 +4,7 @@ import signal
 
 from rich.console import Console
 
-from flaxdigits.cli.context import load_data, run_folder_path, warn_of_unused_gpu
+from flaxdigits.cli.context import check_before_data, load_data, run_folder_path, warn_of_unused_gpu
 from flaxdigits.cli.options import Options
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.reports.result import tell_of_drawn_data, tell_result
@@ -21,6 +21,7 @@ def run(options: Options, config: ExperimentConfig) -> int:
     console = Console(quiet=not parallel.is_writer(), highlight=False, soft_wrap=True)
     warn_of_unused_gpu()
     workdir = run_folder_path(options, config)
+    check_before_data(config, workdir)
     dataset = load_data(config, options)
     console.print(
         f"{config.experiment}: {dataset.name} ({dataset.source}), split {config.data.split}, "

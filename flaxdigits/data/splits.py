@@ -9,18 +9,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from flaxdigits.config import DataConfig
+from flaxdigits.config import SPLITS, DataConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
 
 FOLDS = 10  # of the `writers` split
 
 Split = dict[str, np.ndarray]
-
-_SPLITS_OF = {
-    "mnist": ("official", "holdout", "kaggle"),
-    "chinese_mnist": ("random", "writers"),
-}
 
 
 def split_indices(config: DataConfig, dataset: Dataset) -> Split:
@@ -45,9 +40,8 @@ def split_indices(config: DataConfig, dataset: Dataset) -> Split:
 
 def splits_of(dataset: Dataset) -> tuple[str, ...]:
     """The names of the splits which the data set has."""
-    own = ("holdout", "random") if dataset.official_train is None else (
-        "official", "holdout", "random")
-    return _SPLITS_OF.get(dataset.name, own)
+    return tuple(name for name in SPLITS[dataset.name]
+                 if name != "official" or dataset.official_train is not None)
 
 
 def permutation(count: int, seed: int) -> np.ndarray:

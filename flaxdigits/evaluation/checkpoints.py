@@ -30,7 +30,7 @@ def evaluate_checkpoints(
     run = Run(config, dataset)
     if not folder.checkpoints.is_dir():
         raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")
-    checkpoints = Checkpoints(folder.checkpoints)
+    checkpoints = Checkpoints(folder.checkpoints, access="read")
     try:
         done = {row["step"]: row for row in folder.rows("eval.jsonl")
                 if row["fingerprint"] == dataset.fingerprint}

@@ -25,7 +25,7 @@ def comparison_table(folders: list[RunFolder]) -> Table:
     for folder in folders:
         result = folder.result()
         if result is None:
-            folder.config()
+            folder.data()
             raise FlaxdigitsError(f"{folder.path}: the run is not finished, it has no result.json")
         results.append(result)
         table.add_column(folder.path.name, justify="right", overflow="fold")

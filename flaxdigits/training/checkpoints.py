@@ -9,7 +9,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -17,6 +17,10 @@ import orbax.checkpoint as ocp
 
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.parallel import first_line
+
+SAVE = "cannot save a checkpoint: {}; is there space, and may you write there?"
+READ = ("cannot read a checkpoint: {}; it is damaged: name another with --checkpoint, or delete "
+        "its folder to go on from the one before")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,15 +40,21 @@ class Checkpoints:
     Args:
       folder: made when missing.
       keep: how many of the newest are kept, beside the best; None: all.
+      access: `write` clears away what a killed run left half saved; `read` touches nothing.
     """
 
-    def __init__(self, folder: Path, keep: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, keep: int | None = None, access: Literal["read", "write"] = "write"
+    ) -> None:
         self._folder = folder.absolute()
         self._keep = keep
-        with self._clear_errors("cannot open"):
+        is_writing = access == "write"
+        with self._clear_errors(SAVE):
             self._manager = ocp.CheckpointManager(
                 self._folder,
-                options=ocp.CheckpointManagerOptions(cleanup_tmp_directories=True),
+                options=ocp.CheckpointManagerOptions(
+                    cleanup_tmp_directories=is_writing, read_only=not is_writing,
+                    create=is_writing),
                 item_handlers={"state": ocp.StandardCheckpointHandler(),
                                "record": ocp.JsonCheckpointHandler()})
         self._records = {step: self._read_record(step) for step in self.steps()}
@@ -76,7 +86,7 @@ class Checkpoints:
         """
         if step in self._records:
             return
-        with self._clear_errors("cannot save"):
+        with self._clear_errors(SAVE):
             self._manager.save(step, args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
                 record=ocp.args.JsonSave(dataclasses.asdict(record))))
@@ -89,16 +99,17 @@ class Checkpoints:
         Raises:
           FlaxdigitsError: if it is of another architecture or optimizer, or cannot be read.
         """
+        self.wait()
         check_same_shapes(self.shapes(step), target, self._folder / str(step))
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
-        with self._clear_errors("cannot read"):
+        with self._clear_errors(READ):
             return self._manager.restore(step, args=ocp.args.Composite(
                 state=ocp.args.StandardRestore(abstract))).state
 
     def restore_arrays(self, step: int) -> dict[str, Any]:
         """The state saved at `step` as nested dictionaries of NumPy arrays."""
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        with self._clear_errors("cannot read"):
+        with self._clear_errors(READ):
             abstract = jax.tree.map(
                 lambda saved: jax.ShapeDtypeStruct(saved.shape, saved.dtype, sharding=here),
                 self._manager.item_metadata(step).state)
@@ -108,7 +119,7 @@ class Checkpoints:
 
     def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
         """The shape of every array saved at `step`, by its dotted path."""
-        with self._clear_errors("cannot read"):
+        with self._clear_errors(READ):
             return paths_and_shapes(self._manager.item_metadata(step).state)
 
     def wait(self) -> None:
@@ -117,12 +128,12 @@ class Checkpoints:
         Raises:
           FlaxdigitsError: if something could not be written.
         """
-        with self._clear_errors("cannot save"):
+        with self._clear_errors(SAVE):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, and lets go of the folder."""
-        with self._clear_errors("cannot save"):
+        with self._clear_errors(SAVE):
             self._manager.close()
 
     def _prune(self) -> None:
@@ -134,21 +145,21 @@ class Checkpoints:
             del self._records[step]
 
     def _read_record(self, step: int) -> Record:
-        with self._clear_errors("cannot read"):
+        with self._clear_errors(READ):
             saved = self._manager.restore(
                 step, args=ocp.args.Composite(record=ocp.args.JsonRestore())).record
             return Record(**saved)
 
     @contextlib.contextmanager
     def _clear_errors(self, what: str) -> Iterator[None]:
+        """Turns the many kinds of errors of orbax and tensorstore into one line."""
         try:
             yield
         except FlaxdigitsError:
             raise
-        except Exception as error:  # orbax and tensorstore raise many kinds
+        except Exception as error:
             raise FlaxdigitsError(
-                f"{self._folder}: {what} a checkpoint: {first_line(error)}; "
-                "is there space, and may you write there?") from error
+                f"{self._folder}: {what.format(first_line(error))}") from error
 
 
 def flat_arrays(tree: Any) -> dict[str, Any]:

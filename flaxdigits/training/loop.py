@@ -109,13 +109,15 @@ class Run:
         train_config, model = config.train, build_model(config.model, len(dataset.class_names))
         plan = BatchPlan(len(self.splits["train"]), train_config.batch_size, self.devices.count)
         self.total_steps = train_config.steps or train_config.epochs * plan.steps_per_epoch
+        if self.total_steps >= 2**31:
+            raise FlaxdigitsError(
+                f"train.epochs={train_config.epochs} makes {self.total_steps} steps; "
+                "2,147,483,647 are the most")
         self.schedule = create_schedule(config.optimizer, self.total_steps)
         optimizer = create_optimizer(config.optimizer, self.schedule)
         self.task = TrainTask(config, model, optimizer, plan)
-        variables = init_variables(model, config.seed, dataset.images.shape[1:])
-        variables = initial_variables(variables, config)
-        self.state: TrainState = self.devices.replicate(
-            create_train_state(variables, optimizer, train_config.ema_decay))
+        self.state = self._state_of(
+            init_variables(model, config.seed, dataset.images.shape[1:]))
         self.examples = self.devices.replicate(Examples(dataset.images, dataset.labels))
         self.logits = LogitsProgram(
             model, config.data.preprocessing, config.evaluate.batch_size, self.devices)
@@ -123,8 +125,11 @@ class Run:
         self.record = Record()
 
     def restore(self, checkpoints: Checkpoints, folder: RunFolder) -> None:
-        """Goes back to the last checkpoint, if there is one."""
+        """Goes back to the last checkpoint; without one, takes the weights of `init_from`."""
         step = checkpoints.last()
+        if step is None and self.config.train.init_from is not None:
+            fresh = {"params": self.state.params, **self.state.model_state}
+            self.state = self._state_of(saved_variables(self.config.train.init_from, fresh))
         if step is not None:
             self.state = checkpoints.restore(step, self.state)
             self.record = checkpoints.record(step)
@@ -188,6 +193,10 @@ class Run:
             "steps_per_second": self.step / record.seconds_training,
             "device": provenance.device_name(),
             "deterministic": provenance.is_deterministic(config.train.deterministic)}
+
+    def _state_of(self, variables: dict[str, Any]) -> TrainState:
+        return self.devices.replicate(create_train_state(
+            variables, self.task.optimizer, self.config.train.ema_decay))
 
     def score(self, split: str) -> Scores | None:
         """The figures of a split as the state stands; None if there is no such split."""
@@ -280,17 +289,19 @@ class Run:
         self.record = dataclasses.replace(self.record, **added)
 
 
-def initial_variables(fresh: dict[str, Any], config: ExperimentConfig) -> dict[str, Any]:
-    """`fresh`, or the weights of the last checkpoint of `train.init_from` in its place.
+def saved_variables(path: str, fresh: dict[str, Any]) -> dict[str, Any]:
+    """The weights of the last checkpoint of another run, averaged ones where it has them.
+
+    Args:
+      path: of that run's folder.
+      fresh: variables of the shapes that are wanted.
 
     Raises:
       FlaxdigitsError: if that is no run folder, or its weights have other shapes.
     """
-    if config.train.init_from is None:
-        return fresh
-    folder = RunFolder(Path(config.train.init_from).expanduser())
-    folder.config()
-    checkpoints = Checkpoints(folder.checkpoints)
+    folder = RunFolder(Path(path).expanduser())
+    folder.data()
+    checkpoints = Checkpoints(folder.checkpoints, access="read")
     try:
         step = checkpoints.last()
         if step is None:

@@ -45,7 +45,10 @@ class RunFolder:
         Raises:
           FlaxdigitsError: if this is not a run folder or its config.json is damaged.
         """
-        return from_dict(self._start()["config"], model_config)
+        try:
+            return from_dict(self._start()["config"], model_config)
+        except FlaxdigitsError as error:
+            raise FlaxdigitsError(f"{self.path / 'config.json'}: {error}") from error
 
     def data(self) -> dict[str, str]:
         """`dataset`, `source` and `fingerprint` of the run's data."""
@@ -65,7 +68,9 @@ class RunFolder:
         Raises:
           FlaxdigitsError: naming what differs, or if the folder cannot be written.
         """
-        if (self.path / "config.json").exists():
+        with clear_errors(self.path):
+            is_there = (self.path / "config.json").exists()
+        if is_there:
             self._check_same(config, about["data"])
             self.check_writable()
         else:
@@ -85,18 +90,24 @@ class RunFolder:
         self._replace(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def append(self, name: str, row: dict[str, Any]) -> None:
-        """Adds a line of JSON to a file."""
+        """Adds a line of JSON to a file; a last line that was cut short stays by itself."""
         if self._is_writer:
-            with clear_errors(self.path / name), open(self.path / name, "a") as file:
-                file.write(json.dumps(row) + "\n")
+            with clear_errors(self.path / name), open(self.path / name, "ab+") as file:
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":
+                        file.write(b"\n")
+                file.write(json.dumps(row).encode() + b"\n")
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """The lines of a file; a last one that was cut short is left out."""
         path = self.path / name
-        if not path.exists():
-            return []
+        with clear_errors(path, "read"):
+            if not path.exists():
+                return []
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         rows = []
-        for line in path.read_text().splitlines():
+        for line in lines:
             with contextlib.suppress(json.JSONDecodeError):
                 rows.append(json.loads(line))
         return rows
@@ -113,7 +124,7 @@ class RunFolder:
         with clear_errors(path):
             self.path.mkdir(parents=True, exist_ok=True)
             try:
-                with open(part, "w") as file:
+                with open(part, "w", encoding="utf-8") as file:
                     file.write(text)
                     file.flush()
                     os.fsync(file.fileno())
@@ -124,7 +135,7 @@ class RunFolder:
 
     def _start(self) -> dict[str, Any]:
         values = self._read("config.json")
-        if not {"config", "data"} <= values.keys():
+        if not all(isinstance(values.get(name), dict) for name in ("config", "data")):
             raise FlaxdigitsError(f"{self.path / 'config.json'}: not a run's config; expected "
                                   "the fields config and data")
         return values
@@ -132,7 +143,7 @@ class RunFolder:
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
-            value = json.loads(path.read_text())
+            value = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise FlaxdigitsError(
                 f"{self.path}: not a run folder, it has no {name}; name the folder of a run "
@@ -157,13 +168,13 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def clear_errors(path: Path) -> Iterator[None]:
-    """Turns the system's refusals to write into one line that names the path."""
+def clear_errors(path: Path, what: str = "write") -> Iterator[None]:
+    """Turns the system's refusals to write (or read) into one line that names the path."""
     try:
         yield
     except OSError as error:
         raise FlaxdigitsError(
-            f"{path}: cannot write: {error.strerror or error}; choose another --workdir or make "
+            f"{path}: cannot {what}: {error.strerror or error}; choose another --workdir or make "
             "space") from error
 
 
