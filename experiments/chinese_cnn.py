@@ -1,4 +1,14 @@
-"""chinese_cnn: tf2-chinese-mnist, fifteen handwritten Chinese numerals."""
+"""chinese_cnn: tf2-chinese-mnist, fifteen handwritten Chinese numerals.
+
+    python launch.py --experiment=chinese_cnn
+
+TIME_chinese_cnn
+RESULT_chinese_cnn
+
+Everything is the original's: Adam at 1e-3 with epsilon 1e-7, batches of 32, three epochs, and a
+split of single images, so that the hands that it is validated on are those it learnt from. The
+honest figure is `--set data.split=writers`. Ours is the seed of the split.
+"""
 
 from flaxdigits.config import (
     DataConfig,

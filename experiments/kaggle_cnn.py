@@ -1,4 +1,14 @@
-"""kaggle_cnn: 42.6 million parameters on Kaggle's cut of MNIST, with augmentation."""
+"""kaggle_cnn: 42.6 million parameters on Kaggle's cut of MNIST, with augmentation.
+
+    python launch.py --experiment=kaggle_cnn
+
+TIME_kaggle_cnn
+RESULT_kaggle_cnn
+
+RMSprop with the original's constants (epsilon outside the root, learning rate 1e-4 / (1 + 1e-5 t)),
+dropout 0.5, batches of 512, 100 epochs. The original scaled only its training images to 0..1 and
+scored images of 0..255; that defect is not copied. Ours is the seed of the split.
+"""
 
 from flaxdigits.config import (
     Augmentation,

@@ -1,4 +1,14 @@
-"""mnist_cnn: four unpadded convolutions on MNIST, claimed to reach 99.98 % on the test set."""
+"""mnist_cnn: four unpadded convolutions on MNIST, claimed to reach 99.98 % on the test set.
+
+    python launch.py --experiment=mnist_cnn
+
+TIME_mnist_cnn
+RESULT_mnist_cnn
+
+The document gives the layers alone. Ours are the dropout rates, the division by 255, the loss,
+Adadelta as the old Keras example of that name had it (1.0, rho 0.95, epsilon 1e-7), batches of 128
+and twelve epochs. "ReLU" at the end of the document's list is taken for that of the hidden layers.
+"""
 
 from flaxdigits.config import (
     DataConfig,

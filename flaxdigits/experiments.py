@@ -45,8 +45,8 @@ def _find(name_or_path: str) -> Path:
 
 
 def _config_of(path: Path) -> ExperimentConfig:
-    path = path.absolute()
-    spec = importlib.util.spec_from_file_location(f"flaxdigits_experiment_{path.stem}", path)
+    whole = str(path.absolute())
+    spec = importlib.util.spec_from_file_location(f"flaxdigits_experiment_{path.stem}", whole)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their own module up
     try:
@@ -56,7 +56,7 @@ def _config_of(path: Path) -> ExperimentConfig:
         raise
     except (Exception, SystemExit) as error:  # whatever the user's file raises
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
-                 if frame.filename == str(path)]
+                 if frame.filename == whole]
         place = f"{path}:{lines[-1]}" if lines else str(path)
         message = " ".join(str(error).split())
         raise FlaxdigitsError(f"{place}: {type(error).__name__}: {message}") from error

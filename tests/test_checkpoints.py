@@ -50,7 +50,7 @@ def save_scored(checkpoints, accuracies):
 
 
 def scored_rows(workdir):
-    return [json.loads(row) for row in (workdir / "eval.jsonl").read_text().splitlines()]
+    return RunFolder(workdir).rows("eval.jsonl")
 
 
 @pytest.mark.parametrize(("keep", "accuracies", "kept", "best"), [

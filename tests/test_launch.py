@@ -53,7 +53,7 @@ REFUSED = {
                      "optimizer.warmup_steps must be below"),
     "no weights": ([*NO_DATA, "--set=train.init_from=none_there"], "none_there: not a run folder"),
     "no data folder": ([*TRAIN, "--set=data.dataset=idx_files", "--set=data.folder=none_there"],
-                       "data.folder=none_there: no such folder"),
+                       "none_there: no such folder"),
 }
 
 
@@ -157,7 +157,9 @@ def test_train_eval_and_compare_as_a_user_runs_them(
     assert done.returncode == 0 and done.stderr == ""
     assert done.stdout.startswith("step 4  train accuracy") and done.stdout.count("\n") == 1
     row = json.loads((workdir / "eval.jsonl").read_text())
-    assert row == {"step": 4} | {name: result[name] for name in row if name != "step"}
+    recorded = json.loads((workdir / "config.json").read_text())["data"]["fingerprint"]
+    assert row == {"step": 4, "fingerprint": recorded} | {
+        name: result[name] for name in row if name not in ("step", "fingerprint")}
 
     done = launch_here("--mode=compare", f"--workdir={workdir}", "--workdir=runs/*")
     assert done.returncode == 0 and done.stderr == ""

@@ -74,6 +74,8 @@ def train(
     """
     folder = RunFolder(Path(workdir), is_writer())
     run = Run(validate(config), dataset)
+    if config.train.init_from is not None and not folder.has_checkpoints():
+        run.take_weights(config.train.init_from)
     folder.start(config, {
         "data": {"dataset": dataset.name, "source": dataset.source,
                  "fingerprint": dataset.fingerprint},
@@ -124,12 +126,14 @@ class Run:
         self.step = 0
         self.record = Record()
 
+    def take_weights(self, path: str) -> None:
+        """Starts from the last weights of another run in place of fresh ones."""
+        fresh = {"params": self.state.params, **self.state.model_state}
+        self.state = self._state_of(saved_variables(path, fresh))
+
     def restore(self, checkpoints: Checkpoints, folder: RunFolder) -> None:
-        """Goes back to the last checkpoint; without one, takes the weights of `init_from`."""
+        """Goes back to the last checkpoint, if there is one."""
         step = checkpoints.last()
-        if step is None and self.config.train.init_from is not None:
-            fresh = {"params": self.state.params, **self.state.model_state}
-            self.state = self._state_of(saved_variables(self.config.train.init_from, fresh))
         if step is not None:
             self.state = checkpoints.restore(step, self.state)
             self.record = checkpoints.record(step)

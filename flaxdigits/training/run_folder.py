@@ -36,6 +36,10 @@ class RunFolder:
         """Where the checkpoints are."""
         return self.path / "checkpoints"
 
+    def has_checkpoints(self) -> bool:
+        """Whether the run has saved anything to go on from."""
+        return any(path.name.isdecimal() for path in self.checkpoints.glob("*"))
+
     def config(self, model_config: type[ModelConfig] = ModelConfig) -> ExperimentConfig:
         """The config of the run.
 
@@ -45,8 +49,9 @@ class RunFolder:
         Raises:
           FlaxdigitsError: if this is not a run folder or its config.json is damaged.
         """
+        values = self._start()["config"]
         try:
-            return from_dict(self._start()["config"], model_config)
+            return from_dict(values, model_config)
         except FlaxdigitsError as error:
             raise FlaxdigitsError(f"{self.path / 'config.json'}: {error}") from error
 
