@@ -28,6 +28,10 @@ def main(arguments: list[str]) -> int:
     except FlaxdigitsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: what was saved stays, the same command goes on from it",
+              file=sys.stderr)
+        return 130
     except BrokenPipeError:  # whoever read our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

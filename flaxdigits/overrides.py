@@ -6,8 +6,9 @@ import typing
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from flaxdigits.config import ExperimentConfig, alternatives, check, describe, join, validate
+from flaxdigits.config import ExperimentConfig, join, validate
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.field_types import alternatives, check, describe
 
 
 def apply_overrides(config: ExperimentConfig, assignments: Iterable[str]) -> ExperimentConfig:

@@ -18,14 +18,13 @@ from flaxdigits.evaluation.logits import LogitsProgram
 from flaxdigits.evaluation.scores import Scores, flat, score
 from flaxdigits.models import build_model
 from flaxdigits.training import provenance
-from flaxdigits.training.checkpoints import Checkpoints, Record, check_same_shapes, paths_and_shapes
+from flaxdigits.training.checkpoints import Checkpoints, Record
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.optimizers import create_optimizer, create_schedule
 from flaxdigits.training.parallel import Devices, agree, all_places, is_writer, parallel_steps
 from flaxdigits.training.progress import ProgressReport, Silence
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.state import (
-    Sums,
     TrainState,
     count_parameters,
     create_train_state,
@@ -33,6 +32,7 @@ from flaxdigits.training.state import (
     stream,
 )
 from flaxdigits.training.step import Examples, Steps, Streams, TrainTask
+from flaxdigits.training.weights import saved_variables
 
 # A compiled call takes about this long: short enough to stop or report soon, long enough that
 # the return to Python costs nothing.
@@ -165,7 +165,7 @@ class Run:
             if report.failed >= 0:
                 raise FlaxdigitsError(self._diverged(int(report.failed), checkpoints))
             self.step += count
-            progress.advance(self.step, rate, *_means(report.sums))
+            progress.advance(self.step, rate, *report.sums.means())
             signal = agree(interrupts.received or 0, np.max)
             self._events(checkpoints, folder, progress, is_last=bool(signal) or self.step == end)
             if signal:
@@ -178,7 +178,7 @@ class Run:
         if self.config.checkpoint.report == "best":
             step = checkpoints.best()
             self.state = checkpoints.restore(step, self.state)
-        running = _means(self.state.epoch_sums)[1] if step == self.step else None
+        running = self.state.epoch_sums.means()[1] if step == self.step else None
         scores = {name: self.score(name) for name in ("train", "validation", "test")}
         config, record = self.config, self.record
         figures: dict[str, Any] = {
@@ -263,7 +263,7 @@ class Run:
             self._save(checkpoints, validation)
 
     def _row(self, validation: Scores | None) -> dict[str, Any]:
-        loss, accuracy = _means(self.state.log_sums)
+        loss, accuracy = self.state.log_sums.means()
         row = {
             "step": self.step, "epoch": -(-self.step // self.task.plan.steps_per_epoch),
             "train_loss": loss, "train_accuracy": accuracy,
@@ -293,38 +293,6 @@ class Run:
         self.record = dataclasses.replace(self.record, **added)
 
 
-def saved_variables(path: str, fresh: dict[str, Any]) -> dict[str, Any]:
-    """The weights of the last checkpoint of another run, averaged ones where it has them.
-
-    Args:
-      path: of that run's folder.
-      fresh: variables of the shapes that are wanted.
-
-    Raises:
-      FlaxdigitsError: if that is no run folder, or its weights have other shapes.
-    """
-    folder = RunFolder(Path(path).expanduser())
-    folder.data()
-    checkpoints = Checkpoints(folder.checkpoints, access="read")
-    try:
-        step = checkpoints.last()
-        if step is None:
-            raise FlaxdigitsError(f"train.init_from: {folder.path} has no checkpoint yet")
-        saved = checkpoints.restore_arrays(step)
-    finally:
-        checkpoints.close()
-    variables = {"params": saved["ema"] or saved["params"], **saved["model_state"]}
-    shapes = {name: variables.get(name) for name in fresh}
-    check_same_shapes(paths_and_shapes(shapes), fresh, folder.checkpoints)
-    return jax.tree.map(jnp.asarray, shapes)
-
-
 @jax.jit
 def _all_finite(tree: Any) -> jax.Array:
     return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
-
-
-def _means(sums: Sums) -> tuple[float, float]:
-    """Loss and accuracy."""
-    count = int(sums.examples)
-    return float(sums.loss) / count, int(sums.correct) / count

@@ -30,6 +30,11 @@ class Sums:
         """Nothing summed yet."""
         return cls(jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
+    def means(self) -> tuple[float, float]:
+        """Loss and accuracy, on the host."""
+        count = int(self.examples)
+        return float(self.loss) / count, int(self.correct) / count
+
     def __add__(self, other: "Sums") -> "Sums":
         return jax.tree.map(jnp.add, self, other)
 
@@ -44,7 +49,7 @@ class TrainState:
     opt_state: Any
     ema: Any  # averaged params, or None
     epoch_sums: Sums  # over the epoch so far, dropout on, as Keras's progress bar shows them
-    log_sums: Sums  # since the last row of metrics.jsonl
+    log_sums: Sums  # since the last multiple of train.log_every steps
 
     def variables(self) -> dict[str, Any]:
         """What evaluation applies the model with: the averaged params where there are any."""

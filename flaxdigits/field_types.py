@@ -1,0 +1,79 @@
+"""Whether a value is of a config field's type and within its bounds, told in a user's words."""
+
+import dataclasses
+import math
+import types
+import typing
+from typing import Any, Literal
+
+from flaxdigits.errors import FlaxdigitsError
+
+
+def check(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
+    """The value as the type `hint`, within the field's bounds; lists become tuples.
+
+    Raises:
+      FlaxdigitsError: naming `path`, what was expected and what came.
+    """
+    if not _fits(value, hint):
+        raise FlaxdigitsError(f"{path} must be {describe(hint)}, got {value!r}")
+    value = _converted(value, hint)
+    elements = value if isinstance(value, tuple) else (value,)
+    for name, bound in field.metadata.get("bounds", {}).items():
+        for element in elements:
+            if element is not None and not _within(element, name, bound):
+                raise FlaxdigitsError(f"{path} must be {name} {bound}, got {element}")
+    return value
+
+
+def _within(value: float, name: str, bound: float) -> bool:
+    return {
+        "at least": value >= bound, "above": value > bound,
+        "at most": value <= bound, "below": value < bound,
+    }[name]
+
+
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the hint alone."""
+    return typing.get_args(hint) if _is_union(hint) else (hint,)
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (types.UnionType, typing.Union)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if _is_union(hint):
+        return any(_fits(value, part) for part in alternatives(hint))
+    if typing.get_origin(hint) is Literal:
+        return value in typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        element = typing.get_args(hint)[0]
+        return isinstance(value, list | tuple) and all(_fits(item, element) for item in value)
+    if hint is float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and abs(value) < math.inf and abs(value) < 10**300
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    if isinstance(value, list | tuple):
+        element = typing.get_args(hint)[0]
+        return tuple(_converted(item, element) for item in value)
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if is_number and int not in alternatives(hint) else value
+
+
+def describe(hint: Any) -> str:
+    """The type in a user's words, for messages."""
+    if _is_union(hint):
+        return " or ".join(describe(part) for part in alternatives(hint))
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    if typing.get_origin(hint) is tuple:
+        return f"a list of numbers like 32,64 ({typing.get_args(hint)[0].__name__})"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text",
+             type(None): "none"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))
