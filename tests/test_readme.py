@@ -1,0 +1,50 @@
+"""What the README tells a reader to type is understood."""
+
+import re
+import shlex
+
+import pytest
+from absl.testing import flagsaver
+from conftest import ROOT
+
+from flaxdigits.cli.context import resolve_config
+from flaxdigits.cli.options import Options, parse
+
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(
+    r"python launch\.py((?: [^`\"\n]*)?)", re.sub(r"(?: \\)?\n +(?=\S)", " ", TEXT))
+EXAMPLE = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL).group(1)
+
+
+@pytest.fixture
+def slim(tmp_path):
+    path = tmp_path / "slim.py"
+    path.write_text(EXAMPLE)
+    return path
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) >= 8
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_understood(command, slim):
+    arguments = [str(slim).join(word.split("path/to/slim.py")) for word in shlex.split(command)]
+    with flagsaver.flagsaver():
+        options = parse(["launch.py", *arguments])
+    assert isinstance(options, Options)
+    if options.experiment:
+        resolve_config(options)
+
+
+def test_the_example_has_ten_lines_and_does_what_it_says(slim, launch):
+    assert len([line for line in EXAMPLE.splitlines() if line]) <= 10
+    done = launch(f"--experiment={slim}", "--mode=summary")
+    assert done.returncode == 0, done.stderr
+    assert "(None, 64, 64, 16)" in done.stdout and "BatchNorm" in done.stdout
+
+
+def test_the_table_of_modes_is_complete():
+    from flaxdigits.cli.options import MODES
+
+    assert set(re.findall(r"^\| `(\w+)`.* \|", TEXT, re.MULTILINE)) >= set(MODES)
