@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import os
 import pickle
 import subprocess
 import sys
@@ -22,13 +21,6 @@ from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.data.examples import Examples
 from flaxdigits.data.fetch import FetchError
 from flaxdigits.errors import FlaxdigitsError
-
-
-@pytest.fixture(scope="module")
-def raw_data_dir() -> Path:
-    if not os.environ.get("FLAXDIGITS_RAW_DATA"):
-        pytest.skip("FLAXDIGITS_RAW_DATA names no folder with the real data")
-    return Path(os.environ["FLAXDIGITS_RAW_DATA"])
 
 
 @pytest.fixture(scope="module")

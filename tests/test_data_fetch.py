@@ -78,13 +78,6 @@ def closed_port():
         yield taken.getsockname()[1]
 
 
-@pytest.fixture
-def raw_data_dir() -> Path:
-    if not os.environ.get("FLAXDIGITS_RAW_DATA"):
-        pytest.skip("FLAXDIGITS_RAW_DATA names no folder with the real data")
-    return Path(os.environ["FLAXDIGITS_RAW_DATA"])
-
-
 def check(path: Path) -> None:
     if path.read_bytes() != CONTENT:
         raise FlaxdigitsError("not the file meant")

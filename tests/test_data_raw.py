@@ -22,13 +22,6 @@ PIXELS = "28bdfaa006f389c07dd8d8aab32f9b83e45a3dbf65e7637362e772620315b34e"
 
 
 @pytest.fixture(scope="module")
-def raw_data_dir() -> Path:
-    if not os.environ.get("FLAXDIGITS_RAW_DATA"):
-        pytest.skip("FLAXDIGITS_RAW_DATA names no folder with the real data")
-    return Path(os.environ["FLAXDIGITS_RAW_DATA"])
-
-
-@pytest.fixture(scope="module")
 def jpegs(raw_data_dir) -> dict[tuple[int, int, int], bytes]:
     with zipfile.ZipFile(raw_data_dir / ARCHIVE) as archive:
         return {key: archive.read(kaggle_name(key)) for key in raw_order()}
