@@ -20,7 +20,7 @@ def comparison_table(folders: list[RunFolder]) -> Table:
       FlaxdigitsError: if a folder holds no finished run.
     """
     table = Table()
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     results = []
     for folder in folders:
         result = folder.result()
