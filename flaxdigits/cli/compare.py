@@ -24,6 +24,7 @@ def run(options: Options, config: ExperimentConfig | None) -> int:
     table = comparison_table([RunFolder(path) for path in paths])
     console = Console(highlight=False)
     if not console.is_terminal:  # a file or a pipe is as wide as it needs to be
-        console.width = max(console.width, console.measure(table).maximum)
+        unbounded = console.options.update(max_width=10_000)
+        console.width = max(console.width, console.measure(table, options=unbounded).maximum)
     console.print(table)
     return 0
