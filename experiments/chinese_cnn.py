@@ -2,8 +2,9 @@
 
     python launch.py --experiment=chinese_cnn
 
-TIME_chinese_cnn
-RESULT_chinese_cnn
+About 2.7 minutes of training on two cores (159 s, 7.1 steps/s), and 35 s of scoring.
+Expected: 97.31 % ± 1.07 of the validation images (5 seeds; claimed about 97.7 %), and 95.97 % ±
+0.33 of the test images with `--set data.split=writers` (2 seeds).
 
 Everything is the original's: Adam at 1e-3 with epsilon 1e-7, batches of 32, three epochs, and a
 split of single images, so that the hands that it is validated on are those it learnt from. The

@@ -2,8 +2,9 @@
 
     python launch.py --experiment=dense_cnn
 
-TIME_dense_cnn
-RESULT_dense_cnn
+About 2 minutes on two cores (130 s, 144 steps/s).
+Expected: 98.29 % ± 0.09 of the test images and 99.72 % ± 0.03 of the last epoch's training images
+(5 seeds; claimed 97.93 % and 99.71 %).
 
 Everything is the original's, the odd normalisation too: every image column is divided by its L2
 norm (`keras.utils.normalize(x, axis=1)`).

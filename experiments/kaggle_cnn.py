@@ -2,8 +2,8 @@
 
     python launch.py --experiment=kaggle_cnn
 
-TIME_kaggle_cnn
-RESULT_kaggle_cnn
+Not yet run whole: an epoch took 201 s on two cores; use a GPU.
+Measured after one epoch: 88.44 % of the test images (1 seed; claimed a score of 0.995 after all).
 
 RMSprop with the original's constants (epsilon outside the root, learning rate 1e-4 / (1 + 1e-5 t)),
 dropout 0.5, batches of 512, 100 epochs. The original scaled only its training images to 0..1 and

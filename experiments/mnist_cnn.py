@@ -2,8 +2,8 @@
 
     python launch.py --experiment=mnist_cnn
 
-TIME_mnist_cnn
-RESULT_mnist_cnn
+Not yet run whole: an epoch took 231 s on two cores.
+Measured after one epoch: 98.22 % of the test images (1 seed; claimed 99.98 % after all).
 
 The document gives the layers alone. Ours are the dropout rates, the division by 255, the loss,
 Adadelta as the old Keras example of that name had it (1.0, rho 0.95, epsilon 1e-7), batches of 128

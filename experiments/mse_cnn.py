@@ -2,8 +2,8 @@
 
     python launch.py --experiment=mse_cnn
 
-TIME_mse_cnn
-RESULT_mse_cnn
+About 3 minutes on two cores (164 s, 228 steps/s).
+Expected: 94.65 % ± 0.22 of the test images (3 seeds; claimed 94.61 %).
 
 The loss is the mean over the classes of the squared difference between softmax and one-hot. Ours
 is the division by 255. Which images the original scored "out of 60,000" is not said.
