@@ -140,7 +140,10 @@ class Checkpoints:
         if self._keep is None:
             return
         kept = {*sorted(self._records)[-self._keep:], self.best()}
-        for step in [step for step in self._records if step not in kept]:
+        doomed = [step for step in self._records if step not in kept]
+        if doomed:
+            self.wait()  # what replaces them must be on disk before they go
+        for step in doomed:
             self._manager.delete(step)
             del self._records[step]
 
