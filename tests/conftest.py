@@ -1,6 +1,9 @@
 """What the tests share: the real data, a small data set in idx files, launch.py as it is run."""
 
 import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before anything imports JAX
+
 import struct
 import subprocess
 import sys

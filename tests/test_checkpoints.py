@@ -164,8 +164,7 @@ def with_an_odd_record(step_folder):
     biggest_file(step_folder / "record").write_text('{"speed": 3}')
 
 
-@pytest.mark.parametrize(
-    "damage", [emptied, cut, altered, without_state, without_record, with_an_odd_record])
+@pytest.mark.parametrize("damage", [emptied, cut, altered, without_state])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of orbax
 def test_a_damaged_checkpoint_is_one_line(damage, finished_copy, launch_here):
     damage(finished_copy / "checkpoints" / "6")
@@ -173,6 +172,17 @@ def test_a_damaged_checkpoint_is_one_line(damage, finished_copy, launch_here):
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and str(finished_copy / "checkpoints") in done.stderr
     assert not (finished_copy / "eval.jsonl").exists()
+
+
+@pytest.mark.parametrize("damage", [without_record, with_an_odd_record])
+def test_a_damaged_record_is_named_where_it_is_needed(damage, finished_copy, launch_here):
+    damage(finished_copy / "checkpoints" / "4")
+    for which in ("last", "2"):
+        done = launch_here("--mode=eval", f"--workdir={finished_copy}", f"--checkpoint={which}")
+        assert done.returncode == 0, done.stderr
+    done = launch_here("--mode=eval", f"--workdir={finished_copy}", "--checkpoint=best")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"{finished_copy / 'checkpoints' / '4'}: cannot read" in done.stderr
 
 
 def test_a_damaged_checkpoint_is_one_line_in_a_process_of_its_own(finished_copy, launch):
@@ -244,6 +254,7 @@ def test_the_result_is_about_the_best_when_asked(rate, train_tiny, tmp_path, ope
     record = opened(tmp_path / "checkpoints").record(best)
     assert result["validation_accuracy"] == record.validation_accuracy
     assert result["validation_loss"] == pytest.approx(record.validation_loss)
+    assert 0 <= result["train_accuracy_running"] <= 1  # of the last epoch, whichever is reported
 
 
 def test_eval_of_a_run_without_checkpoints_is_told(finished_copy, launch_here):

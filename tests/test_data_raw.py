@@ -117,13 +117,25 @@ def test_the_article_without_py7zr_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "py7zr", None)
     (tmp_path / "chinese_mnist").mkdir()
     (tmp_path / "chinese_mnist" / "Raw Dataset.7z").write_bytes(b"7z\xbc\xaf'\x1c" + bytes(100))
-    assert "pip install 'flaxdigits[article]'" in told_in_a_line(read_chinese_mnist, tmp_path)
+    assert "pip install -e '.[article]'" in told_in_a_line(read_chinese_mnist, tmp_path)
 
 
 def test_a_damaged_7z(tmp_path):
     pytest.importorskip("py7zr", reason="needs the extra [article]")
     (tmp_path / "chinese_mnist").mkdir()
     (tmp_path / "chinese_mnist" / "Raw Dataset.7z").write_bytes(b"7z\xbc\xaf'\x1c" + bytes(100))
+    assert "truncated or damaged" in told_in_a_line(read_chinese_mnist, tmp_path)
+
+
+def test_a_7z_with_a_corrupt_stream(tmp_path):
+    py7zr = pytest.importorskip("py7zr", reason="needs the extra [article]")
+    path = tmp_path / "chinese_mnist" / "Raw Dataset.7z"
+    path.parent.mkdir()
+    with py7zr.SevenZipFile(path, "w", filters=[{"id": py7zr.FILTER_LZMA2}]) as archive:
+        archive.writestr(bytes(range(256)) * 40, f"Raw Dataset/{article_name((1, 1, 1))}")
+    content = bytearray(path.read_bytes())
+    content[40:60] = b"\xff" * 20
+    path.write_bytes(content)
     assert "truncated or damaged" in told_in_a_line(read_chinese_mnist, tmp_path)
 
 

@@ -48,3 +48,9 @@ def test_the_table_of_modes_is_complete():
     from flaxdigits.cli.options import MODES
 
     assert set(re.findall(r"^\| `(\w+)`.* \|", TEXT, re.MULTILINE)) >= set(MODES)
+
+
+def test_nothing_waits_to_be_filled_in():
+    texts = [TEXT, *(path.read_text() for path in (ROOT / "experiments").glob("*.py"))]
+    for text in texts:
+        assert not re.findall(r"\b(?:TIME|RESULTS?|DRAWN|SPEED)_\w+|TODO|FIXME", text)

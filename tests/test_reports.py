@@ -166,10 +166,13 @@ def test_a_comparison_leaves_out_what_no_run_has(official):
     assert "validation_accuracy" not in printed(comparison_table([RunFolder(official)]))
 
 
-def test_a_comparison_refuses_a_run_that_is_not_finished(finished_copy, tmp_path):
+def test_a_comparison_shows_a_run_that_is_not_finished_as_such(finished_copy, finished, tmp_path):
     (finished_copy / "result.json").unlink()
-    with pytest.raises(FlaxdigitsError, match=r"not finished.*no result.json"):
-        comparison_table([RunFolder(finished_copy)])
+    text = printed(comparison_table([RunFolder(finished), RunFolder(finished_copy)]))
+    assert "copy (unfinished)" in text
+    row = next(line for line in text.splitlines() if "test_accuracy" in line)
+    assert [cell.strip() for cell in row.split("│")[2:4]] == [
+        f"{read(finished)['test_accuracy']:.3%}", "-"]
     with pytest.raises(FlaxdigitsError, match="not a run folder"):
         comparison_table([RunFolder(tmp_path / "none")])
 

@@ -45,8 +45,8 @@ def test_every_experiment_is_here():
     assert set(list_experiments()) == set(CONVOLUTIONS)
 
 
-@pytest.mark.parametrize(("name", "parallel"), [
-    *((name, "jit") for name in CONVOLUTIONS), ("mse_cnn", "pmap")])
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_train_steps_lower_for_every_platform(name, parallel):
     traced = traced_steps(name, parallel)
     convolutions = {

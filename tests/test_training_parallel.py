@@ -1,7 +1,9 @@
 """One device, four under jit, four under pmap, and two processes all train the same network."""
 
 import json
+import signal
 import socket
+import time
 
 import numpy as np
 import pytest
@@ -57,21 +59,79 @@ def test_four_devices_equal_one(parallel, launch, idx_folder, tmp_path, one_devi
     assert_equal_runs(tmp_path, one_device)
 
 
-@pytest.mark.parametrize("parallel", ["jit", "pmap"])
-def test_two_processes_equal_one(parallel, start, idx_folder, tmp_path, one_device):
+def start_two(start, *each, common=()):
+    """Two processes of two devices; `each` gives both of them arguments of their own."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    processes = [
-        start(*RECIPE, f"--set=data.folder={idx_folder}", f"--workdir={tmp_path}",
-              f"--set=train.parallel={parallel}", f"--coordinator=localhost:{port}",
-              "--num_processes=2", f"--process_id={index}", env={"JAX_NUM_CPU_DEVICES": "2"})
-        for index in range(2)]
+    return [
+        start(*RECIPE, *common, *own, f"--coordinator=localhost:{port}", "--num_processes=2",
+              f"--process_id={index}", env={"JAX_NUM_CPU_DEVICES": "2"})
+        for index, own in enumerate(each or ([], []))]
+
+
+def ends(processes):
     outputs = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    return [process.returncode for process in processes], outputs
+
+
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_two_processes_equal_one(parallel, start, idx_folder, tmp_path, one_device):
+    common = (f"--set=data.folder={idx_folder}", f"--workdir={tmp_path}",
+              f"--set=train.parallel={parallel}")
+    # Paused half-way, so that both of them also go on from a checkpoint.
+    codes, outputs = ends(start_two(start, common=(*common, "--set=train.stop_after=5")))
+    assert codes == [0, 0], outputs
+    codes, outputs = ends(start_two(start, common=common))
+    assert codes == [0, 0], outputs
     assert "step" in outputs[0] and "step" not in outputs[1], "only process 0 speaks"
     assert json.loads((tmp_path / "result.json").read_text())["device"] == "cpu x 4"
     assert_equal_runs(tmp_path, one_device)
+
+
+def test_a_signal_to_one_process_pauses_both(start, idx_folder, tmp_path):
+    processes = start_two(start, common=(
+        f"--set=data.folder={idx_folder}", f"--workdir={tmp_path}", "--set=train.epochs=100000"))
+    end = time.monotonic() + 200
+    while not (tmp_path / "metrics.jsonl").exists():
+        assert time.monotonic() < end and processes[0].poll() is None
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGTERM)
+    codes, outputs = ends(processes)
+    assert codes == [128 + signal.SIGTERM] * 2, outputs
+    assert "paused by SIGTERM" in outputs[0]
+
+
+def test_two_processes_start_from_the_weights_of_another_run(
+    start, idx_folder, tmp_path, one_device
+):
+    codes, outputs = ends(start_two(start, common=(
+        f"--set=data.folder={idx_folder}", f"--workdir={tmp_path}",
+        f"--set=train.init_from={one_device}", "--set=train.epochs=1",
+        "--set=optimizer.learning_rate=1e-12")))
+    assert codes == [0, 0], outputs
+    weights, first = figures(tmp_path)[0], figures(one_device)[0]
+    for name in first:
+        if name.startswith("params."):  # it starts from the averaged ones
+            expected = first[name.replace("params.", "ema.", 1)]
+            np.testing.assert_allclose(weights[name], expected, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(("setting", "word"), [("seed=1", "config"), ("workdir", "run folder")])
+def test_processes_that_differ_are_refused(setting, word, start, idx_folder, tmp_path, one_device):
+    if setting == "workdir":
+        each = [f"--workdir={one_device}"], [f"--workdir={tmp_path}"]
+    else:
+        each = [f"--workdir={tmp_path}"], [f"--workdir={tmp_path}", f"--set={setting}"]
+    codes, outputs = ends(start_two(start, *each, common=(f"--set=data.folder={idx_folder}",)))
+    assert codes == [2, 2], outputs
+    assert f"do not all have the same {word}" in outputs[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_process_flags_are_for_training(launch):
+    done = launch("--experiment=mnist_cnn", "--mode=eval", "--num_processes=2")
+    assert done.returncode == 2 and "--num_processes is for --mode=train alone" in done.stderr
 
 
 def test_incomplete_or_wrong_process_flags_are_refused(launch):

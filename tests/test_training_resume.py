@@ -104,7 +104,7 @@ def test_pause_leaves_the_schedule_whole(recipe, launch, tmp_path, undisturbed):
     paused = launch(*recipe, f"--workdir={tmp_path}", "--set=train.stop_after=33")
     assert paused.returncode == 0, paused.stderr
     assert "saved at step 33 of 150" in paused.stdout
-    done = launch(*recipe, f"--workdir={tmp_path}")
+    done = launch(f"--workdir={tmp_path}")  # the recorded config, but for the pause
     assert done.returncode == 0, done.stderr
     assert_bitwise_equal(tmp_path, undisturbed)
     again = launch(*recipe, f"--workdir={tmp_path}")

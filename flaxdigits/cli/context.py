@@ -31,7 +31,11 @@ def resolve_config(options: Options) -> ExperimentConfig:
     if not options.workdirs:
         raise FlaxdigitsError("--experiment is missing: name one (--list shows them), as in "
                               "python launch.py --experiment=chinese_cnn")
-    return apply_overrides(recorded_config(options), options.overrides)
+    recorded = recorded_config(options)
+    # Where the run paused last is no wish to pause there again.
+    recorded = dataclasses.replace(
+        recorded, train=dataclasses.replace(recorded.train, stop_after=None))
+    return apply_overrides(recorded, options.overrides)
 
 
 def absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
@@ -94,4 +98,4 @@ def warn_of_unused_gpu() -> None:
     is_asked = "cpu" in (jax.config.jax_platforms or "")
     if jax.default_backend() == "cpu" and not is_asked and shutil.which("nvidia-smi"):
         _log.warning("this machine has an NVIDIA GPU that JAX does not see; "
-                     "pip install 'flaxdigits[cuda]' lets it")
+                     "pip install -e '.[cuda]' lets it")

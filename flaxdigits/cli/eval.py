@@ -3,7 +3,6 @@
 With `--data=real` a run that was trained on drawn data is scored on the real data set.
 """
 
-
 from rich.console import Console
 
 from flaxdigits.cli.context import load_data, warn_of_unused_gpu
@@ -12,6 +11,7 @@ from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
 from flaxdigits.reports.result import evaluation_line, tell_of_drawn_data
+from flaxdigits.training.parallel import ask_for_deterministic_kernels
 from flaxdigits.training.run_folder import RunFolder
 
 
@@ -19,6 +19,8 @@ def run(options: Options, config: ExperimentConfig) -> int:
     """Prints a line for every checkpoint and adds it to eval.jsonl; returns the exit status."""
     if options.overrides:
         raise FlaxdigitsError("--mode=eval scores a run as it was trained: leave out --set")
+    if config.train.deterministic:
+        ask_for_deterministic_kernels()
     console = Console(highlight=False, soft_wrap=True)
     folder = RunFolder(options.workdir())
     warn_of_unused_gpu()

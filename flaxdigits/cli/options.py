@@ -90,6 +90,10 @@ def parse(arguments: list[str]) -> Options | str:
             f"{name:18} {title}" for name, title in list_experiments().items())
     if _MODE.value not in MODES:
         raise FlaxdigitsError(f"--mode must be one of {', '.join(MODES)}, got {_MODE.value!r}")
+    for flag in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):
+        if flag.value is not None and _MODE.value != "train":
+            raise FlaxdigitsError(
+                f"--{flag.name} is for --mode=train alone: --mode={_MODE.value} is one process")
     raw = _RAW_DATA_DIR.value or os.environ.get("FLAXDIGITS_RAW_DATA")
     return Options(
         experiment=_EXPERIMENT.value, mode=_MODE.value,

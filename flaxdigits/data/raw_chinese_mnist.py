@@ -8,6 +8,7 @@ whether the article's JPEGs are Kaggle's byte for byte: if they are not, it is r
 
 import hashlib
 import io
+import lzma
 import re
 import zipfile
 import zlib
@@ -148,13 +149,13 @@ def _from_7z(file: BinaryIO, path: Path) -> Iterator[tuple[Key, bytes]]:
     except ImportError as error:
         raise FlaxdigitsError(
             f"{path}: the original article is a 7z archive, and reading it needs py7zr; "
-            "pip install 'flaxdigits[article]'") from error
+            "pip install -e '.[article]'") from error
     jpegs = py7zr.io.BytesIOFactory(_LARGEST_JPEG)
     try:
         with py7zr.SevenZipFile(file) as archive:
             keys = {name: key for name in archive.getnames() if (key := _key(name))}
             archive.extract(targets=list(keys), factory=jpegs)
-    except py7zr.exceptions.ArchiveError as error:
+    except (py7zr.exceptions.ArchiveError, lzma.LZMAError) as error:
         raise FlaxdigitsError(
             f"{path}: truncated or damaged ({error}); get the archive anew") from error
     for name, content in jpegs.products.items():

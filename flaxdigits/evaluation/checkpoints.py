@@ -8,7 +8,7 @@ from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.scores import flat
 from flaxdigits.training.checkpoints import Checkpoints
-from flaxdigits.training.loop import Run
+from flaxdigits.training.run import Run
 from flaxdigits.training.run_folder import RunFolder
 
 

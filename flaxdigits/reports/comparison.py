@@ -2,7 +2,6 @@
 
 from rich.table import Table
 
-from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.run_folder import RunFolder
 
 COLUMNS = {
@@ -17,18 +16,20 @@ def comparison_table(folders: list[RunFolder]) -> Table:
     """A row a figure and a column a run, whose names are those of the folders.
 
     Raises:
-      FlaxdigitsError: if a folder holds no finished run.
+      FlaxdigitsError: if a folder holds no run.
     """
     table = Table()
     table.add_column("", no_wrap=True)
     results = []
     for folder in folders:
         result = folder.result()
+        name = folder.path.name
         if result is None:
-            folder.data()
-            raise FlaxdigitsError(f"{folder.path}: the run is not finished, it has no result.json")
+            data = folder.data()
+            result = {"dataset": data["dataset"], "data_source": data["source"]}
+            name += " (unfinished)"
         results.append(result)
-        table.add_column(folder.path.name, justify="right", overflow="fold")
+        table.add_column(name, justify="right", overflow="fold")
     for name, form in COLUMNS.items():
         values = [result.get(name) for result in results]
         if any(value is not None for value in values):

@@ -57,11 +57,12 @@ class Checkpoints:
                     create=is_writing),
                 item_handlers={"state": ocp.StandardCheckpointHandler(),
                                "record": ocp.JsonCheckpointHandler()})
-        self._records = {step: self._read_record(step) for step in self.steps()}
+        self._steps = set(self._manager.all_steps())
+        self._records: dict[int, Record] = {}
 
     def steps(self) -> list[int]:
         """The steps that are saved, in order."""
-        return sorted(self._manager.all_steps())
+        return sorted(self._steps)
 
     def last(self) -> int | None:
         """The newest step."""
@@ -70,12 +71,21 @@ class Checkpoints:
     def best(self) -> int | None:
         """The step of highest validation accuracy (then lowest loss, then newest) of those kept."""
         scored = [(record.validation_accuracy, -record.validation_loss, step)
-                  for step, record in self._records.items()
+                  for step, record in ((step, self.record(step)) for step in self.steps())
                   if record.validation_accuracy is not None]
         return max(scored)[-1] if scored else None
 
     def record(self, step: int) -> Record:
-        """What was known at a saved step."""
+        """What was known at a saved step.
+
+        Raises:
+          FlaxdigitsError: if it cannot be read.
+        """
+        if step not in self._records:
+            with self._clear_errors(READ, step):
+                saved = self._manager.restore(
+                    step, args=ocp.args.Composite(record=ocp.args.JsonRestore())).record
+                self._records[step] = Record(**saved)
         return self._records[step]
 
     def save(self, step: int, state: Any, record: Record) -> None:
@@ -84,12 +94,13 @@ class Checkpoints:
         Raises:
           FlaxdigitsError: if this or the save before it could not be written.
         """
-        if step in self._records:
+        if step in self._steps:
             return
         with self._clear_errors(SAVE):
             self._manager.save(step, args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
                 record=ocp.args.JsonSave(dataclasses.asdict(record))))
+        self._steps.add(step)
         self._records[step] = record
         self._prune()
 
@@ -102,14 +113,14 @@ class Checkpoints:
         self.wait()
         check_same_shapes(self.shapes(step), target, self._folder / str(step))
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
-        with self._clear_errors(READ):
+        with self._clear_errors(READ, step):
             return self._manager.restore(step, args=ocp.args.Composite(
                 state=ocp.args.StandardRestore(abstract))).state
 
     def restore_arrays(self, step: int) -> dict[str, Any]:
         """The state saved at `step` as nested dictionaries of NumPy arrays."""
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        with self._clear_errors(READ):
+        with self._clear_errors(READ, step):
             abstract = jax.tree.map(
                 lambda saved: jax.ShapeDtypeStruct(saved.shape, saved.dtype, sharding=here),
                 self._manager.item_metadata(step).state)
@@ -119,7 +130,7 @@ class Checkpoints:
 
     def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
         """The shape of every array saved at `step`, by its dotted path."""
-        with self._clear_errors(READ):
+        with self._clear_errors(READ, step):
             return paths_and_shapes(self._manager.item_metadata(step).state)
 
     def wait(self) -> None:
@@ -139,30 +150,25 @@ class Checkpoints:
     def _prune(self) -> None:
         if self._keep is None:
             return
-        kept = {*sorted(self._records)[-self._keep:], self.best()}
-        doomed = [step for step in self._records if step not in kept]
+        kept = {*self.steps()[-self._keep:], self.best()}
+        doomed = [step for step in self.steps() if step not in kept]
         if doomed:
             self.wait()  # what replaces them must be on disk before they go
         for step in doomed:
             self._manager.delete(step)
-            del self._records[step]
-
-    def _read_record(self, step: int) -> Record:
-        with self._clear_errors(READ):
-            saved = self._manager.restore(
-                step, args=ocp.args.Composite(record=ocp.args.JsonRestore())).record
-            return Record(**saved)
+            self._steps.remove(step)
 
     @contextlib.contextmanager
-    def _clear_errors(self, what: str) -> Iterator[None]:
+    def _clear_errors(self, what: str, step: int | None = None) -> Iterator[None]:
         """Turns the many kinds of errors of orbax and tensorstore into one line."""
+        place = self._folder if step is None else self._folder / str(step)
         try:
             yield
         except FlaxdigitsError:
             raise
         except Exception as error:
             raise FlaxdigitsError(
-                f"{self._folder}: {what.format(first_line(error))}") from error
+                f"{place}: {what.format(first_line(error))}") from error
 
 
 def flat_arrays(tree: Any) -> dict[str, Any]:

@@ -5,34 +5,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from flaxdigits.config import ExperimentConfig, validate
-from flaxdigits.data.batches import BatchPlan, epoch_order
 from flaxdigits.data.dataset import Dataset
-from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.evaluation.logits import LogitsProgram
-from flaxdigits.evaluation.scores import Scores, flat, score
-from flaxdigits.models import build_model
+from flaxdigits.evaluation.scores import Scores
 from flaxdigits.training import provenance
-from flaxdigits.training.checkpoints import Checkpoints, Record
+from flaxdigits.training.checkpoints import Checkpoints
 from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.optimizers import create_optimizer, create_schedule
-from flaxdigits.training.parallel import Devices, agree, all_places, is_writer, parallel_steps
+from flaxdigits.training.parallel import agree, check_same_everywhere, is_writer
 from flaxdigits.training.progress import ProgressReport, Silence
+from flaxdigits.training.run import Run
 from flaxdigits.training.run_folder import RunFolder
-from flaxdigits.training.state import (
-    TrainState,
-    count_parameters,
-    create_train_state,
-    init_variables,
-    stream,
-)
-from flaxdigits.training.step import Examples, Steps, Streams, TrainTask
-from flaxdigits.training.weights import saved_variables
 
 # A compiled call takes about this long: short enough to stop or report soon, long enough that
 # the return to Python costs nothing.
@@ -74,6 +59,9 @@ def train(
     """
     folder = RunFolder(Path(workdir), is_writer())
     run = Run(validate(config), dataset)
+    check_same_everywhere("config", config)
+    check_same_everywhere("data", dataset.fingerprint)
+    check_same_everywhere("run folder", folder.contents())
     if config.train.init_from is not None and not folder.has_checkpoints():
         run.take_weights(config.train.init_from)
     folder.start(config, {
@@ -85,214 +73,137 @@ def train(
         return Outcome(done["steps"], run.total_steps, done)
     folder.check_writable()
     checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep)
-    progress = progress or Silence()
     try:
         with Interrupts() as interrupts:
-            run.restore(checkpoints, folder)
-            stopped_by = run.train(checkpoints, folder, interrupts, progress)
-        if run.step < run.total_steps:
-            return Outcome(run.step, run.total_steps, None, stopped_by)
-        result = run.result(checkpoints)
-        checkpoints.wait()
-        folder.write_json("result.json", result)
-        return Outcome(run.step, run.total_steps, result)
+            loop = Loop(run, checkpoints, folder, progress or Silence(), interrupts)
+            loop.resume()
+            loop.train()
+            result = loop.result()
+        return Outcome(run.step, run.total_steps, result, loop.signal() or None)
     finally:
-        progress.stop()
         checkpoints.close()
 
 
-class Run:
-    """A run in memory: its program, its state and its clocks."""
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """A run and what hangs on it: where it is saved and told of, and what may stop it."""
 
-    def __init__(self, config: ExperimentConfig, dataset: Dataset) -> None:
-        self.config, self.dataset = config, dataset
-        self.splits = split_indices(config.data, dataset)
-        self.devices = Devices.all()
-        train_config, model = config.train, build_model(config.model, len(dataset.class_names))
-        plan = BatchPlan(len(self.splits["train"]), train_config.batch_size, self.devices.count)
-        self.total_steps = train_config.steps or train_config.epochs * plan.steps_per_epoch
-        if self.total_steps >= 2**31:
-            raise FlaxdigitsError(
-                f"train.epochs={train_config.epochs} makes {self.total_steps} steps; "
-                "2,147,483,647 are the most")
-        self.schedule = create_schedule(config.optimizer, self.total_steps)
-        optimizer = create_optimizer(config.optimizer, self.schedule)
-        self.task = TrainTask(config, model, optimizer, plan)
-        self.state = self._state_of(
-            init_variables(model, config.seed, dataset.images.shape[1:]))
-        self.examples = self.devices.replicate(Examples(dataset.images, dataset.labels))
-        self.logits = LogitsProgram(
-            model, config.data.preprocessing, config.evaluate.batch_size, self.devices)
-        self.step = 0
-        self.record = Record()
+    run: Run
+    checkpoints: Checkpoints
+    folder: RunFolder
+    progress: ProgressReport
+    interrupts: Interrupts
 
-    def take_weights(self, path: str) -> None:
-        """Starts from the last weights of another run in place of fresh ones."""
-        fresh = {"params": self.state.params, **self.state.model_state}
-        self.state = self._state_of(saved_variables(path, fresh))
+    def signal(self) -> int:
+        """The signal that any of the processes has received, or 0."""
+        return agree(self.interrupts.received or 0, np.max)
 
-    def restore(self, checkpoints: Checkpoints, folder: RunFolder) -> None:
+    def resume(self) -> None:
         """Goes back to the last checkpoint, if there is one."""
-        step = checkpoints.last()
+        run, step = self.run, self.checkpoints.last()
         if step is not None:
-            self.state = checkpoints.restore(step, self.state)
-            self.record = checkpoints.record(step)
-            self.step = step
-        folder.cut_metrics(self.step)
+            run.state = self.checkpoints.restore(step, run.state)
+            run.record = self.checkpoints.record(step)
+            run.step = step
+        self.folder.cut_metrics(run.step)
 
-    def train(
-        self, checkpoints: Checkpoints, folder: RunFolder, interrupts: Interrupts,
-        progress: ProgressReport,
-    ) -> int | None:
-        """Trains to the end, to `train.stop_after` or to a signal, which is returned."""
-        end = min(self.total_steps, self.config.train.stop_after or self.total_steps)
-        if self.step >= end:
+    def train(self) -> None:
+        """Trains to the end, to `train.stop_after` or to a signal."""
+        run = self.run
+        end = min(run.total_steps, run.config.train.stop_after or run.total_steps)
+        if run.step >= end:
+            return
+        steps = run.compile()
+        self.progress.start(run.step, run.total_steps)
+        try:
+            epoch, rate = None, 1.0
+            while run.step < end and not self.signal():
+                if epoch != run.step // run.steps_per_epoch:
+                    epoch = run.step // run.steps_per_epoch
+                    order = run.order(epoch)
+                count = min(self._steps_to_next_event(), end - run.step)
+                count = min(count, agree(max(1, int(SECONDS_PER_CALL * rate)), np.min))
+                start = time.perf_counter()
+                report = steps(order, count)
+                seconds = time.perf_counter() - start
+                run.clock(seconds_training=seconds)
+                rate = count / seconds
+                if report.failed >= 0:
+                    raise FlaxdigitsError(self._diverged(int(report.failed)))
+                run.step += count
+                self.progress.advance(run.step, rate, *report.sums.means())
+                self._events()
+            self._save()
+        finally:
+            self.progress.stop()
+
+    def result(self) -> dict[str, Any] | None:
+        """Scores every split and writes `result.json`; None if the run was paused."""
+        run = self.run
+        if run.step < run.total_steps:
             return None
-        steps = self._compile()
-        progress.start(self.step, self.total_steps)
-        order, epoch, rate = None, None, None
-        while self.step < end:
-            if epoch != self.step // self.task.plan.steps_per_epoch:
-                epoch = self.step // self.task.plan.steps_per_epoch
-                order = self._order(epoch)
-            count = min(self._steps_to_next_event(), end - self.step)
-            count = min(count, agree(max(1, int(SECONDS_PER_CALL * (rate or 1))), np.min))
-            start = time.perf_counter()
-            report = steps(order, count)
-            seconds = time.perf_counter() - start
-            self._clock(seconds_training=seconds)
-            rate = count / seconds
-            if report.failed >= 0:
-                raise FlaxdigitsError(self._diverged(int(report.failed), checkpoints))
-            self.step += count
-            progress.advance(self.step, rate, *report.sums.means())
-            signal = agree(interrupts.received or 0, np.max)
-            self._events(checkpoints, folder, progress, is_last=bool(signal) or self.step == end)
-            if signal:
-                return signal
-        return None
-
-    def result(self, checkpoints: Checkpoints) -> dict[str, Any]:
-        """Scores every split and gathers the figures."""
-        step = self.step
-        if self.config.checkpoint.report == "best":
-            step = checkpoints.best()
-            self.state = checkpoints.restore(step, self.state)
-        running = self.state.epoch_sums.means()[1] if step == self.step else None
-        scores = {name: self.score(name) for name in ("train", "validation", "test")}
-        config, record = self.config, self.record
-        figures: dict[str, Any] = {
-            "experiment": config.experiment, "dataset": self.dataset.name,
-            "data_source": self.dataset.source, "split": config.data.split, "seed": config.seed,
-            "parameters": count_parameters(self.state.params), "steps": self.step,
-            "epochs": self.step / self.task.plan.steps_per_epoch,
-            "checkpoint": config.checkpoint.report, "checkpoint_step": step}
-        for name, value in scores.items():
-            figures |= flat(name, value)
-        return figures | {
-            "train_accuracy_running": running,
-            "seconds_compiling": record.seconds_compiling,
-            "seconds_training": record.seconds_training,
-            "seconds_evaluating": record.seconds_evaluating,
-            "steps_per_second": self.step / record.seconds_training,
-            "device": provenance.device_name(),
-            "deterministic": provenance.is_deterministic(config.train.deterministic)}
-
-    def _state_of(self, variables: dict[str, Any]) -> TrainState:
-        return self.devices.replicate(create_train_state(
-            variables, self.task.optimizer, self.config.train.ema_decay))
-
-    def score(self, split: str) -> Scores | None:
-        """The figures of a split as the state stands; None if there is no such split."""
-        if split not in self.splits:
-            return None
-        start = time.perf_counter()
-        index = self.splits[split]
-        logits = self.logits(self.state.variables(), self.examples.images, index)
-        scores = score(logits, self.dataset.labels[index], self.config.train)
-        self._clock(seconds_evaluating=time.perf_counter() - start)
-        return scores
-
-    def _compile(self) -> Any:
-        """The steps as a function of the order and a count, which waits and keeps the state."""
-        start = time.perf_counter()
-        places = all_places(self.task, self.devices)
-        replicate = self.devices.replicate
-        streams = replicate(Streams.of(self.config.seed))
-        compiled = parallel_steps(self.task, self.devices).lower(
-            self.state, self.examples, self._order(0), places, streams,
-            replicate(np.int32(1))).compile()
-        self._clock(seconds_compiling=time.perf_counter() - start)
-
-        def steps(order: jax.Array, count: int) -> Steps:
-            self.state, report = compiled(
-                self.state, self.examples, order, places, streams, replicate(np.int32(count)))
-            return jax.device_get(report)
-
-        return steps
-
-    def _order(self, epoch: int) -> jax.Array:
-        index = self.splits["train"].astype(np.int32)
-        return self.devices.replicate(
-            np.asarray(epoch_order(stream(self.config.seed, "order"), epoch, index)))
+        step, running = run.step, run.state.epoch_sums.means()[1]
+        if run.config.checkpoint.report == "best":
+            step = self.checkpoints.best()
+            run.state = self.checkpoints.restore(step, run.state)
+        scores: dict[str, Scores | None] = {}
+        for split in ("train", "validation", "test"):
+            if self.signal():
+                return None
+            scores[split] = run.score(split)
+        result = run.figures(scores, step, running)
+        self.checkpoints.wait()
+        self.folder.write_json("result.json", result)
+        return result
 
     def _steps_to_next_event(self) -> int:
-        every = [self.task.plan.steps_per_epoch, self.config.train.log_every,
-                 self.config.evaluate.every_steps, self.config.checkpoint.every_steps]
-        return min(step - self.step % step for step in every if step)
+        run, config = self.run, self.run.config
+        every = [run.steps_per_epoch, config.train.log_every, config.evaluate.every_steps,
+                 config.checkpoint.every_steps]
+        return min(step - run.step % step for step in every if step)
 
-    def _events(
-        self, checkpoints: Checkpoints, folder: RunFolder, progress: ProgressReport, is_last: bool
-    ) -> None:
+    def _events(self) -> None:
         """Writes the row, scores the validation split and saves, each when it is due."""
-        config, per_epoch = self.config, self.task.plan.steps_per_epoch
+        run, config = self.run, self.run.config
 
         def is_due(every: int | None) -> bool:
-            return self.step % (every or per_epoch) == 0
+            return run.step % (every or run.steps_per_epoch) == 0
 
-        is_done = self.step == self.total_steps
-        is_logged = is_done or is_due(config.train.log_every) or is_due(per_epoch)
+        is_done = run.step == run.total_steps
+        is_logged = is_done or is_due(config.train.log_every) or is_due(None)
         validation = None
-        if "validation" in self.splits and (is_done or is_due(config.evaluate.every_steps)):
-            validation = self.score("validation")
+        if is_done or is_due(config.evaluate.every_steps):
+            validation = run.score("validation")
         if is_logged or validation:
             row = self._row(validation)
-            folder.append("metrics.jsonl", row)
-            progress.row(row)
-        if is_last or validation or is_due(config.checkpoint.every_steps):
-            self._save(checkpoints, validation)
+            self.folder.append("metrics.jsonl", row)
+            self.progress.row(row)
+        if validation or is_due(config.checkpoint.every_steps):
+            self._save(validation)
 
     def _row(self, validation: Scores | None) -> dict[str, Any]:
-        loss, accuracy = self.state.log_sums.means()
+        run = self.run
+        loss, accuracy = run.state.log_sums.means()
         row = {
-            "step": self.step, "epoch": -(-self.step // self.task.plan.steps_per_epoch),
+            "step": run.step, "epoch": -(-run.step // run.steps_per_epoch),
             "train_loss": loss, "train_accuracy": accuracy,
-            "learning_rate": float(self.schedule(self.step - 1)),
-            "seconds_training": self.record.seconds_training}
+            "learning_rate": float(run.schedule(run.step - 1)),
+            "seconds_training": run.record.seconds_training}
         if validation:
             row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
         return row
 
-    def _save(self, checkpoints: Checkpoints, validation: Scores | None) -> None:
-        if not bool(_all_finite((self.state.params, self.state.ema))):
-            raise FlaxdigitsError(self._diverged(self.step, checkpoints))
+    def _save(self, validation: Scores | None = None) -> None:
+        if not self.run.is_finite():
+            raise FlaxdigitsError(self._diverged(self.run.step))
         record = dataclasses.replace(
-            self.record,
+            self.run.record,
             validation_accuracy=validation.accuracy if validation else None,
             validation_loss=validation.loss if validation else None)
-        checkpoints.save(self.step, self.state, record)
+        self.checkpoints.save(self.run.step, self.run.state, record)
 
-    def _diverged(self, step: int, checkpoints: Checkpoints) -> str:
-        last = checkpoints.last()
+    def _diverged(self, step: int) -> str:
+        last = self.checkpoints.last()
         kept = "nothing was saved yet" if last is None else f"the checkpoint of step {last} stays"
         return (f"the loss is not finite at step {step}: {kept}; try a smaller "
                 "optimizer.learning_rate, or optimizer.clip_norm=1, in another --workdir")
-
-    def _clock(self, **seconds: float) -> None:
-        added = {name: getattr(self.record, name) + value for name, value in seconds.items()}
-        self.record = dataclasses.replace(self.record, **added)
-
-
-@jax.jit
-def _all_finite(tree: Any) -> jax.Array:
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()

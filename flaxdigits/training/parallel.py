@@ -2,8 +2,12 @@
 
 import dataclasses
 import functools
+import importlib.util
+import logging
 import os
+import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,14 +18,16 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.step import TrainTask, train_steps
 
+_log = logging.getLogger(__name__)
+
 AXIS = "data"  # the batch is spread over it; everything else is the same on every device
 
 
 def connect(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
     """Joins the other processes of a run, if there are any; call it before any other use of JAX.
 
-    TPU pods and SLURM are recognised by their environment; elsewhere `coordinator` ("host:port")
-    and the two numbers say it.
+    SLURM's steps of several tasks and Cloud TPU VMs are recognised; elsewhere `coordinator`
+    ("host:port") and the two numbers say it.
 
     Raises:
       FlaxdigitsError: if only some of the three are given, or the others cannot be reached.
@@ -33,14 +39,24 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
     if all(given) and not 0 <= process_id < num_processes:
         raise FlaxdigitsError(
             f"--process_id must be from 0 to {num_processes - 1}, got {process_id}")
-    pod = len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
-    slurm = int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ
-    if not (all(given) or pod or slurm):
+    is_tpu = _is_on_a_tpu_machine()
+    # Of the step: a batch script that srun has not started is one process, whatever was allotted.
+    slurm = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+    if not (all(given) or is_tpu or slurm):
         return
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except (RuntimeError, ValueError) as error:
+        if is_tpu and not (all(given) or slurm):
+            _log.warning("taken for a single TPU machine, not a pod: %s", first_line(error))
+            return
         raise FlaxdigitsError(f"cannot join the other processes: {first_line(error)}") from error
+
+
+def _is_on_a_tpu_machine() -> bool:
+    """Whether this may be a host of a pod: JAX asks the machine's metadata which of how many."""
+    has_chips = any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*"))
+    return has_chips and importlib.util.find_spec("libtpu") is not None
 
 
 def ask_for_deterministic_kernels() -> None:
@@ -64,6 +80,20 @@ def agree(value: int, how: Callable[[np.ndarray], Any]) -> int:
     if jax.process_count() == 1:
         return value
     return int(how(multihost_utils.process_allgather(np.int32(value))))
+
+
+def check_same_everywhere(what: str, value: Any) -> None:
+    """Raises FlaxdigitsError in every process if they do not all hold the same `value`.
+
+    Args:
+      what: a few words that name it.
+      value: anything whose repr tells it apart.
+    """
+    mark = zlib.crc32(repr(value).encode()) >> 1
+    if agree(mark, np.min) != agree(mark, np.max):
+        raise FlaxdigitsError(
+            f"the processes of this run do not all have the same {what}: start each with the same "
+            "command, the same data and a --workdir that all of them share")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Bar:
         """Moves it."""
         self._bar.update(
             self._task, completed=step,
-            figures=f"loss {loss:.4f}  accuracy {accuracy:.4f}  {rate:.1f} steps/s")
+            figures=_figures(rate, loss, accuracy))
 
     def row(self, row: dict[str, Any]) -> None:
         """Leaves a line above the bar where a validation was scored."""
@@ -76,27 +76,26 @@ class Lines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._total, self._rate, self._printed = 0, 0.0, 0.0
+        self._total, self._printed = 0, 0.0
 
     def start(self, step: int, total: int) -> None:
         """Remembers the total."""
-        self._total = total
+        self._total, self._printed = total, time.monotonic()
 
     def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
-        """Remembers the rate."""
-        self._rate = rate
+        """Prints a line, with the time left, if it is due."""
+        if time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES:
+            self._print(f"step {step}/{self._total}  {_figures(rate, loss, accuracy)}  "
+                        f"{(self._total - step) / rate:.0f} s left")
 
     def row(self, row: dict[str, Any]) -> None:
-        """Prints the line, with the time left, if it is due."""
-        is_due = (time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES
-                  or row["step"] == self._total or "validation_accuracy" in row)
-        if not is_due:
-            return
+        """Prints the line of a validation or of the end."""
+        if row["step"] == self._total or "validation_accuracy" in row:
+            self._print(_line(row, self._total))
+
+    def _print(self, line: str) -> None:
         self._printed = time.monotonic()
-        left = (self._total - row["step"]) / self._rate if self._rate else 0
-        self._console.print(
-            f"{_line(row, self._total)}  {self._rate:.1f} steps/s  {left:.0f} s left",
-            highlight=False, soft_wrap=True)
+        self._console.print(line, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         """Nothing."""
@@ -105,6 +104,10 @@ class Lines:
 def for_console(console: Console) -> ProgressReport:
     """A bar on a terminal, lines elsewhere."""
     return Bar(console) if console.is_terminal else Lines(console)
+
+
+def _figures(rate: float, loss: float, accuracy: float) -> str:
+    return f"loss {loss:.4f}  accuracy {accuracy:.4f}  {rate:.1f} steps/s"
 
 
 def _line(row: dict[str, Any], total: int | None = None) -> str:

@@ -40,6 +40,11 @@ class RunFolder:
         """Whether the run has saved anything to go on from."""
         return any(path.name.isdecimal() for path in self.checkpoints.glob("*"))
 
+    def contents(self) -> list[str]:
+        """The names of its files and checkpoints."""
+        return sorted(path.name for folder in (self.path, self.checkpoints)
+                      for path in folder.glob("[!.]*"))
+
     def config(self, model_config: type[ModelConfig] = ModelConfig) -> ExperimentConfig:
         """The config of the run.
 
