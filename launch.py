@@ -41,7 +41,8 @@ def config_for(options: Options) -> ExperimentConfig | None:
     """The config that the mode works with, checked before anything heavy is imported."""
     if options.mode == "compare":
         return None
-    return recorded_config(options) if options.mode == "eval" else resolve_config(options)
+    is_of_run = options.mode in ("eval", "report")
+    return recorded_config(options) if is_of_run else resolve_config(options)
 
 
 def quiet_other_libraries() -> None:

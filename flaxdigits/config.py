@@ -6,6 +6,7 @@ name and checks types and ranges; `to_dict` and `from_dict` carry it through JSO
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from flaxdigits.errors import FlaxdigitsError
@@ -152,6 +153,17 @@ def to_dict(config: Any) -> dict[str, Any]:
         return list(value) if isinstance(value, tuple) else value
 
     return plain(config)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, under dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
 
 
 def from_dict(

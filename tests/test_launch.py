@@ -143,7 +143,8 @@ def test_train_eval_and_compare_as_a_user_runs_them(
     lines = done.stdout.splitlines()
     assert lines[0] == (
         "mse_cnn: idx_files (real), split official, seed 0, on cpu x 1, in runs/mse_cnn")
-    assert lines[-1] == "complete at step 4: runs/mse_cnn/result.json"
+    assert lines[-1] == (
+        "complete at step 4: runs/mse_cnn/result.json, runs/mse_cnn/report.html")
     assert any(line.startswith("test ") and "of 70" in line for line in lines)
     assert not any(line.startswith("validation") for line in lines)
     assert "DRAWN" not in done.stdout

@@ -91,6 +91,25 @@ def load_data(config: ExperimentConfig, options: Options, source: str | None = N
         options.raw_data_dir, options.data_dir, source or options.data))
 
 
+def load_data_of_run(
+    config: ExperimentConfig, options: Options, source: str | None = None
+) -> "Dataset":
+    """The data that the run in --workdir was trained on; `source` real or drawn overrules its own.
+
+    Raises:
+      FlaxdigitsError: if the data of the same source are not the run's.
+    """
+    folder = RunFolder(options.workdir())
+    recorded = folder.data()
+    dataset = load_data(config, options, source or recorded["source"])
+    if dataset.source == recorded["source"] and dataset.fingerprint != recorded["fingerprint"]:
+        raise FlaxdigitsError(
+            f"{folder.path}: trained on data of fingerprint {recorded['fingerprint']}, and this "
+            f"{dataset.name} has {dataset.fingerprint}; point --data_dir or --raw_data_dir to "
+            "the data of the run")
+    return dataset
+
+
 def warn_of_unused_gpu() -> None:
     """Says so when there is an NVIDIA GPU and JAX computes on the CPU."""
     import jax

@@ -5,7 +5,7 @@ With `--data=real` a run that was trained on drawn data is scored on the real da
 
 from rich.console import Console
 
-from flaxdigits.cli.context import load_data, warn_of_unused_gpu
+from flaxdigits.cli.context import load_data_of_run, warn_of_unused_gpu
 from flaxdigits.cli.options import Options
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
@@ -25,15 +25,11 @@ def run(options: Options, config: ExperimentConfig) -> int:
     folder = RunFolder(options.workdir())
     warn_of_unused_gpu()
     recorded = folder.data()
-    source = recorded["source"] if options.data == "auto" else options.data
-    dataset = load_data(config, options, source)
-    if source != recorded["source"]:
-        console.print(f"trained on {recorded['source']} data, scored on {source} data")
-    elif dataset.fingerprint != recorded["fingerprint"]:
-        raise FlaxdigitsError(
-            f"{folder.path}: trained on data of fingerprint {recorded['fingerprint']}, and this "
-            f"{dataset.name} has {dataset.fingerprint}; point --data_dir or --raw_data_dir to "
-            "the data of the run")
+    dataset = load_data_of_run(
+        config, options, None if options.data == "auto" else options.data)
+    if dataset.source != recorded["source"]:
+        console.print(
+            f"trained on {recorded['source']} data, scored on {dataset.source} data")
     tell_of_drawn_data(console, dataset.source)
     for row in evaluate_checkpoints(config, dataset, folder, options.checkpoint):
         console.print(evaluation_line(row))

@@ -27,12 +27,14 @@ def run(options: Options, config: ExperimentConfig) -> int:
         f"{config.experiment}: {dataset.name} ({dataset.source}), split {config.data.split}, "
         f"seed {config.seed}, on {provenance.device_name()}, in {workdir}")
     tell_of_drawn_data(console, dataset.source)
-    outcome = train(config, dataset, workdir, for_console(console))
+    outcome = train(config, dataset, workdir, [for_console(console)])
     if outcome.result is None:
         return _tell_pause(console, outcome)
     tell_result(console, outcome.result)
     tell_of_drawn_data(console, dataset.source)
-    console.print(f"complete at step {outcome.step}: {workdir / 'result.json'}")
+    told = [workdir / name for name in ("result.json", "report.html")]
+    console.print(f"complete at step {outcome.step}: "
+                  + ", ".join(str(path) for path in told if path.exists()))
     return 0
 
 

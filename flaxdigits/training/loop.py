@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ import numpy as np
 from flaxdigits.config import ExperimentConfig, validate
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.evaluation.predictions import Predictions
 from flaxdigits.evaluation.scores import Scores
 from flaxdigits.training import provenance
 from flaxdigits.training.checkpoints import Checkpoints
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.parallel import agree, check_same_everywhere, is_writer
-from flaxdigits.training.progress import ProgressReport, Silence
+from flaxdigits.training.report import HELD_OUT, report_or_note
 from flaxdigits.training.run import Run
 from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.trackers import Tracker, Trackers
 
 # A compiled call takes about this long: short enough to stop or report soon, long enough that
 # the return to Python costs nothing.
@@ -43,15 +46,15 @@ class Outcome:
 
 def train(
     config: ExperimentConfig, dataset: Dataset, workdir: Path,
-    progress: ProgressReport | None = None,
+    trackers: Sequence[Tracker] = (),
 ) -> Outcome:
-    """Trains a run to its end, or on from where it stopped, and scores it.
+    """Trains a run to its end, or on from where it stopped, scores it and writes its report.
 
     Args:
       config: of the experiment.
       dataset: that `flaxdigits.data.dataset.load_dataset` gave for `config.data`.
       workdir: the run folder; see `flaxdigits.training.run_folder`.
-      progress: told of every step; None: nobody is.
+      trackers: told how it goes; see `flaxdigits.training.trackers`.
 
     Raises:
       FlaxdigitsError: if the config does not fit the data or the folder, a file cannot be read or
@@ -73,12 +76,14 @@ def train(
         return Outcome(done["steps"], run.total_steps, done)
     folder.check_writable()
     checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep)
+    told = Trackers(trackers if is_writer() else ())
     try:
         with Interrupts() as interrupts:
-            loop = Loop(run, checkpoints, folder, progress or Silence(), interrupts)
+            loop = Loop(run, checkpoints, folder, told, interrupts)
             loop.resume()
-            loop.train()
-            result = loop.result()
+            with told.running(config, folder.path, run.step, run.total_steps):
+                loop.train()
+                result = loop.result()
         return Outcome(run.step, run.total_steps, result, loop.signal() or None)
     finally:
         checkpoints.close()
@@ -91,7 +96,7 @@ class Loop:
     run: Run
     checkpoints: Checkpoints
     folder: RunFolder
-    progress: ProgressReport
+    trackers: Trackers
     interrupts: Interrupts
 
     def signal(self) -> int:
@@ -114,31 +119,27 @@ class Loop:
         if run.step >= end:
             return
         steps = run.compile()
-        self.progress.start(run.step, run.total_steps)
-        try:
-            epoch, rate = None, 1.0
-            while run.step < end and not self.signal():
-                if epoch != run.step // run.steps_per_epoch:
-                    epoch = run.step // run.steps_per_epoch
-                    order = run.order(epoch)
-                count = min(self._steps_to_next_event(), end - run.step)
-                count = min(count, agree(max(1, int(SECONDS_PER_CALL * rate)), np.min))
-                start = time.perf_counter()
-                report = steps(order, count)
-                seconds = time.perf_counter() - start
-                run.clock(seconds_training=seconds)
-                rate = count / seconds
-                if report.failed >= 0:
-                    raise FlaxdigitsError(self._diverged(int(report.failed)))
-                run.step += count
-                self.progress.advance(run.step, rate, *report.sums.means())
-                self._events()
-            self._save()
-        finally:
-            self.progress.stop()
+        epoch, rate = None, 1.0
+        while run.step < end and not self.signal():
+            if epoch != run.step // run.steps_per_epoch:
+                epoch = run.step // run.steps_per_epoch
+                order = run.order(epoch)
+            count = min(self._steps_to_next_event(), end - run.step)
+            count = min(count, agree(max(1, int(SECONDS_PER_CALL * rate)), np.min))
+            start = time.perf_counter()
+            report = steps(order, count)
+            seconds = time.perf_counter() - start
+            run.clock(seconds_training=seconds)
+            rate = count / seconds
+            if report.failed >= 0:
+                raise FlaxdigitsError(self._diverged(int(report.failed)))
+            run.step += count
+            self.trackers.advance(run.step, rate, *report.sums.means())
+            self._events()
+        self._save()
 
     def result(self) -> dict[str, Any] | None:
-        """Scores every split and writes `result.json`; None if the run was paused."""
+        """Scores every split, writes `result.json`, then the report; None if the run was paused."""
         run = self.run
         if run.step < run.total_steps:
             return None
@@ -147,13 +148,18 @@ class Loop:
             step = self.checkpoints.best()
             run.state = self.checkpoints.restore(step, run.state)
         scores: dict[str, Scores | None] = {}
+        held_out: dict[str, Predictions] = {}
         for split in ("train", "validation", "test"):
             if self.signal():
                 return None
-            scores[split] = run.score(split)
+            predictions = run.predict(split)
+            scores[split] = run.scores_of(predictions)
+            if split in HELD_OUT and predictions is not None:
+                held_out[split] = predictions
         result = run.figures(scores, step, running)
         self.checkpoints.wait()
         self.folder.write_json("result.json", result)
+        self.trackers.finish(result, report_or_note(run, self.folder, held_out))
         return result
 
     def _steps_to_next_event(self) -> int:
@@ -177,7 +183,7 @@ class Loop:
         if is_logged or validation:
             row = self._row(validation)
             self.folder.append("metrics.jsonl", row)
-            self.progress.row(row)
+            self.trackers.row(row)
         if validation or is_due(config.checkpoint.every_steps):
             self._save(validation)
 

@@ -1,47 +1,19 @@
 """What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
 
 import time
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from flaxdigits.config import ExperimentConfig
+from flaxdigits.training.trackers import Tracker
+
 SECONDS_BETWEEN_LINES = 10.0
 
 
-class ProgressReport(Protocol):
-    """What the loop tells; all methods are called between compiled calls."""
-
-    def start(self, step: int, total: int) -> None:
-        """Training starts, or goes on, after `step` of `total` steps."""
-
-    def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
-        """`step` steps are done, at `rate` a second; running figures of the latest ones."""
-
-    def row(self, row: dict[str, Any]) -> None:
-        """A line was written to metrics.jsonl."""
-
-    def stop(self) -> None:
-        """Training has ended, however it did."""
-
-
-class Silence:
-    """Tells nothing."""
-
-    def start(self, step: int, total: int) -> None:
-        """Nothing."""
-
-    def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
-        """Nothing."""
-
-    def row(self, row: dict[str, Any]) -> None:
-        """Nothing."""
-
-    def stop(self) -> None:
-        """Nothing."""
-
-
-class Bar:
+class Bar(Tracker):
     """A bar with loss, accuracy, steps/s and time left; a line stays for every scored epoch."""
 
     def __init__(self, console: Console) -> None:
@@ -50,9 +22,11 @@ class Bar:
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"), TimeRemainingColumn(), console=console)
 
-    def start(self, step: int, total: int) -> None:
+    def start(
+        self, config: ExperimentConfig, workdir: Path, step: int, total_steps: int
+    ) -> None:
         """Shows the bar."""
-        self._task = self._bar.add_task("training", total=total, completed=step, figures="")
+        self._task = self._bar.add_task("training", total=total_steps, completed=step, figures="")
         self._bar.start()
 
     def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
@@ -71,16 +45,18 @@ class Bar:
         self._bar.stop()
 
 
-class Lines:
+class Lines(Tracker):
     """A line for every validation, the end, and in between every ten seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._total, self._printed = 0, 0.0
 
-    def start(self, step: int, total: int) -> None:
+    def start(
+        self, config: ExperimentConfig, workdir: Path, step: int, total_steps: int
+    ) -> None:
         """Remembers the total."""
-        self._total, self._printed = total, time.monotonic()
+        self._total, self._printed = total_steps, time.monotonic()
 
     def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
         """Prints a line, with the time left, if it is due."""
@@ -97,11 +73,8 @@ class Lines:
         self._printed = time.monotonic()
         self._console.print(line, highlight=False, soft_wrap=True)
 
-    def stop(self) -> None:
-        """Nothing."""
 
-
-def for_console(console: Console) -> ProgressReport:
+def for_console(console: Console) -> Tracker:
     """A bar on a terminal, lines elsewhere."""
     return Bar(console) if console.is_terminal else Lines(console)
 

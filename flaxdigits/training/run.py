@@ -15,6 +15,7 @@ from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.logits import LogitsProgram
+from flaxdigits.evaluation.predictions import Predictions
 from flaxdigits.evaluation.scores import Scores, flat, score
 from flaxdigits.models import build_model
 from flaxdigits.training import provenance
@@ -106,16 +107,25 @@ class Run:
         return self.devices.replicate(create_train_state(
             variables, self.task.optimizer, self.config.train.ema_decay))
 
-    def score(self, split: str) -> Scores | None:
-        """The figures of a split as the state stands; None if there is no such split."""
+    def predict(self, split: str) -> Predictions | None:
+        """The logits of a split as the state stands; None if there is no such split."""
         if split not in self.splits:
             return None
         start = time.perf_counter()
         index = self.splits[split]
         logits = self.logits(self.state.variables(), self.examples.images, index)
-        scores = score(logits, self.dataset.labels[index], self.config.train)
         self.clock(seconds_evaluating=time.perf_counter() - start)
-        return scores
+        return Predictions(index, self.dataset.labels[index], logits)
+
+    def score(self, split: str) -> Scores | None:
+        """The figures of a split as the state stands; None if there is no such split."""
+        return self.scores_of(self.predict(split))
+
+    def scores_of(self, predictions: Predictions | None) -> Scores | None:
+        """What predictions are worth; None of none."""
+        if predictions is None:
+            return None
+        return score(predictions.logits, predictions.labels, self.config.train)
 
     def compile(self) -> Callable[[jax.Array, int], Steps]:
         """The steps as a function of the order and a count, which waits and keeps the state."""

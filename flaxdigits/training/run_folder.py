@@ -1,4 +1,4 @@
-"""The folder of a run: `config.json`, `metrics.jsonl`, `result.json`, `checkpoints/`.
+"""The folder of a run: config, metrics, result, checkpoints and report.
 
 Files are replaced by rename, so that each is whole at any moment. JSON goes in and out; nothing
 that is read is executed.
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flaxdigits.config import ExperimentConfig, ModelConfig, from_dict, to_dict
+from flaxdigits.config import ExperimentConfig, ModelConfig, flatten, from_dict, to_dict
 from flaxdigits.errors import FlaxdigitsError
 
 # What may differ between a run's start and its continuation: when to pause, and how many
@@ -64,6 +64,10 @@ class RunFolder:
         """`dataset`, `source` and `fingerprint` of the run's data."""
         return self._start()["data"]
 
+    def about(self) -> dict[str, Any]:
+        """What `config.json` tells beside the config: data, versions, commit."""
+        return {name: value for name, value in self._start().items() if name != "config"}
+
     def result(self) -> dict[str, Any] | None:
         """The finished run's result, or None."""
         return self._read("result.json") if (self.path / "result.json").exists() else None
@@ -97,7 +101,7 @@ class RunFolder:
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Replaces a file by rename."""
-        self._replace(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        self.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
     def append(self, name: str, row: dict[str, Any]) -> None:
         """Adds a line of JSON to a file; a last line that was cut short stays by itself."""
@@ -125,17 +129,18 @@ class RunFolder:
     def cut_metrics(self, step: int) -> None:
         """Leaves only the rows of `metrics.jsonl` up to `step`."""
         rows = [row for row in self.rows("metrics.jsonl") if row["step"] <= step]
-        self._replace("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        self.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
-    def _replace(self, name: str, text: str) -> None:
+    def write(self, name: str, content: bytes) -> None:
+        """Replaces a file, which may be in a folder of its own, by rename."""
         if not self._is_writer:
             return
         path, part = self.path / name, self.path / f"{name}.part"
         with clear_errors(path):
-            self.path.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                with open(part, "w", encoding="utf-8") as file:
-                    file.write(text)
+                with open(part, "wb") as file:
+                    file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
                 part.replace(path)
@@ -166,8 +171,8 @@ class RunFolder:
 
     def _check_same(self, config: ExperimentConfig, data: dict[str, str]) -> None:
         there = self._start()
-        old = _flatten(there["config"], "") | _flatten(there["data"], "data.")
-        new = _flatten(to_dict(config), "") | _flatten(data, "data.")
+        old = flatten(there["config"]) | flatten(there["data"], "data.")
+        new = flatten(to_dict(config)) | flatten(data, "data.")
         changes = [f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
                    for name in sorted(old.keys() | new.keys())
                    if old.get(name) != new.get(name) and name not in FREE_TO_CHANGE]
@@ -186,13 +191,3 @@ def clear_errors(path: Path, what: str = "write") -> Iterator[None]:
         raise FlaxdigitsError(
             f"{path}: cannot {what}: {error.strerror or error}; choose another --workdir or make "
             "space") from error
-
-
-def _flatten(values: dict[str, Any], prefix: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

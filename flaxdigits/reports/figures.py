@@ -1,0 +1,225 @@
+"""Figures of a run: curves, confusion matrix, first-layer filters.
+
+Each function draws on a `Figure` of its own and touches nothing that others see; `png` makes bytes
+of it.
+"""
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+
+from flaxdigits.reports.fonts import Labels
+
+DOTS_PER_INCH = 160
+MOST_NUMBERED = 30  # classes up to which the cells of a confusion matrix hold their numbers
+MOST_NAMED = 60  # classes up to which every row has its name
+MOST_FILTERS = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Theme:
+    """Colours, as matplotlib takes them."""
+
+    background: str
+    text: str
+    muted: str
+    line: str
+    training: str
+    held_out: str
+    right: str
+    wrong: str
+
+
+LIGHT = Theme(
+    background="#ffffff", text="#1c2024", muted="#60646c", line="#dcdfe4", training="#8b8d98",
+    held_out="#0b68cb", right="#208368", wrong="#ce2c31")
+DARK = Theme(
+    background="#18191b", text="#edeef0", muted="#b0b4ba", line="#363a3f", training="#8f939b",
+    held_out="#70b8ff", right="#3dd68c", wrong="#ff9592")
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
+    return file.getvalue()
+
+
+def curves(
+    rows: Sequence[dict[str, Any]], result: dict[str, Any], what: Literal["loss", "accuracy"],
+    theme: Theme = LIGHT,
+) -> Figure:
+    """How `what` went during training and in validation; the test split is a point at the end.
+
+    Args:
+      rows: of `metrics.jsonl`.
+      result: of `result.json`.
+      what: which of the two.
+      theme: colours.
+    """
+    figure, axes = _figure(5.2, 3.4, theme)
+    figure.subplots_adjust(left=0.125, right=0.96, bottom=0.15, top=0.89)
+    steps_per_epoch = result["steps"] / result["epochs"]
+    drawn: list[float] = []
+
+    def draw(label: str, epochs: Sequence[float], values: Sequence[float], **style: Any) -> None:
+        drawn.extend(values)
+        if len(values) < 20:
+            style = {"marker": "o", "markersize": 4} | style
+        axes.plot(epochs, values, label=label, **style)
+
+    for split, label, style in (
+            ("train", "training, as it went", {"color": theme.training, "linewidth": 1.2}),
+            ("validation", "validation", {"color": theme.held_out, "linewidth": 2})):
+        points = [row for row in rows if row.get(f"{split}_{what}") is not None]
+        if points:
+            draw(label, [row["step"] / steps_per_epoch for row in points],
+                 [row[f"{split}_{what}"] for row in points], **style)
+    if result[f"test_{what}"] is not None:
+        draw("test, at the end", [result["checkpoint_step"] / steps_per_epoch],
+             [result[f"test_{what}"]], color=theme.wrong, marker="D", linestyle="none", zorder=5)
+
+    axes.set_xlabel("epoch", color=theme.muted, fontsize=8.5)
+    axes.set_xlim(left=0)
+    axes.set_title(what.capitalize(), loc="left", color=theme.text, fontsize=10.5, weight="bold")
+    axes.grid(axis="y", color=theme.line, linewidth=0.8)
+    axes.legend(loc="lower right" if what == "accuracy" else "upper right", frameon=False,
+                fontsize=8, labelcolor=theme.text)
+    if what == "accuracy":
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    elif min(drawn) > 0 and max(drawn) > 10 * min(drawn):
+        axes.set_yscale("log")
+        is_short = max(drawn) < 200 * min(drawn)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if is_short else (1,)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_locator(MaxNLocator(
+        7, steps=(1, 2, 5, 10), integer=result["epochs"] >= 4))
+    return figure
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """[classes, classes] int64: how often the row's class was taken for the column's.
+
+    Args:
+      labels: [examples] int, the true classes.
+      predicted: [examples] int.
+      classes: how many there are.
+    """
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (labels, predicted), 1)
+    return counts
+
+
+def confusion(counts: np.ndarray, labels: Labels, theme: Theme = LIGHT) -> Figure:
+    """The matrix, right ones and mistakes each on a scale of their own so that both are seen.
+
+    Args:
+      counts: of `confusion_matrix`.
+      labels: of the classes.
+      theme: colours.
+    """
+    classes = len(counts)
+    longest = max(map(len, labels.names[:MOST_NAMED]))
+    margin = 0.45 + min(0.08 * longest, 1.5)
+    side = 4.6
+    width, height = margin + side + 0.52, margin + side + 0.08
+    figure, axes = _figure(width, height, theme)
+    axes.set_position((margin / width, 0.06 / height, side / width, side / height))
+    is_right = np.eye(classes, dtype=bool)
+    cell = 72 * side / classes  # points
+    size = min(9.5, cell / (0.62 * len(str(counts.max())) + 0.7))
+    for mask, colour in ((is_right, theme.right), (~is_right, theme.wrong)):
+        shown = np.ma.masked_array(np.sqrt(counts), ~mask | (counts == 0))
+        shade = LinearSegmentedColormap.from_list("", [_mix(theme, colour, 0.18), colour])
+        axes.imshow(shown, cmap=shade, vmin=0, vmax=max(1, shown.max() if shown.count() else 1))
+    if classes <= MOST_NUMBERED:
+        strongest = [max(1, counts[mask].max(initial=0)) for mask in (~is_right, is_right)]
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            count = counts[row, column]
+            strong = np.sqrt(count / strongest[int(row == column)]) > 0.55
+            axes.text(column, row, str(count), ha="center", va="center", fontsize=size,
+                      color=theme.background if strong else theme.text)
+    places = range(0, classes, -(-classes // MOST_NAMED))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(list(places), [labels.names[place] for place in places],
+                       font=labels.font, color=theme.text, parse_math=False,
+                       fontsize=min(10, 0.7 * cell * places.step))
+    axes.tick_params(length=0, pad=3, labeltop=True, labelbottom=False,
+                     labelrotation=90 if longest > 3 else 0, axis="x")
+    axes.tick_params(length=0, pad=3, axis="y")
+    axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color=theme.line, linewidth=0.5)
+    axes.tick_params(which="minor", length=0)
+    axes.set_xlabel("predicted", color=theme.muted, fontsize=8.5)
+    axes.xaxis.set_label_position("top")
+    axes.set_ylabel("true", color=theme.muted, fontsize=8.5)
+    if classes <= MOST_NUMBERED:
+        small = {"fontsize": min(7.5, cell * 0.45), "color": theme.muted}
+        axes.annotate("right", (1, 1), (4, 6), "axes fraction", "offset points", **small)
+        for row, total in enumerate(counts.sum(1)):
+            if total:
+                axes.annotate(f"{counts[row, row] / total:.1%}", (classes - 0.5, row), (4, 0),
+                              textcoords="offset points", va="center", **small)
+    return figure
+
+
+def first_layer(filters: np.ndarray, theme: Theme = LIGHT) -> Figure:
+    """The first layer's filters on one scale around zero: blue below, red above.
+
+    Args:
+      filters: [filters, height, width] float32; of more than 64 the first ones.
+      theme: colours.
+    """
+    shown = filters[:MOST_FILTERS]
+    columns = min(8, len(shown))
+    lines = -(-len(shown) // columns)
+    figure, axes = _figure(5.2, 5.2 * lines / columns + 0.5, theme)
+    height = 5.2 * lines / columns / (5.2 * lines / columns + 0.5)
+    axes.set_position((0.01, 0.01, 0.98, height * 0.98))
+    axes.set_axis_off()
+    scale = np.abs(shown).max() or 1
+    shade = LinearSegmentedColormap.from_list(
+        "", [theme.held_out, theme.background, theme.wrong])
+    rows, wide = shown.shape[1:]
+    edge = max(rows, wide) * 1.12
+    for place, kernel in enumerate(shown):
+        left, top = place % columns * edge, place // columns * edge
+        axes.imshow(kernel, cmap=shade, vmin=-scale, vmax=scale,
+                    extent=(left, left + wide, top + rows, top))
+        axes.plot([left, left + wide, left + wide, left, left],
+                  [top, top, top + rows, top + rows, top], color=theme.line, linewidth=0.8)
+    axes.set_xlim(-0.06 * edge, columns * edge)
+    axes.set_ylim(lines * edge, -0.06 * edge)
+    more = f" of {len(filters)}" if len(filters) > len(shown) else ""
+    figure.text(0.01, 1 - 0.3 / figure.get_figheight(), f"{len(shown)}{more} filters of "
+                f"{rows}x{wide}, from {-scale:.2f} (blue) to {scale:.2f} (red)",
+                fontsize=8.5, color=theme.muted)
+    return figure
+
+
+def _figure(width: float, height: float, theme: Theme) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), facecolor=theme.background)
+    axes = figure.add_subplot(facecolor=theme.background)
+    axes.tick_params(colors=theme.muted, labelsize=8.5, length=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(theme.line)
+    return figure, axes
+
+
+def _mix(theme: Theme, colour: str, share: float) -> tuple[float, ...]:
+    """So much of a colour on the background."""
+    def channels(text: str) -> list[int]:
+        return [int(text[place:place + 2], 16) for place in (1, 3, 5)]
+
+    return tuple((share * ink + (1 - share) * paper) / 255 for ink, paper in zip(
+        channels(colour), channels(theme.background), strict=True))

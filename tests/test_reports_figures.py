@@ -1,0 +1,188 @@
+"""Figures and sheets: what they show, that every character is there, and any kind of data."""
+
+import io
+import warnings
+
+import numpy as np
+import pytest
+from matplotlib.ft2font import FT2Font
+from PIL import Image
+
+from flaxdigits.data.raw_chinese_mnist import CLASS_NAMES
+from flaxdigits.reports.figures import DARK, LIGHT, confusion, confusion_matrix, first_layer, png
+from flaxdigits.reports.fonts import legible
+from flaxdigits.reports.layers import Layer
+from flaxdigits.reports.run_report import RunReport
+from flaxdigits.reports.sheets import (
+    data_sheet,
+    prediction_sheet,
+    predictions,
+    samples,
+    softmax,
+    worst_mistakes,
+)
+
+LABELS = np.array([0, 1, 2, 0, 1, 2])
+LOGITS = np.array([[2, 0, 0], [3, 0, 0], [0, 0, 1], [0, 9, 0], [0, 1, 0], [0, 1, 0.5]], np.float32)
+IMAGES = (np.arange(6 * 12) * 3 % 256).astype(np.uint8).reshape(6, 4, 3, 1)
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_errors():
+    """Matplotlib warns of every character that becomes an empty box."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def has(font, names):
+    face = FT2Font(font.get_file())
+    return all(face.get_char_index(ord(character)) for name in names for character in name)
+
+
+def pixels(file):
+    image = Image.open(io.BytesIO(file))
+    assert image.format == "PNG"
+    return np.asarray(image.convert("RGB"))
+
+
+def result(**changes):
+    split = {"accuracy": 0.5, "loss": 1.25, "errors": 3, "examples": 6}
+    return {
+        "experiment": "tiny", "dataset": "idx_files", "data_source": "real", "split": "official",
+        "seed": 0, "parameters": 12, "steps": 8, "epochs": 2.0, "checkpoint": "last",
+        "checkpoint_step": 8, "seconds_training": 1.0, "device": "cpu x 1",
+        **{f"train_{name}": value for name, value in split.items()},
+        **{f"validation_{name}": None for name in split},
+        **{f"test_{name}": value for name, value in split.items()}} | changes
+
+
+def report(**changes):
+    rows = [{"step": step, "train_loss": 2 / step, "train_accuracy": 1 - 1 / step}
+            for step in range(1, 9)]
+    layers = [Layer(("Dense_0",), "Dense", (3,), 39, 72)]
+    return RunReport(**{
+        "result": result(), "config": {"seed": 0}, "about": {"git_commit": None}, "rows": rows,
+        "layers": layers, "class_names": ("a", "b", "c"), "split": "test", "images": IMAGES,
+        "index": np.arange(6), "labels": LABELS, "logits": LOGITS, "filters": None} | changes)
+
+
+def test_a_font_that_is_found_has_the_characters():
+    for names in (CLASS_NAMES, ("Ångström", "ж"), tuple("0123456789")):
+        labels = legible(names)
+        assert has(labels.font, labels.names)
+        assert len(set(labels.names)) == len(names)
+
+
+def test_without_a_font_there_are_other_names():
+    labels = legible(CLASS_NAMES, paths=["/no/such/font.ttf"])
+    assert labels.names == ("líng", "yī", "èr", "sān", "sì", "wǔ", "liù", "qī", "bā", "jiǔ", "shí",
+                            "bǎi", "qiān", "wàn", "yì")
+    assert has(labels.font, labels.names)
+    assert legible(("a", "猫", "é"), paths=[]).names == ("a", "class 1", "é")
+
+
+@pytest.mark.parametrize("paths", [None, []])
+def test_every_character_is_drawn(paths):
+    names = legible(CLASS_NAMES, paths)
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.integers(0, 15, (2, 60))
+    images = rng.integers(0, 255, (60, 8, 8, 1), np.uint8)
+    shown = predictions(images, np.arange(60), labels, np.eye(15)[predicted], samples(60))
+    for figure in (confusion(confusion_matrix(labels, predicted, 15), names),
+                   prediction_sheet(shown, names, "samples"),
+                   data_sheet(images / 255, labels, names, "data")):
+        assert pixels(png(figure)).std() > 5
+
+
+def test_the_confusion_matrix_counts():
+    counts = confusion_matrix(LABELS, LOGITS.argmax(-1), 3)
+    assert counts.tolist() == [[1, 1, 0], [1, 1, 0], [0, 1, 1]]
+    counts[0, 2] = 7
+    other = confusion_matrix(LABELS, LOGITS.argmax(-1), 3)
+    names = legible("abc")
+    assert (pixels(png(confusion(counts, names))) != pixels(png(confusion(other, names)))).any()
+
+
+def test_right_and_wrong_have_their_colours():
+    image = pixels(png(confusion(np.array([[5, 0], [3, 5]]), legible("ab")))).reshape(-1, 3)
+    for colour, at_least in ((LIGHT.right, 0.3), (LIGHT.wrong, 0.15)):
+        channels = [int(colour[place:place + 2], 16) for place in (1, 3, 5)]
+        assert (np.abs(image - channels).max(1) <= 2).mean() > at_least
+
+
+def test_the_worst_mistakes_are_the_most_confident_ones():
+    assert worst_mistakes(LABELS, LOGITS).tolist() == [3, 1, 5]
+    assert worst_mistakes(LABELS, LOGITS, most=1).tolist() == [3]
+    shown = predictions(IMAGES, np.arange(6)[::-1], LABELS, LOGITS, [3])[0]
+    assert (shown.row, shown.true, shown.predicted) == (2, 0, 1)
+    assert shown.confidence == pytest.approx(1 / (1 + 2 * np.exp(-9)))
+    np.testing.assert_array_equal(shown.image, IMAGES[2, ..., 0])
+
+
+def test_softmax_of_large_logits():
+    np.testing.assert_allclose(softmax(np.array([[1e4, 1e4, -1e4]])), [[0.5, 0.5, 0]])
+
+
+@pytest.mark.parametrize("examples", [1, 31, 32, 1000])
+def test_samples_are_spread_and_none_is_twice(examples):
+    places = samples(examples)
+    assert len(set(places)) == len(places) == min(examples, 32)
+    assert places[0] == 0 and places[-1] == examples - 1
+
+
+def test_a_sheet_shows_the_images():
+    bright = np.full((1, 5, 5, 1), 255, np.uint8)
+    logits = np.array([[1.0, 0.0]])
+    sheets = [pixels(png(prediction_sheet(
+        predictions(images, np.arange(1), np.zeros(1, int), logits, [0]), legible("ab"), "x")))
+        for images in (bright, bright // 255)]
+    assert (sheets[1] < 9).all(-1).sum() > (sheets[0] < 9).all(-1).sum() + 15_000
+
+
+def test_filters_are_on_one_scale_around_zero():
+    filters = np.stack([np.full((3, 3), value, np.float32) for value in (-1, 0, 0.5, 1)])
+    image = pixels(png(first_layer(filters))).reshape(-1, 3).astype(int)
+    for colour in (LIGHT.held_out, LIGHT.wrong):
+        channels = [int(colour[place:place + 2], 16) for place in (1, 3, 5)]
+        assert (np.abs(image - channels).max(1) <= 2).mean() > 0.1
+
+
+def test_themes_differ_in_the_background():
+    for theme, low, high in ((LIGHT, 240, 256), (DARK, 0, 40)):
+        corner = pixels(png(confusion(np.eye(2, dtype=int), legible("ab"), theme)))[2, 2]
+        assert (corner >= low).all() and (corner < high).all()
+
+
+FILES = {f"figures/{name}.png" for name in ("loss", "accuracy", "confusion", "mistakes", "samples")}
+
+
+KINDS = {
+    "plain": {},
+    "two filters": {"filters": np.ones((2, 3, 3), np.float32)},
+    "many filters": {"filters": np.zeros((200, 28, 28), np.float32)},
+    "no mistake": {"logits": np.eye(3)[LABELS]},
+    "no opinion": {"logits": np.zeros((6, 3))},
+    "no rows": {"rows": []},
+    "one row": {"rows": [{"step": 8, "train_loss": 0.0, "train_accuracy": 1.0,
+                          "validation_loss": 0.0, "validation_accuracy": 1.0}]},
+    "one class": {"class_names": ("猫",), "labels": np.zeros(6, int), "logits": np.ones((6, 1))},
+    "many classes": {"class_names": tuple(f"a rather long name {place}" for place in range(150)),
+                     "logits": np.eye(150)[:6]},
+    "no formulas": {"class_names": ("$x", r"$\frac{$", "$$")},
+    "wide images": {"images": np.zeros((6, 1, 300, 1), np.uint8)},
+    "one example": {
+        "index": np.array([5]), "labels": np.array([1]), "logits": np.array([[0.0, 1, 0]])},
+    "one step": {"result": result(test_loss=1e-9, epochs=0.01, steps=1, checkpoint_step=1)},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_kind_of_run_has_a_report(kind):
+    changes = KINDS[kind]
+    files = report(**changes).files()
+    expected = FILES | {"report.html"}
+    assert files.keys() == expected | ({"figures/filters.png"} if "filters" in changes else set())
+    for name in files.keys() - {"report.html"}:
+        assert pixels(files[name]).std() > 1, name
+    assert files["report.html"].startswith(b"<!doctype html>")
