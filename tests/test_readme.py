@@ -10,10 +10,12 @@ from conftest import ROOT
 from flaxdigits.cli.context import resolve_config
 from flaxdigits.cli.options import Options, parse
 
+pytest_plugins = ["tiny_run"]
+
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(
     r"python launch\.py((?: [^`\"\n]*)?)", re.sub(r"(?: \\)?\n +(?=\S)", " ", TEXT))
-EXAMPLE = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL).group(1)
+EXAMPLE, TRACKER = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 @pytest.fixture
@@ -42,6 +44,17 @@ def test_the_example_has_ten_lines_and_does_what_it_says(slim, launch):
     done = launch(f"--experiment={slim}", "--mode=summary")
     assert done.returncode == 0, done.stderr
     assert "(None, 64, 64, 16)" in done.stdout and "BatchNorm" in done.stdout
+
+
+def test_the_tracker_is_told_of_a_run(slim, launch_here, idx_folder, tmp_path):
+    slim.write_text(EXAMPLE + TRACKER)
+    done = launch_here(
+        f"--experiment={slim}", f"--workdir={tmp_path / 'run'}", "--set=data.dataset=idx_files",
+        f"--set=data.folder={idx_folder}", "--set=data.split=holdout", "--set=train.steps=1",
+        "--set=model.filters=1,1,1", "--set=model.dense=2")
+    assert done.returncode == 0, done.stderr
+    row, result = (tmp_path / "run" / "service.log").read_text().splitlines()
+    assert "train_loss" in row and "confusion.png" in result
 
 
 def test_the_table_of_modes_is_complete():

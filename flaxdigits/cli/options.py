@@ -30,6 +30,11 @@ _DATA_DIR = flags.DEFINE_string(
     "~/tensorflow_datasets.")
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "last", "Which to evaluate: last, best, all, or a step.")
+_PROFILE = flags.DEFINE_bool(
+    "profile", False, "Trace some training steps, for TensorBoard or Perfetto: <workdir>/profile.")
+_TENSORBOARD = flags.DEFINE_bool(
+    "tensorboard", True, "Write TensorBoard event files to <workdir>/tensorboard, if tensorboardX "
+    "is installed.")
 _LOGS = flags.DEFINE_enum(
     "logs", "own", ["own", "all"], "Our own notes, or those of every library too.")
 _COORDINATOR = flags.DEFINE_string(
@@ -50,6 +55,8 @@ class Options:
     raw_data_dir: Path | None = None
     data_dir: Path | None = None
     checkpoint: str = "last"
+    profile: bool = False
+    tensorboard: bool = True
     logs: str = "own"
     coordinator: str | None = None
     num_processes: int | None = None
@@ -101,5 +108,6 @@ def parse(arguments: list[str]) -> Options | str:
         overrides=tuple(_SET.value), data=_DATA.value,
         raw_data_dir=Path(raw).expanduser() if raw else None,
         data_dir=Path(_DATA_DIR.value).expanduser() if _DATA_DIR.value else None,
-        checkpoint=_CHECKPOINT.value, logs=_LOGS.value, coordinator=_COORDINATOR.value,
+        checkpoint=_CHECKPOINT.value, profile=_PROFILE.value, tensorboard=_TENSORBOARD.value,
+        logs=_LOGS.value, coordinator=_COORDINATOR.value,
         num_processes=_NUM_PROCESSES.value, process_id=_PROCESS_ID.value)

@@ -7,10 +7,14 @@ from rich.console import Console
 from flaxdigits.cli.context import check_before_data, load_data, run_folder_path, warn_of_unused_gpu
 from flaxdigits.cli.options import Options
 from flaxdigits.config import ExperimentConfig
+from flaxdigits.experiments import load_trackers
 from flaxdigits.reports.result import tell_of_drawn_data, tell_result
 from flaxdigits.training import parallel, provenance
 from flaxdigits.training.loop import Outcome, train
+from flaxdigits.training.profile import Profile
 from flaxdigits.training.progress import for_console
+from flaxdigits.training.tensorboard import TensorBoard, is_installed
+from flaxdigits.training.trackers import Tracker
 
 
 def run(options: Options, config: ExperimentConfig) -> int:
@@ -21,13 +25,18 @@ def run(options: Options, config: ExperimentConfig) -> int:
     console = Console(quiet=not parallel.is_writer(), highlight=False, soft_wrap=True)
     warn_of_unused_gpu()
     workdir = run_folder_path(options, config)
+    trackers = _trackers(options, console)
     check_before_data(config, workdir)
     dataset = load_data(config, options)
     console.print(
         f"{config.experiment}: {dataset.name} ({dataset.source}), split {config.data.split}, "
         f"seed {config.seed}, on {provenance.device_name()}, in {workdir}")
     tell_of_drawn_data(console, dataset.source)
-    outcome = train(config, dataset, workdir, [for_console(console)])
+    outcome = train(config, dataset, workdir, trackers)
+    for tracker in trackers:
+        if isinstance(tracker, Profile):
+            console.print(f"profile: {tracker.trace}, for ui.perfetto.dev" if tracker.trace else
+                          "no profile: there were no two calls of steps left to train")
     if outcome.result is None:
         return _tell_pause(console, outcome)
     tell_result(console, outcome.result)
@@ -36,6 +45,17 @@ def run(options: Options, config: ExperimentConfig) -> int:
     console.print(f"complete at step {outcome.step}: "
                   + ", ".join(str(path) for path in told if path.exists()))
     return 0
+
+
+def _trackers(options: Options, console: Console) -> list[Tracker]:
+    trackers = [for_console(console)]
+    if options.tensorboard and is_installed():
+        trackers.append(TensorBoard())
+    if options.profile:
+        trackers.append(Profile())
+    if options.experiment is not None:
+        trackers += load_trackers(options.experiment)
+    return trackers
 
 
 def _tell_pause(console: Console, outcome: Outcome) -> int:
