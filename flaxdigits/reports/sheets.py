@@ -12,6 +12,7 @@ from flaxdigits.reports.fonts import Labels
 
 COLUMNS = 8
 MOST_TILES = 32
+MOST_CLASSES = 60  # of a sheet with a line for each
 INCHES = 0.95  # of a tile
 
 
@@ -104,7 +105,7 @@ def prediction_sheet(
 def data_sheet(
     images: np.ndarray, labels: np.ndarray, names: Labels, title: str, theme: Theme = LIGHT
 ) -> Figure:
-    """A line of images for each class.
+    """A line of images for each class, of more than 60 the first ones.
 
     Args:
       images: [examples, height, width, 1] float, as a network sees them: the smallest value of
@@ -115,7 +116,7 @@ def data_sheet(
       theme: colours.
     """
     columns = 12
-    shown = np.unique(labels)
+    shown = np.unique(labels)[:MOST_CLASSES]
     figure, axes = _sheet(columns, len(shown), 1.0, title, theme, margin=0.7)
     for line, label in enumerate(shown):
         words = names.names[label]

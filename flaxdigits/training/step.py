@@ -12,9 +12,8 @@ import optax
 from jax import lax
 
 from flaxdigits.config import ExperimentConfig
-from flaxdigits.data.augmentation import augment
 from flaxdigits.data.batches import BatchPlan
-from flaxdigits.data.preprocessing import preprocess
+from flaxdigits.data.inputs import training_inputs
 from flaxdigits.models.layers import Training
 from flaxdigits.training.losses import example_losses
 from flaxdigits.training.state import Sums, TrainState, stream
@@ -89,11 +88,8 @@ def train_step(
     training = Training(places, mask, task.axis_name)
     images, labels = task.spread((examples.images[order[positions]],
                                   examples.labels[order[positions]]))
-    augmentation = config.data.augmentation
-    if augmentation.rotation or augmentation.zoom or augmentation.shift:
-        rng = _fold_in(streams.augmentation, state.step)
-        images = augment(images, places, rng, augmentation)
-    images = preprocess(images, config.data.preprocessing)
+    rng = _fold_in(streams.augmentation, state.step)
+    images = training_inputs(images, places, rng, config.data)
     rngs = {"dropout": _fold_in(streams.dropout, state.step)}
     count = training.sum(mask.sum())
 
