@@ -26,6 +26,11 @@ REFUSED = {
     "unknown mode": ([*TRAIN, "--mode=test"], "--mode must be one of train, eval"),
     "wrong --data": ([*TRAIN, "--data=fake"], "data"),
     "wrong number": ([*TRAIN, "--num_processes=two"], "num_processes"),
+    "profile of no training": ([*TRAIN, "--mode=summary", "--profile"], "--mode=train alone"),
+    "report of nothing": (["--mode=report"], "--mode=report needs one --workdir"),
+    "report of no run": (["--mode=report", "--workdir=a"], "not a run folder"),
+    "data of no folder": ([*TRAIN, "--mode=data", "--set=data.dataset=idx_files",
+                           "--set=data.folder=none_there"], "none_there: no such folder"),
     "no experiment": ([], "--experiment is missing"),
     "unknown experiment": (["--experiment=mnist_cn"], "did you mean mnist_cnn"),
     "no such file": (["--experiment=mine.py"], "there is no file mine.py"),
@@ -79,7 +84,8 @@ def test_help_names_every_flag(flag, launch, tmp_path):
     done = launch(flag, cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
     for name in ("experiment", "mode", "list", "workdir", "set", "data", "raw_data_dir",
-                 "data_dir", "checkpoint", "coordinator", "num_processes", "process_id"):
+                 "data_dir", "checkpoint", "profile", "tensorboard", "coordinator",
+                 "num_processes", "process_id"):
         assert f"--{name}" in done.stdout or f"--[no]{name}" in done.stdout
 
 

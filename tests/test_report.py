@@ -264,6 +264,5 @@ def test_the_page_is_light_or_dark_and_shows_its_pictures(theme, browse, chinese
     paper = {"light": 255, "dark": 30}[theme]
     assert (np.abs(card - paper).max(1) < 12).mean() > 0.8
     assert card.std() > 10
-    row = tmp_path / "row.png"  # a picture that the page's own policy blocked would be missing
-    Image.fromarray(pixels[300:1100].astype(np.uint8)).save(row)
-    assert row.stat().st_size > 30_000
+    colourful = np.ptp(pixels, axis=2) > 50
+    assert colourful.sum() > 50_000, "without the confusion matrix and filters it is mostly grey"

@@ -101,6 +101,8 @@ def parse(arguments: list[str]) -> Options | str:
         if flag.value is not None and _MODE.value != "train":
             raise FlaxdigitsError(
                 f"--{flag.name} is for --mode=train alone: --mode={_MODE.value} is one process")
+    if _PROFILE.value and _MODE.value != "train":
+        raise FlaxdigitsError(f"--profile is for --mode=train alone, got --mode={_MODE.value}")
     raw = _RAW_DATA_DIR.value or os.environ.get("FLAXDIGITS_RAW_DATA")
     return Options(
         experiment=_EXPERIMENT.value, mode=_MODE.value,
