@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from flaxdigits.models.winograd import convolve_winograd
+
 glorot_uniform = nn.initializers.glorot_uniform()
 
 
@@ -55,18 +57,25 @@ class Conv(nn.Module):
 def convolve(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
     """`lax.conv` in NHWC and HWIO, stride 1, by whichever form is fast on the device.
 
-    XLA runs convolutions inside a loop on the CPU through a slow path, so there they are one
-    product of patches with the kernel as a matrix; the choice is made when a program is lowered.
+    XLA runs convolutions inside a loop on the CPU through a slow path, so there they are products
+    of matrices: Winograd's, or of patches with the kernel where there is one channel (too few for
+    his to pay) or a size beyond his. The choice is made when a program is lowered.
     """
     return lax.platform_dependent(
         x, kernel,
-        cpu=functools.partial(_convolve_patches, padding=padding),
+        cpu=functools.partial(_convolve_on_cpu, padding=padding),
         default=functools.partial(_convolve_native, padding=padding))
 
 
 def _convolve_native(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
     return lax.conv_general_dilated(
         x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
+    if x.shape[-1] > 1 and 1 < max(kernel.shape[:2]) < 6:
+        return convolve_winograd(x, kernel, padding)
+    return _convolve_patches(x, kernel, padding)
 
 
 def _convolve_patches(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:

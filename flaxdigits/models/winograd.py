@@ -1,0 +1,110 @@
+"""Convolutions with fewer multiplications: Winograd's minimal filtering, for CPUs.
+
+A tile of m x n outputs of a k x l kernel takes (m + k - 1)(n + l - 1) products of channels in
+place of m n k l (Winograd 1980; for networks: Lavin and Gray 2016, arXiv 1509.09308): 2.25 times
+fewer for 2 x 2 outputs of a 3 x 3 kernel. All three transforms are linear, so that automatic
+differentiation gives a gradient with the same saving.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+# Where Toom and Cook's polynomials are evaluated, beside infinity. The order keeps the factors
+# small, and with them the rounding: about 2e-7 of the largest output for k = 3, 1e-6 for k = 5.
+POINTS = (Fraction(0), Fraction(1), Fraction(-1), Fraction(1, 2), Fraction(-2))
+
+
+class Filtering(NamedTuple):
+    """The matrices of one axis: outputs = A ((G kernel) * (B inputs)).
+
+    Attributes:
+      inputs: B, [m + k - 1, m + k - 1].
+      kernel: G, [m + k - 1, k].
+      outputs: A, [m, m + k - 1].
+    """
+
+    inputs: np.ndarray
+    kernel: np.ndarray
+    outputs: np.ndarray
+
+
+@functools.cache
+def minimal_filtering(outputs: int, size: int) -> Filtering:
+    """Toom and Cook's matrices for `outputs` values of a filter of `size` taps."""
+    points = POINTS[:outputs + size - 2]
+    inputs, kernel = [], []
+    for point in points:
+        others = [other for other in points if other != point]
+        divisor = math.prod((point - other for other in others), start=Fraction(1))
+        inputs.append([*_polynomial(others), 0])
+        kernel.append([point**power / divisor for power in range(size)])
+    inputs.append(_polynomial(points))
+    kernel.append([int(power == size - 1) for power in range(size)])
+    values = [[*(point**power for point in points), int(power == outputs - 1)]
+              for power in range(outputs)]
+    return Filtering(*(np.array(matrix, np.float32) for matrix in (inputs, kernel, values)))
+
+
+def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
+    """The coefficients of the product of (x - root), from the constant up."""
+    coefficients = [Fraction(1)]
+    for root in roots:
+        shifted, scaled = [Fraction(0), *coefficients], [*coefficients, Fraction(0)]
+        coefficients = [a - root * b for a, b in zip(shifted, scaled, strict=True)]
+    return coefficients
+
+
+def tile_length(length: int, size: int) -> int:
+    """How many outputs a tile has along an axis of `length` outputs: that of fewest products.
+
+    At most `size` + 1 and so many that the points suffice; beyond, rounding grows.
+    """
+    lengths = range(1, min(size + 1, len(POINTS) + 2 - size) + 1)
+    return min(lengths, key=lambda tile: -(-length // tile) * (tile + size - 1))
+
+
+def convolve_winograd(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
+    """A convolution of stride 1.
+
+    Args:
+      x: [batch, height, width, in] float32.
+      kernel: [k, l, in, out] float32, k and l at most 6.
+      padding: SAME or VALID.
+
+    Returns:
+      [batch, height', width', out] float32.
+    """
+    sizes, (batch, *space, channels) = kernel.shape[:2], x.shape
+    pads = lax.padtype_to_pads(space, sizes, (1, 1), padding)
+    wanted = [length + sum(pad) - size + 1
+              for length, pad, size in zip(space, pads, sizes, strict=True)]
+    m, n = (tile_length(length, size) for length, size in zip(wanted, sizes, strict=True))
+    rows, columns = -(-wanted[0] // m), -(-wanted[1] // n)  # of tiles
+    more = -(-(sizes[0] - 1) // m), -(-(sizes[1] - 1) // n)  # tiles that the last ones reach into
+    whole = (rows + more[0]) * m, (columns + more[1]) * n
+    x = jnp.pad(x, ((0, 0), *((low, length - width - low) for (low, _), length, width
+                              in zip(pads, whole, space, strict=True)), (0, 0)))
+    # Split and not sliced with a stride: the gradient of that is a sum of mostly zeros.
+    blocks = x.reshape(batch, rows + more[0], m, columns + more[1], n, channels)
+    places = [lax.split(line, [1] * n, axis=4) for line in lax.split(blocks, [1] * m, axis=2)]
+    parts = jnp.stack([
+        places[i % m][j % n][:, i // m:i // m + rows, :, j // n:j // n + columns].reshape(-1)
+        for i in range(m + sizes[0] - 1) for j in range(n + sizes[1] - 1)])
+    down, across = minimal_filtering(m, sizes[0]), minimal_filtering(n, sizes[1])
+    # Products and not sums: XLA would compute sums again wherever they are used.
+    inputs = np.kron(down.inputs, across.inputs) @ parts
+    kernels = np.kron(down.kernel, across.kernel) @ kernel.reshape(math.prod(sizes), -1)
+    products = jnp.einsum(
+        "pti,pio->pto", inputs.reshape(len(inputs), -1, channels),
+        kernels.reshape(len(inputs), channels, -1))
+    tiles = np.kron(down.outputs, across.outputs) @ products.reshape(len(inputs), -1)
+    tiles = tiles.reshape(m, n, batch, rows, columns, -1).transpose(2, 3, 0, 4, 1, 5)
+    return tiles.reshape(batch, rows * m, columns * n, -1)[:, :wanted[0], :wanted[1]]
