@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
         if options.logs == "all":
             logging.getLogger().setLevel(logging.INFO)
         config = config_for(options)
-        status = importlib.import_module(f"flaxdigits.cli.{options.mode}").run(options, config)
+        status = importlib.import_module(f"flaxdigits.cli.{options.command}").run(options, config)
         sys.stdout.flush()
         return status
     except FlaxdigitsError as error:

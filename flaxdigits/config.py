@@ -106,6 +106,7 @@ class TrainConfig:
     init_from: str | None = None  # a run folder whose last weights are the first of this run
     log_every: int = _count(100)  # steps between rows of metrics.jsonl
     parallel: Literal["jit", "pmap"] = "jit"
+    together: int | None = _count(None)  # of many seeds, how many at once; None: by the device
     deterministic: bool = False  # on a GPU: slower kernels, the same bits every time
 
 

@@ -11,6 +11,7 @@ from flaxdigits.experiments import list_experiments
 
 HELP = "python launch.py --experiment=NAME [--mode=MODE] [--set field=value ...]\n"
 MODES = ("train", "eval", "report", "summary", "data", "config", "prepare", "compare")
+WITH_SEEDS = ("train",)
 
 _EXPERIMENT = flags.DEFINE_string(
     "experiment", None, "Name of a shipped experiment (--list), or the path of a file of yours.")
@@ -20,6 +21,8 @@ _WORKDIR = flags.DEFINE_multi_string(
     "workdir", [], "The run folder; default runs/<experiment>. compare takes several.")
 _SET = flags.DEFINE_multi_string(
     "set", [], "Change a field of the config, as in --set train.epochs=5; repeatable.")
+_SEEDS = flags.DEFINE_string(
+    "seeds", None, "Train several seeds, as in --seeds=0..9 or --seeds=0,3,7.")
 _DATA = flags.DEFINE_enum(
     "data", "auto", ["auto", "real", "drawn"],
     "Real data, or characters that the framework draws; auto draws when there is nothing real.")
@@ -51,6 +54,7 @@ class Options:
     mode: str = "train"
     workdirs: tuple[Path, ...] = ()
     overrides: tuple[str, ...] = ()
+    seeds: str | None = None
     data: str = "auto"
     raw_data_dir: Path | None = None
     data_dir: Path | None = None
@@ -61,6 +65,11 @@ class Options:
     coordinator: str | None = None
     num_processes: int | None = None
     process_id: int | None = None
+
+    @property
+    def command(self) -> str:
+        """Which file of `flaxdigits.cli` does it."""
+        return "seeds" if self.mode == "train" and self.seeds is not None else self.mode
 
     def workdir(self) -> Path:
         """The one run folder that was named.
@@ -103,11 +112,14 @@ def parse(arguments: list[str]) -> Options | str:
                 f"--{flag.name} is for --mode=train alone: --mode={_MODE.value} is one process")
     if _PROFILE.value and _MODE.value != "train":
         raise FlaxdigitsError(f"--profile is for --mode=train alone, got --mode={_MODE.value}")
+    if _SEEDS.value is not None and _MODE.value not in WITH_SEEDS:
+        raise FlaxdigitsError(
+            f"--seeds is for --mode={' or '.join(WITH_SEEDS)}, not for --mode={_MODE.value}")
     raw = _RAW_DATA_DIR.value or os.environ.get("FLAXDIGITS_RAW_DATA")
     return Options(
         experiment=_EXPERIMENT.value, mode=_MODE.value,
         workdirs=tuple(Path(path).expanduser() for path in _WORKDIR.value),
-        overrides=tuple(_SET.value), data=_DATA.value,
+        overrides=tuple(_SET.value), seeds=_SEEDS.value, data=_DATA.value,
         raw_data_dir=Path(raw).expanduser() if raw else None,
         data_dir=Path(_DATA_DIR.value).expanduser() if _DATA_DIR.value else None,
         checkpoint=_CHECKPOINT.value, profile=_PROFILE.value, tensorboard=_TENSORBOARD.value,

@@ -25,7 +25,7 @@ def run(options: Options, config: ExperimentConfig) -> int:
     console = Console(quiet=not parallel.is_writer(), highlight=False, soft_wrap=True)
     warn_of_unused_gpu()
     workdir = run_folder_path(options, config)
-    trackers = _trackers(options, console)
+    trackers = trackers_of(options, console)
     check_before_data(config, workdir)
     dataset = load_data(config, options)
     console.print(
@@ -47,7 +47,8 @@ def run(options: Options, config: ExperimentConfig) -> int:
     return 0
 
 
-def _trackers(options: Options, console: Console) -> list[Tracker]:
+def trackers_of(options: Options, console: Console) -> list[Tracker]:
+    """Whom the options want to be told of a run."""
     trackers = [for_console(console)]
     if options.tensorboard and is_installed():
         trackers.append(TensorBoard())

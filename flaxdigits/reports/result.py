@@ -1,4 +1,4 @@
-"""A run's figures in lines that a person reads."""
+"""The figures of a run, or of several seeds, in lines that a person reads."""
 
 from typing import Any
 
@@ -17,6 +17,30 @@ def tell_result(console: Console, result: dict[str, Any]) -> None:
         f"{result['seconds_training']:.1f} s ({result['steps_per_second']:.1f} steps/s), compiling "
         f"{result['seconds_compiling']:.1f} s, evaluating {result['seconds_evaluating']:.1f} s, "
         f"on {result['device']}")
+
+
+def tell_summary(console: Console, summary: dict[str, Any]) -> None:
+    """Prints the figures of `summary.json`, a line for every split, and who diverged."""
+    for split in SPLITS:
+        accuracy = summary["figures"].get(f"{split}_accuracy")
+        if accuracy is not None:
+            console.print(f"{split:10}  accuracy {mean_and_sd(accuracy)}, "
+                          f"{interval(accuracy)}, {accuracy['n']} seeds")
+    if summary["diverged"]:
+        console.print(f"diverged: seed {', '.join(summary['diverged'])}")
+
+
+def mean_and_sd(accuracy: dict[str, Any]) -> str:
+    """Of an estimated fraction, in per cent."""
+    sd = "" if accuracy["sd"] is None else f" ± {100 * accuracy['sd']:.2f}"
+    return f"{100 * accuracy['mean']:.2f}{sd} %"
+
+
+def interval(accuracy: dict[str, Any]) -> str:
+    """Of an estimated fraction, in per cent."""
+    if accuracy["low"] is None:
+        return "no interval"
+    return f"95 % interval {100 * accuracy['low']:.2f} to {100 * accuracy['high']:.2f} %"
 
 
 def evaluation_line(row: dict[str, Any]) -> str:

@@ -1,25 +1,32 @@
-"""The one training loop: prepare, resume, train, save, score, report."""
+"""The one training loop: prepare, resume, train, save, score, report.
 
+It trains a list of runs that differ in their seed or fold alone; one run is a list of one. Each
+keeps the folder and checkpoints that it would have by itself, so that nothing that reads a run
+knows of the others, and a run that was begun alone can go on among others. They share the compiled
+program (`flaxdigits.training.program`) and are trained in step: those furthest behind until they
+have caught up, while one that has diverged waits.
+"""
+
+import contextlib
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from flaxdigits.config import ExperimentConfig, validate
+from flaxdigits.config import ExperimentConfig, to_dict, validate
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.evaluation.predictions import Predictions
-from flaxdigits.evaluation.scores import Scores
 from flaxdigits.training import provenance
-from flaxdigits.training.checkpoints import Checkpoints
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.parallel import agree, check_same_everywhere, is_writer
-from flaxdigits.training.report import HELD_OUT, report_or_note
+from flaxdigits.training.program import Program
 from flaxdigits.training.run import Run
 from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.saved_run import SavedRun
 from flaxdigits.training.trackers import Tracker, Trackers
 
 # A compiled call takes about this long: short enough to stop or report soon, long enough that
@@ -29,19 +36,21 @@ SECONDS_PER_CALL = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a call of `train` ended.
+    """How the training of a run ended.
 
     Attributes:
       step: how many steps are done and saved.
       total_steps: of the whole run.
-      result: what `result.json` holds, or None if the run was paused.
+      result: what `result.json` holds, or None if the run was paused or diverged.
       signal: the signal that paused it, if one did.
+      diverged: what to tell if its loss stopped being finite.
     """
 
     step: int
     total_steps: int
     result: dict[str, Any] | None
     signal: int | None = None
+    diverged: str | None = None
 
 
 def train(
@@ -60,156 +69,161 @@ def train(
       FlaxdigitsError: if the config does not fit the data or the folder, a file cannot be read or
         written, or the loss stops being finite; what was saved before stays.
     """
-    folder = RunFolder(Path(workdir), is_writer())
-    run = Run(validate(config), dataset)
-    check_same_everywhere("config", config)
+    workdir = Path(workdir)
+    outcome = train_many({workdir: config}, dataset, lambda path: trackers)[workdir]
+    if outcome.diverged is not None:
+        raise FlaxdigitsError(outcome.diverged)
+    return outcome
+
+
+def train_many(
+    configs: Mapping[Path, ExperimentConfig], dataset: Dataset,
+    trackers: Callable[[Path], Sequence[Tracker]] = lambda workdir: (),
+    tell: Callable[[Path, Outcome], None] = lambda workdir, outcome: None,
+) -> dict[Path, Outcome]:
+    """`train` for several runs with one compiled program; one that diverges stops no other.
+
+    Args:
+      configs: by their run folders; all alike but for `seed` and `data.fold`.
+      dataset: of them all.
+      trackers: gives those of a run; of runs that are trained at once, only the first is told of.
+      tell: called with each run that has ended, diverged or was paused.
+
+    Returns:
+      What `tell` was told; after a signal, some runs are not among them.
+
+    Raises:
+      FlaxdigitsError: as `train` does, but not for a loss that is not finite.
+    """
+    folders = {path: RunFolder(path, is_writer()) for path in configs}
+    (path, config), *_ = configs.items()
+    first = Run(validate(config), dataset)
+    _check_together(list(configs.values()))
+    check_same_everywhere("config", list(configs.values()))
     check_same_everywhere("data", dataset.fingerprint)
-    check_same_everywhere("run folder", folder.contents())
-    if config.train.init_from is not None and not folder.has_checkpoints():
-        run.take_weights(config.train.init_from)
-    folder.start(config, {
+    check_same_everywhere("run folder", [folder.contents() for folder in folders.values()])
+    _take_weights(first, folders[path])
+    _start(configs, folders, dataset)
+    outcomes = {}
+
+    def end(path: Path, outcome: Outcome) -> None:
+        outcomes[path] = outcome
+        tell(path, outcome)
+
+    waiting = []
+    for path, folder in folders.items():
+        ended = _ended(folder, first.total_steps)
+        if ended is None:
+            folder.check_writable()
+            waiting.append(path)
+        else:
+            end(path, ended)
+    program = Program(first, len(configs))
+    with Interrupts() as interrupts:
+        while waiting and not agree(interrupts.received or 0, np.max):
+            group, waiting = waiting[:program.size], waiting[program.size:]
+            with contextlib.ExitStack() as stack:
+                saved = []
+                for path in group:
+                    run = first if configs[path] == first.config else first.sibling(configs[path])
+                    if run is not first:
+                        _take_weights(run, folders[path])
+                    told = Trackers(trackers(path) if path == group[0] and is_writer() else ())
+                    saved.append(SavedRun(run, folders[path], told, interrupts))
+                    stack.callback(saved[-1].close)
+                    saved[-1].resume()
+                    stack.enter_context(told.running(
+                        run.config, path, run.step, run.total_steps))
+                Loop(program, saved, interrupts).train()
+                for path, one in zip(group, saved, strict=True):
+                    result = one.result()
+                    end(path, Outcome(one.run.step, one.run.total_steps, result,
+                                      one.signal() or None, one.diverged))
+    return outcomes
+
+
+def _check_together(configs: Sequence[ExperimentConfig]) -> None:
+    """Raises FlaxdigitsError if these runs cannot share a program."""
+    if len(configs) == 1:
+        return
+    first = to_dict(configs[0])
+    for config in configs:
+        own = to_dict(config) | {"seed": first["seed"]}
+        own["data"] |= {"fold": first["data"]["fold"]}
+        if own != first:
+            raise FlaxdigitsError(
+                f"{config.experiment}: runs that are trained together may differ in seed and "
+                "data.fold alone")
+    if jax.process_count() > 1:
+        raise FlaxdigitsError(
+            f"{len(configs)} runs at once are trained by one process with all its devices: start "
+            "one process, or every seed by itself with --set seed=")
+    if configs[0].train.parallel == "pmap":
+        raise FlaxdigitsError(
+            "train.parallel=pmap spreads the batches of one run over the devices; several seeds "
+            "or folds are spread themselves: use train.parallel=jit")
+
+
+def _take_weights(run: Run, folder: RunFolder) -> None:
+    if run.config.train.init_from is not None and not folder.has_checkpoints():
+        run.take_weights(run.config.train.init_from)
+
+
+def _start(
+    configs: Mapping[Path, ExperimentConfig], folders: Mapping[Path, RunFolder], dataset: Dataset
+) -> None:
+    about = {
         "data": {"dataset": dataset.name, "source": dataset.source,
                  "fingerprint": dataset.fingerprint},
-        "versions": provenance.versions(), "git_commit": provenance.git_commit()})
-    done = folder.result()
+        "versions": provenance.versions(), "git_commit": provenance.git_commit()}
+    for path, config in configs.items():
+        folders[path].start(validate(config), about)
+
+
+def _ended(folder: RunFolder, total_steps: int) -> Outcome | None:
+    done, diverged = folder.result(), folder.diverged()
     if done is not None:
-        return Outcome(done["steps"], run.total_steps, done)
-    folder.check_writable()
-    checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep)
-    told = Trackers(trackers if is_writer() else ())
-    try:
-        with Interrupts() as interrupts:
-            loop = Loop(run, checkpoints, folder, told, interrupts)
-            loop.resume()
-            with told.running(config, folder.path, run.step, run.total_steps):
-                loop.train()
-                result = loop.result()
-        return Outcome(run.step, run.total_steps, result, loop.signal() or None)
-    finally:
-        checkpoints.close()
+        return Outcome(done["steps"], total_steps, done)
+    if diverged is not None:
+        return Outcome(diverged["step"], total_steps, None, None, diverged["told"])
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-    """A run and what hangs on it: where it is saved and told of, and what may stop it."""
+    """Runs that are trained at once, and what may stop them."""
 
-    run: Run
-    checkpoints: Checkpoints
-    folder: RunFolder
-    trackers: Trackers
+    program: Program
+    runs: Sequence[SavedRun]
     interrupts: Interrupts
 
-    def signal(self) -> int:
-        """The signal that any of the processes has received, or 0."""
-        return agree(self.interrupts.received or 0, np.max)
-
-    def resume(self) -> None:
-        """Goes back to the last checkpoint, if there is one."""
-        run, step = self.run, self.checkpoints.last()
-        if step is not None:
-            run.state = self.checkpoints.restore(step, run.state)
-            run.record = self.checkpoints.record(step)
-            run.step = step
-        self.folder.cut_metrics(run.step)
-
     def train(self) -> None:
-        """Trains to the end, to `train.stop_after` or to a signal."""
-        run = self.run
-        end = min(run.total_steps, run.config.train.stop_after or run.total_steps)
-        if run.step >= end:
+        """Trains all to their ends, to `train.stop_after` or to a signal, and saves them."""
+        going = [one for one in self.runs if one.goes_on()]
+        if not going:
             return
-        steps = run.compile()
-        epoch, rate = None, 1.0
-        while run.step < end and not self.signal():
-            if epoch != run.step // run.steps_per_epoch:
-                epoch = run.step // run.steps_per_epoch
-                order = run.order(epoch)
-            count = min(self._steps_to_next_event(), end - run.step)
-            count = min(count, agree(max(1, int(SECONDS_PER_CALL * rate)), np.min))
+        seconds = self.program.seconds_compiling()
+        for one in going:
+            one.run.clock(seconds_compiling=seconds / len(going))
+        rate = 1.0
+        while not self._signal():
+            behind = min((one.run.step for one in self.runs if one.goes_on()), default=None)
+            if behind is None:
+                break
+            ready = [one for one in self.runs if one.goes_on() and one.run.step == behind]
+            count = min(ready[0].steps_to_next_event(),
+                        agree(max(1, int(SECONDS_PER_CALL * rate)), np.min))
             start = time.perf_counter()
-            report = steps(order, count)
+            reports = self.program(
+                [one.run for one in self.runs], [one.order() for one in self.runs],
+                [count if one in ready else 0 for one in self.runs])
             seconds = time.perf_counter() - start
-            run.clock(seconds_training=seconds)
             rate = count / seconds
-            if report.failed >= 0:
-                raise FlaxdigitsError(self._diverged(int(report.failed)))
-            run.step += count
-            self.trackers.advance(run.step, rate, *report.sums.means())
-            self._events()
-        self._save()
+            for one, report in zip(self.runs, reports, strict=True):
+                if one in ready:
+                    one.advance(count, report, rate, seconds / len(ready))
+        for one in going:
+            one.save()
 
-    def result(self) -> dict[str, Any] | None:
-        """Scores every split, writes `result.json`, then the report; None if the run was paused."""
-        run = self.run
-        if run.step < run.total_steps:
-            return None
-        step, running = run.step, run.state.epoch_sums.means()[1]
-        if run.config.checkpoint.report == "best":
-            step = self.checkpoints.best()
-            run.state = self.checkpoints.restore(step, run.state)
-        scores: dict[str, Scores | None] = {}
-        held_out: dict[str, Predictions] = {}
-        for split in ("train", "validation", "test"):
-            if self.signal():
-                return None
-            predictions = run.predict(split)
-            scores[split] = run.scores_of(predictions)
-            if split in HELD_OUT and predictions is not None:
-                held_out[split] = predictions
-        result = run.figures(scores, step, running)
-        self.checkpoints.wait()
-        self.folder.write_json("result.json", result)
-        self.trackers.finish(result, report_or_note(run, self.folder, held_out))
-        return result
-
-    def _steps_to_next_event(self) -> int:
-        run, config = self.run, self.run.config
-        every = [run.steps_per_epoch, config.train.log_every, config.evaluate.every_steps,
-                 config.checkpoint.every_steps]
-        return min(step - run.step % step for step in every if step)
-
-    def _events(self) -> None:
-        """Writes the row, scores the validation split and saves, each when it is due."""
-        run, config = self.run, self.run.config
-
-        def is_due(every: int | None) -> bool:
-            return run.step % (every or run.steps_per_epoch) == 0
-
-        is_done = run.step == run.total_steps
-        is_logged = is_done or is_due(config.train.log_every) or is_due(None)
-        validation = None
-        if is_done or is_due(config.evaluate.every_steps):
-            validation = run.score("validation")
-        if is_logged or validation:
-            row = self._row(validation)
-            self.folder.append("metrics.jsonl", row)
-            self.trackers.row(row)
-        if validation or is_due(config.checkpoint.every_steps):
-            self._save(validation)
-
-    def _row(self, validation: Scores | None) -> dict[str, Any]:
-        run = self.run
-        loss, accuracy = run.state.log_sums.means()
-        row = {
-            "step": run.step, "epoch": -(-run.step // run.steps_per_epoch),
-            "train_loss": loss, "train_accuracy": accuracy,
-            "learning_rate": float(run.schedule(run.step - 1)),
-            "seconds_training": run.record.seconds_training}
-        if validation:
-            row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
-        return row
-
-    def _save(self, validation: Scores | None = None) -> None:
-        if not self.run.is_finite():
-            raise FlaxdigitsError(self._diverged(self.run.step))
-        record = dataclasses.replace(
-            self.run.record,
-            validation_accuracy=validation.accuracy if validation else None,
-            validation_loss=validation.loss if validation else None)
-        self.checkpoints.save(self.run.step, self.run.state, record)
-
-    def _diverged(self, step: int) -> str:
-        last = self.checkpoints.last()
-        kept = "nothing was saved yet" if last is None else f"the checkpoint of step {last} stays"
-        return (f"the loss is not finite at step {step}: {kept}; try a smaller "
-                "optimizer.learning_rate, or optimizer.clip_norm=1, in another --workdir")
+    def _signal(self) -> int:
+        return agree(self.interrupts.received or 0, np.max)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -150,6 +151,45 @@ def parallel_steps(task: TrainTask, devices: Devices) -> Callable[..., Any]:
     return jax.jit(
         functools.partial(train_steps, task), donate_argnums=0,
         out_shardings=devices.replicated)
+
+
+def parallel_steps_of_runs(task: TrainTask, devices: Devices, number: int) -> Callable[..., Any]:
+    """`train_steps` of several runs at once, spread over the devices: `lower(...)` it or call it.
+
+    Takes `(states, examples, orders, places, streams, counts)`: a list of `number` states, and
+    what `parallel_steps` takes with a first axis of as many runs (`places` and `examples` have
+    none). Gives the list of states, whose memory is given up to the results, and the stacked
+    reports. A run whose loss is not finite stops where it is, the others go on.
+
+    Args:
+      task: of all the runs.
+      devices: on each of which as many runs are computed, whole batches each.
+      number: how many runs; a multiple of the devices.
+    """
+    task = dataclasses.replace(task, plan=dataclasses.replace(task.plan, devices=1))
+
+    def here(
+        state: Any, examples: Any, order: Any, places: Any, streams: Any, count: Any
+    ) -> tuple[Any, Any]:
+        steps = functools.partial(train_steps, task)
+        if number > devices.count:
+            return jax.vmap(steps, (0, None, 0, None, 0, 0))(
+                state, examples, order, places, streams, count)
+        state, order, streams, count = jax.tree.map(
+            lambda x: x[0], (state, order, streams, count))
+        return jax.tree.map(
+            lambda x: x[None], steps(state, examples, order, places, streams, count))
+
+    each, whole = PartitionSpec(AXIS), PartitionSpec()
+    spread = jax.shard_map(
+        here, mesh=devices.mesh, in_specs=(each, whole, each, whole, each, each),
+        out_specs=each, check_vma=False)
+
+    def steps(states: list[Any], *others: Any) -> tuple[list[Any], Any]:
+        state, report = spread(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states), *others)
+        return [jax.tree.map(lambda x, run=run: x[run], state) for run in range(number)], report
+
+    return jax.jit(steps, donate_argnums=0, out_shardings=devices.replicated)
 
 
 def all_places(task: TrainTask, devices: Devices) -> Any:

@@ -1,8 +1,8 @@
 """A run in memory: what the loop trains, scores and asks for its figures."""
 
+import copy
 import dataclasses
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from flaxdigits.models import build_model
 from flaxdigits.training import provenance
 from flaxdigits.training.checkpoints import Record
 from flaxdigits.training.optimizers import create_optimizer, create_schedule
-from flaxdigits.training.parallel import Devices, all_places, parallel_steps
+from flaxdigits.training.parallel import Devices
 from flaxdigits.training.state import (
     TrainState,
     count_parameters,
@@ -29,7 +29,7 @@ from flaxdigits.training.state import (
     init_variables,
     stream,
 )
-from flaxdigits.training.step import Examples, Steps, Streams, TrainTask
+from flaxdigits.training.step import Examples, TrainTask
 from flaxdigits.training.weights import saved_variables
 
 
@@ -58,13 +58,28 @@ class Run:
         self.schedule = create_schedule(config.optimizer, self.total_steps)
         optimizer = create_optimizer(config.optimizer, self.schedule)
         self.task = TrainTask(config, model, optimizer, plan)
-        self.state = self._state_of(
-            init_variables(model, config.seed, dataset.images.shape[1:]))
+        self.state = self._fresh_state()
         self.examples = self.devices.replicate(Examples(dataset.images, dataset.labels))
         self.logits = LogitsProgram(
             model, config.data.preprocessing, config.evaluate.batch_size, self.devices)
         self.step = 0
         self.record = Record()
+
+    def sibling(self, config: ExperimentConfig) -> "Run":
+        """A fresh run of another seed or fold, with this one's programs and examples.
+
+        Raises:
+          FlaxdigitsError: if its fold has another number of training examples.
+        """
+        other = copy.copy(self)
+        other.config, other.splits = config, split_indices(config.data, self.dataset)
+        if len(other.splits["train"]) != len(self.splits["train"]):
+            raise FlaxdigitsError(
+                f"data.fold={config.data.fold} trains on {len(other.splits['train'])} examples and "
+                f"data.fold={self.config.data.fold} on {len(self.splits['train'])}: set data.limit "
+                "to the smallest, or train each by itself")
+        other.step, other.record, other.state = 0, Record(), other._fresh_state()
+        return other
 
     def take_weights(self, path: str) -> None:
         """Starts from the last weights of another run in place of fresh ones."""
@@ -103,6 +118,10 @@ class Run:
             "device": provenance.device_name(),
             "deterministic": provenance.is_deterministic(config.train.deterministic)}
 
+    def _fresh_state(self) -> TrainState:
+        return self._state_of(init_variables(
+            self.task.model, self.config.seed, self.dataset.images.shape[1:]))
+
     def _state_of(self, variables: dict[str, Any]) -> TrainState:
         return self.devices.replicate(create_train_state(
             variables, self.task.optimizer, self.config.train.ema_decay))
@@ -126,24 +145,6 @@ class Run:
         if predictions is None:
             return None
         return score(predictions.logits, predictions.labels, self.config.train)
-
-    def compile(self) -> Callable[[jax.Array, int], Steps]:
-        """The steps as a function of the order and a count, which waits and keeps the state."""
-        start = time.perf_counter()
-        places = all_places(self.task, self.devices)
-        replicate = self.devices.replicate
-        streams = replicate(Streams.of(self.config.seed))
-        compiled = parallel_steps(self.task, self.devices).lower(
-            self.state, self.examples, self.order(0), places, streams,
-            replicate(np.int32(1))).compile()
-        self.clock(seconds_compiling=time.perf_counter() - start)
-
-        def steps(order: jax.Array, count: int) -> Steps:
-            self.state, report = compiled(
-                self.state, self.examples, order, places, streams, replicate(np.int32(count)))
-            return jax.device_get(report)
-
-        return steps
 
     def order(self, epoch: int) -> jax.Array:
         """The indices of one epoch's examples, in the order in which they are seen."""

@@ -1,5 +1,7 @@
 """The folder of a run: config, metrics, result, checkpoints and report.
 
+A run whose loss stopped being finite has a `diverged.json` in place of a result.
+
 Files are replaced by rename, so that each is whole at any moment. JSON goes in and out; nothing
 that is read is executed.
 """
@@ -14,9 +16,9 @@ from typing import Any
 from flaxdigits.config import ExperimentConfig, ModelConfig, flatten, from_dict, to_dict
 from flaxdigits.errors import FlaxdigitsError
 
-# What may differ between a run's start and its continuation: when to pause, and how many
-# checkpoints to keep, decide nothing about the result.
-FREE_TO_CHANGE = ("train.stop_after", "checkpoint.keep")
+# What may differ between a run's start and its continuation: when to pause, with how many others
+# it is trained, and how many checkpoints to keep, decide nothing about the result.
+FREE_TO_CHANGE = ("train.stop_after", "train.together", "checkpoint.keep")
 
 
 class RunFolder:
@@ -71,6 +73,10 @@ class RunFolder:
     def result(self) -> dict[str, Any] | None:
         """The finished run's result, or None."""
         return self._read("result.json") if (self.path / "result.json").exists() else None
+
+    def diverged(self) -> dict[str, Any] | None:
+        """Of a run whose loss stopped being finite: the `step`, and what is `told`; or None."""
+        return self._read("diverged.json") if (self.path / "diverged.json").exists() else None
 
     def start(self, config: ExperimentConfig, about: dict[str, Any]) -> None:
         """Writes `config.json`, or checks that the one there is of the same run.

@@ -1,5 +1,6 @@
 """The train state: everything that a checkpoint must hold for a run to go on bit for bit."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -59,7 +60,12 @@ class TrainState:
 
 def init_variables(model: nn.Module, seed: int, image_shape: tuple[int, ...]) -> dict[str, Any]:
     """The model's fresh variables for images of `image_shape` ([height, width, channels])."""
-    return jax.jit(model.init)(stream(seed, "init"), jnp.zeros((1, *image_shape)))
+    return _init(model, stream(seed, "init"), image_shape)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _init(model: nn.Module, rng: jax.Array, image_shape: tuple[int, ...]) -> dict[str, Any]:
+    return model.init(rng, jnp.zeros((1, *image_shape)))
 
 
 def create_train_state(

@@ -1,0 +1,1 @@
+"""Studies: many seeds, variants of an experiment against each other, folds, replication."""

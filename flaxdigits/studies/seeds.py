@@ -1,0 +1,114 @@
+"""Many seeds of an experiment: each a run of its own, and a summary of them all."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from flaxdigits.config import ExperimentConfig
+from flaxdigits.data.dataset import Dataset
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.studies.statistics import estimate
+from flaxdigits.training.loop import Outcome, train_many
+from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.trackers import Tracker
+
+ABOUT = ("experiment", "dataset", "data_source", "split", "checkpoint", "device", "deterministic")
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """The seeds that `0..9`, `0,3,7` or a mixture of both names, in that order.
+
+    Raises:
+      FlaxdigitsError: if it is something else, or names a seed twice.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,10})(?:\.\.(\d{1,10}))?\s*", part)
+        first, last = match.groups() if match else ("1", "0")
+        span = range(int(first), int(last or first) + 1)
+        if not span or span.stop > 2**32 or len(span) > 10_000:
+            raise FlaxdigitsError(
+                f"--seeds takes whole numbers below 2**32 such as 0..9 or 0,3,7, got {text!r}")
+        seeds += span
+    if len(set(seeds)) < len(seeds):
+        raise FlaxdigitsError(f"--seeds names a seed twice: {text}")
+    return tuple(seeds)
+
+
+def seed_folders(workdir: Path, seeds: Sequence[int]) -> dict[int, Path]:
+    """Where the run of each seed lies."""
+    return {seed: workdir / "seeds" / str(seed) for seed in seeds}
+
+
+def train_seeds(
+    config: ExperimentConfig, seeds: Sequence[int], dataset: Dataset, workdir: Path,
+    trackers: Callable[[Path], Sequence[Tracker]] = lambda workdir: (),
+    tell: Callable[[int, Outcome], None] = lambda seed, outcome: None,
+) -> dict[str, Any] | None:
+    """Trains the seeds that are not finished yet and writes `summary.json`.
+
+    Args:
+      config: of the experiment; its own seed is not used.
+      seeds: each is trained in `<workdir>/seeds/<seed>/`, a run folder like any other.
+      dataset: of `config.data`.
+      workdir: of them all.
+      trackers: see `flaxdigits.training.loop.train_many`.
+      tell: called with each seed that has ended, diverged or was paused.
+
+    Returns:
+      What `summary.json` holds, or None if some seed was paused.
+
+    Raises:
+      FlaxdigitsError: as `flaxdigits.training.loop.train` does, but not for a seed that diverges.
+    """
+    seed_of = {path: seed for seed, path in seed_folders(workdir, seeds).items()}
+    configs = {path: dataclasses.replace(config, seed=seed) for path, seed in seed_of.items()}
+    outcomes = train_many(
+        configs, dataset, trackers, lambda path, outcome: tell(seed_of[path], outcome))
+    if any(path not in outcomes or (outcomes[path].result is None
+                                    and outcomes[path].diverged is None) for path in configs):
+        return None
+    summary = summarise(workdir, seeds)
+    RunFolder(workdir).write_json("summary.json", summary)
+    return summary
+
+
+def results(workdir: Path, seeds: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """`result.json` of each seed that has ended, without those that diverged."""
+    found = {seed: RunFolder(path).result() for seed, path in seed_folders(workdir, seeds).items()}
+    return {seed: result for seed, result in found.items() if result is not None}
+
+
+def summarise(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
+    """What the seeds' folders say: every figure of their results with its mean and interval.
+
+    A seed that diverged counts in none of them; it is named with what became of it.
+    """
+    ended = results(workdir, seeds)
+    diverged = {seed: RunFolder(path).diverged()
+                for seed, path in seed_folders(workdir, seeds).items()}
+    return {
+        **_common(list(ended.values())),
+        "seeds": list(seeds),
+        "finished": list(ended),
+        "diverged": {str(seed): told for seed, told in diverged.items() if told is not None},
+        "figures": {name: dataclasses.asdict(estimate(values))
+                    for name, values in numeric_figures(list(ended.values())).items()}}
+
+
+def numeric_figures(found: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """The values of each figure that is a number in all the results."""
+    def is_number(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+
+    names = [name for name in (found[0] if found else {})
+             if name != "seed" and all(is_number(result.get(name)) for result in found)]
+    return {name: [result[name] for result in found] for name in names}
+
+
+def _common(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What all results say alike."""
+    return {name: found[0][name] for name in ABOUT
+            if found and all(result.get(name) == found[0][name] for result in found)}

@@ -1,0 +1,89 @@
+"""What several seeds say: means with their intervals, and differences with theirs."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval by Student's t; None where one value cannot tell.
+
+    Attributes:
+      mean: of the values.
+      sd: their standard deviation, with n - 1.
+      n: how many there are.
+      low: of the interval.
+      high: of the interval.
+    """
+
+    mean: float
+    sd: float | None
+    n: int
+    low: float | None
+    high: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """How far a mean lies from that of the base.
+
+    Attributes:
+      mean: of the differences.
+      low: of their 95 % interval; None where one value cannot tell.
+      high: likewise.
+      n: how many pairs, or of unpaired values the smaller number.
+      p: of a paired t-test; None where there is none.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+    p: float | None
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """The mean of at least one value."""
+    mean, n = float(np.mean(values)), len(values)
+    if n == 1:
+        return Estimate(mean, None, n, None, None)
+    sd = float(np.std(values, ddof=1))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / math.sqrt(n)
+    return Estimate(mean, sd, n, mean - half, mean + half)
+
+
+def paired_difference(values: Sequence[float], base: Sequence[float]) -> Difference:
+    """Values less those of the base, seed by seed, on the same images.
+
+    Differences that are all the same leave nothing to test: then there is no p.
+    """
+    differences = np.subtract(values, base)
+    told = estimate(differences)
+    p = None
+    if told.sd:
+        p = float(stats.ttest_rel(values, base).pvalue)
+    return Difference(told.mean, told.low, told.high, told.n, p)
+
+
+def unpaired_difference(values: Sequence[float], base: Sequence[float]) -> Difference:
+    """Values less those of the base where the images differ: Welch's interval and no test."""
+    mean, n = float(np.mean(values) - np.mean(base)), min(len(values), len(base))
+    if n == 1 or np.std(values) + np.std(base) == 0:
+        return Difference(mean, None, None, n, None)
+    interval = stats.ttest_ind(values, base, equal_var=False).confidence_interval(CONFIDENCE)
+    return Difference(mean, float(interval.low), float(interval.high), n, None)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Corrected for their number: Holm (1979), Scandinavian Journal of Statistics 6, 65-70."""
+    corrected, worst = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(np.argsort(p_values, kind="stable")):
+        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = worst
+    return corrected

@@ -1,0 +1,170 @@
+"""A run with its folder: resumed, saved, scored and told of, as the loop advances it."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from flaxdigits.evaluation.predictions import Predictions
+from flaxdigits.evaluation.scores import Scores
+from flaxdigits.training.checkpoints import Checkpoints
+from flaxdigits.training.interrupts import Interrupts
+from flaxdigits.training.parallel import agree
+from flaxdigits.training.report import HELD_OUT, report_or_note
+from flaxdigits.training.run import Run
+from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.step import Steps
+from flaxdigits.training.trackers import Trackers
+
+
+class SavedRun:
+    """A run and what hangs on it: where it is saved and told of, and what may stop it.
+
+    Attributes:
+      diverged: what to tell if its loss or its weights are not finite; then nothing more is done.
+    """
+
+    def __init__(
+        self, run: Run, folder: RunFolder, trackers: Trackers, interrupts: Interrupts
+    ) -> None:
+        self.run, self.folder, self.trackers = run, folder, trackers
+        self.diverged: str | None = None
+        self._interrupts = interrupts
+        self._checkpoints = Checkpoints(folder.checkpoints, run.config.checkpoint.keep)
+        self._order: tuple[int, jax.Array] | None = None
+
+    def close(self) -> None:
+        """Waits until all is on disk, and lets go of the folder."""
+        self._checkpoints.close()
+
+    def signal(self) -> int:
+        """The signal that any of the processes has received, or 0."""
+        return agree(self._interrupts.received or 0, np.max)
+
+    def resume(self) -> None:
+        """Goes back to the last checkpoint, if there is one."""
+        run, step = self.run, self._checkpoints.last()
+        if step is not None:
+            run.state = self._checkpoints.restore(step, run.state)
+            run.record = self._checkpoints.record(step)
+            run.step = step
+        self.folder.cut_metrics(run.step)
+
+    def goes_on(self) -> bool:
+        """Whether there are steps left to train."""
+        return self.diverged is None and self.run.step < self._end()
+
+    def order(self) -> jax.Array:
+        """The order of the examples of the epoch that the run is in."""
+        epoch = self.run.step // self.run.steps_per_epoch
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, self.run.order(epoch)
+        return self._order[1]
+
+    def steps_to_next_event(self) -> int:
+        """How many steps may be taken before something is due, or training ends."""
+        run, config = self.run, self.run.config
+        every = [run.steps_per_epoch, config.train.log_every, config.evaluate.every_steps,
+                 config.checkpoint.every_steps]
+        return min(self._end() - run.step, *(step - run.step % step for step in every if step))
+
+    def advance(self, count: int, report: Steps, rate: float, seconds: float) -> None:
+        """Takes note of steps that were trained, and does what is due after them.
+
+        Args:
+          count: how many.
+          report: what the program says of them.
+          rate: steps a second.
+          seconds: this run's share of the time.
+        """
+        run = self.run
+        run.clock(seconds_training=seconds)
+        if report.failed >= 0:
+            self._diverge(int(report.failed))
+            return
+        run.step += count
+        self.trackers.advance(run.step, rate, *report.sums.means())
+        self._events()
+
+    def save(self, validation: Scores | None = None) -> None:
+        """Starts saving the run as it stands, unless it has diverged."""
+        if self.diverged is None and not self.run.is_finite():
+            self._diverge(self.run.step)
+        if self.diverged is not None:
+            return
+        record = dataclasses.replace(
+            self.run.record,
+            validation_accuracy=validation.accuracy if validation else None,
+            validation_loss=validation.loss if validation else None)
+        self._checkpoints.save(self.run.step, self.run.state, record)
+
+    def result(self) -> dict[str, Any] | None:
+        """Scores every split, writes `result.json`, then the report.
+
+        None if the run was paused or has diverged.
+        """
+        run = self.run
+        if run.step < run.total_steps or self.diverged is not None:
+            return None
+        step, running = run.step, run.state.epoch_sums.means()[1]
+        if run.config.checkpoint.report == "best":
+            step = self._checkpoints.best()
+            run.state = self._checkpoints.restore(step, run.state)
+        scores: dict[str, Scores | None] = {}
+        held_out: dict[str, Predictions] = {}
+        for split in ("train", "validation", "test"):
+            if self.signal():
+                return None
+            predictions = run.predict(split)
+            scores[split] = run.scores_of(predictions)
+            if split in HELD_OUT and predictions is not None:
+                held_out[split] = predictions
+        result = run.figures(scores, step, running)
+        self._checkpoints.wait()
+        self.folder.write_json("result.json", result)
+        self.trackers.finish(result, report_or_note(run, self.folder, held_out))
+        return result
+
+    def _end(self) -> int:
+        run = self.run
+        return min(run.total_steps, run.config.train.stop_after or run.total_steps)
+
+    def _events(self) -> None:
+        """Writes the row, scores the validation split and saves, each when it is due."""
+        run, config = self.run, self.run.config
+
+        def is_due(every: int | None) -> bool:
+            return run.step % (every or run.steps_per_epoch) == 0
+
+        is_done = run.step == run.total_steps
+        is_logged = is_done or is_due(config.train.log_every) or is_due(None)
+        validation = None
+        if is_done or is_due(config.evaluate.every_steps):
+            validation = run.score("validation")
+        if is_logged or validation:
+            row = self._row(validation)
+            self.folder.append("metrics.jsonl", row)
+            self.trackers.row(row)
+        if validation or is_due(config.checkpoint.every_steps):
+            self.save(validation)
+
+    def _row(self, validation: Scores | None) -> dict[str, Any]:
+        run = self.run
+        loss, accuracy = run.state.log_sums.means()
+        row = {
+            "step": run.step, "epoch": -(-run.step // run.steps_per_epoch),
+            "train_loss": loss, "train_accuracy": accuracy,
+            "learning_rate": float(run.schedule(run.step - 1)),
+            "seconds_training": run.record.seconds_training}
+        if validation:
+            row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
+        return row
+
+    def _diverge(self, step: int) -> None:
+        last = self._checkpoints.last()
+        kept = "nothing was saved yet" if last is None else f"the checkpoint of step {last} stays"
+        self.diverged = (
+            f"the loss is not finite at step {step}: {kept}; try a smaller "
+            "optimizer.learning_rate, or optimizer.clip_norm=1, in another --workdir")
+        self.folder.write_json("diverged.json", {"step": step, "told": self.diverged})

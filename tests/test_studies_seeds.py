@@ -1,0 +1,218 @@
+"""Many seeds: each as its own single run, whatever happens to the others, and their summary."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from test_training_resume import rows_of, saved_arrays, wait_for, without_clocks
+
+from flaxdigits.data.dataset import DataLocations, load_dataset
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.experiments import load_experiment
+from flaxdigits.overrides import apply_overrides
+from flaxdigits.studies.seeds import parse_seeds, train_seeds
+from flaxdigits.training.loop import train, train_many
+from flaxdigits.training.program import Program
+from flaxdigits.training.run import Run
+
+pytest_plugins = ["tiny_run"]
+
+# With this rate seeds 0, 1 and 3 stay finite and 2, 4 and 5 do not, by far.
+FATAL = "optimizer.learning_rate=1e12"
+
+
+def read(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def assert_close(value, wanted, err_msg):
+    np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-5, err_msg=err_msg)
+
+
+def assert_same_run(folder, expected, assert_equal=np.testing.assert_array_equal):
+    arrays, wanted = saved_arrays(folder), saved_arrays(expected)
+    assert arrays.keys() == wanted.keys()
+    for name in wanted:
+        assert_equal(arrays[name], wanted[name], err_msg=name)
+
+
+@pytest.mark.parametrize(("text", "seeds"), [
+    ("0..9", tuple(range(10))), ("0,3,7", (0, 3, 7)), ("4", (4,)), ("0..2, 8", (0, 1, 2, 8))])
+def test_seeds_are_understood(text, seeds):
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "3..1", "-1", "1..", "0,0", "0..4294967296", "0.5"])
+def test_other_seeds_are_refused(text):
+    with pytest.raises(FlaxdigitsError, match="--seeds"):
+        parse_seeds(text)
+
+
+@pytest.fixture(scope="module")
+def alone(train_tiny, tmp_path_factory):
+    """Three seeds, each trained by itself."""
+    folder = tmp_path_factory.mktemp("alone")
+    for seed in range(3):
+        train_tiny(folder / str(seed), f"seed={seed}")
+    return folder
+
+
+def test_each_seed_is_bitwise_its_own_run(compiled_once, tiny_config, tiny_data, alone, tmp_path):
+    summary = train_seeds(tiny_config, range(3), tiny_data, tmp_path)
+    for seed in range(3):
+        folder = tmp_path / "seeds" / str(seed)
+        assert without_clocks(read(folder)) == without_clocks(read(alone / str(seed)))
+        assert_same_run(folder, alone / str(seed))
+        ours, its = (json.loads((path / "config.json").read_text())["config"]
+                     for path in (folder, alone / str(seed)))
+        assert ours == its
+    assert summary["finished"] == [0, 1, 2] and summary["diverged"] == {}
+
+
+def test_seeds_under_vmap_are_their_own_runs_but_for_rounding(
+    compiled_once, tiny_config, tiny_data, alone, tmp_path
+):
+    together = apply_overrides(tiny_config, ["train.together=2"])
+    train_seeds(together, range(3), tiny_data, tmp_path)  # two, then one and an empty place
+    for seed in range(3):
+        assert_same_run(tmp_path / "seeds" / str(seed), alone / str(seed), assert_close)
+
+
+def test_seeds_spread_over_devices_are_their_own_but_for_rounding(launch, idx_folder, tmp_path):
+    settings = ["data.dataset=idx_files", f"data.folder={idx_folder}", "train.steps=4",
+                "model.filters=4,4", "train.batch_size=17"]
+    done = launch("--experiment=mse_cnn", *(f"--set={setting}" for setting in settings),
+                  "--seeds=0..2", f"--workdir={tmp_path}", env={"JAX_NUM_CPU_DEVICES": "2"})
+    assert done.returncode == 0, done.stderr
+    config = apply_overrides(load_experiment("mse_cnn"), settings)
+    dataset = load_dataset(config.data, DataLocations())
+    for seed in (1, 2):
+        train(dataclasses.replace(config, seed=seed), dataset, tmp_path / f"alone_{seed}")
+        assert_same_run(tmp_path / "seeds" / str(seed), tmp_path / f"alone_{seed}", assert_close)
+
+
+@pytest.mark.parametrize("together", [1, 4])
+def test_a_seed_that_diverges_is_recorded_and_the_others_go_on(
+    together, compiled_once, tiny_config, tiny_data, tmp_path
+):
+    config = apply_overrides(tiny_config, [FATAL, f"train.together={together}"])
+    summary = train_seeds(config, (0, 2, 3, 4), tiny_data, tmp_path)
+    assert summary["finished"] == [0, 3]
+    assert list(summary["diverged"]) == ["2", "4"]
+    for seed in ("2", "4"):
+        folder = tmp_path / "seeds" / seed
+        told = json.loads((folder / "diverged.json").read_text())
+        assert told == summary["diverged"][seed] and told["step"] == 2
+        assert "not finite at step 2: the checkpoint of step 2 stays" in told["told"]
+        assert not (folder / "result.json").exists()
+        assert all(np.isfinite(array).all() for array in saved_arrays(folder).values())
+    assert summary["figures"]["test_accuracy"]["n"] == 2
+
+
+def test_a_summary_is_student_s_interval_of_every_figure(
+    compiled_once, tiny_config, tiny_data, tmp_path
+):
+    summary = train_seeds(tiny_config, range(3), tiny_data, tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    losses = [read(tmp_path / "seeds" / str(seed))["test_loss"] for seed in range(3)]
+    mean, error = np.mean(losses), stats.sem(losses)
+    low, high = stats.t.interval(0.95, 2, mean, error)
+    expected = {"mean": mean, "sd": math.sqrt(3) * error, "n": 3, "low": low, "high": high}
+    assert summary["figures"]["test_loss"] == pytest.approx(expected)
+    numbers = {name for name, value in read(tmp_path / "seeds" / "0").items()
+               if type(value) in (int, float)}
+    assert summary["figures"].keys() == numbers - {"seed"}
+    assert summary["dataset"] == "idx_files" and summary["seeds"] == [0, 1, 2]
+
+
+def test_what_is_finished_is_not_done_again(compiled_once, tiny_config, tiny_data, tmp_path):
+    train_seeds(tiny_config, (0, 1), tiny_data, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()
+              if path.name not in ("summary.json", "metrics.jsonl")}
+    train_seeds(tiny_config, (0, 1, 2), tiny_data, tmp_path)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_seed_that_was_begun_alone_goes_on_among_others(
+    train_tiny, tiny_config, tiny_data, alone, tmp_path
+):
+    train_tiny(tmp_path / "seeds" / "1", "seed=1", "train.stop_after=4")
+    together = apply_overrides(tiny_config, ["train.together=3"])
+    steps = []
+    train_many({tmp_path / "seeds" / str(seed): dataclasses.replace(together, seed=seed)
+                for seed in range(3)}, tiny_data,
+               tell=lambda path, outcome: steps.append((path.name, outcome.step)))
+    assert steps == [("0", 6), ("1", 6), ("2", 6)]
+    rows = [json.loads(line)["step"]
+            for line in (tmp_path / "seeds" / "1" / "metrics.jsonl").read_text().splitlines()]
+    assert rows == sorted(set(rows))
+    expected = read(alone / "1")["train_loss"]
+    assert read(tmp_path / "seeds" / "1")["train_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_groups_shrink_until_they_fit_the_memory(tiny_config, tiny_data):
+    run = Run(apply_overrides(tiny_config, ["train.together=8"]), tiny_data)
+    assert Program(run, 8).size == 8
+    whole = Program(run, 8)
+    whole.seconds_compiling()
+    analysis = whole._compile(8).memory_analysis()
+    needs = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
+    assert Program(run, 8, memory=needs).size == 4
+    assert Program(run, 8, memory=1).size == 1
+
+
+def test_runs_that_differ_in_more_are_not_trained_together(tiny_config, tiny_data, tmp_path):
+    other = apply_overrides(tiny_config, ["optimizer.learning_rate=0.2"])
+    with pytest.raises(FlaxdigitsError, match=r"differ in seed and data\.fold alone"):
+        train_many({tmp_path / "a": tiny_config, tmp_path / "b": other}, tiny_data)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_killed_and_started_again_is_bitwise_equal(start, launch, idx_folder, tmp_path):
+    recipe = ["--experiment=mse_cnn", "--set=data.dataset=idx_files",
+              f"--set=data.folder={idx_folder}", "--set=data.split=holdout",
+              "--set=train.steps=60", "--set=train.log_every=2", "--set=checkpoint.every_steps=10",
+              "--set=model.filters=4,4", "--set=train.together=2", "--seeds=0..2"]
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    assert launch(*recipe, f"--workdir={undisturbed}").returncode == 0
+    process = start(*recipe, f"--workdir={killed}")
+    wait_for(lambda: rows_of(killed / "seeds" / "1") >= 14, process)
+    process.kill()
+    process.communicate()
+    done = launch(*recipe, f"--workdir={killed}")
+    assert done.returncode == 0, done.stderr
+    for seed in "012":
+        assert_same_run(killed / "seeds" / seed, undisturbed / "seeds" / seed)
+        assert (without_clocks(read(killed / "seeds" / seed))
+                == without_clocks(read(undisturbed / "seeds" / seed)))
+
+
+def test_launch_tells_of_each_seed(launch_here, idx_folder, tmp_path):
+    recipe = ["--experiment=mse_cnn", "--set=data.dataset=idx_files",
+              f"--set=data.folder={idx_folder}", "--set=train.steps=2", "--set=model.filters=4,4",
+              f"--workdir={tmp_path / 'run'}"]
+    done = launch_here(*recipe, "--seeds=0,5")
+    assert done.returncode == 0 and done.stderr == ""
+    for text in ("seed 0: accuracy train", "seed 5: accuracy train", "2 seeds",
+                 f"complete: {tmp_path / 'run' / 'summary.json'}"):
+        assert text in done.stdout
+    for arguments, told in (
+            ((*recipe, "--seeds=5..0"), "--seeds takes whole numbers"),
+            ((*recipe, "--mode=summary", "--seeds=0"), "--seeds is for"),
+            ((*recipe, "--seeds=0..1", "--set=train.parallel=pmap"), "train.parallel=pmap")):
+        done = launch_here(*arguments)
+        assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_every_seed_diverged_is_an_error(launch_here, idx_folder, tmp_path):
+    done = launch_here(
+        "--experiment=mse_cnn", "--set=data.dataset=idx_files", f"--set=data.folder={idx_folder}",
+        "--set=train.steps=3", "--set=model.filters=4,4", "--set=train.loss=cross_entropy",
+        "--set=optimizer.learning_rate=1e30", "--seeds=0..1", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "every seed diverged: the loss is not finite at step" in done.stderr
+    assert list(json.loads((tmp_path / "run" / "summary.json").read_text())["diverged"]) == [
+        "0", "1"]
