@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flaxdigits.models.winograd import convolve_winograd
+from flaxdigits.models.convolution import convolve
 
 glorot_uniform = nn.initializers.glorot_uniform()
 
@@ -52,40 +52,6 @@ class Conv(nn.Module):
         kernel = self.param("kernel", glorot_uniform, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return convolve(x, kernel, self.padding) + bias
-
-
-def convolve(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    """`lax.conv` in NHWC and HWIO, stride 1, by whichever form is fast on the device.
-
-    XLA runs convolutions inside a loop on the CPU through a slow path, so there they are products
-    of matrices: Winograd's, or of patches with the kernel where there is one channel (too few for
-    his to pay) or a size beyond his. The choice is made when a program is lowered.
-    """
-    return lax.platform_dependent(
-        x, kernel,
-        cpu=functools.partial(_convolve_on_cpu, padding=padding),
-        default=functools.partial(_convolve_native, padding=padding))
-
-
-def _convolve_native(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    return lax.conv_general_dilated(
-        x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
-def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    if x.shape[-1] > 1 and 1 < max(kernel.shape[:2]) < 6:
-        return convolve_winograd(x, kernel, padding)
-    return _convolve_patches(x, kernel, padding)
-
-
-def _convolve_patches(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    height, width, channels, features = kernel.shape
-    pads = lax.padtype_to_pads(x.shape[1:3], (height, width), (1, 1), padding)
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    rows, columns = x.shape[1] - height + 1, x.shape[2] - width + 1
-    patches = jnp.concatenate(
-        [x[:, i:i + rows, j:j + columns] for i in range(height) for j in range(width)], axis=-1)
-    return patches @ kernel.reshape(height * width * channels, features)
 
 
 class Dense(nn.Module):

@@ -1,0 +1,118 @@
+"""Convolutions of stride 1, by whichever form is fast on the device.
+
+XLA runs a convolution's gradients on the CPU through a slow path, and inside a loop (as train
+steps are run) some of its forward passes too. There they take one of three forms, the fastest
+measured on two cores:
+
+- One channel: a product of patches with the kernel as a matrix. There is too little to add up for
+  anything else to pay.
+- Kernels to 4 x 4: Winograd's minimal filtering, 1.3 to 2.5 times as fast as patches.
+- Larger ones: XLA's forward pass, in parts of the batch, and gradients written as forward passes.
+  Winograd's transforms grow with the kernel, his rounding too.
+
+On GPUs and TPUs it is XLA's convolution. The choice is made when a program is lowered.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from flaxdigits.models.winograd import convolve_winograd
+
+PARTS = 4  # of a batch that is convolved by XLA on the CPU
+
+
+def convolve(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
+    """`lax.conv_general_dilated` of stride 1.
+
+    Args:
+      x: [batch, height, width, in] float32.
+      kernel: [k, l, in, out] float32.
+      padding: SAME or VALID.
+
+    Returns:
+      [batch, height', width', out] float32.
+    """
+    height, width, channels, _ = kernel.shape
+    if channels == 1 or height == width == 1:
+        on_cpu = _convolve_patches
+    elif max(height, width) <= 4:
+        on_cpu = convolve_winograd
+    else:
+        on_cpu = _convolve_forward
+    return lax.platform_dependent(
+        x, kernel,
+        cpu=functools.partial(on_cpu, padding=padding),
+        default=functools.partial(_convolve_native, padding=padding))
+
+
+def _convolve_native(
+    x: jax.Array, kernel: jax.Array, padding: str | list[tuple[int, int]]
+) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _convolve_patches(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
+    height, width, channels, features = kernel.shape
+    pads = lax.padtype_to_pads(x.shape[1:3], (height, width), (1, 1), padding)
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    rows, columns = x.shape[1] - height + 1, x.shape[2] - width + 1
+    patches = jnp.concatenate(
+        [x[:, i:i + rows, j:j + columns] for i in range(height) for j in range(width)], axis=-1)
+    return patches @ kernel.reshape(height * width * channels, features)
+
+
+def _in_parts(batch: int) -> int:
+    """Into how many the batch is split: on the CPU several convolutions at once use it better.
+
+    A batch whose size is not known, or not divisible, stays whole.
+    """
+    return PARTS if isinstance(batch, int) and batch % PARTS == 0 else 1
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve_forward(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
+    return _convolve_parts(x, kernel, padding)
+
+
+def _convolve_parts(
+    x: jax.Array, kernel: jax.Array, padding: str | list[tuple[int, int]]
+) -> jax.Array:
+    return jnp.concatenate([
+        _convolve_native(part, kernel, padding) for part in jnp.split(x, _in_parts(len(x)))])
+
+
+def _save_inputs(
+    x: jax.Array, kernel: jax.Array, padding: str
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _convolve_parts(x, kernel, padding), (x, kernel)
+
+
+def _convolve_back(
+    padding: str, inputs: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The input's gradient: with the kernel turned round. The kernel's: with batch as channels.
+
+    The barriers keep XLA from folding what is transposed back into the slow forms.
+    """
+    x, kernel = inputs
+    size = kernel.shape[:2]
+    pads = lax.padtype_to_pads(x.shape[1:3], size, (1, 1), padding)
+    turned = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).transpose(0, 1, 3, 2))
+    opposite = [(length - 1 - low, length - 1 - high)
+                for length, (low, high) in zip(size, pads, strict=True)]
+
+    def of_kernel(x: jax.Array, gradient: jax.Array) -> jax.Array:
+        rows, weights = lax.optimization_barrier(
+            (x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)))
+        return _convolve_native(rows, weights, pads).transpose(1, 2, 0, 3)
+
+    parts = _in_parts(len(x))
+    kernels = map(of_kernel, jnp.split(x, parts), jnp.split(gradient, parts))
+    return _convolve_parts(gradient, turned, opposite), sum(kernels)
+
+
+_convolve_forward.defvjp(_save_inputs, _convolve_back)
