@@ -7,6 +7,7 @@ import sys
 
 from flaxdigits.cli.context import recorded_config, resolve_config
 from flaxdigits.cli.options import Options, parse
+from flaxdigits.cli.process import start_well
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 
@@ -55,4 +56,5 @@ def quiet_other_libraries() -> None:
 
 
 if __name__ == "__main__":
+    start_well()
     sys.exit(main(sys.argv))

@@ -1,0 +1,51 @@
+"""The settings of the process, which must stand before JAX or the C library starts."""
+
+import hashlib
+import os
+import platform
+import sys
+from pathlib import Path
+
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+TUNABLE = "glibc.malloc.hugetlb"
+
+
+def start_well() -> None:
+    """Sets what makes JAX start and compute faster; what the user has set is left alone.
+
+    Compiled programs are kept in the user's cache folder, small ones too. On Linux large arrays
+    are asked for in huge pages, which glibc can only be told at its start: the program is begun
+    again in its own place. (A step of `kaggle_cnn` takes 1.6 GB for its work; fetching those from
+    the kernel in pages of 4 KiB took a fifth of the time of a step.)
+    """
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache_folder()))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if TUNABLE not in tunables and platform.libc_ver()[0] == "glibc" and _are_pages_on_request():
+        os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, f"{TUNABLE}=1"]))
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _are_pages_on_request() -> bool:
+    try:
+        return "[madvise]" in HUGE_PAGES.read_text()
+    except OSError:
+        return False
+
+
+def _cache_folder() -> Path:
+    """A folder for each kind of processor: programs compiled for one may crash another."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    mark = hashlib.sha256(_processor().encode()).hexdigest()[:12]
+    return Path(home) / "flaxdigits" / "compiled" / mark
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return next((line for line in lines if line.startswith(("flags", "Features"))),
+                platform.machine())
