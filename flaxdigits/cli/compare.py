@@ -4,9 +4,8 @@ import glob
 import os
 from pathlib import Path
 
-from rich.console import Console
-
 from flaxdigits.cli.options import Options
+from flaxdigits.cli.tables import print_table
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.reports.comparison import comparison_table
@@ -21,10 +20,5 @@ def run(options: Options, config: ExperimentConfig | None) -> int:
         raise FlaxdigitsError(
             "--mode=compare needs run folders: --workdir=runs/a --workdir=runs/b, "
             "or --workdir='runs/*'")
-    table = comparison_table([RunFolder(path) for path in paths])
-    console = Console(highlight=False)
-    if not console.is_terminal:  # a file or a pipe is as wide as it needs to be
-        unbounded = console.options.update(max_width=10_000)
-        console.width = max(console.width, console.measure(table, options=unbounded).maximum)
-    console.print(table)
+    print_table(comparison_table([RunFolder(path) for path in paths]))
     return 0

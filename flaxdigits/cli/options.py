@@ -10,7 +10,8 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import list_experiments
 
 HELP = "python launch.py --experiment=NAME [--mode=MODE] [--set field=value ...]\n"
-MODES = ("train", "eval", "report", "summary", "data", "config", "prepare", "compare")
+MODES = ("train", "eval", "report", "summary", "data", "config", "prepare", "compare",
+         "benchmark")
 WITH_SEEDS = ("train",)
 
 _EXPERIMENT = flags.DEFINE_string(
@@ -33,6 +34,8 @@ _DATA_DIR = flags.DEFINE_string(
     "~/tensorflow_datasets.")
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "last", "Which to evaluate: last, best, all, or a step.")
+_PEERS = flags.DEFINE_bool(
+    "peers", False, "In a benchmark, time Keras on TensorFlow and PyTorch too: the extra bench.")
 _PROFILE = flags.DEFINE_bool(
     "profile", False, "Trace some training steps, for TensorBoard or Perfetto: <workdir>/profile.")
 _TENSORBOARD = flags.DEFINE_bool(
@@ -59,6 +62,7 @@ class Options:
     raw_data_dir: Path | None = None
     data_dir: Path | None = None
     checkpoint: str = "last"
+    peers: bool = False
     profile: bool = False
     tensorboard: bool = True
     logs: str = "own"
@@ -112,6 +116,8 @@ def parse(arguments: list[str]) -> Options | str:
                 f"--{flag.name} is for --mode=train alone: --mode={_MODE.value} is one process")
     if _PROFILE.value and _MODE.value != "train":
         raise FlaxdigitsError(f"--profile is for --mode=train alone, got --mode={_MODE.value}")
+    if _PEERS.value and _MODE.value != "benchmark":
+        raise FlaxdigitsError(f"--peers is for --mode=benchmark alone, got --mode={_MODE.value}")
     if _SEEDS.value is not None and _MODE.value not in WITH_SEEDS:
         raise FlaxdigitsError(
             f"--seeds is for --mode={' or '.join(WITH_SEEDS)}, not for --mode={_MODE.value}")
@@ -122,6 +128,6 @@ def parse(arguments: list[str]) -> Options | str:
         overrides=tuple(_SET.value), seeds=_SEEDS.value, data=_DATA.value,
         raw_data_dir=Path(raw).expanduser() if raw else None,
         data_dir=Path(_DATA_DIR.value).expanduser() if _DATA_DIR.value else None,
-        checkpoint=_CHECKPOINT.value, profile=_PROFILE.value, tensorboard=_TENSORBOARD.value,
-        logs=_LOGS.value, coordinator=_COORDINATOR.value,
+        checkpoint=_CHECKPOINT.value, peers=_PEERS.value, profile=_PROFILE.value,
+        tensorboard=_TENSORBOARD.value, logs=_LOGS.value, coordinator=_COORDINATOR.value,
         num_processes=_NUM_PROCESSES.value, process_id=_PROCESS_ID.value)

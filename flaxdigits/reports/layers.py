@@ -87,8 +87,9 @@ def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
 
     A multiply-add counts as 2; everything else (biases, activations, pooling, an optimizer's
     update) is left out, as is usual in the literature. Nothing is computed. Of the forms for
-    different devices (`lax.platform_dependent`), which do the same, the cheapest counts; of the
-    branches of a `lax.cond` the dearest; a `while_loop`, whose length is not known, as one turn.
+    different devices (`lax.platform_dependent`), which do the same, the default counts, and not
+    what a CPU saves; padding counts; of the branches of a `lax.cond` the dearest; a `while_loop`,
+    whose length is not known, as one turn.
 
     Args:
       function: of arrays, such as `jax.grad(loss)` for the forward and backward pass of a batch.
@@ -162,8 +163,9 @@ def _equation_flops(equation: JaxprEqn) -> int:
         products = 2 * math.prod(equation.outvars[0].aval.shape) * summed
         return products // math.prod(params["lhs_dilation"])  # not those with its zeros
     if name == "cond":
-        choose = min if params.get("branches_platforms") else max
-        return choose(_jaxpr_flops(branch.jaxpr) for branch in params["branches"])
+        branches = [_jaxpr_flops(branch.jaxpr) for branch in params["branches"]]
+        platforms = params.get("branches_platforms")
+        return branches[platforms.index(None)] if platforms else max(branches)
     turns = params["length"] if name == "scan" else 1
     return turns * sum(map(_jaxpr_flops, _inner(params)))
 

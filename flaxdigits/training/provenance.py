@@ -1,6 +1,8 @@
 """Where a run comes from: the versions of what it is made with, the commit, the device."""
 
 import importlib.metadata
+import os
+import platform
 import subprocess
 from pathlib import Path
 
@@ -35,6 +37,19 @@ def git_commit() -> str | None:
 def device_name() -> str:
     """Like `cpu x 1` or `NVIDIA H100 x 8`."""
     return f"{jax.devices()[0].device_kind} x {jax.device_count()}"
+
+
+def processor_name() -> str:
+    """Like `AMD EPYC, 2 cores`: what this process may use of the machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines
+                     if line.startswith("model name")), name)
+    except OSError:  # not a Linux
+        pass
+    return f"{name}, {cores} cores"
 
 
 def is_deterministic(asked: bool) -> bool:

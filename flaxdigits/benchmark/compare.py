@@ -1,0 +1,93 @@
+"""Times the processes of a comparison in turn, so that what disturbs the machine disturbs all."""
+
+import contextlib
+import dataclasses
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from flaxdigits.benchmark.peers import MOST_STEPS, PEERS
+from flaxdigits.errors import FlaxdigitsError
+
+ROUNDS = 5
+SECONDS = 2.0  # of one timing, if the steps are not too many
+# The peers' train steps have no augmentation, so ours has none beside them.
+ALIKE = tuple(f"data.augmentation.{what}=0" for what in ("rotation", "zoom", "shift"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Timings:
+    """Of one framework's train step.
+
+    Attributes:
+      facts: what its process said of itself.
+      milliseconds: of a step, one of each round.
+      peak_bytes: the most memory that its process has held.
+    """
+
+    facts: dict[str, Any]
+    milliseconds: list[float]
+    peak_bytes: int
+
+    @property
+    def median(self) -> float:
+        """Of the rounds."""
+        return statistics.median(self.milliseconds)
+
+
+def compare(
+    name: str, overrides: Sequence[str], batch_size: int, peers: Sequence[str] = PEERS
+) -> dict[str, Timings]:
+    """Times `ours` and the peers, round after round, each in a process of its own.
+
+    Raises:
+      FlaxdigitsError: if a process ends before it has answered.
+    """
+    commands = {"ours": ["ours", name, *overrides]} | {
+        peer: [f"{peer}_peer", name, str(batch_size)] for peer in peers}
+    with contextlib.ExitStack() as stack:
+        workers, facts = {}, {}
+        for label, words in commands.items():  # one after the other: each begins undisturbed
+            workers[label] = stack.enter_context(_worker(words))
+            facts[label] = _answer(workers[label], label)
+        first = _time(workers["ours"], "ours", 1)["milliseconds"]
+        steps = max(1, min(MOST_STEPS, round(SECONDS * 1000 / first)))
+        answers = [{label: _time(worker, label, steps) for label, worker in workers.items()}
+                   for _ in range(ROUNDS)]
+    return {label: Timings(
+        facts[label], [answer[label]["milliseconds"] for answer in answers],
+        answers[-1][label]["peak_bytes"]) for label in commands}
+
+
+@contextlib.contextmanager
+def _worker(words: Sequence[str]) -> Iterator[subprocess.Popen]:
+    module, *arguments = words
+    with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(
+            [sys.executable, "-m", f"flaxdigits.benchmark.{module}", *arguments], text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors) as process:
+        process.stderr = errors
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _time(worker: subprocess.Popen, label: str, steps: int) -> dict[str, Any]:
+    with contextlib.suppress(BrokenPipeError):  # its end is told by `_answer`
+        worker.stdin.write(f"{steps}\n")
+        worker.stdin.flush()
+    return _answer(worker, label)
+
+
+def _answer(worker: subprocess.Popen, label: str) -> dict[str, Any]:
+    line = worker.stdout.readline()
+    if not line:
+        worker.wait()
+        worker.stderr.seek(0)
+        told = worker.stderr.read().strip().splitlines() or ["it said nothing"]
+        raise FlaxdigitsError(f"the benchmark of {label} ended early: {told[-1]}")
+    return json.loads(line)

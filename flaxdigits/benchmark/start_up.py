@@ -1,0 +1,46 @@
+"""How long a run takes from the start of its process to its first training step."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from flaxdigits.errors import FlaxdigitsError
+
+LAUNCH = Path(__file__).resolve().parents[2] / "launch.py"
+LIMIT = 600  # seconds
+
+
+def seconds_to_first_step(arguments: Sequence[str]) -> tuple[float, float]:
+    """Of `launch.py` with an empty cache of compiled programs, and again with what that left.
+
+    Args:
+      arguments: of launch.py: the experiment, its overrides and where the data lie.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Path(folder) / "compiled"
+        cold, warm = (_seconds(arguments, Path(folder) / name, cache) for name in ("cold", "warm"))
+    return cold, warm
+
+
+def _seconds(arguments: Sequence[str], workdir: Path, cache: Path) -> float:
+    metrics = workdir / "metrics.jsonl"
+    command = [
+        sys.executable, str(LAUNCH), *arguments, f"--workdir={workdir}", "--tensorboard=false",
+        "--set=train.log_every=1", "--set=train.stop_after=1"]
+    start = time.perf_counter()
+    with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}) as process:
+        while not (metrics.exists() and metrics.stat().st_size):
+            if process.poll() is not None or time.perf_counter() - start > LIMIT:
+                process.kill()
+                told = process.stderr.read().strip().splitlines() or ["it said nothing"]
+                raise FlaxdigitsError(f"no first step to time: {told[-1]}")
+            time.sleep(0.01)
+        seconds = time.perf_counter() - start
+        process.communicate()
+    return seconds

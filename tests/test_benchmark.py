@@ -1,0 +1,60 @@
+"""--mode=benchmark: what it measures and counts, in processes of its own."""
+
+import json
+
+import pytest
+
+from flaxdigits.benchmark.compare import ROUNDS
+
+pytest_plugins = ["tiny_run"]
+SMALL = ("--set", "model.filters=2", "--set", "model.dense=4,4", "--set", "train.batch_size=8")
+
+
+@pytest.fixture(scope="module")
+def measured(launch, idx_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
+    done = launch("--mode=benchmark", "--experiment=dense_cnn", f"--workdir={folder}",
+                  "--set", "data.dataset=idx_files", "--set", f"data.folder={idx_folder}",
+                  "--set", "data.split=holdout", *SMALL)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads((folder / "benchmark.json").read_text())["experiments"]
+
+
+def test_operations_are_counted_from_the_layers(measured):
+    _, found = measured
+    convolution = 2 * 28 * 28 * 9 * 2
+    dense = 2 * (14 * 14 * 2 * 4 + 4 * 4 + 4 * 10)
+    assert found["dense_cnn"]["step_flops"] == 8 * (2 * convolution + 3 * dense)
+
+
+def test_figures_follow_from_the_timings(measured):
+    told, found = measured
+    figures = found["dense_cnn"]
+    timings = figures["timings"]["ours"]["milliseconds"]
+    assert len(timings) == ROUNDS
+    assert sorted(timings)[ROUNDS // 2] == figures["milliseconds"] > 0
+    assert figures["images_per_second"] == pytest.approx(8000 / figures["milliseconds"])
+    assert figures["flops_per_second"] == pytest.approx(
+        figures["step_flops"] * figures["steps_per_second"])
+    assert figures["fraction_of_large_product"] == pytest.approx(
+        figures["flops_per_second"] / figures["product_flops"])
+    assert figures["seconds_to_first_step_warm"] > 0
+    assert figures["peak_bytes"] > 50e6
+    assert "dense_cnn" in told and "benchmark.json" in told
+
+
+@pytest.mark.parametrize("arguments, told", [
+    (("--experiment=dense_cnn", "--set", "model.dense=8"), "changes train.batch_size"),
+    (("--experiment=experiments/dense_cnn.py",), "--peers knows chinese_cnn"),
+])
+def test_peers_are_of_the_published_networks(launch_here, arguments, told):
+    done = launch_here("--mode=benchmark", "--peers", *arguments)
+    assert done.returncode == 2
+    assert told in done.stderr
+
+
+def test_a_benchmark_of_what_cannot_be_trained_says_so(launch, tmp_path):
+    done = launch("--mode=benchmark", "--experiment=dense_cnn", f"--workdir={tmp_path}",
+                  "--data=drawn", "--set", "model.filters=2,2,2,2,2,2")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
