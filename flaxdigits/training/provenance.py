@@ -1,6 +1,8 @@
 """Where a run comes from: the versions of what it is made with, the commit, the device."""
 
 import importlib.metadata
+import os
+import platform
 import subprocess
 from pathlib import Path
 
@@ -35,6 +37,19 @@ def git_commit() -> str | None:
 def device_name() -> str:
     """Like `cpu x 1` or `NVIDIA H100 x 8`."""
     return f"{jax.devices()[0].device_kind} x {jax.device_count()}"
+
+
+def machine() -> str:
+    """The device in a reader's words, like `AMD EPYC, 2 cores` or `NVIDIA H100 x 8`."""
+    if jax.default_backend() != "cpu":
+        return device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines
+                    if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def is_deterministic(asked: bool) -> bool:
