@@ -10,8 +10,9 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import list_experiments
 
 HELP = "python launch.py --experiment=NAME [--mode=MODE] [--set field=value ...]\n"
-MODES = ("train", "eval", "report", "summary", "data", "config", "prepare", "compare")
-WITH_SEEDS = ("train",)
+MODES = ("train", "eval", "report", "summary", "data", "config", "prepare", "compare",
+         "folds")
+WITH_SEEDS = ("train", "folds")
 
 _EXPERIMENT = flags.DEFINE_string(
     "experiment", None, "Name of a shipped experiment (--list), or the path of a file of yours.")
