@@ -40,7 +40,8 @@ def main(arguments: list[str]) -> int:
 
 def config_for(options: Options) -> ExperimentConfig | None:
     """The config that the mode works with, checked before anything heavy is imported."""
-    if options.mode == "compare" or (options.mode == "benchmark" and options.experiment is None):
+    is_of_several = options.mode == "benchmark" and options.experiment is None
+    if options.command in ("ablation", "compare") or is_of_several:
         return None
     is_of_run = options.mode in ("eval", "report")
     return recorded_config(options) if is_of_run else resolve_config(options)

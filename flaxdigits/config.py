@@ -116,6 +116,8 @@ class EvaluateConfig:
 
     batch_size: int | None = _count(None)  # None: 32 on a CPU, 1,000 elsewhere
     every_steps: int | None = _count(None)  # None: at the end of every epoch
+    # None: that of training; another one shows what such a mistake costs
+    preprocessing: Literal["unit", "column_norm", "raw"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

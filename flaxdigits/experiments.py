@@ -9,17 +9,20 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from flaxdigits.config import ExperimentConfig, validate
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.trackers import Tracker
+
+Made = TypeVar("Made")
 
 SHIPPED = Path(__file__).resolve().parent.parent / "experiments"
 
 
 def list_experiments(folder: Path = SHIPPED) -> dict[str, str]:
     """The first line of every experiment's docstring, by name; nothing is executed."""
-    return {path.stem: _title(path) for path in sorted(folder.glob("*.py"))
+    return {path.stem: title(path) for path in sorted(folder.glob("*.py"))
             if path.stem != "__init__"}
 
 
@@ -29,7 +32,8 @@ def load_experiment(name_or_path: str) -> ExperimentConfig:
     Raises:
       FlaxdigitsError: if there is no such experiment, or the file does not give a valid config.
     """
-    return validate(_config_of(_find(name_or_path)))
+    return validate(made_by(
+        find(name_or_path, "--experiment", SHIPPED), "get_config", ExperimentConfig))
 
 
 def load_trackers(name_or_path: str) -> list[Tracker]:
@@ -40,7 +44,7 @@ def load_trackers(name_or_path: str) -> list[Tracker]:
     Raises:
       FlaxdigitsError: if there is no such experiment, or these are no trackers.
     """
-    path = _find(name_or_path)
+    path = find(name_or_path, "--experiment", SHIPPED)
     loaded = sys.modules.get(_module_name(path))
     with _told_with_its_line(path):
         if loaded is None or loaded.__file__ != str(path.absolute()):
@@ -54,29 +58,40 @@ def load_trackers(name_or_path: str) -> list[Tracker]:
     return trackers
 
 
-def _find(name_or_path: str) -> Path:
+def find(name_or_path: str, flag: str, folder: Path) -> Path:
+    """The file in `folder` of that name, or the user's own at that path.
+
+    Raises:
+      FlaxdigitsError: if there is none, beginning with the flag that named it.
+    """
     if name_or_path.endswith(".py"):
         path = Path(name_or_path).expanduser()
         if not path.is_file():
-            raise FlaxdigitsError(f"--experiment: there is no file {path}")
+            raise FlaxdigitsError(f"{flag}: there is no file {path}")
         return path
-    known = list_experiments()
+    known = list_experiments(folder)
     if name_or_path not in known:
         near = difflib.get_close_matches(name_or_path, known, n=3, cutoff=0.4)
         raise FlaxdigitsError(
-            f"--experiment: there is no {name_or_path!r}; "
+            f"{flag}: there is no {name_or_path!r}; "
             + (f"did you mean {' or '.join(near)}? " if near else "")
             + "--list names all; a file of your own is named by its path, ending in .py")
-    return SHIPPED / f"{name_or_path}.py"
+    return folder / f"{name_or_path}.py"
 
 
-def _config_of(path: Path) -> ExperimentConfig:
+def made_by(path: Path, function: str, kind: type[Made]) -> Made:
+    """What a function of a file returns.
+
+    Raises:
+      FlaxdigitsError: with the line at which the file failed, or if that is no `kind`.
+    """
     with _told_with_its_line(path):
-        config = _execute(path).get_config()
-    if not isinstance(config, ExperimentConfig):
-        raise FlaxdigitsError(
-            f"{path}: get_config() must return an ExperimentConfig, got {type(config).__name__}")
-    return config
+        made = getattr(_execute(path), function)()
+    if not isinstance(made, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise FlaxdigitsError(f"{path}: {function}() must return {article} {kind.__name__}, "
+                              f"got {type(made).__name__}")
+    return made
 
 
 def _execute(path: Path) -> ModuleType:
@@ -106,7 +121,8 @@ def _told_with_its_line(path: Path) -> Iterator[None]:
         raise FlaxdigitsError(f"{place}: {type(error).__name__}: {message}") from error
 
 
-def _title(path: Path) -> str:
+def title(path: Path) -> str:
+    """The first line of a file's docstring; nothing is executed."""
     try:
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     except (OSError, SyntaxError, UnicodeDecodeError):

@@ -9,13 +9,14 @@ from conftest import ROOT
 
 from flaxdigits.cli.context import resolve_config
 from flaxdigits.cli.options import Options, parse
+from flaxdigits.studies.study import load_study, variants_of
 
 pytest_plugins = ["tiny_run"]
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(
     r"python launch\.py((?: [^`\"\n]*)?)", re.sub(r"(?: \\)?\n +(?=\S)", " ", TEXT))
-EXAMPLE, TRACKER = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+EXAMPLE, TRACKER, STUDY = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 @pytest.fixture
@@ -55,6 +56,14 @@ def test_the_tracker_is_told_of_a_run(slim, launch_here, idx_folder, tmp_path):
     assert done.returncode == 0, done.stderr
     row, result = (tmp_path / "run" / "service.log").read_text().splitlines()
     assert "train_loss" in row and "confusion.png" in result
+
+
+def test_a_study_has_fewer_than_ten_lines_and_is_understood(tmp_path):
+    assert len([line for line in STUDY.splitlines() if line]) < 10
+    path = tmp_path / "mine.py"
+    path.write_text(STUDY)
+    assert list(variants_of(load_study(str(path)))) == [
+        "base", "dropout=", "dropout=0.3", "dropout=0.5"]
 
 
 def test_the_table_of_modes_is_complete():

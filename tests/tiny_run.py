@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import pytest
 from absl.testing import flagsaver
+from array_record.python import array_record_data_source  # noqa: F401 its flags, before any saving
 from jax.experimental.compilation_cache import compilation_cache
 
 from flaxdigits.config import (

@@ -16,7 +16,7 @@ from flaxdigits.cli.options import Options
 from flaxdigits.cli.tables import print_table
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.training.provenance import processor_name, versions
+from flaxdigits.training.provenance import machine, versions
 from flaxdigits.training.run_folder import RunFolder
 
 # Those that the peers are written for.
@@ -40,9 +40,9 @@ def run(options: Options, config: ExperimentConfig | None) -> int:
             console.print(" ".join(
                 [name, *(f"ratio {peer} {ratios[peer]:.2f}" for peer in PEERS)]))
         folder.write_json("benchmark.json", {
-            "processor": processor_name(), "versions": versions(), "experiments": measured})
+            "processor": machine(), "versions": versions(), "experiments": measured})
     print_table(_table(measured))
-    console.print(f"{processor_name()}; all timings: {folder.path / 'benchmark.json'}")
+    console.print(f"{machine()}; all timings: {folder.path / 'benchmark.json'}")
     return 0
 
 

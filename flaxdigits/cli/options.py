@@ -11,8 +11,8 @@ from flaxdigits.experiments import list_experiments
 
 HELP = "python launch.py --experiment=NAME [--mode=MODE] [--set field=value ...]\n"
 MODES = ("train", "eval", "report", "summary", "data", "config", "prepare", "compare",
-         "benchmark")
-WITH_SEEDS = ("train",)
+         "folds", "benchmark")
+WITH_SEEDS = ("train", "folds")
 
 _EXPERIMENT = flags.DEFINE_string(
     "experiment", None, "Name of a shipped experiment (--list), or the path of a file of yours.")
@@ -22,6 +22,10 @@ _WORKDIR = flags.DEFINE_multi_string(
     "workdir", [], "The run folder; default runs/<experiment>. compare takes several.")
 _SET = flags.DEFINE_multi_string(
     "set", [], "Change a field of the config, as in --set train.epochs=5; repeatable.")
+_ABLATION = flags.DEFINE_string(
+    "ablation", None, "Run a study: a name in experiments/ablations/, or the path of a file.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "List what a study would run, and how long it would take.")
 _SEEDS = flags.DEFINE_string(
     "seeds", None, "Train several seeds, as in --seeds=0..9 or --seeds=0,3,7.")
 _DATA = flags.DEFINE_enum(
@@ -57,6 +61,8 @@ class Options:
     mode: str = "train"
     workdirs: tuple[Path, ...] = ()
     overrides: tuple[str, ...] = ()
+    ablation: str | None = None
+    dry_run: bool = False
     seeds: str | None = None
     data: str = "auto"
     raw_data_dir: Path | None = None
@@ -73,6 +79,8 @@ class Options:
     @property
     def command(self) -> str:
         """Which file of `flaxdigits.cli` does it."""
+        if self.ablation is not None:
+            return "ablation"
         return "seeds" if self.mode == "train" and self.seeds is not None else self.mode
 
     def workdir(self) -> Path:
@@ -121,11 +129,19 @@ def parse(arguments: list[str]) -> Options | str:
     if _SEEDS.value is not None and _MODE.value not in WITH_SEEDS:
         raise FlaxdigitsError(
             f"--seeds is for --mode={' or '.join(WITH_SEEDS)}, not for --mode={_MODE.value}")
+    if _ABLATION.value is not None and (
+            _EXPERIMENT.value is not None or _MODE.value != "train"):
+        raise FlaxdigitsError(
+            "--ablation names its own experiment and does its own runs: leave out --experiment "
+            "and --mode")
+    if _DRY_RUN.value and _ABLATION.value is None:
+        raise FlaxdigitsError("--dry_run is for --ablation")
     raw = _RAW_DATA_DIR.value or os.environ.get("FLAXDIGITS_RAW_DATA")
     return Options(
         experiment=_EXPERIMENT.value, mode=_MODE.value,
         workdirs=tuple(Path(path).expanduser() for path in _WORKDIR.value),
-        overrides=tuple(_SET.value), seeds=_SEEDS.value, data=_DATA.value,
+        overrides=tuple(_SET.value), ablation=_ABLATION.value,
+        dry_run=_DRY_RUN.value, seeds=_SEEDS.value, data=_DATA.value,
         raw_data_dir=Path(raw).expanduser() if raw else None,
         data_dir=Path(_DATA_DIR.value).expanduser() if _DATA_DIR.value else None,
         checkpoint=_CHECKPOINT.value, peers=_PEERS.value, profile=_PROFILE.value,

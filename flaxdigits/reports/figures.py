@@ -64,7 +64,7 @@ def curves(
       what: which of the two.
       theme: colours.
     """
-    figure, axes = _figure(5.2, 3.4, theme)
+    figure, axes = blank(5.2, 3.4, theme)
     figure.subplots_adjust(left=0.125, right=0.96, bottom=0.15, top=0.89)
     steps_per_epoch = result["steps"] / result["epochs"]
     drawn: list[float] = []
@@ -131,7 +131,7 @@ def confusion(counts: np.ndarray, labels: Labels, theme: Theme = LIGHT) -> Figur
     margin = 0.45 + min(0.08 * longest, 1.5)
     side = 4.6
     width, height = margin + side + 0.52, margin + side + 0.08
-    figure, axes = _figure(width, height, theme)
+    figure, axes = blank(width, height, theme)
     axes.set_position((margin / width, 0.06 / height, side / width, side / height))
     is_right = np.eye(classes, dtype=bool)
     cell = 72 * side / classes  # points
@@ -182,7 +182,7 @@ def first_layer(filters: np.ndarray, theme: Theme = LIGHT) -> Figure:
     shown = filters[:MOST_FILTERS]
     columns = min(8, len(shown))
     lines = -(-len(shown) // columns)
-    figure, axes = _figure(5.2, 5.2 * lines / columns + 0.5, theme)
+    figure, axes = blank(5.2, 5.2 * lines / columns + 0.5, theme)
     height = 5.2 * lines / columns / (5.2 * lines / columns + 0.5)
     axes.set_position((0.01, 0.01, 0.98, height * 0.98))
     axes.set_axis_off()
@@ -206,7 +206,8 @@ def first_layer(filters: np.ndarray, theme: Theme = LIGHT) -> Figure:
     return figure
 
 
-def _figure(width: float, height: float, theme: Theme) -> tuple[Figure, Axes]:
+def blank(width: float, height: float, theme: Theme) -> tuple[Figure, Axes]:
+    """A figure of so many inches, with axes in the theme's colours."""
     figure = Figure(figsize=(width, height), facecolor=theme.background)
     axes = figure.add_subplot(facecolor=theme.background)
     axes.tick_params(colors=theme.muted, labelsize=8.5, length=0)

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
+ROUNDING = 1e-9  # of fractions: differences that scatter by less are taken for equal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ def paired_difference(values: Sequence[float], base: Sequence[float]) -> Differe
     differences = np.subtract(values, base)
     told = estimate(differences)
     p = None
-    if told.sd:
+    if told.sd is not None and told.sd > ROUNDING:
         p = float(stats.ttest_rel(values, base).pvalue)
     return Difference(told.mean, told.low, told.high, told.n, p)
 

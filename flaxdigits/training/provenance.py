@@ -39,17 +39,17 @@ def device_name() -> str:
     return f"{jax.devices()[0].device_kind} x {jax.device_count()}"
 
 
-def processor_name() -> str:
-    """Like `AMD EPYC, 2 cores`: what this process may use of the machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    name = platform.processor() or platform.machine()
+def machine() -> str:
+    """The device in a reader's words, like `AMD EPYC, 2 cores` or `NVIDIA H100 x 8`."""
+    if jax.default_backend() != "cpu":
+        return device_name()
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines
-                     if line.startswith("model name")), name)
-    except OSError:  # not a Linux
-        pass
-    return f"{name}, {cores} cores"
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines
+                    if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def is_deterministic(asked: bool) -> bool:

@@ -61,7 +61,8 @@ class Run:
         self.state = self._fresh_state()
         self.examples = self.devices.replicate(Examples(dataset.images, dataset.labels))
         self.logits = LogitsProgram(
-            model, config.data.preprocessing, config.evaluate.batch_size, self.devices)
+            model, config.evaluate.preprocessing or config.data.preprocessing,
+            config.evaluate.batch_size, self.devices)
         self.step = 0
         self.record = Record()
 

@@ -1,0 +1,169 @@
+"""`--ablation=NAME`: runs a study, or goes on with it, and writes its table."""
+
+import functools
+import shlex
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from flaxdigits.cli.context import absolute_paths, check_before_data, load_data, warn_of_unused_gpu
+from flaxdigits.cli.options import Options
+from flaxdigits.cli.seeds import outcome_line
+from flaxdigits.config import ExperimentConfig
+from flaxdigits.data.dataset import Dataset
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.reports.result import tell_of_drawn_data
+from flaxdigits.studies.ablation import Load, check_figure, compare_variants, run_study
+from flaxdigits.studies.estimate import measure_cost
+from flaxdigits.studies.seeds import parse_seeds, seed_folders
+from flaxdigits.studies.study import ABLATIONS, Study, load_study, seed_workdir, variants_of
+from flaxdigits.training import parallel, provenance
+from flaxdigits.training.loop import Outcome
+from flaxdigits.training.run import Run
+from flaxdigits.training.run_folder import RunFolder
+
+
+def run(options: Options, config: None) -> int:
+    """Prints the table and where it lies; returns the exit status."""
+    study = load_study(options.ablation)
+    configs = {name: absolute_paths(config)
+               for name, config in variants_of(study, options.overrides).items()}
+    seeds = parse_seeds(options.seeds) if options.seeds is not None else tuple(study.seeds)
+    name = Path(options.ablation).stem
+    workdir = options.workdir() if options.workdirs else Path("runs") / "ablations" / name
+    for variant, one in configs.items():
+        check_before_data(one, seed_workdir(workdir, variant))
+    console = Console(highlight=False, soft_wrap=True)
+    warn_of_unused_gpu()
+    load = loader(options)
+    check_figure(configs, study.figure, load)
+    source = load(next(iter(configs.values()))).source
+    tell_of_drawn_data(console, source)
+    runs = len(configs) * len(seeds)
+    console.print(f"{name}: {len(configs)} variants of {study.experiment}, {len(seeds)} seeds, "
+                  f"{runs} runs, on {provenance.device_name()}, in {workdir}")
+    if options.dry_run:
+        console.print(_plan(configs, seeds, workdir, load))
+        return 0
+    if any(config.train.deterministic for config in configs.values()):
+        parallel.ask_for_deterministic_kernels()
+    signals: list[int] = []
+
+    def tell(variant: str, seed: int, outcome: Outcome) -> None:
+        console.print(f"{variant}, seed {seed}: {outcome_line(outcome)}")
+        signals.extend([outcome.signal] if outcome.signal else [])
+
+    if not run_study(configs, seeds, workdir, load, tell):
+        told = signal.Signals(signals[0]).name if signals else "train.stop_after"
+        console.print(f"paused by {told}; the same command goes on from there")
+        return 128 + signals[0] if signals else 0
+    _tell_table(console, options, study, configs, seeds, workdir)
+    tell_of_drawn_data(console, source)
+    return 0
+
+
+def loader(options: Options) -> Load:
+    """`load_data`, reading each data set once."""
+    @functools.cache
+    def load(name: str, folder: str | None, image_size: int | None) -> Dataset:
+        return load_data(known[name, folder, image_size], options)
+
+    known: dict[tuple, ExperimentConfig] = {}
+
+    def load_for(config: ExperimentConfig) -> Dataset:
+        key = config.data.dataset, config.data.folder, config.data.image_size
+        known.setdefault(key, config)
+        return load(*key)
+
+    return load_for
+
+
+def _tell_table(
+    console: Console, options: Options, study: Study, configs: Mapping[str, ExperimentConfig],
+    seeds: Sequence[int], workdir: Path,
+) -> None:
+    from flaxdigits.reports.study import StudyReport  # matplotlib takes its time to import
+
+    rows = compare_variants(configs, seeds, workdir, study.figure)
+    if rows[0].estimate is None:
+        raise FlaxdigitsError("the base diverged with every seed: there is nothing to compare with")
+    report = StudyReport(
+        load_title(options.ablation), study.figure,
+        _about(options, study, configs, seeds, workdir, next(iter(rows[0].values))), rows)
+    folder = RunFolder(workdir)
+    for name, content in report.files().items():
+        folder.write(name, content)
+    console.print(report.terminal())
+    for line in report.notes():
+        console.print(line)
+    console.print(f"table: {workdir / 'study.md'}, and .csv, .json, .png")
+
+
+def load_title(name_or_path: str) -> str:
+    """The first line of a study's docstring, or its name."""
+    from flaxdigits.experiments import find, title
+
+    path = find(name_or_path, "--ablation", ABLATIONS)
+    return title(path).rstrip(".") or path.stem
+
+
+def _about(
+    options: Options, study: Study, configs: Mapping[str, ExperimentConfig],
+    seeds: Sequence[int], workdir: Path, seed: int,
+) -> dict[str, str]:
+    """What a reader must know to repeat the study and to judge it."""
+    base = next(iter(configs.values()))
+    folder = RunFolder(seed_folders(seed_workdir(workdir, "base"), seeds)[seed])
+    result, versions = folder.result(), folder.about()["versions"]
+    part = study.figure.partition("_")[0]
+    command = ["python", "launch.py", f"--ablation={options.ablation}",
+               *([f"--seeds={options.seeds}"] if options.seeds is not None else []),
+               *(word for override in options.overrides for word in ("--set", override))]
+    return {
+        "command": f"`{shlex.join(command)}`",
+        "base": " ".join([study.experiment, *study.overrides, *options.overrides]),
+        "seeds": ", ".join(map(str, seeds)),
+        "data": f"{result['dataset']} ({result['data_source']}), split {result['split']}: "
+                f"{result['train_examples']:,} images trained on, {result[f'{part}_examples']:,} "
+                "scored",
+        "training": f"{result['epochs']:g} epochs of {base.train.batch_size}, last step"
+                    if result["checkpoint"] == "last" else
+                    f"{result['epochs']:g} epochs of {base.train.batch_size}, best step",
+        "hardware": f"{provenance.machine()}, JAX {versions['jax']}, about "
+                    f"{result['seconds_training'] + result['seconds_evaluating']:.0f} s a run of "
+                    "the base"}
+
+
+def _plan(
+    configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path, load: Load
+) -> Table:
+    """What is left to run and how long it will take, each measured by a second of its steps."""
+    table = Table(show_footer=True)
+    rows, total = [], 0.0
+    for variant, config in configs.items():
+        folders = seed_folders(seed_workdir(workdir, variant), seeds)
+        left = [seed for seed, path in folders.items()
+                if RunFolder(path).result() is None and RunFolder(path).diverged() is None]
+        seconds = 0.0
+        if left:
+            cost = measure_cost(Run(config, load(config)))
+            seconds = cost.compiling + len(left) * cost.training_and_scoring
+        total += seconds
+        rows.append((variant, str(len(seeds) - len(left)), ", ".join(map(str, left)) or "-",
+                     duration(seconds)))
+    for name, footer in (("variant", "total"), ("done", ""), ("seeds to run", ""),
+                         ("about", duration(total))):
+        table.add_column(name, footer, justify="right" if name == "about" else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def duration(seconds: float) -> str:
+    """Like 45 s, 12 min or 3.4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,171 @@
+"""The table of a study: for a terminal, as Markdown, CSV and JSON, and its figure."""
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from rich.table import Table
+
+from flaxdigits.reports.figures import LIGHT, Theme, blank, png
+from flaxdigits.studies.ablation import Row, as_json
+from flaxdigits.studies.statistics import Difference
+
+POINTS = "percentage points"
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyReport:
+    """What the table of a study is made of.
+
+    Attributes:
+      title: one line.
+      figure: what is compared, a fraction, as in `result.json`.
+      about: what a reader must know to repeat it, by name.
+      rows: of the table, the base first.
+    """
+
+    title: str
+    figure: str
+    about: Mapping[str, str]
+    rows: Sequence[Row]
+
+    def files(self) -> dict[str, bytes]:
+        """The files by their names."""
+        return {
+            "study.md": self.markdown().encode(), "study.csv": self.csv().encode(),
+            "study.json": (json.dumps(
+                {"title": self.title, "figure": self.figure, "about": dict(self.about),
+                 "rows": as_json(self.rows)}, indent=2, ensure_ascii=False) + "\n").encode(),
+            "study.png": png(differences(self.rows, self.figure, self.title))}
+
+    def terminal(self) -> Table:
+        """For a terminal."""
+        table = Table(title=self.title)
+        for place, name in enumerate(self._header()):
+            table.add_column(name, justify="right" if place else "left")
+        for row in self.rows:
+            table.add_row(*self._cells(row))
+        return table
+
+    def markdown(self) -> str:
+        """The table with all that is needed to repeat it."""
+        header = self._header()
+        lines = [f"# {self.title}", "", " | ".join(["", *header, ""]).strip(),
+                 "| --- |" + " ---: |" * (len(header) - 1)]
+        lines += [" | ".join(["", *self._cells(row), ""]).strip() for row in self.rows]
+        lines += ["", *self.notes(), ""]
+        lines += [f"- {name}: {text}" for name, text in self.about.items()]
+        return "\n".join([*lines, "", "![differences](study.png)", ""])
+
+    def notes(self) -> list[str]:
+        """How the table is to be read."""
+        tests = sum(row.p_holm is not None for row in self.rows)
+        told = [f"{_spoken(self.figure)}, per cent: mean ± standard deviation over n seeds. "
+                f"Difference to the base in {POINTS} with its 95 % interval."]
+        if tests:
+            told.append(f"p: paired t-test over the same seeds; Holm: corrected for {tests} "
+                        f"test{'s' * (tests > 1)}.")
+        if not all(row.is_paired for row in self.rows):
+            told.append("Where the scored images are not those of the base, the interval is "
+                        "Welch's and there is no test.")
+        return told
+
+    def csv(self) -> str:
+        """One line for each variant, numbers unrounded, fractions."""
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["variant", "n", "mean", "sd", "low", "high", "difference",
+                         "difference_low", "difference_high", "p", "p_holm", "diverged"])
+        for row in self.rows:
+            told, difference = row.estimate, row.difference
+            writer.writerow([
+                row.variant,
+                *([told.n, told.mean, told.sd, told.low, told.high] if told else [0, *[None] * 4]),
+                *([difference.mean, difference.low, difference.high, difference.p]
+                  if difference else [None] * 4),
+                row.p_holm, " ".join(map(str, row.diverged))])
+        return file.getvalue()
+
+    def _header(self) -> list[str]:
+        return ["variant", "n", f"{_spoken(self.figure)}, %", "to the base", "p", "p, Holm"]
+
+    def _cells(self, row: Row) -> list[str]:
+        told = row.estimate
+        mean = "-" if told is None else f"{100 * told.mean:.2f}"
+        if told is not None and told.sd is not None:
+            mean += f" ± {100 * told.sd:.2f}"
+        if row.diverged:
+            mean += f" ({len(row.diverged)} diverged)"
+        p = row.difference.p if row.difference else None
+        return [row.variant, str(told.n if told else 0), mean, _difference(row.difference),
+                _p(p), _p(row.p_holm)]
+
+
+def differences(
+    rows: Sequence[Row], figure: str, title: str, theme: Theme = LIGHT
+) -> Figure:
+    """Each variant's difference to the base: its 95 % interval, and a dot for each seed.
+
+    Args:
+      rows: the base first.
+      figure: its name, of a fraction.
+      title: over the figure.
+      theme: colours.
+    """
+    base, *others = rows
+    others = [row for row in others if row.difference is not None]
+    longest = max((len(row.variant) for row in others), default=4)
+    width, height = 7.2, 1.35 + 0.36 * max(1, len(others))
+    drawing, axes = blank(width, height, theme)
+    left = min(0.5, (0.35 + 0.074 * longest) / width)
+    axes.set_position((left, 0.72 / height, 0.97 - left, 1 - 1.2 / height))
+    axes.axvline(0, color=theme.muted, linewidth=1)
+    for place, row in enumerate(others):
+        told = row.difference
+        colour = theme.text
+        if row.p_holm is not None and row.p_holm < 0.05:
+            colour = theme.right if told.mean > 0 else theme.wrong
+        seeds = [row.values[seed] - base.values[seed]
+                 for seed in row.values if seed in base.values] if row.is_paired else []
+        axes.plot([100 * value for value in seeds], [place - 0.24] * len(seeds), "o",
+                  markersize=3.5, color=theme.muted, markeredgewidth=0)
+        if told.low is not None:
+            axes.plot([100 * told.low, 100 * told.high], [place, place], color=colour,
+                      linewidth=2, solid_capstyle="round")
+        axes.plot([100 * told.mean], [place], "D" if row.is_paired else "s", markersize=5.5,
+                  color=colour)
+    axes.set_yticks(range(len(others)), [row.variant for row in others], fontsize=8.5,
+                    color=theme.text, parse_math=False)
+    axes.set_ylim(len(others) - 0.4, -0.6)
+    axes.grid(axis="x", color=theme.line, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_formatter(FuncFormatter(
+        lambda value, _: f"{value:+g}".replace("-", "−") if value else "0"))
+    axes.set_xlabel(
+        f"{_spoken(figure)}, {POINTS} from the base's {100 * base.estimate.mean:.2f} %\n"
+        "dots: seeds; lines: 95 % intervals; colour: p < 0.05 after Holm; squares: other images",
+        color=theme.muted, fontsize=8, linespacing=1.5)
+    drawing.text(0.02, 1 - 0.27 / height, title, color=theme.text, fontsize=10.5, weight="bold",
+                 parse_math=False)
+    return drawing
+
+
+def _spoken(figure: str) -> str:
+    return figure.replace("_", " ")
+
+
+def _difference(told: Difference | None) -> str:
+    if told is None:
+        return "-"
+    interval = "" if told.low is None else f" [{100 * told.low:+.2f}, {100 * told.high:+.2f}]"
+    return f"{100 * told.mean:+.2f}{interval}"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"

@@ -1,0 +1,121 @@
+"""Runs a study and compares its variants with the base, seed by seed."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flaxdigits.config import ExperimentConfig
+from flaxdigits.data.dataset import Dataset
+from flaxdigits.data.splits import split_indices
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.studies.seeds import results, summarise, train_seeds
+from flaxdigits.studies.statistics import (
+    Difference,
+    Estimate,
+    estimate,
+    holm,
+    paired_difference,
+    unpaired_difference,
+)
+from flaxdigits.studies.study import BASE, same_images, seed_workdir
+from flaxdigits.training.loop import Outcome
+
+Load = Callable[[ExperimentConfig], Dataset]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What a variant came to.
+
+    Attributes:
+      variant: its name.
+      values: the figure of each seed that ended.
+      estimate: of them; None if every seed diverged.
+      difference: to the base, over the seeds that both have; None for the base itself.
+      p_holm: of a paired t-test, corrected for the number of tests in the table.
+      is_paired: whether the images are those of the base, so that seeds are compared in pairs.
+      diverged: the seeds that did.
+    """
+
+    variant: str
+    values: Mapping[int, float]
+    estimate: Estimate | None
+    difference: Difference | None
+    p_holm: float | None
+    is_paired: bool
+    diverged: tuple[int, ...]
+
+
+def run_study(
+    configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path, load: Load,
+    tell: Callable[[str, int, Outcome], None] = lambda variant, seed, outcome: None,
+) -> bool:
+    """Trains what is not finished yet, one variant after another.
+
+    Args:
+      configs: by the names of the variants.
+      seeds: of each.
+      workdir: of the study: `<variant>/seeds/<seed>/` are its runs.
+      load: the data of a config.
+      tell: called with each run that has ended, diverged or was paused.
+
+    Returns:
+      Whether all is done; otherwise a signal came.
+    """
+    for variant, config in configs.items():
+        summary = train_seeds(
+            config, seeds, load(config), seed_workdir(workdir, variant),
+            tell=lambda seed, outcome, variant=variant: tell(variant, seed, outcome))
+        if summary is None:
+            return False
+    return True
+
+
+def check_figure(configs: Mapping[str, ExperimentConfig], figure: str, load: Load) -> None:
+    """Raises FlaxdigitsError if a variant's split lacks the part that the figure is about."""
+    part = figure.partition("_")[0]
+    for variant, config in configs.items():
+        if part not in split_indices(config.data, load(config)):
+            raise FlaxdigitsError(
+                f"variant {variant!r} has no {figure}: data.split={config.data.split} has no "
+                f"{part} part; use another split")
+
+
+def compare_variants(
+    configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path, figure: str
+) -> list[Row]:
+    """A row for each variant, the base first, from the files of its runs."""
+    values, diverged = {}, {}
+    for variant in configs:
+        folder = seed_workdir(workdir, variant)
+        values[variant] = {seed: result[figure] for seed, result in results(folder, seeds).items()}
+        diverged[variant] = tuple(map(int, summarise(folder, seeds)["diverged"]))
+    rows = []
+    for variant, config in configs.items():
+        is_paired = same_images(config, configs[BASE])
+        own = list(values[variant].values())
+        rows.append(Row(
+            variant, values[variant], estimate(own) if own else None,
+            None if variant == BASE else _difference(values[variant], values[BASE], is_paired),
+            None, is_paired, diverged[variant]))
+    tested = [row for row in rows if row.difference and row.difference.p is not None]
+    corrected = dict(zip(
+        (row.variant for row in tested), holm([row.difference.p for row in tested]), strict=True))
+    return [dataclasses.replace(row, p_holm=corrected.get(row.variant)) for row in rows]
+
+
+def _difference(
+    values: Mapping[int, float], base: Mapping[int, float], is_paired: bool
+) -> Difference | None:
+    both = [seed for seed in values if seed in base]
+    if not both:
+        return None
+    if is_paired:
+        return paired_difference([values[seed] for seed in both], [base[seed] for seed in both])
+    return unpaired_difference(list(values.values()), list(base.values()))
+
+
+def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The rows as JSON values."""
+    return [dataclasses.asdict(row) for row in rows]

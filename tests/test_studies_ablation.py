@@ -1,0 +1,229 @@
+"""Studies: what a file means, what is run and not run again, and what the table says."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+from test_training_resume import wait_for, without_clocks
+
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.models import build_model
+from flaxdigits.studies.statistics import estimate, holm, paired_difference, unpaired_difference
+from flaxdigits.studies.study import ABLATIONS, Study, load_study, same_images, variants_of
+
+pytest_plugins = ["tiny_run"]
+
+STUDY = '''"""Rates of a small network."""
+from flaxdigits.studies.study import Study
+
+def get_study():
+    return Study(
+        experiment="mse_cnn", seeds=(0, 1, 2),
+        overrides=("data.dataset=idx_files", "data.folder={folder}", "data.split=holdout",
+                   "model.filters=4,4", "train.steps=18", "train.loss=cross_entropy",
+                   "checkpoint.every_steps=2"),
+        variants={{"fast": ("optimizer.learning_rate=0.1",),
+                  "fatal": ("optimizer.learning_rate=1e30",),
+                  "other images": ("data.split=random",)}})
+'''
+
+
+@pytest.fixture(scope="module")
+def study(idx_folder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("study") / "rates.py"
+    path.write_text(STUDY.format(folder=idx_folder))
+    return path
+
+
+def test_an_estimate_is_student_s():
+    values = [0.91, 0.93, 0.96]
+    told = estimate(values)
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert (told.mean, told.sd, told.n, told.low, told.high) == pytest.approx(
+        (np.mean(values), np.std(values, ddof=1), 3, low, high))
+    assert estimate([0.5]).low is None and estimate([0.5]).sd is None
+
+
+def test_differences_over_the_same_seeds_are_paired():
+    base = [0.90, 0.95, 0.92, 0.97]
+    better = np.add(base, [0.010, 0.012, 0.008, 0.011])
+    paired, unpaired = paired_difference(better, base), unpaired_difference(better, base)
+    expected = stats.ttest_rel(better, base)
+    interval = expected.confidence_interval()
+    assert (paired.p, paired.low, paired.high, paired.n) == pytest.approx(
+        (expected.pvalue, interval.low, interval.high, 4))
+    assert (paired.mean, unpaired.mean) == pytest.approx((0.01025, 0.01025))
+    assert paired.low > 0 > unpaired.low and unpaired.p is None
+    same = paired_difference(np.add(base, 0.02), base)
+    assert same.p is None and (same.low, same.high) == pytest.approx((0.02, 0.02))
+    assert paired_difference([0.5], [0.25]).low is None
+
+
+def test_holm_corrects_as_published():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in ABLATIONS.glob("*.py")))
+def test_shipped_studies_are_valid(name):
+    study = load_study(name)
+    configs = variants_of(study)
+    assert len(configs) > 1 and len(study.seeds) >= 5
+    for config in configs.values():
+        build_model(config.model, 10)
+        assert config.data.split != "official"
+
+
+def test_the_studies_of_the_five_systems_are_there():
+    assert {path.stem for path in ABLATIONS.glob("*.py")} >= {
+        "chinese_cnn", "mse_cnn", "dense_cnn", "kaggle_cnn"}
+
+
+def test_a_grid_is_every_combination_and_the_base_is_one_of_them():
+    study = Study(
+        "dense_cnn", overrides=("data.split=holdout",), variants={"slow": ("train.epochs=20",)},
+        grid={"data.preprocessing": ("column_norm", "unit"), "model.dense": ((8, 8), (4,)),
+              "rate": {"low": (), "high": ("optimizer.learning_rate=0.1",)}})
+    configs = variants_of(study, ["train.batch_size=7"])
+    assert list(configs)[:2] == ["base", "slow"]
+    assert len(configs) == 2 + 2 * 2 * 2
+    config = configs["preprocessing=unit, dense=4, high"]
+    assert (config.data.preprocessing, config.model.dense) == ("unit", (4,))
+    assert config.optimizer.learning_rate == 0.1
+    assert all(config.train.batch_size == 7 for config in configs.values())
+    with_base = Study("dense_cnn", grid={"model.dropout": (0.1, ())})
+    assert list(variants_of(with_base)) == ["base", "dropout="]
+
+
+def test_bad_variants_are_named():
+    with pytest.raises(FlaxdigitsError, match=r"variant 'wide': .*did you mean model\.filters"):
+        variants_of(Study("dense_cnn", variants={"wide": ("model.filter=64",)}))
+    with pytest.raises(FlaxdigitsError, match="'a b' is there twice"):
+        variants_of(Study("dense_cnn", variants={
+            "a_b": ("train.epochs=2",), "a b": ("train.epochs=3",)}))
+
+
+def test_images_are_the_same_unless_the_split_is_another():
+    configs = variants_of(Study("chinese_cnn", overrides=("data.split=writers",), variants={
+        "fold": ("data.fold=1",), "random": ("data.split=random",), "rate": ("train.epochs=5",),
+        "less": ("data.limit=100",), "split seed": ("data.split_seed=1",)}))
+    same = {name for name, config in configs.items() if same_images(config, configs["base"])}
+    assert same == {"base", "rate", "less"}
+
+
+@pytest.fixture(scope="module")
+def ran(study, launch, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("ran")
+    done = launch(f"--ablation={study}", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stdout
+
+
+def test_the_table_says_what_the_runs_say(ran):
+    workdir, output = ran
+    rows = {row["variant"]: row for row in json.loads((workdir / "study.json").read_text())["rows"]}
+    assert list(rows) == ["base", "fast", "fatal", "other images"]
+
+    def accuracies(variant):
+        return [json.loads((workdir / variant / "seeds" / str(seed) / "result.json").read_text())[
+            "validation_accuracy"] for seed in range(3)]
+
+    base, fast = accuracies("base"), accuracies("fast")
+    assert len(set(np.subtract(fast, base))) > 1
+    expected = stats.ttest_rel(fast, base)
+    assert rows["fast"]["difference"]["p"] == pytest.approx(expected.pvalue)
+    assert rows["fast"]["p_holm"] == rows["fast"]["difference"]["p"]  # the only test
+    assert rows["fast"]["difference"]["mean"] == pytest.approx(np.mean(fast) - np.mean(base))
+    assert rows["base"]["estimate"]["mean"] == pytest.approx(np.mean(base))
+    assert rows["fatal"]["diverged"] == [0, 1, 2] and rows["fatal"]["estimate"] is None
+    assert rows["other images"]["difference"]["p"] is None
+    assert rows["other images"]["difference"]["low"] is not None
+
+    markdown = (workdir / "study.md").read_text()
+    assert markdown.startswith("# Rates of a small network\n")
+    assert re.search(r"\| fast \| 3 \| \d+\.\d\d ± \d+\.\d\d \| [+-]\d+\.\d\d \[", markdown)
+    assert re.search(r"\| fatal \| 0 \| - \(3 diverged\) \| - \|", markdown)
+    for text in ("`python launch.py --ablation=", "seeds: 0, 1, 2", "idx_files (real)", "JAX 0.",
+                 "Welch", "corrected for 1 test."):
+        assert text in markdown
+    table = list(csv.DictReader((workdir / "study.csv").read_text().splitlines()))
+    assert float(table[1]["mean"]) == rows["fast"]["estimate"]["mean"]
+    assert table[2]["diverged"] == "0 1 2"
+    assert Image.open(workdir / "study.png").size[0] > 500
+    assert "fast, seed 2: accuracy train" in output and "fatal, seed 0: diverged" in output
+
+
+def test_nothing_finished_is_run_again(ran, study, launch_here):
+    workdir, _ = ran
+    kept = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")
+            if path.is_file() and path.name in ("result.json", "diverged.json", "metrics.jsonl")}
+    done = launch_here(f"--ablation={study}", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+    plan = launch_here(f"--ablation={study}", f"--workdir={workdir}", "--dry_run")
+    assert plan.returncode == 0 and re.search(r"fast +│ 3 +│ - +│ +0 s", plan.stdout), plan.stdout
+    other = launch_here(f"--ablation={study}", f"--workdir={workdir}", "--set=train.batch_size=4")
+    assert other.returncode == 2 and "train.batch_size was 32 and is 4" in other.stderr
+
+
+def test_killed_and_started_again_gives_the_same_table(ran, study, start, launch, tmp_path):
+    process = start(f"--ablation={study}", f"--workdir={tmp_path}")
+    wait_for((tmp_path / "fast" / "seeds" / "1" / "checkpoints").exists, process)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "study.json").exists()
+    done = launch(f"--ablation={study}", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (json.loads((folder / "study.json").read_text())["rows"]
+                    for folder in (tmp_path, ran[0]))
+    assert ours == theirs
+
+
+def test_a_dry_run_lists_the_runs_with_their_time_and_writes_nothing(study, launch_here, tmp_path):
+    done = launch_here(f"--ablation={study}", f"--workdir={tmp_path / 'a'}", "--dry_run",
+                       "--seeds=3..4")
+    assert done.returncode == 0 and done.stderr == ""
+    assert "4 variants of mse_cnn, 2 seeds, 8 runs" in done.stdout
+    for variant in ("base", "fast", "fatal", "other images"):
+        assert re.search(rf"{variant} +│ 0 +│ 3, 4 +│ +\d+ s", done.stdout), done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+REFUSED = {
+    "unknown": (["--ablation=dense_cn"], "did you mean dense_cnn"),
+    "no file": (["--ablation=mine.py"], "--ablation: there is no file mine.py"),
+    "with a mode": (["--ablation=dense_cnn", "--mode=eval"], "leave out --experiment and --mode"),
+    "dry run of nothing": (["--experiment=mse_cnn", "--dry_run"], "--dry_run is for --ablation"),
+    "bad override": (["--ablation=dense_cnn", "--set=train.epoch=1"], "did you mean train.epochs"),
+    "no validation": (["--ablation=dense_cnn", "--set=data.split=official"],
+                      "data.split=official has no validation part"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_studies_are_one_line(case, launch_here, tmp_path, monkeypatch, environment):
+    monkeypatch.chdir(tmp_path)
+    arguments, told = REFUSED[case]
+    done = launch_here(*arguments, "--data=drawn", f"--data_dir={environment['TFDS_DATA_DIR']}")
+    assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_gives_no_study_is_told(launch_here, tmp_path):
+    path = tmp_path / "wrong.py"
+    path.write_text("def get_study():\n    return 3\n")
+    done = launch_here(f"--ablation={path}")
+    assert "get_study() must return a Study, got int" in done.stderr
+
+
+def test_scoring_on_other_input_trains_the_same_weights(train_tiny, finished, tmp_path):
+    outcome = train_tiny(tmp_path / "raw", "evaluate.preprocessing=raw")
+    expected = json.loads((finished / "result.json").read_text())
+    told = without_clocks(outcome.result)
+    assert told["train_accuracy_running"] == expected["train_accuracy_running"]
+    assert told["test_loss"] != expected["test_loss"]

@@ -1,0 +1,95 @@
+"""All writer folds: every writer tested once, and the tables count what the networks said."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_training_resume import wait_for, without_clocks
+
+from flaxdigits.data.dataset import DataLocations, load_dataset
+from flaxdigits.experiments import load_experiment
+from flaxdigits.overrides import apply_overrides
+from flaxdigits.studies.folds import fold_configs, read_tested
+
+pytest_plugins = ["tiny_run"]
+
+SETTINGS = ["train.steps=2", "data.limit=64", "model.filters=1,1,1", "model.dense=4"]
+RECIPE = ["--mode=folds", "--experiment=chinese_cnn", *(f"--set={one}" for one in SETTINGS)]
+
+
+@pytest.fixture(scope="module")
+def drawn(environment, tmp_path_factory):
+    """Drawn Chinese characters, prepared where the other tests have them too."""
+    config = apply_overrides(load_experiment("chinese_cnn"), SETTINGS)
+    return config, load_dataset(config.data, DataLocations(
+        None, environment["TFDS_DATA_DIR"], "drawn"))
+
+
+@pytest.fixture(scope="module")
+def ran(drawn, launch, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("folds")
+    done = launch(*RECIPE, "--data=drawn", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stdout
+
+
+def test_every_writer_is_tested_once(ran, drawn):
+    workdir, output = ran
+    config, dataset = drawn
+    tested = read_tested(fold_configs(config, [0], workdir), dataset)
+    assert sorted(tested.index) == list(range(len(dataset.labels)))
+    np.testing.assert_array_equal(tested.labels, dataset.labels[tested.index])
+    np.testing.assert_array_equal(tested.writers, dataset.writers[tested.index])
+    assert sorted(path.name for path in (workdir / "folds").iterdir()) == list("0123456789")
+    assert all(f"fold {fold}, seed 0: accuracy" in output for fold in range(10))
+
+
+def test_the_tables_count_the_errors_of_the_runs(ran, drawn):
+    workdir, _ = ran
+    results = [json.loads((workdir / "folds" / str(fold) / "seeds" / "0" / "result.json"
+                           ).read_text()) for fold in range(10)]
+    errors = sum(result["test_errors"] for result in results)
+    rows = list(csv.DictReader((workdir / "writers.csv").read_text().splitlines()))
+    totals = [row for row in rows if row["character"] == "all"]
+    assert len(totals) == 100 and len(rows) == 100 * 16
+    assert sum(int(row["errors"]) for row in totals) == errors
+    assert sum(int(row["errors"]) for row in rows) == 2 * errors
+    assert all(int(row["examples"]) == 150 for row in totals)
+    counts = [int(row["errors"]) for row in totals]
+    assert counts == sorted(counts, reverse=True)
+
+    told = json.loads((workdir / "writers.json").read_text())
+    accuracy = 1 - errors / len(drawn[1].labels)
+    assert told["accuracy"]["mean"] == pytest.approx(accuracy) and told["accuracy"]["n"] == 100
+    assert np.mean(list(told["characters"].values())) == pytest.approx(accuracy)
+    markdown = (workdir / "writers.md").read_text()
+    assert f"{errors:,} errors in 15,000" in markdown and "drawn" in markdown
+    assert re.search(rf"\| {totals[0]['writer']} \| \d+\.\d\d \| {counts[0]} of 150 \|", markdown)
+    for name in ("writers.png", "hardest_writers.png"):
+        assert Image.open(workdir / name).size[0] > 1000
+
+
+def test_killed_and_started_again_repeats_nothing(ran, start, launch, tmp_path, environment):
+    process = start(*RECIPE, "--data=drawn", f"--workdir={tmp_path}")
+    wait_for((tmp_path / "folds" / "2" / "seeds" / "0" / "checkpoints").exists, process)
+    process.kill()
+    process.communicate()
+    first = tmp_path / "folds" / "0" / "seeds" / "0" / "result.json"
+    before = first.stat().st_mtime_ns
+    done = launch(*RECIPE, "--data=drawn", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert first.stat().st_mtime_ns == before
+    for fold in range(10):
+        ours, theirs = (json.loads((folder / "folds" / str(fold) / "seeds" / "0" / "result.json"
+                                    ).read_text()) for folder in (tmp_path, ran[0]))
+        assert without_clocks(ours) == without_clocks(theirs)
+    assert ((tmp_path / "writers.csv").read_bytes() == (ran[0] / "writers.csv").read_bytes())
+
+
+def test_data_without_writers_is_refused(launch_here):
+    done = launch_here("--mode=folds", "--experiment=mse_cnn")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "mnist has no such split" in done.stderr
