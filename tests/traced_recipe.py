@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flaxdigits.data.batches import BatchPlan
 from flaxdigits.experiments import load_experiment
 from flaxdigits.models import build_model
+from flaxdigits.overrides import apply_overrides
 from flaxdigits.training.optimizers import create_optimizer, create_schedule
 from flaxdigits.training.parallel import Devices, all_places, parallel_steps
 from flaxdigits.training.state import create_train_state, init_variables
@@ -16,9 +17,9 @@ from flaxdigits.training.step import Examples, Streams, TrainTask
 EXAMPLES = 1000
 
 
-def traced_steps(name: str, parallel: str):
+def traced_steps(name: str, parallel: str, *overrides: str):
     """The compiled loop's trace, of shapes alone: nothing is allocated or run."""
-    config = load_experiment(name)
+    config = apply_overrides(load_experiment(name), overrides)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, parallel=parallel))
     is_chinese = config.data.dataset == "chinese_mnist"
     image, classes = ((64, 64, 1), 15) if is_chinese else ((28, 28, 1), 10)

@@ -28,15 +28,17 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
     """`lax.conv_general_dilated` of stride 1.
 
     Args:
-      x: [batch, height, width, in] float32.
-      kernel: [k, l, in, out] float32.
+      x: [batch, height, width, in] float32 or bfloat16.
+      kernel: [k, l, in, out], of the same dtype.
       padding: SAME or VALID.
 
     Returns:
-      [batch, height', width', out] float32.
+      [batch, height', width', out], of the same dtype.
     """
     height, width, channels, _ = kernel.shape
-    if channels == 1 or height == width == 1:
+    if x.dtype != jnp.float32:
+        on_cpu = _convolve_native  # Winograd's transforms are too coarse in fewer bits
+    elif channels == 1 or height == width == 1:
         on_cpu = _convolve_patches
     elif max(height, width) <= 4:
         on_cpu = convolve_winograd

@@ -156,7 +156,8 @@ class BatchNorm(nn.Module):
     """Batch normalisation over the unmasked examples of the global batch.
 
     Averages for evaluation are kept in the collection `batch_stats`; the constants are Keras's
-    defaults (momentum 0.99, epsilon 1e-3), the method is Ioffe and Szegedy's (2015).
+    defaults (momentum 0.99, epsilon 1e-3), the method is Ioffe and Szegedy's (2015). Moments are
+    float32, whatever the values are.
     """
 
     momentum: float = 0.99
@@ -164,7 +165,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, training: Training | None) -> jax.Array:
-        features = (x.shape[-1],)
+        features, dtype, x = (x.shape[-1],), x.dtype, x.astype(jnp.float32)
         scale = self.param("scale", nn.initializers.ones, features)
         bias = self.param("bias", nn.initializers.zeros, features)
         mean = self.variable("batch_stats", "mean", jnp.zeros, features)
@@ -176,7 +177,8 @@ class BatchNorm(nn.Module):
             if not self.is_initializing():
                 for average, value in ((mean, batch_mean), (variance, batch_variance)):
                     average.value += (1 - self.momentum) * (value - average.value)
-        return (x - batch_mean) * (scale * lax.rsqrt(batch_variance + self.epsilon)) + bias
+        x = (x - batch_mean) * (scale * lax.rsqrt(batch_variance + self.epsilon)) + bias
+        return x.astype(dtype)
 
 
 def _moments(x: jax.Array, training: Training) -> tuple[jax.Array, jax.Array]:

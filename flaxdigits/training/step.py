@@ -16,6 +16,7 @@ from flaxdigits.data.batches import BatchPlan
 from flaxdigits.data.inputs import training_inputs
 from flaxdigits.models.layers import Training
 from flaxdigits.training.losses import example_losses
+from flaxdigits.training.precision import cast, products
 from flaxdigits.training.state import Sums, TrainState, stream
 
 
@@ -83,7 +84,7 @@ def train_step(
     Returns:
       The state after the step, and the step's sums over the global batch.
     """
-    config = task.config
+    config, precision = task.config, task.config.train.precision
     positions, mask = task.plan.select(state.step, task.spread(places))
     training = Training(places, mask, task.axis_name)
     images, labels = task.spread((examples.images[order[positions]],
@@ -95,13 +96,15 @@ def train_step(
 
     def loss_of(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         logits, model_state = task.model.apply(
-            {"params": params, **state.model_state}, images, training,
-            rngs=rngs, mutable=list(state.model_state))
+            {"params": cast(params, precision), **state.model_state}, cast(images, precision),
+            training, rngs=rngs, mutable=list(state.model_state))
+        logits = logits.astype(jnp.float32)
         losses = example_losses(logits, labels, config.train)
         return jnp.where(mask, losses, 0).sum() / count, (logits, model_state)
 
-    (loss, (logits, model_state)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
-        state.params)
+    with products(precision):
+        (loss, (logits, model_state)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params)
     correct = (mask & (logits.argmax(-1) == labels)).sum()
     loss, correct, gradient = jax.tree.map(training.sum, (loss, correct, gradient))
     updates, opt_state = task.optimizer.update(gradient, state.opt_state, state.params)
