@@ -1,15 +1,9 @@
-"""`report.html`: one page with everything on it, from the template `page.html` beside this file.
+"""`report.html`: one page with everything on it, from the template `page.html` beside this file."""
 
-It loads nothing from elsewhere and runs no script; every value is escaped.
-"""
-
-import base64
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
@@ -17,8 +11,8 @@ from flaxdigits.config import flatten
 from flaxdigits.reports.layers import COSTS, Layer, readable_bytes
 from flaxdigits.reports.result import SPLITS
 from flaxdigits.reports.sheets import Prediction
+from flaxdigits.reports.template import address, render, themed
 
-TEMPLATE = Path(__file__).with_name("page.html")
 LARGEST_TILE = 128  # pixels
 MOST_CONFUSIONS = 12
 
@@ -44,9 +38,8 @@ def page(
       figures: PNG files of `loss`, `accuracy`, `confusion` and, if there are any, `filters`:
         each for a light and for a dark page.
     """
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        experiment=result["experiment"],
+    return render(
+        "page.html", experiment=result["experiment"],
         subtitle=f"{result['dataset']} ({result['data_source']}), split {result['split']}, seed "
                  f"{result['seed']}, {result['parameters']:,} parameters",
         training=f"{result['epochs']:g} epochs, {result['steps']:,} steps in "
@@ -57,8 +50,7 @@ def page(
         scores=[_score(result, name) for name in reversed(SPLITS)
                 if result[f"{name}_examples"] is not None],
         split=split, examples=f"{result[f'{split}_examples']:,}",
-        figures={name: {"light": _address(light), "dark": _address(dark)}
-                 for name, (light, dark) in figures.items()},
+        figures=themed(figures),
         confusions=_confusions(confusion, class_names),
         mistakes=[_tile(one, class_names) for one in mistakes],
         samples=[_tile(one, class_names) for one in samples],
@@ -87,13 +79,9 @@ def _tile(one: Prediction, class_names: Sequence[str]) -> dict[str, Any]:
     image, file = Image.fromarray(one.image), io.BytesIO()
     image.thumbnail((LARGEST_TILE, LARGEST_TILE))
     image.save(file, format="PNG", optimize=True)
-    return {"image": _address(file.getvalue()), "row": one.row, "true": class_names[one.true],
+    return {"image": address(file.getvalue()), "row": one.row, "true": class_names[one.true],
             "predicted": class_names[one.predicted], "confidence": f"{one.confidence:.1%}",
             "is_right": one.true == one.predicted}
-
-
-def _address(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _row(layer: Layer) -> tuple[str, ...]:
