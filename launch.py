@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
 def config_for(options: Options) -> ExperimentConfig | None:
     """The config that the mode works with, checked before anything heavy is imported."""
     is_of_several = options.mode == "benchmark" and options.experiment is None
-    if options.command in ("ablation", "compare") or is_of_several:
+    if options.command in ("ablation", "compare", "replicate") or is_of_several:
         return None
     is_of_run = options.mode in ("eval", "report")
     return recorded_config(options) if is_of_run else resolve_config(options)

@@ -4,7 +4,7 @@
 
 About 2.7 minutes of training on two cores (159 s, 7.1 steps/s), and 35 s of scoring.
 Expected: 97.31 % ± 1.07 of the validation images (5 seeds; claimed about 97.7 %), and 95.97 % ±
-0.33 of the test images with `--set data.split=writers` (2 seeds).
+1.45 of the test images with `--set data.split=writers` (5 seeds).
 
 Everything is the original's: Adam at 1e-3 with epsilon 1e-7, batches of 32, three epochs, and a
 split of single images, so that the hands that it is validated on are those it learnt from. The
@@ -18,6 +18,7 @@ from flaxdigits.config import (
     OptimizerConfig,
     TrainConfig,
 )
+from flaxdigits.studies.replication import Claim, Replication
 
 
 def get_config() -> ExperimentConfig:
@@ -29,3 +30,13 @@ def get_config() -> ExperimentConfig:
         optimizer=OptimizerConfig(name="adam", learning_rate=1e-3, epsilon=1e-7),
         train=TrainConfig(batch_size=32, epochs=3, loss="cross_entropy"),
     )
+
+
+def get_replication() -> Replication:
+    """What the original's plot of its last epoch shows."""
+    return Replication(
+        original="tf2-chinese-mnist", held_out=("data.split=writers",),
+        claims=(Claim(
+            "validation_accuracy", 0.977,
+            why="The claim is read off a plot (± 0.2), of one run after its last epoch; its "
+                "validation images are of hands that are in its training images too."),))

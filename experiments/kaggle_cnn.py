@@ -3,7 +3,7 @@
     python launch.py --experiment=kaggle_cnn
 
 Not yet run whole: an epoch took 201 s on two cores; use a GPU.
-Measured after one epoch: 88.44 % of the test images (1 seed; claimed a score of 0.995 after all).
+Measured after 4 epochs: 96.92 % of the test images (1 seed; claimed a score of 0.995 after all).
 
 RMSprop with the original's constants (epsilon outside the root, learning rate 1e-4 / (1 + 1e-5 t)),
 dropout 0.5, batches of 512, 100 epochs. The original scaled only its training images to 0..1 and
@@ -18,6 +18,7 @@ from flaxdigits.config import (
     OptimizerConfig,
     TrainConfig,
 )
+from flaxdigits.studies.replication import Claim, Replication
 
 
 def get_config() -> ExperimentConfig:
@@ -35,3 +36,14 @@ def get_config() -> ExperimentConfig:
             schedule="inverse_time", decay_rate=1e-5),
         train=TrainConfig(batch_size=512, epochs=100, loss="cross_entropy"),
     )
+
+
+def get_replication() -> Replication:
+    """What the original's code tells."""
+    return Replication(
+        original="handwritten_digit_recognizer",
+        claims=(Claim(
+            "test_accuracy", 0.995, about="Kaggle score",
+            why="The original gave its network images of 0..1 in training and of 0..255 in "
+                "validation and test; ours gives it 0..1 throughout. Which of the 70,000 are "
+                "Kaggle's test images is not known here: a seed cuts ours."),))

@@ -11,8 +11,8 @@ from flaxdigits.experiments import list_experiments
 
 HELP = "python launch.py --experiment=NAME [--mode=MODE] [--set field=value ...]\n"
 MODES = ("train", "eval", "report", "summary", "data", "config", "prepare", "compare",
-         "folds", "benchmark")
-WITH_SEEDS = ("train", "folds")
+         "folds", "benchmark", "replicate")
+WITH_SEEDS = ("train", "folds", "replicate")
 
 _EXPERIMENT = flags.DEFINE_string(
     "experiment", None, "Name of a shipped experiment (--list), or the path of a file of yours.")
@@ -28,6 +28,13 @@ _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "List what a study would run, and how long it would take.")
 _SEEDS = flags.DEFINE_string(
     "seeds", None, "Train several seeds, as in --seeds=0..9 or --seeds=0,3,7.")
+_COLLECT = flags.DEFINE_multi_string(
+    "collect", [], "replicate: count finished runs that lie here, in place of runs; a pattern of "
+    "run folders, of records, or of folders that hold such; repeatable.")
+_COLLECT_ONLY = flags.DEFINE_bool(
+    "collect_only", False, "replicate: run nothing, report what there is.")
+_UPDATE = flags.DEFINE_string(
+    "update", None, "replicate: put the table between the markers in this Markdown file.")
 _DATA = flags.DEFINE_enum(
     "data", "auto", ["auto", "real", "drawn"],
     "Real data, or characters that the framework draws; auto draws when there is nothing real.")
@@ -64,6 +71,9 @@ class Options:
     ablation: str | None = None
     dry_run: bool = False
     seeds: str | None = None
+    collect: tuple[str, ...] = ()
+    collect_only: bool = False
+    update: Path | None = None
     data: str = "auto"
     raw_data_dir: Path | None = None
     data_dir: Path | None = None
@@ -136,12 +146,18 @@ def parse(arguments: list[str]) -> Options | str:
             "and --mode")
     if _DRY_RUN.value and _ABLATION.value is None:
         raise FlaxdigitsError("--dry_run is for --ablation")
+    for flag in (_COLLECT, _COLLECT_ONLY, _UPDATE):
+        if flag.value and _MODE.value != "replicate":
+            raise FlaxdigitsError(
+                f"--{flag.name} is for --mode=replicate alone, got --mode={_MODE.value}")
     raw = _RAW_DATA_DIR.value or os.environ.get("FLAXDIGITS_RAW_DATA")
     return Options(
         experiment=_EXPERIMENT.value, mode=_MODE.value,
         workdirs=tuple(Path(path).expanduser() for path in _WORKDIR.value),
         overrides=tuple(_SET.value), ablation=_ABLATION.value,
-        dry_run=_DRY_RUN.value, seeds=_SEEDS.value, data=_DATA.value,
+        dry_run=_DRY_RUN.value, seeds=_SEEDS.value,
+        collect=tuple(_COLLECT.value), collect_only=_COLLECT_ONLY.value,
+        update=Path(_UPDATE.value).expanduser() if _UPDATE.value else None, data=_DATA.value,
         raw_data_dir=Path(raw).expanduser() if raw else None,
         data_dir=Path(_DATA_DIR.value).expanduser() if _DATA_DIR.value else None,
         checkpoint=_CHECKPOINT.value, peers=_PEERS.value, profile=_PROFILE.value,

@@ -175,7 +175,8 @@ def _start(
     about = {
         "data": {"dataset": dataset.name, "source": dataset.source,
                  "fingerprint": dataset.fingerprint},
-        "versions": provenance.versions(), "git_commit": provenance.git_commit()}
+        "versions": provenance.versions(), "git_commit": provenance.git_commit(),
+        "machine": provenance.machine()}
     for path, config in configs.items():
         folders[path].start(validate(config), about)
 

@@ -70,6 +70,10 @@ class RunFolder:
         """What `config.json` tells beside the config: data, versions, commit."""
         return {name: value for name, value in self._start().items() if name != "config"}
 
+    def recorded(self) -> dict[str, Any]:
+        """All that `config.json` tells, the config as it is written there."""
+        return self._start()
+
     def result(self) -> dict[str, Any] | None:
         """The finished run's result, or None."""
         return self._read("result.json") if (self.path / "result.json").exists() else None
@@ -83,7 +87,8 @@ class RunFolder:
 
         Args:
           config: resolved.
-          about: `data` (see `data()`), and `versions` and `git_commit`, which may differ.
+          about: `data` (see `data()`), and `versions`, `git_commit` and `machine`, which may
+            differ.
 
         Raises:
           FlaxdigitsError: naming what differs, or if the folder cannot be written.

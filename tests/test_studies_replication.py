@@ -1,0 +1,295 @@
+"""Replications: what is run, what counts, what is told of it, and that the README tells it."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from scipy import stats
+from test_report import PROBE, Page, browse  # noqa: F401
+
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.reports.replication import BEGIN, END, ReplicationReport, put_between_markers
+from flaxdigits.studies.records import collect, missing
+from flaxdigits.studies.replication import load_systems
+from flaxdigits.studies.statistics import estimate, scatter
+
+pytest_plugins = ["tiny_run"]
+
+RESULTS = str(ROOT / "experiments" / "results")
+SYSTEM = '''"""A small system of which much is claimed."""
+from flaxdigits.config import *
+from flaxdigits.studies.replication import Claim, Replication
+
+def get_config():
+    return ExperimentConfig(
+        "small", ModelConfig("dense_cnn", filters=(2,), dense=(8,)),
+        DataConfig(dataset="idx_files", folder="{folder}", split="random"),
+        OptimizerConfig(name="adam", learning_rate=0.1), TrainConfig(batch_size=50, steps=6))
+
+def get_replication():
+    return Replication("A <i>paper</i>", held_out=("data.split=holdout",), claims=(
+        Claim("validation_accuracy", 0.999, why="It was a | dream.", beside=("train_accuracy",)),))
+'''
+
+
+@pytest.fixture(scope="module")
+def small(idx_folder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("system") / "small.py"
+    path.write_text(SYSTEM.format(folder=idx_folder))
+    return path
+
+
+@pytest.fixture
+def replicate(launch_here, small, monkeypatch, tmp_path):
+    """Runs the mode on the small system, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: launch_here("--mode=replicate", f"--experiment={small}", *arguments)
+
+
+@pytest.fixture(scope="module")
+def ran(launch, small, tmp_path_factory):
+    """The folder of a whole replication with two seeds; not to be changed."""
+    workdir = tmp_path_factory.mktemp("ran") / "all"
+    done = launch("--mode=replicate", f"--experiment={small}", "--seeds=0..1",
+                  f"--workdir={workdir}")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return workdir
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def rows(workdir):
+    return read(workdir / "replication.json")["rows"]
+
+
+def change(path, **fields):
+    """Changes `a__b` of a JSON file."""
+    values = read(path)
+    for name, value in fields.items():
+        *way, last = name.split("__")
+        place = values
+        for step in way:
+            place = place[step]
+        place[last] = value
+    path.write_text(json.dumps(values))
+
+
+def test_both_protocols_are_run_and_told(ran):
+    of_seed = {protocol: [read(ran / "small" / protocol / "seeds" / seed / "result.json")
+                          for seed in "01"] for protocol in ("original", "held_out")}
+    assert {run["split"] for run in of_seed["original"]} == {"random"}
+    assert {run["split"] for run in of_seed["held_out"]} == {"holdout"}
+    told = {}
+    for protocol, figure in (("original", "validation_accuracy"), ("original", "train_accuracy"),
+                             ("held_out", "test_accuracy")):
+        values = 100 * np.array([run[figure] for run in of_seed[protocol]])
+        told[figure] = f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
+    markdown = (ran / "replication.md").read_text()
+    assert (f"| `small` | validation 99.90 | validation {told['validation_accuracy']}, training "
+            f"{told['train_accuracy']} (2 seeds) | test {told['test_accuracy']} (2 seeds) |"
+            ) in markdown
+    away = rows(ran)[0]["reproduced"]["figures"]["validation_accuracy"]["mean"] - 0.999
+    assert re.search(rf"{100 * abs(away):.2f}\s+points\s+below\s+the\s+claim", markdown)
+    assert re.search(r"It was\s+a\s+\| dream\.", markdown) and re.search(
+        r"Held\s+out,\s+by\s+data\.split=holdout,\s+it\s+is", markdown)
+    assert re.search(r"4\s+runs\s+on\s+\S.* cores?,\s+JAX\s+\d", markdown)
+
+
+def test_the_page_tells_the_same_and_escapes(ran):
+    page = Page((ran / "replication.html").read_text())
+    assert "A <i>paper</i>" in page.text and "i" not in page.tags and "script" not in page.tags
+    assert page.tags.count("img") == 2
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.addresses)
+    for seed in "01":
+        told = read(ran / "small" / "held_out" / "seeds" / seed / "result.json")
+        assert f"{100 * told['test_accuracy']:.2f}" in page.text
+
+
+def test_its_small_files_give_the_same_table(ran, replicate, tmp_path):
+    done = replicate(
+        f"--collect={ran / 'results'}", "--collect_only", f"--workdir={tmp_path / 'a'}")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert rows(tmp_path / "a") == rows(ran)
+    kept = {path.name: path.read_text() for path in (ran / "results" / "small").iterdir()}
+    assert len(kept) == 4 and not any("seconds" in text for text in kept.values())
+    assert kept == {path.name: path.read_text()
+                    for path in (tmp_path / "a" / "results" / "small").iterdir()}
+
+
+def test_nothing_finished_is_run_again(ran, replicate, tmp_path):
+    (tmp_path / "runs").mkdir()
+    shutil.copytree(ran / "small" / "original" / "seeds" / "1", tmp_path / "runs" / "mine")
+    done = replicate("--seeds=0..1", "--set=train.steps=1")
+    assert done.returncode == 0, done.stderr
+    assert "small, original: seeds 0, on" in done.stdout
+    assert "small, held_out: seeds 0, 1, on" in done.stdout
+    own, = rows(tmp_path / "runs" / "replicate")
+    assert own["reproduced"]["seeds"] == [1] and own["reproduced"]["partial"] is None
+    assert own["held_out"]["partial"] == "1 of 6 steps"
+    again = replicate("--seeds=0..1", "--set=train.steps=1")
+    assert "held_out: seeds" not in again.stdout and rows(tmp_path / "runs" / "replicate") == [own]
+
+
+def test_partial_runs_are_told_as_such(ran, replicate, tmp_path):
+    done = replicate("--seeds=0", "--set=train.steps=2", "--set=data.limit=60",
+                     f"--workdir={tmp_path / 'a'}")
+    assert done.returncode == 0, done.stderr
+    partial = "partial: 2 of 6 steps, 60 training images"
+    for name in ("replication.md", "replication.html"):
+        text = " ".join((tmp_path / "a" / name).read_text().split())
+        assert text.count(f"({partial}, 1 seed)") == 2, name
+        assert "which decides nothing yet" in text and "Held out, by" not in text
+    both = replicate(f"--collect={ran}", f"--collect={tmp_path / 'a' / 'small'}", "--collect_only",
+                     f"--workdir={tmp_path / 'b'}")
+    assert rows(tmp_path / "b") == rows(ran)
+    assert both.stdout.count("is partial, and others went further") == 2
+
+
+def test_it_goes_on_where_it_paused(ran, replicate, tmp_path):
+    arguments = "--seeds=0..1", f"--workdir={tmp_path / 'a'}"
+    done = replicate(*arguments, "--set=train.stop_after=3")
+    assert done.returncode == 0 and "paused by train.stop_after" in done.stdout, done.stderr
+    assert "not run" in (tmp_path / "a" / "replication.md").read_text()
+    done = replicate(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert rows(tmp_path / "a") == rows(ran)
+
+
+@pytest.mark.parametrize("field", ["data__source", "result__data_source"])
+def test_drawn_data_never_count(field, ran, replicate, tmp_path):
+    shutil.copytree(ran / "results", tmp_path / "some")
+    change(tmp_path / "some" / "small" / "original-seed0.json", **{field: "drawn"})
+    done = replicate("--collect=some", "--collect_only")
+    assert "original-seed0.json: was trained on drawn data, not the real" in done.stdout
+    assert rows(tmp_path / "runs" / "replicate")[0]["reproduced"]["seeds"] == [1]
+
+
+NOT_COUNTED = {
+    "another recipe": ({"config__optimizer__learning_rate": 0.2},
+                       "optimizer.learning_rate is 0.2 in place of 0.1"),
+    "another fold": ({"config__data__split_seed": 1}, "data.split_seed is 1 in place of 0"),
+    "impossible": ({"result__validation_accuracy": 1.5}, "must be a fraction, got 1.5"),
+    "not a number": ({"result__validation_accuracy": float("nan")}, "must be a fraction, got nan"),
+    "another seed": ({"result__seed": 7}, "its result is of another seed"),
+    "unknown field": ({"config__train__magic": 1}, "unknown field train.magic"),
+    "no result": ({"result": None}, "expected the field result or diverged"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_COUNTED)
+def test_other_runs_do_not_count(case, ran, replicate, tmp_path):
+    fields, told = NOT_COUNTED[case]
+    shutil.copytree(ran / "results", tmp_path / "some")
+    change(tmp_path / "some" / "small" / "original-seed0.json", **fields)
+    done = replicate("--collect=some", "--collect_only")
+    assert done.returncode == 0 and told in done.stdout, done.stdout
+    assert rows(tmp_path / "runs" / "replicate")[0]["reproduced"]["seeds"] == [1]
+
+
+def test_diverged_seeds_are_told(ran, small, replicate, tmp_path):
+    run = shutil.copytree(ran / "small" / "original" / "seeds" / "1", tmp_path / "runs" / "one")
+    (run / "result.json").unlink()
+    (run / "diverged.json").write_text(json.dumps({"step": 3, "told": "the loss is nan"}))
+    shutil.copytree(ran / "small" / "original" / "seeds" / "0", tmp_path / "runs" / "zero")
+    done = replicate("--collect_only")
+    assert done.returncode == 0, done.stderr
+    assert "(1 seed, 1 diverged)" in (tmp_path / "runs/replicate/replication.md").read_text()
+    systems = load_systems(str(small))
+    runs = collect(systems, [str(tmp_path / "runs")]).runs["small"]["original"]
+    assert missing(runs, runs.recipe, (0, 1, 2)) == [2]
+
+
+def test_other_data_are_refused(ran, replicate, tmp_path):
+    shutil.copytree(ran / "results", tmp_path / "some")
+    change(tmp_path / "some" / "small" / "original-seed0.json", data__fingerprint="0")
+    done = replicate("--collect=some", "--collect_only")
+    assert done.returncode == 2 and "their fingerprints differ" in done.stderr
+
+
+REFUSED = {
+    "drawn": (["--data=drawn"], "drawn ones replicate nothing"),
+    "changed": (["--set=optimizer.learning_rate=1"],
+                "small by its recipe, and optimizer.learning_rate is 1.0 in place of 0.1"),
+    "nothing there": (["--collect=nowhere/*"], "--collect=nowhere/*: there is nothing"),
+    "no file": (["--update=no.md"], "no.md: cannot read"),
+    "no markers": (["--update=empty.md"], "empty.md: expected one line <!-- replication: begin"),
+    "no claims": (["--experiment=other.py"], "other.py: has no get_replication()"),
+    "wrong mode": (["--mode=train", "--collect=runs"], "--collect is for --mode=replicate alone"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_requests_are_one_line(case, replicate, tmp_path):
+    (tmp_path / "empty.md").write_text("nothing\n")
+    (tmp_path / "other.py").write_text("def get_config():\n    return None\n")
+    arguments, told = REFUSED[case]
+    done = replicate(*arguments)
+    assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_scatter_is_where_a_further_value_lies():
+    values = [0.91, 0.93, 0.96]
+    low, high = scatter(estimate(values))
+    expected = stats.t(2, np.mean(values), np.std(values, ddof=1) * np.sqrt(4 / 3))
+    assert (low, high) == pytest.approx(expected.interval(0.95))
+    assert scatter(estimate([0.9])) is None
+
+
+# From here on: what is committed.
+
+def committed():
+    """The report of the committed files, made by the command that the README names."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    systems = load_systems()
+    command = re.search(r"^Made by `(.*)`\.$", text, re.MULTILINE).group(1)
+    return text, ReplicationReport(systems, collect(systems, [RESULTS]), command)
+
+
+def test_the_readme_holds_the_table_of_the_committed_results():
+    text, report = committed()
+    assert put_between_markers(text, report.block()) == text, (
+        "run the command that the README names below its table")
+    assert report.collection.left_out == {}
+    assert {system.name for system in report.systems} == {
+        "chinese_cnn", "mnist_cnn", "mse_cnn", "kaggle_cnn", "dense_cnn"}
+
+
+def test_the_readme_is_updated_by_its_command(launch_here, tmp_path):
+    text, _ = committed()
+    (tmp_path / "README.md").write_text(re.sub(f"{BEGIN}.*{END}", f"{BEGIN}\n{END}", text,
+                                               flags=re.DOTALL))
+    done = launch_here("--mode=replicate", f"--update={tmp_path / 'README.md'}",
+                       f"--collect={RESULTS}", "--collect_only", f"--workdir={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    without = re.compile("^Made by .*$", re.MULTILINE)
+    assert without.sub("", (tmp_path / "README.md").read_text()) == without.sub("", text)
+
+
+def test_markers_must_be_there_once():
+    assert put_between_markers(f"a\n{BEGIN}\nold\n{END}\nz", "new") == f"a\n{BEGIN}\nnew\n{END}\nz"
+    for text in ("", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}"):
+        with pytest.raises(FlaxdigitsError):
+            put_between_markers(text, "new")
+
+
+def test_committed_results_tell_no_place_and_no_time():
+    for _, record in committed()[1].collection.records():
+        text = record.file().decode()
+        assert record.path.read_text() == text
+        assert not re.search(r'"/|seconds|"[A-Z]:\\\\', text), record.path
+
+
+@pytest.mark.parametrize("width", [400, 1200])
+def test_the_page_fits_its_window(width, browse, tmp_path):  # noqa: F811
+    page = committed()[1].files()["replication.html"].decode()
+    probe = tmp_path / "probe.html"
+    probe.write_text(PROBE.format(width=width, page=json.dumps(page).replace("</", "<\\/")))
+    told = json.loads(re.search("<title>(.*)</title>", browse(probe, 1300, "--dump-dom")).group(1))
+    assert told["wide"] == width and told["needed"] <= width, told
+    assert told["broken"] == 0 and told["shown"] == 6, told
