@@ -12,7 +12,7 @@ from test_report import PROBE, Page, browse  # noqa: F401
 
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.reports.replication import BEGIN, END, ReplicationReport, put_between_markers
-from flaxdigits.studies.records import collect, missing
+from flaxdigits.studies.collection import collect, missing
 from flaxdigits.studies.replication import load_systems
 from flaxdigits.studies.statistics import estimate, scatter
 
@@ -175,6 +175,9 @@ NOT_COUNTED = {
     "another fold": ({"config__data__split_seed": 1}, "data.split_seed is 1 in place of 0"),
     "impossible": ({"result__validation_accuracy": 1.5}, "must be a fraction, got 1.5"),
     "not a number": ({"result__validation_accuracy": float("nan")}, "must be a fraction, got nan"),
+    "longer": ({"result__steps": 60, "config__train__steps": 60}, "60 steps in place of 6"),
+    "no place": ({"machine": ["/home"]}, "machine must be a str"),
+    "no steps": ({"result__steps": None}, "result.steps is None, which no run writes"),
     "another seed": ({"result__seed": 7}, "its result is of another seed"),
     "unknown field": ({"config__train__magic": 1}, "unknown field train.magic"),
     "no result": ({"result": None}, "expected the field result or diverged"),
@@ -189,6 +192,15 @@ def test_other_runs_do_not_count(case, ran, replicate, tmp_path):
     done = replicate("--collect=some", "--collect_only")
     assert done.returncode == 0 and told in done.stdout, done.stdout
     assert rows(tmp_path / "runs" / "replicate")[0]["reproduced"]["seeds"] == [1]
+
+
+def test_a_dry_run_lists_what_is_missing_and_writes_nothing(ran, replicate, tmp_path):
+    done = replicate(f"--collect={ran / 'results' / 'small' / 'held_out-seed*'}", "--seeds=0..1",
+                     "--dry_run")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"small, original +│ 0 +│ 0, 1 +│ +\d+ s", done.stdout), done.stdout
+    assert re.search(r"small, held_out +│ 2 +│ - +│ +0 s", done.stdout), done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_diverged_seeds_are_told(ran, small, replicate, tmp_path):

@@ -46,7 +46,9 @@ def run(options: Options, config: None) -> int:
     console.print(f"{name}: {len(configs)} variants of {study.experiment}, {len(seeds)} seeds, "
                   f"{runs} runs, on {provenance.device_name()}, in {workdir}")
     if options.dry_run:
-        console.print(_plan(configs, seeds, workdir, load))
+        console.print(plan_table(
+            {variant: (config, _left(workdir, variant, seeds))
+             for variant, config in configs.items()}, seeds, load))
         return 0
     if any(config.train.deterministic for config in configs.values()):
         parallel.ask_for_deterministic_kernels()
@@ -137,29 +139,39 @@ def _about(
                     "the base"}
 
 
-def _plan(
-    configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path, load: Load
+def plan_table(
+    left: Mapping[str, tuple[ExperimentConfig, Sequence[int]]], seeds: Sequence[int], load: Load
 ) -> Table:
-    """What is left to run and how long it will take, each measured by a second of its steps."""
+    """What is left to run and how long it will take, each measured by a second of its steps.
+
+    Args:
+      left: the config and the seeds that are not done yet, by a name.
+      seeds: all.
+      load: the data of a config.
+    """
     table = Table(show_footer=True)
     rows, total = [], 0.0
-    for variant, config in configs.items():
-        folders = seed_folders(seed_workdir(workdir, variant), seeds)
-        left = [seed for seed, path in folders.items()
-                if RunFolder(path).result() is None and RunFolder(path).diverged() is None]
+    for name, (config, to_run) in left.items():
         seconds = 0.0
-        if left:
+        if to_run:
             cost = measure_cost(Run(config, load(config)))
-            seconds = cost.compiling + len(left) * cost.training_and_scoring
+            seconds = cost.compiling + len(to_run) * cost.training_and_scoring
         total += seconds
-        rows.append((variant, str(len(seeds) - len(left)), ", ".join(map(str, left)) or "-",
+        rows.append((name, str(len(seeds) - len(to_run)), ", ".join(map(str, to_run)) or "-",
                      duration(seconds)))
-    for name, footer in (("variant", "total"), ("done", ""), ("seeds to run", ""),
+    for name, footer in (("runs", "total"), ("done", ""), ("seeds to run", ""),
                          ("about", duration(total))):
         table.add_column(name, footer, justify="right" if name == "about" else "left")
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _left(workdir: Path, variant: str, seeds: Sequence[int]) -> list[int]:
+    """The seeds of a variant that have not ended."""
+    folders = seed_folders(seed_workdir(workdir, variant), seeds)
+    return [seed for seed, path in folders.items()
+            if RunFolder(path).result() is None and RunFolder(path).diverged() is None]
 
 
 def duration(seconds: float) -> str:

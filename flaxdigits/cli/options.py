@@ -25,7 +25,7 @@ _SET = flags.DEFINE_multi_string(
 _ABLATION = flags.DEFINE_string(
     "ablation", None, "Run a study: a name in experiments/ablations/, or the path of a file.")
 _DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "List what a study would run, and how long it would take.")
+    "dry_run", False, "List what a study or a replication would run, and how long it would take.")
 _SEEDS = flags.DEFINE_string(
     "seeds", None, "Train several seeds, as in --seeds=0..9 or --seeds=0,3,7.")
 _COLLECT = flags.DEFINE_multi_string(
@@ -144,8 +144,8 @@ def parse(arguments: list[str]) -> Options | str:
         raise FlaxdigitsError(
             "--ablation names its own experiment and does its own runs: leave out --experiment "
             "and --mode")
-    if _DRY_RUN.value and _ABLATION.value is None:
-        raise FlaxdigitsError("--dry_run is for --ablation")
+    if _DRY_RUN.value and _ABLATION.value is None and _MODE.value != "replicate":
+        raise FlaxdigitsError("--dry_run is for --ablation and --mode=replicate")
     for flag in (_COLLECT, _COLLECT_ONLY, _UPDATE):
         if flag.value and _MODE.value != "replicate":
             raise FlaxdigitsError(

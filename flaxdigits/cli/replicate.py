@@ -3,26 +3,29 @@
 import dataclasses
 import shlex
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from flaxdigits.cli.ablation import loader
+from flaxdigits.cli.ablation import loader, plan_table
 from flaxdigits.cli.context import absolute_paths, check_before_data, warn_of_unused_gpu
 from flaxdigits.cli.options import Options
 from flaxdigits.cli.seeds import outcome_line
+from flaxdigits.cli.train import trackers_of
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.studies.ablation import Load
-from flaxdigits.studies.records import Collection, collect, missing
+from flaxdigits.studies.collection import Collection, Runs, collect, missing
 from flaxdigits.studies.replication import System, load_systems, shortened
 from flaxdigits.studies.seeds import parse_seeds, train_seeds
 from flaxdigits.training import parallel, provenance
 from flaxdigits.training.loop import Outcome
 from flaxdigits.training.run_folder import RunFolder, clear_errors
+from flaxdigits.training.trackers import Tracker
 
 RUNS, SEEDS = Path("runs"), "0..4"
+MOST_LEFT_OUT = 8  # lines
 
 
 def run(options: Options, config: None) -> int:
@@ -34,57 +37,74 @@ def run(options: Options, config: None) -> int:
     configs = {system.name: shortened(system, options.overrides) for system in systems}
     seeds = parse_seeds(options.seeds or SEEDS)
     workdir = options.workdir() if options.workdirs else RUNS / "replicate"
-    patterns = _patterns(options, workdir)
-    collection = collect(systems, patterns)
+    collection = collect(systems, _patterns(options, workdir))
     update = _updatable(options.update)
     console = Console(highlight=False, soft_wrap=True)
     warn_of_unused_gpu()
-    signals: list[int] | None = None
-    if not options.collect_only:
-        load = loader(dataclasses.replace(options, data="real"))
-        signals = _run_missing(console, collection, configs, seeds, workdir, load)
-        collection = collect(systems, [*patterns, *([str(workdir)] if workdir.is_dir() else [])])
-    _report(console, options, systems, collection, workdir, update)
-    if signals is None:
+    protocols = [
+        Protocol(runs, configs[name][protocol], missing(runs, configs[name][protocol], seeds))
+        for name, by_name in collection.runs.items() for protocol, runs in by_name.items()]
+    load = loader(dataclasses.replace(options, data="real"))
+    if options.dry_run:
+        console.print(plan_table(
+            {one.name: (one.config, one.missing) for one in protocols}, seeds, load))
+        return 0
+    signals: list[int] = []
+    is_whole = options.collect_only or all(
+        _is_run(one, options, workdir, load, console, signals)
+        for one in protocols if one.missing)
+    _report(console, options, systems, collect(systems, _patterns(options, workdir)), workdir,
+            update)
+    if is_whole:
         return 0
     told = signal.Signals(signals[0]).name if signals else "train.stop_after"
     console.print(f"paused by {told}; the same command goes on from there")
     return 128 + signals[0] if signals else 0
 
 
-def _run_missing(
-    console: Console, collection: Collection, configs: Mapping[str, Mapping[str, ExperimentConfig]],
-    seeds: Sequence[int], workdir: Path, load: Load,
-) -> list[int] | None:
-    """Runs what no collected run stands for; None, or the signals if they or a pause ended it."""
-    signals: list[int] = []
-    for runs in (runs for protocols in collection.runs.values() for runs in protocols.values()):
-        name = f"{runs.system.name}, {runs.protocol}"
-        config = configs[runs.system.name][runs.protocol]
-        left = missing(runs, config, seeds)
-        if not left:
-            continue
-        folder = workdir / runs.system.name / runs.protocol
-        console.print(f"{name}: seeds {', '.join(map(str, left))}, on {provenance.device_name()}, "
-                      f"in {folder}")
-        check_before_data(config, folder / "seeds" / str(left[0]))
-        if config.train.deterministic:
-            parallel.ask_for_deterministic_kernels()
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """What is to be done: the runs so far, the config, and the seeds that they lack."""
 
-        def tell(seed: int, outcome: Outcome, name: str = name) -> None:
-            console.print(f"{name}, seed {seed}: {outcome_line(outcome)}")
-            signals.extend([outcome.signal] if outcome.signal else [])
+    runs: Runs
+    config: ExperimentConfig
+    missing: Sequence[int]
 
-        if train_seeds(config, left, load(config), folder, tell=tell) is None:
-            return signals
-    return None
+    @property
+    def name(self) -> str:
+        """Like `dense_cnn, original`."""
+        return f"{self.runs.system.name}, {self.runs.protocol}"
+
+
+def _is_run(
+    one: Protocol, options: Options, workdir: Path, load: Load, console: Console, signals: list[int]
+) -> bool:
+    """Runs it; whether it ended, or else a pause did, with its signal if there was one."""
+    folder = workdir / one.runs.system.name / one.runs.protocol
+    console.print(f"{one.name}: seeds {', '.join(map(str, one.missing))}, on "
+                  f"{provenance.device_name()}, in {folder}")
+    check_before_data(one.config, folder / "seeds" / str(one.missing[0]))
+    if one.config.train.deterministic:
+        parallel.ask_for_deterministic_kernels()
+
+    def trackers(path: Path) -> list[Tracker]:
+        console.print(f"seed {path.name}")
+        return trackers_of(options, console)
+
+    def tell(seed: int, outcome: Outcome) -> None:
+        console.print(f"{one.name}, seed {seed}: {outcome_line(outcome)}")
+        signals.extend([outcome.signal] if outcome.signal else [])
+
+    return train_seeds(
+        one.config, one.missing, load(one.config), folder, trackers, tell) is not None
 
 
 def _patterns(options: Options, workdir: Path) -> list[str]:
-    """Where to look for finished runs: what was named, or else everywhere in `runs`."""
-    if options.collect:
+    """Where to look for finished runs: what was named, else in `runs`; and the mode's own."""
+    if options.collect and options.collect_only:
         return list(options.collect)
-    return [str(path) for path in dict.fromkeys((RUNS, workdir)) if path.is_dir()]
+    places = [workdir] if options.collect else [RUNS, workdir]
+    return [*options.collect, *(str(place) for place in places if place.is_dir())]
 
 
 def _updatable(path: Path | None) -> tuple[Path, str] | None:
@@ -116,8 +136,12 @@ def _report(
     for row in report.rows():
         console.print(f"{row.system.name}: {row.sentences()}")
     console.print(report.hardware())
-    for path, reason in sorted(collection.left_out.items()):
-        console.print(f"does not count: {path}: {reason}")
+    left_out = [f"{path}: {reason}" for path, reason in sorted(collection.left_out.items())]
+    for line in left_out[:MOST_LEFT_OUT]:
+        console.print(f"does not count: {line}")
+    if len(left_out) > MOST_LEFT_OUT:
+        console.print(f"{len(left_out) - MOST_LEFT_OUT} more that do not count are in "
+                      f"{workdir / 'replication.json'}")
     if update is not None:
         path, text = update
         RunFolder(path.parent).write(path.name, put_between_markers(text, report.block()).encode())

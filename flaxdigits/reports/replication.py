@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.studies.records import KEPT, Collection, Runs
+from flaxdigits.studies.collection import KEPT, Collection, Runs
 from flaxdigits.studies.replication import HELD_OUT, HELD_OUT_FIGURE, ORIGINAL, Claim, System
 from flaxdigits.studies.statistics import Estimate, estimate, scatter, unpaired_difference
 

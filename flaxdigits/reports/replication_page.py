@@ -19,7 +19,8 @@ from flaxdigits.reports.replication import (
     spoken_estimate,
 )
 from flaxdigits.reports.template import render, themed
-from flaxdigits.studies.records import Record, Runs
+from flaxdigits.studies.collection import Runs
+from flaxdigits.studies.records import Record
 from flaxdigits.studies.replication import FIGURES, HELD_OUT_FIGURE
 
 # Accuracies at which the scale of the claims may be marked.
