@@ -27,7 +27,8 @@ def get_config():
     return ExperimentConfig(
         "small", ModelConfig("dense_cnn", filters=(2,), dense=(8,)),
         DataConfig(dataset="idx_files", folder="{folder}", split="random"),
-        OptimizerConfig(name="adam", learning_rate=0.1), TrainConfig(batch_size=50, steps=6))
+        OptimizerConfig(name="adam", learning_rate=0.1),
+        TrainConfig(batch_size=50, steps=6, together=1))
 
 def get_replication():
     return Replication("A <i>paper</i>", held_out=("data.split=holdout",), claims=(
@@ -126,13 +127,13 @@ def test_nothing_finished_is_run_again(ran, replicate, tmp_path):
     shutil.copytree(ran / "small" / "original" / "seeds" / "1", tmp_path / "runs" / "mine")
     done = replicate("--seeds=0..1", "--set=train.steps=1")
     assert done.returncode == 0, done.stderr
-    assert "small, original: seeds 0, on" in done.stdout
-    assert "small, held_out: seeds 0, 1, on" in done.stdout
+    assert "small, original: to run: seed 0, on" in done.stdout
+    assert "small, held_out: to run: seed 0, 1, on" in done.stdout
     own, = rows(tmp_path / "runs" / "replicate")
     assert own["reproduced"]["seeds"] == [1] and own["reproduced"]["partial"] is None
     assert own["held_out"]["partial"] == "1 of 6 steps"
     again = replicate("--seeds=0..1", "--set=train.steps=1")
-    assert "held_out: seeds" not in again.stdout and rows(tmp_path / "runs" / "replicate") == [own]
+    assert "to run" not in again.stdout and rows(tmp_path / "runs" / "replicate") == [own]
 
 
 def test_partial_runs_are_told_as_such(ran, replicate, tmp_path):

@@ -16,7 +16,7 @@ from flaxdigits.cli.train import trackers_of
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.studies.ablation import Load
-from flaxdigits.studies.collection import Collection, Runs, collect, missing
+from flaxdigits.studies.collection import KEPT, Collection, Runs, collect, missing
 from flaxdigits.studies.replication import System, load_systems, shortened
 from flaxdigits.studies.seeds import parse_seeds, train_seeds
 from flaxdigits.training import parallel, provenance
@@ -81,7 +81,7 @@ def _is_run(
 ) -> bool:
     """Runs it; whether it ended, or else a pause did, with its signal if there was one."""
     folder = workdir / one.runs.system.name / one.runs.protocol
-    console.print(f"{one.name}: seeds {', '.join(map(str, one.missing))}, on "
+    console.print(f"{one.name}: to run: seed {', '.join(map(str, one.missing))}, on "
                   f"{provenance.device_name()}, in {folder}")
     check_before_data(one.config, folder / "seeds" / str(one.missing[0]))
     if one.config.train.deterministic:
@@ -146,8 +146,8 @@ def _report(
         path, text = update
         RunFolder(path.parent).write(path.name, put_between_markers(text, report.block()).encode())
         console.print(f"updated: {path}")
-    console.print(f"report: {workdir / 'replication.html'}, and .md, .json; its runs as small "
-                  f"files: {workdir / 'results'}")
+    console.print(f"report: {workdir / 'replication.html'}, and .md, .json; the runs that count as "
+                  f"small files: {workdir / KEPT}")
 
 
 def _command(options: Options) -> str:
