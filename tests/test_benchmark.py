@@ -1,10 +1,17 @@
 """--mode=benchmark: what it measures and counts, in processes of its own."""
 
 import json
+import subprocess
+import sys
 
 import pytest
+from conftest import ROOT
 
 from flaxdigits.benchmark.compare import ROUNDS
+from flaxdigits.benchmark.peers import random_images
+from flaxdigits.experiments import load_experiment
+from flaxdigits.models import build_model
+from flaxdigits.reports.layers import list_layers
 
 pytest_plugins = ["tiny_run"]
 SMALL = ("--set", "model.filters=2", "--set", "model.dense=4,4", "--set", "train.batch_size=8")
@@ -58,3 +65,21 @@ def test_a_benchmark_of_what_cannot_be_trained_says_so(launch, tmp_path):
                   "--data=drawn", "--set", "model.filters=2,2,2,2,2,2")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, batch_size", [("kaggle_cnn", 512), ("chinese_cnn", 256)])
+def test_memory_stays_in_bounds(name, batch_size, environment):
+    """Under the data, ten times the parameters, three times the activations, and 750 MB."""
+    config = load_experiment(name)
+    size, classes = (64, 15) if name == "chinese_cnn" else (28, 10)
+    layers = list_layers(build_model(config.model, classes), (size, size, 1))
+    images, labels, _ = random_images(name, batch_size)
+    bound = (images.nbytes + labels.nbytes + 750e6
+             + 10 * 4 * sum(layer.parameters for layer in layers)
+             + 3 * batch_size * sum(layer.activation_bytes for layer in layers))
+    done = subprocess.run(
+        [sys.executable, "-m", "flaxdigits.benchmark.ours", name, f"train.batch_size={batch_size}"],
+        input="2\n", text=True, capture_output=True, check=True, cwd=ROOT,
+        env=environment | {"PYTHONPATH": str(ROOT)})
+    assert json.loads(done.stdout.splitlines()[-1])["peak_bytes"] < bound
