@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 
-from flaxdigits.cli.context import recorded_config, resolve_config
+from flaxdigits.cli.context import resolve_config
 from flaxdigits.cli.options import Options, parse
 from flaxdigits.cli.process import start_well
 from flaxdigits.config import ExperimentConfig
@@ -39,12 +39,11 @@ def main(arguments: list[str]) -> int:
 
 
 def config_for(options: Options) -> ExperimentConfig | None:
-    """The config that the mode works with, checked before anything heavy is imported."""
-    is_of_several = options.mode == "benchmark" and options.experiment is None
-    if options.command in ("ablation", "compare", "replicate") or is_of_several:
+    """Checked before anything heavy is imported; None for the modes that make or find their own."""
+    if options.mode == "benchmark" and options.experiment is None:
         return None
-    is_of_run = options.mode in ("eval", "report")
-    return recorded_config(options) if is_of_run else resolve_config(options)
+    is_own = options.command in ("ablation", "compare", "eval", "replicate", "report")
+    return None if is_own else resolve_config(options)
 
 
 def quiet_other_libraries() -> None:

@@ -1,1 +1,85 @@
-"""flaxdigits: handwritten digits and Chinese numerals in JAX and Flax."""
+"""flaxdigits: handwritten digits and Chinese numerals in JAX and Flax.
+
+Every mode of `launch.py` is a function here, with the flags as its arguments:
+
+```python
+import flaxdigits
+
+config = flaxdigits.experiment("chinese_cnn", "train.epochs=1", "data.split=writers")
+outcome = flaxdigits.train(config, "runs/writers")
+print(outcome.result["test_accuracy"])
+
+flaxdigits.evaluate("runs/writers", "best")
+flaxdigits.compare("runs/*")
+```
+
+A call does what its mode does, prints the same lines (`console=rich.console.Console(quiet=True)`
+silences it) and raises `FlaxdigitsError`, with the same one line, for bad input. Importing the
+package imports neither JAX nor anything else that is slow: a name is looked up when it is used.
+"""
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flaxdigits.api.compare import Comparison as Comparison
+    from flaxdigits.api.compare import compare as compare
+    from flaxdigits.api.data import data_sheet as data_sheet
+    from flaxdigits.api.data import prepare as prepare
+    from flaxdigits.api.evaluate import evaluate as evaluate
+    from flaxdigits.api.experiment import experiment as experiment
+    from flaxdigits.api.experiment import recorded_experiment as recorded_experiment
+    from flaxdigits.api.report import report as report
+    from flaxdigits.api.seeds import train_seeds as train_seeds
+    from flaxdigits.api.summary import Summary as Summary
+    from flaxdigits.api.summary import summary as summary
+    from flaxdigits.api.train import train as train
+    from flaxdigits.config import ExperimentConfig as ExperimentConfig
+    from flaxdigits.data.dataset import Dataset as Dataset
+    from flaxdigits.errors import FlaxdigitsError as FlaxdigitsError
+    from flaxdigits.experiments import list_experiments as list_experiments
+    from flaxdigits.training.loop import Outcome as Outcome
+    from flaxdigits.training.run_folder import RunFolder as RunFolder
+    from flaxdigits.training.trackers import Tracker as Tracker
+
+    __version__: str
+
+# Where each name lives; a new mode adds a file to `flaxdigits.api`, a line here and one above.
+_HOMES = {
+    "experiment": "api.experiment",
+    "list_experiments": "experiments",
+    "recorded_experiment": "api.experiment",
+    "train": "api.train",
+    "train_seeds": "api.seeds",
+    "evaluate": "api.evaluate",
+    "report": "api.report",
+    "compare": "api.compare",
+    "summary": "api.summary",
+    "prepare": "api.data",
+    "data_sheet": "api.data",
+    "Comparison": "api.compare",
+    "Dataset": "data.dataset",
+    "ExperimentConfig": "config",
+    "FlaxdigitsError": "errors",
+    "Outcome": "training.loop",
+    "RunFolder": "training.run_folder",
+    "Summary": "api.summary",
+    "Tracker": "training.trackers",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version(__name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,11 +1,11 @@
 """The command line: absl flags, and the same as a frozen dataclass that the modes take."""
 
 import dataclasses
-import os
 from pathlib import Path
 
 from absl import flags
 
+from flaxdigits.api.arguments import Source
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import list_experiments
 
@@ -74,7 +74,7 @@ class Options:
     collect: tuple[str, ...] = ()
     collect_only: bool = False
     update: Path | None = None
-    data: str = "auto"
+    data: Source = "auto"
     raw_data_dir: Path | None = None
     data_dir: Path | None = None
     checkpoint: str = "last"
@@ -103,6 +103,14 @@ class Options:
             raise FlaxdigitsError(
                 f"--mode={self.mode} needs one --workdir, got {len(self.workdirs)}")
         return self.workdirs[0]
+
+    def optional_workdir(self) -> Path | None:
+        """The one run folder that was named, or None.
+
+        Raises:
+          FlaxdigitsError: if several were.
+        """
+        return self.workdir() if self.workdirs else None
 
 
 def parse(arguments: list[str]) -> Options | str:
@@ -150,7 +158,7 @@ def parse(arguments: list[str]) -> Options | str:
         if flag.value and _MODE.value != "replicate":
             raise FlaxdigitsError(
                 f"--{flag.name} is for --mode=replicate alone, got --mode={_MODE.value}")
-    raw = _RAW_DATA_DIR.value or os.environ.get("FLAXDIGITS_RAW_DATA")
+    raw = _RAW_DATA_DIR.value
     return Options(
         experiment=_EXPERIMENT.value, mode=_MODE.value,
         workdirs=tuple(Path(path).expanduser() for path in _WORKDIR.value),

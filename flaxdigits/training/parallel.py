@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src import xla_bridge  # whether JAX has begun is told nowhere else
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -61,9 +62,19 @@ def _is_on_a_tpu_machine() -> bool:
 
 
 def ask_for_deterministic_kernels() -> None:
-    """Makes GPU runs give the same bits every time; call it before any other use of JAX."""
-    os.environ["XLA_FLAGS"] = " ".join(
-        [os.environ.get("XLA_FLAGS", ""), "--xla_gpu_deterministic_ops=true"]).strip()
+    """Makes GPU runs give the same bits every time; call it before any other use of JAX.
+
+    Raises:
+      FlaxdigitsError: if this process has used a GPU before, which makes it too late.
+    """
+    flag, flags = "--xla_gpu_deterministic_ops=true", os.environ.get("XLA_FLAGS", "")
+    if flag in flags.split():
+        return
+    if xla_bridge.backends_are_initialized() and jax.default_backend() == "gpu":
+        raise FlaxdigitsError(
+            "train.deterministic=true must come before anything else that uses the GPU in this "
+            "process: restart it (in a notebook, its kernel) and begin with this run")
+    os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
 
 
 def first_line(error: BaseException) -> str:

@@ -1,0 +1,1 @@
+"""What `import flaxdigits` offers: a function for each mode of `launch.py`, without its flags."""

@@ -1,0 +1,103 @@
+"""What several calls share: where the data and the run are, who is told, what is checked first."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import get_args
+
+import jax
+from rich.console import Console
+
+from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.experiment import absolute_paths
+from flaxdigits.config import ExperimentConfig, validate
+from flaxdigits.data.dataset import DataLocations, Dataset, load_dataset
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.models import build_model
+from flaxdigits.training.run_folder import RunFolder
+
+_log = logging.getLogger(__name__)
+
+
+def load_data(
+    config: ExperimentConfig, data: Source = "auto", raw_data_dir: PathLike | None = None,
+    data_dir: PathLike | None = None,
+) -> Dataset:
+    """The config's data.
+
+    Args:
+      config: of the experiment.
+      data: `real` refuses characters that the framework draws, `drawn` wants them, `auto` falls
+        back on them.
+      raw_data_dir: folder of the raw files; None: that of the environment's FLAXDIGITS_RAW_DATA,
+        else the network.
+      data_dir: folder of prepared data; None: that of TFDS_DATA_DIR, else ~/tensorflow_datasets.
+
+    Raises:
+      FlaxdigitsError: if there are none, they are damaged, or cannot be written.
+    """
+    if data not in get_args(Source):
+        raise FlaxdigitsError(f"data must be one of {', '.join(get_args(Source))}, got {data!r}")
+    raw = raw_data_dir or os.environ.get("FLAXDIGITS_RAW_DATA")
+    return load_dataset(config.data, DataLocations(
+        Path(raw).expanduser() if raw else None,
+        Path(data_dir).expanduser() if data_dir else None, data))
+
+
+def load_data_of_run(
+    config: ExperimentConfig, folder: RunFolder, data: Source = "auto",
+    raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
+) -> Dataset:
+    """`load_data` of a run; `auto` is the source that it was trained on.
+
+    Raises:
+      FlaxdigitsError: also if the data of the same source are not the run's.
+    """
+    recorded = folder.data()
+    dataset = load_data(
+        config, recorded["source"] if data == "auto" else data, raw_data_dir, data_dir)
+    if dataset.source == recorded["source"] and dataset.fingerprint != recorded["fingerprint"]:
+        raise FlaxdigitsError(
+            f"{folder.path}: trained on data of fingerprint {recorded['fingerprint']}, and this "
+            f"{dataset.name} has {dataset.fingerprint}; point --data_dir or --raw_data_dir to "
+            "the data of the run")
+    return dataset
+
+
+def checked(config: ExperimentConfig) -> ExperimentConfig:
+    """A config that may have been made by hand: valid, with absolute folders.
+
+    Raises:
+      FlaxdigitsError: naming the first field that is wrong.
+    """
+    return absolute_paths(validate(config))
+
+
+def check_before_data(config: ExperimentConfig, workdir: Path) -> None:
+    """Checks what needs no data: the architecture's numbers, and a new run's `train.init_from`.
+
+    Raises:
+      FlaxdigitsError: if one of them is wrong.
+    """
+    build_model(config.model, num_classes=1)
+    if config.train.init_from is not None and not (workdir / "config.json").exists():
+        RunFolder(Path(config.train.init_from)).data()
+
+
+def run_folder_path(workdir: PathLike | None, config: ExperimentConfig) -> Path:
+    """The folder that was named, or runs/<experiment>."""
+    return Path("runs") / config.experiment if workdir is None else Path(workdir).expanduser()
+
+
+def make_console(quiet: bool = False) -> Console:
+    """The terminal, a file or pipe, or a notebook's output; lines are never wrapped."""
+    return Console(quiet=quiet, highlight=False, soft_wrap=True)
+
+
+def warn_of_unused_gpu() -> None:
+    """Says so when there is an NVIDIA GPU and JAX computes on the CPU."""
+    is_asked = "cpu" in (jax.config.jax_platforms or "")
+    if jax.default_backend() == "cpu" and not is_asked and shutil.which("nvidia-smi"):
+        _log.warning("this machine has an NVIDIA GPU that JAX does not see; "
+                     "pip install -e '.[cuda]' lets it")

@@ -1,0 +1,102 @@
+"""The data of an experiment: prepared, and looked at."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.context import checked, load_data, make_console, run_folder_path
+from flaxdigits.config import ExperimentConfig
+from flaxdigits.data.dataset import Dataset
+from flaxdigits.data.splits import split_indices
+from flaxdigits.reports.data import class_table, writer_lines
+from flaxdigits.reports.figures import png
+from flaxdigits.reports.fonts import legible
+from flaxdigits.reports.result import tell_of_drawn_data
+from flaxdigits.reports.sheets import data_sheet as draw_sheet
+from flaxdigits.training.first_inputs import first_inputs
+from flaxdigits.training.run_folder import RunFolder
+
+IMAGES_PER_CLASS = 40  # looked through for a line of each class
+SHEET = "figures/data.png"
+
+
+def prepare(
+    config: ExperimentConfig, *, data: Source = "auto", raw_data_dir: PathLike | None = None,
+    data_dir: PathLike | None = None, console: Console | None = None,
+) -> Dataset:
+    """Fetches, checks and prepares the data of an experiment, and nothing else.
+
+    Args:
+      config: of the experiment.
+      data: as for `train`.
+      raw_data_dir: as for `train`.
+      data_dir: as for `train`.
+      console: as for `train`.
+
+    Returns:
+      All of them, in memory.
+
+    Raises:
+      FlaxdigitsError: if there are none, they are damaged, or cannot be written.
+    """
+    config = checked(config)
+    console = console or make_console()
+    dataset = load_data(config, data, raw_data_dir, data_dir)
+    height, width = dataset.images.shape[1:3]
+    console.print(
+        f"{dataset.name} ({dataset.source}): {len(dataset.labels)} images of {height}x{width}, "
+        f"{len(dataset.class_names)} classes, fingerprint {dataset.fingerprint}")
+    sizes = {name: len(rows) for name, rows in split_indices(config.data, dataset).items()}
+    console.print(f"split {config.data.split}: "
+                  + ", ".join(f"{name} {size}" for name, size in sizes.items()))
+    return dataset
+
+
+def data_sheet(
+    config: ExperimentConfig, workdir: PathLike | None = None, *, data: Source = "auto",
+    raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Draws training images as the network sees them, and counts classes and writers.
+
+    Args:
+      config: of the experiment.
+      workdir: where the sheet is written; None is `runs/<experiment>`.
+      data: as for `train`.
+      raw_data_dir: as for `train`.
+      data_dir: as for `train`.
+      console: as for `train`.
+
+    Returns:
+      The path of the sheet, a PNG file.
+
+    Raises:
+      FlaxdigitsError: if there are no data, or the sheet cannot be written.
+    """
+    config = checked(config)
+    console = console or make_console()
+    folder = run_folder_path(workdir, config)
+    dataset = load_data(config, data, raw_data_dir, data_dir)
+    splits = split_indices(config.data, dataset)
+    classes = len(dataset.class_names)
+    images, labels = first_inputs(config, dataset, splits["train"], IMAGES_PER_CLASS * classes)
+    sheet = draw_sheet(
+        images, labels, legible(dataset.class_names),
+        f"The first training images as the network sees them, {images.min():.3g} (black) to "
+        f"{images.max():.3g} (white)")
+    RunFolder(folder).write(SHEET, png(sheet))
+
+    tell_of_drawn_data(console, dataset.source)
+    height, width = dataset.images.shape[1:3]
+    console.print(f"{dataset.name} ({dataset.source}), split {config.data.split}: images of "
+                  f"{height}x{width}, {classes} classes")
+    console.print(class_table(dataset.class_names, dataset.labels, splits))
+    if dataset.writers is not None:
+        for line in writer_lines(dataset.writers, splits):
+            console.print(line)
+    changes = config.data.augmentation
+    console.print(f"augmentation: rotation {changes.rotation:g} degrees, zoom {changes.zoom:g}, "
+                  f"shift {changes.shift:g}; preprocessing: {config.data.preprocessing}")
+    console.print(f"sheet: {folder / SHEET}")
+    return folder / SHEET

@@ -1,0 +1,56 @@
+"""Scores of a run's checkpoints."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.context import load_data_of_run, make_console, warn_of_unused_gpu
+from flaxdigits.api.experiment import recorded_experiment
+from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
+from flaxdigits.reports.result import evaluation_line, tell_of_drawn_data
+from flaxdigits.training.parallel import ask_for_deterministic_kernels
+from flaxdigits.training.run_folder import RunFolder
+
+
+def evaluate(
+    workdir: PathLike, checkpoint: str | int = "last", *, experiment: PathLike | None = None,
+    data: Source = "auto", raw_data_dir: PathLike | None = None,
+    data_dir: PathLike | None = None, console: Console | None = None,
+) -> list[dict[str, Any]]:
+    """Scores checkpoints of a run on all its splits and adds them to its `eval.jsonl`.
+
+    Args:
+      workdir: the run folder.
+      checkpoint: `last`, `best` (by validation accuracy), `all`, or a step.
+      experiment: the file of the run's architecture, if it is one of your own.
+      data: `auto` is the source that the run was trained on; `real` scores a run that was trained
+        on drawn data on the real data set.
+      raw_data_dir: as for `train`.
+      data_dir: as for `train`.
+      console: as for `train`.
+
+    Returns:
+      For every checkpoint its `step` and, of each split, `test_accuracy` and the like, None where
+      the split does not exist.
+
+    Raises:
+      FlaxdigitsError: if there is no such run or checkpoint, or the data are not the run's.
+    """
+    config = recorded_experiment(workdir, experiment=experiment)
+    if config.train.deterministic:
+        ask_for_deterministic_kernels()
+    console = console or make_console()
+    folder = RunFolder(Path(workdir).expanduser())
+    warn_of_unused_gpu()
+    trained_on = folder.data()["source"]
+    dataset = load_data_of_run(config, folder, data, raw_data_dir, data_dir)
+    if dataset.source != trained_on:
+        console.print(f"trained on {trained_on} data, scored on {dataset.source} data")
+    tell_of_drawn_data(console, dataset.source)
+    rows = []
+    for row in evaluate_checkpoints(config, dataset, folder, str(checkpoint)):
+        console.print(evaluation_line(row))
+        rows.append(row)
+    return rows

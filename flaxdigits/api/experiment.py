@@ -1,0 +1,69 @@
+"""Configs: of an experiment, or of a run that was begun."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from flaxdigits.api.arguments import PathLike
+from flaxdigits.config import ExperimentConfig, ModelConfig
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.experiments import load_experiment
+from flaxdigits.overrides import apply_overrides
+from flaxdigits.training.run_folder import RunFolder
+
+
+def experiment(name_or_path: PathLike, *overrides: str) -> ExperimentConfig:
+    """The config of a shipped experiment, or of a file of your own, with fields changed.
+
+    Args:
+      name_or_path: like `chinese_cnn` (`flaxdigits.list_experiments()` names all), or the path
+        of a file with a `get_config()`, ending in `.py`.
+      *overrides: as after `--set`: `"train.epochs=5"`, `"model.filters=16,32,64"`.
+
+    Raises:
+      FlaxdigitsError: if there is no such experiment or field, or a value does not fit.
+    """
+    return absolute_paths(apply_overrides(load_experiment(os.fspath(name_or_path)), overrides))
+
+
+def recorded_experiment(
+    workdir: PathLike, *overrides: str, experiment: PathLike | None = None
+) -> ExperimentConfig:
+    """The config of the run in a folder: what `train` needs to go on with it.
+
+    Args:
+      workdir: the run folder.
+      *overrides: as for `experiment`.
+      experiment: the file of the run's architecture, if it is one of your own.
+
+    Raises:
+      FlaxdigitsError: if this is not a run folder, or its config is not valid.
+    """
+    folder = RunFolder(Path(workdir).expanduser())
+    model_config = ModelConfig
+    if experiment is not None:
+        model_config = type(load_experiment(os.fspath(experiment)).model)
+    try:
+        config = folder.config(model_config)
+    except FlaxdigitsError as error:
+        if experiment is not None or "unknown field model." not in str(error):
+            raise
+        raise FlaxdigitsError(
+            f"{error}; if the architecture is your own, name its file with --experiment"
+        ) from error
+    # Where the run paused last is no wish to pause there again.
+    config = dataclasses.replace(
+        config, train=dataclasses.replace(config.train, stop_after=None))
+    return absolute_paths(apply_overrides(config, overrides))
+
+
+def absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
+    """The config with its folders made absolute, so that a run stands wherever it goes on from."""
+    data, train = config.data, config.train
+    if data.folder is not None:
+        folder = str(Path(data.folder).expanduser().absolute())
+        config = dataclasses.replace(config, data=dataclasses.replace(data, folder=folder))
+    if train.init_from is not None:
+        init_from = str(Path(train.init_from).expanduser().absolute())
+        config = dataclasses.replace(config, train=dataclasses.replace(train, init_from=init_from))
+    return config

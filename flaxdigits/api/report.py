@@ -1,0 +1,50 @@
+"""The figures and the page of a finished run, once more."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from flaxdigits.api.arguments import PathLike
+from flaxdigits.api.context import load_data_of_run, make_console, warn_of_unused_gpu
+from flaxdigits.api.experiment import recorded_experiment
+from flaxdigits.reports.result import tell_of_drawn_data
+from flaxdigits.training.parallel import ask_for_deterministic_kernels
+from flaxdigits.training.report import report_finished
+from flaxdigits.training.run_folder import RunFolder
+
+
+def report(
+    workdir: PathLike, *, experiment: PathLike | None = None,
+    raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Draws the figures and `report.html` of a finished run again.
+
+    Args:
+      workdir: the run folder.
+      experiment: the file of the run's architecture, if it is one of your own.
+      raw_data_dir: as for `train`.
+      data_dir: as for `train`.
+      console: as for `train`.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      FlaxdigitsError: if the run has not ended, or its data or checkpoint cannot be read.
+    """
+    config = recorded_experiment(workdir, experiment=experiment)
+    if config.train.deterministic:
+        ask_for_deterministic_kernels()
+    console = console or make_console()
+    workdir = Path(workdir).expanduser()
+    folder = RunFolder(workdir)
+    folder.check_writable()
+    warn_of_unused_gpu()
+    dataset = load_data_of_run(
+        config, folder, raw_data_dir=raw_data_dir, data_dir=data_dir)
+    tell_of_drawn_data(console, dataset.source)
+    report_finished(config, dataset, folder)
+    page = workdir / "report.html"
+    console.print(f"figures in {workdir / 'figures'}, all in one page: {page}")
+    return page

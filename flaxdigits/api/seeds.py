@@ -1,0 +1,118 @@
+"""Training of several seeds."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.context import (
+    check_before_data,
+    checked,
+    load_data,
+    make_console,
+    run_folder_path,
+    warn_of_unused_gpu,
+)
+from flaxdigits.api.train import told_of_a_run
+from flaxdigits.config import ExperimentConfig
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.reports.result import tell_of_drawn_data, tell_summary
+from flaxdigits.studies import seeds as studies
+from flaxdigits.training import parallel, provenance
+from flaxdigits.training.loop import Outcome
+from flaxdigits.training.trackers import Tracker
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedsOutcome:
+    """How the training of several seeds ended.
+
+    Attributes:
+      summary: what `summary.json` holds: under `figures` every figure of the seeds' results with
+        its mean, standard deviation and 95 % interval. None if a seed was paused.
+      outcomes: of each seed that has ended, diverged or was paused.
+    """
+
+    summary: dict[str, Any] | None
+    outcomes: dict[int, Outcome]
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that paused them, if one did."""
+        return next((one.signal for one in self.outcomes.values() if one.signal), None)
+
+
+def train_seeds(
+    config: ExperimentConfig, seeds: Sequence[int], workdir: PathLike | None = None, *,
+    data: Source = "auto", raw_data_dir: PathLike | None = None,
+    data_dir: PathLike | None = None,
+    trackers: Callable[[Path], Sequence[Tracker]] = lambda workdir: (), tensorboard: bool = True,
+    profile: bool = False, console: Console | None = None,
+) -> SeedsOutcome:
+    """Trains several seeds of an experiment with one compiled program, or goes on with them.
+
+    Args:
+      config: of the experiment; its own seed is not used.
+      seeds: like `range(10)`; each is a run folder `<workdir>/seeds/<seed>`.
+      workdir: of them all; None is `runs/<experiment>`.
+      data: as for `train`.
+      raw_data_dir: as for `train`.
+      data_dir: as for `train`.
+      trackers: gives those of a seed, from its run folder.
+      tensorboard: as for `train`.
+      profile: as for `train`.
+      console: as for `train`.
+
+    Raises:
+      FlaxdigitsError: as `train` does; a seed that diverges stops no other, and raises if all do.
+    """
+    config = checked(config)
+    if not seeds:
+        raise FlaxdigitsError("seeds: there is none; give some, as in range(10)")
+    if config.train.deterministic:
+        parallel.ask_for_deterministic_kernels()
+    console = console or make_console()
+    warn_of_unused_gpu()
+    folder = run_folder_path(workdir, config)
+    check_before_data(config, folder / "seeds" / str(seeds[0]))
+    dataset = load_data(config, data, raw_data_dir, data_dir)
+    console.print(
+        f"{config.experiment}: {dataset.name} ({dataset.source}), split {config.data.split}, "
+        f"{len(seeds)} seeds, on {provenance.device_name()}, in {folder}")
+    tell_of_drawn_data(console, dataset.source)
+    outcomes: dict[int, Outcome] = {}
+
+    def tell(seed: int, outcome: Outcome) -> None:
+        outcomes[seed] = outcome
+        console.print(f"seed {seed}: {outcome_line(outcome)}")
+
+    def told(path: Path) -> list[Tracker]:
+        console.print(f"seed {path.name}")
+        return told_of_a_run(console, tensorboard, profile, trackers(path))
+
+    summary = studies.train_seeds(config, seeds, dataset, folder, told, tell)
+    if summary is None:
+        console.print("paused; the same command goes on from there")
+        return SeedsOutcome(None, outcomes)
+    if not summary["finished"]:
+        raise FlaxdigitsError(
+            f"every seed diverged: {next(iter(summary['diverged'].values()))['told']}")
+    tell_summary(console, summary)
+    tell_of_drawn_data(console, dataset.source)
+    console.print(f"complete: {folder / 'summary.json'}")
+    return SeedsOutcome(summary, outcomes)
+
+
+def outcome_line(outcome: Outcome) -> str:
+    """What a run came to, in a few words."""
+    if outcome.diverged is not None:
+        return f"diverged: {outcome.diverged}"
+    if outcome.result is None:
+        return f"saved at step {outcome.step} of {outcome.total_steps}"
+    scored = [split for split in ("train", "validation", "test")
+              if outcome.result[f"{split}_accuracy"] is not None]
+    return "accuracy " + ", ".join(
+        f"{split} {outcome.result[f'{split}_accuracy']:.4%}" for split in scored)

@@ -1,0 +1,59 @@
+"""The layers of an experiment's network."""
+
+import dataclasses
+
+from rich.jupyter import JupyterMixin
+from rich.table import Table
+
+from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.context import checked, load_data
+from flaxdigits.config import ExperimentConfig
+from flaxdigits.data.builders import BUILDERS
+from flaxdigits.models import build_model
+from flaxdigits.reports.layers import Layer, layer_table, list_layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary(JupyterMixin):
+    """The layers of a network; a table in a notebook, or for rich's `print`.
+
+    Attributes:
+      model: its name.
+      layers: in the order of their calls.
+    """
+
+    model: str
+    layers: list[Layer]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(layer.parameters for layer in self.layers)
+
+    def __rich__(self) -> Table:
+        return layer_table(self.model, self.layers)
+
+
+def summary(
+    config: ExperimentConfig, *, data: Source = "auto", raw_data_dir: PathLike | None = None,
+    data_dir: PathLike | None = None,
+) -> Summary:
+    """The layers: output shapes, parameters, FLOPs, memory of the activations.
+
+    Args:
+      config: of the experiment.
+      data: as for `train`; read only where the images' size is not known without them.
+      raw_data_dir: as for `train`.
+      data_dir: as for `train`.
+
+    Raises:
+      FlaxdigitsError: if the config is not valid, or there are no data.
+    """
+    config = checked(config)
+    builder = BUILDERS.get(config.data.dataset)
+    if builder is not None:
+        shape, classes = (*builder.image_size, 1), len(builder.class_names)
+    else:
+        dataset = load_data(config, data, raw_data_dir, data_dir)
+        shape, classes = dataset.images.shape[1:], len(dataset.class_names)
+    return Summary(config.model.name, list_layers(build_model(config.model, classes), shape))

@@ -1,0 +1,111 @@
+"""Training of one run."""
+
+import signal
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.context import (
+    check_before_data,
+    checked,
+    load_data,
+    make_console,
+    run_folder_path,
+    warn_of_unused_gpu,
+)
+from flaxdigits.config import ExperimentConfig
+from flaxdigits.reports.result import tell_of_drawn_data, tell_result
+from flaxdigits.training import loop, parallel, provenance
+from flaxdigits.training.loop import Outcome
+from flaxdigits.training.profile import Profile
+from flaxdigits.training.progress import for_console
+from flaxdigits.training.tensorboard import TensorBoard, is_installed
+from flaxdigits.training.trackers import Tracker
+
+
+def train(
+    config: ExperimentConfig, workdir: PathLike | None = None, *, data: Source = "auto",
+    raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
+    trackers: Sequence[Tracker] = (), tensorboard: bool = True, profile: bool = False,
+    coordinator: str | None = None, num_processes: int | None = None,
+    process_id: int | None = None, console: Console | None = None,
+) -> Outcome:
+    """Trains an experiment to its end, or goes on with it, scores it and draws its report.
+
+    Call it again with the same arguments and it goes on from the last checkpoint; of a finished
+    run it gives the result. Ctrl-C, a notebook's stop button or SIGTERM pauses it.
+
+    Args:
+      config: from `flaxdigits.experiment`, or made by hand.
+      workdir: the run folder; None is `runs/<experiment>`.
+      data: `real` refuses characters that the framework draws, `drawn` wants them, `auto` falls
+        back on them.
+      raw_data_dir: folder of the raw files; None: that of the environment's FLAXDIGITS_RAW_DATA,
+        else the network.
+      data_dir: folder of prepared data; None: that of TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      trackers: told how it goes, beside the console.
+      tensorboard: write event files, if tensorboardX is installed.
+      profile: trace some steps.
+      coordinator: `host:port` of process 0, in a run of several processes.
+      num_processes: how many there are.
+      process_id: which of them this is, from 0.
+      console: who is told; None: the terminal or the notebook.
+
+    Returns:
+      How it ended: `result` is what `result.json` holds, or None if the run was paused.
+
+    Raises:
+      FlaxdigitsError: if the config does not fit the data or the folder, a file cannot be read or
+        written, or the loss stops being finite; what was saved before stays.
+    """
+    config = checked(config)
+    if config.train.deterministic:
+        parallel.ask_for_deterministic_kernels()
+    parallel.connect(coordinator, num_processes, process_id)
+    console = console or make_console(quiet=not parallel.is_writer())
+    warn_of_unused_gpu()
+    folder = run_folder_path(workdir, config)
+    check_before_data(config, folder)
+    dataset = load_data(config, data, raw_data_dir, data_dir)
+    console.print(
+        f"{config.experiment}: {dataset.name} ({dataset.source}), split {config.data.split}, "
+        f"seed {config.seed}, on {provenance.device_name()}, in {folder}")
+    tell_of_drawn_data(console, dataset.source)
+    told = told_of_a_run(console, tensorboard, profile, trackers)
+    outcome = loop.train(config, dataset, folder, told)
+    for tracker in told:
+        if isinstance(tracker, Profile):
+            console.print(f"profile: {tracker.trace}, for ui.perfetto.dev" if tracker.trace else
+                          "no profile: there were no two calls of steps left to train")
+    if outcome.result is None:
+        _tell_pause(console, outcome)
+        return outcome
+    tell_result(console, outcome.result)
+    tell_of_drawn_data(console, dataset.source)
+    files = [folder / name for name in ("result.json", "report.html")]
+    console.print(f"complete at step {outcome.step}: "
+                  + ", ".join(str(path) for path in files if path.exists()))
+    return outcome
+
+
+def told_of_a_run(
+    console: Console, tensorboard: bool, profile: bool, trackers: Sequence[Tracker]
+) -> list[Tracker]:
+    """The console, those that are asked for, and the user's own."""
+    told: list[Tracker] = [for_console(console)]
+    if tensorboard and is_installed():
+        told.append(TensorBoard())
+    if profile:
+        told.append(Profile())
+    return [*told, *trackers]
+
+
+def _tell_pause(console: Console, outcome: Outcome) -> None:
+    done = f"saved at step {outcome.step} of {outcome.total_steps}"
+    if outcome.signal is None:
+        console.print(f"paused by train.stop_after, {done}; "
+                      "the same command without it, or with a later one, goes on from there")
+        return
+    name = signal.Signals(outcome.signal).name
+    console.print(f"paused by {name}, {done}; the same command goes on from there")
