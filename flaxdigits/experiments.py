@@ -17,7 +17,9 @@ from flaxdigits.training.trackers import Tracker
 
 Made = TypeVar("Made")
 
-SHIPPED = Path(__file__).resolve().parent.parent / "experiments"
+HERE = Path(__file__).resolve().parent
+# Beside the package in a checkout, within it where a wheel was installed.
+SHIPPED = HERE / "shipped" if (HERE / "shipped").is_dir() else HERE.parent / "experiments"
 
 
 def list_experiments(folder: Path = SHIPPED) -> dict[str, str]:

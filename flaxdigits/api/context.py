@@ -91,8 +91,8 @@ def run_folder_path(workdir: PathLike | None, config: ExperimentConfig) -> Path:
 
 
 def make_console(quiet: bool = False) -> Console:
-    """The terminal, a file or pipe, or a notebook's output; lines are never wrapped."""
-    return Console(quiet=quiet, highlight=False, soft_wrap=True)
+    """The terminal, a file or a pipe, or plain lines in a notebook; they are never wrapped."""
+    return Console(quiet=quiet, highlight=False, soft_wrap=True, force_jupyter=False)
 
 
 def warn_of_unused_gpu() -> None:

@@ -6,6 +6,7 @@ folder under its final name is complete.
 
 import contextlib
 import dataclasses
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,7 @@ class Checkpoints:
         self._folder = folder.absolute()
         self._keep = keep
         is_writing = access == "write"
-        with self._clear_errors(SAVE):
+        with self._clear_errors(SAVE), _without_warnings():  # that reading is but reading
             self._manager = ocp.CheckpointManager(
                 self._folder,
                 options=ocp.CheckpointManagerOptions(
@@ -169,6 +170,17 @@ class Checkpoints:
         except Exception as error:
             raise FlaxdigitsError(
                 f"{place}: {what.format(first_line(error))}") from error
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def flat_arrays(tree: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
-"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
+"""What a person sees while a run goes on: a bar, or plain lines where there can be none."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,11 @@ class Lines(Tracker):
 
 
 def for_console(console: Console) -> Tracker:
-    """A bar on a terminal, lines elsewhere."""
+    """A bar on a terminal or in a notebook, lines elsewhere."""
+    if console.file is sys.stdout and Console().is_jupyter and not console.quiet:
+        from flaxdigits.training.notebook import NotebookBar  # IPython is there in notebooks alone
+
+        return NotebookBar()
     return Bar(console) if console.is_terminal else Lines(console)
 
 

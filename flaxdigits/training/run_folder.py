@@ -30,7 +30,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, is_writer: bool = True) -> None:
-        self.path = path.absolute()
+        self.path: Path = path.absolute()
         self._is_writer = is_writer
 
     @property

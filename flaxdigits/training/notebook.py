@@ -1,0 +1,69 @@
+"""What a person sees in a notebook while a run goes on: one bar, and a table that grows."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from IPython.display import display
+
+from flaxdigits.config import ExperimentConfig
+from flaxdigits.training.trackers import Tracker
+
+COLUMNS = {"step": "{:,}", "epoch": "{}", "train_loss": "{:.4f}", "train_accuracy": "{:.2%}",
+           "validation_loss": "{:.4f}", "validation_accuracy": "{:.2%}"}
+RIGHT = "text-align:right;padding:0.1em 1em 0.1em 0"
+
+
+class NotebookBar(Tracker):
+    """One output that is replaced: a bar, the time left, and a row for every scored epoch.
+
+    It needs no widgets, so that a saved notebook still shows where the run ended.
+    """
+
+    def start(
+        self, config: ExperimentConfig, workdir: Path, step: int, total_steps: int
+    ) -> None:
+        """Shows the bar."""
+        self._step, self._total, self._figures = step, total_steps, ""
+        self._rows: list[list[str]] = []
+        self._handle = display(self._shown(), raw=True, display_id=True)
+
+    def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
+        """Moves it."""
+        self._step = step
+        self._figures = (f"loss {loss:.4f}, accuracy {accuracy:.2%}, {rate:,.1f} steps/s, "
+                         f"{(self._total - step) / rate:,.0f} s left")
+        self._handle.update(self._shown(), raw=True)
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Adds a row where a validation was scored, and at the end."""
+        if row["step"] == self._total or "validation_accuracy" in row:
+            self._rows.append([form.format(row[name]) if name in row else ""
+                               for name, form in COLUMNS.items()])
+            self._handle.update(self._shown(), raw=True)
+
+    def finish(self, result: dict[str, Any], figures: dict[str, Path]) -> None:
+        """Says how long it took."""
+        self._figures = (f"{result['seconds_training']:,.1f} s of training, "
+                         f"{result['steps_per_second']:,.1f} steps/s")
+        self._handle.update(self._shown(), raw=True)
+
+    def _shown(self) -> dict[str, str]:
+        told = f"{self._step:,} of {self._total:,} steps"
+        if self._figures:
+            told += f": {self._figures}"
+        names = [name.replace("_", " ") for name in COLUMNS]
+        used = [place for place in range(len(names)) if any(row[place] for row in self._rows)]
+        rows = [[row[place] for place in used] for row in [names, *self._rows]]
+        html = (f"<div><progress value={self._step} max={self._total} style='width:20em'>"
+                f"</progress> {escape(told)}</div>")
+        if self._rows:
+            html += f"<table>{_row('th', rows[0])}{''.join(_row('td', row) for row in rows[1:])}"
+            html += "</table>"
+        return {"text/html": html,
+                "text/plain": "\n".join([told, *map("  ".join, rows if self._rows else [])])}
+
+
+def _row(tag: str, cells: Sequence[str]) -> str:
+    return f"<tr>{''.join(f'<{tag} style={RIGHT!r}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
