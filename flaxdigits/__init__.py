@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from flaxdigits.api.experiment import experiment as experiment
     from flaxdigits.api.experiment import recorded_experiment as recorded_experiment
     from flaxdigits.api.report import report as report
+    from flaxdigits.api.seeds import SeedsOutcome as SeedsOutcome
     from flaxdigits.api.seeds import train_seeds as train_seeds
     from flaxdigits.api.summary import Summary as Summary
     from flaxdigits.api.summary import summary as summary
@@ -64,6 +65,7 @@ _HOMES = {
     "FlaxdigitsError": "errors",
     "Outcome": "training.loop",
     "RunFolder": "training.run_folder",
+    "SeedsOutcome": "api.seeds",
     "Summary": "api.summary",
     "Tracker": "training.trackers",
 }

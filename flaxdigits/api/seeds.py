@@ -49,7 +49,7 @@ def train_seeds(
     config: ExperimentConfig, seeds: Sequence[int], workdir: PathLike | None = None, *,
     data: Source = "auto", raw_data_dir: PathLike | None = None,
     data_dir: PathLike | None = None,
-    trackers: Callable[[Path], Sequence[Tracker]] = lambda workdir: (), tensorboard: bool = True,
+    trackers: Callable[[Path], Sequence[Tracker]] | None = None, tensorboard: bool = True,
     profile: bool = False, console: Console | None = None,
 ) -> SeedsOutcome:
     """Trains several seeds of an experiment with one compiled program, or goes on with them.
@@ -91,7 +91,8 @@ def train_seeds(
 
     def told(path: Path) -> list[Tracker]:
         console.print(f"seed {path.name}")
-        return told_of_a_run(console, tensorboard, profile, trackers(path))
+        own = trackers(path) if trackers is not None else ()
+        return told_of_a_run(console, tensorboard, profile, own)
 
     summary = studies.train_seeds(config, seeds, dataset, folder, told, tell)
     if summary is None:
