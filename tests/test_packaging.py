@@ -1,0 +1,116 @@
+"""What is installed: typed, documented, citable, and whole where there is no checkout."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+
+import pytest
+import yaml
+from conftest import ROOT
+
+import flaxdigits
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ASKED = '''
+import flaxdigits
+from typing import Any
+
+config: flaxdigits.ExperimentConfig = flaxdigits.experiment("chinese_cnn", "train.epochs=1")
+outcome: flaxdigits.Outcome = flaxdigits.train(config, "runs/x", raw_data_dir=".", data="real")
+rows: list[dict[str, Any]] = flaxdigits.evaluate("runs/x", "best")
+parameters: int = flaxdigits.summary(config).parameters
+'''
+WRONG = {
+    "reportArgumentType": 'flaxdigits.train(config, data="fake")',
+    "reportAttributeAccessIssue": "flaxdigits.trian",
+    "reportAssignmentType": 'page: int = flaxdigits.report("runs/x")',
+    "reportCallIssue": "flaxdigits.prepare()",
+}
+
+
+def check_types(environment, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "basedpyright", "--outputjson", "--pythonpath", sys.executable,
+         *map(str, arguments)], env=environment | {"PYTHONPATH": str(ROOT)}, cwd=ROOT,
+        capture_output=True, text=True, check=False)
+    return json.loads(done.stdout)
+
+
+def test_an_editor_knows_the_types_of_the_calls(environment, tmp_path):
+    lines = ASKED.splitlines()
+    path = tmp_path / "script.py"
+    path.write_text("\n".join([*lines, *WRONG.values()]))
+    found = check_types(environment, path)["generalDiagnostics"]
+    errors = {one["range"]["start"]["line"]: one["rule"]
+              for one in found if one["severity"] == "error"}
+    assert errors == dict(enumerate(WRONG, start=len(lines)))
+
+
+def test_every_public_name_has_a_known_type(environment):
+    told = check_types(environment, "--verifytypes", "flaxdigits", "--ignoreexternal")
+    symbols = {symbol["name"]: symbol for symbol in told["typeCompleteness"]["symbols"]}
+    public = [f"flaxdigits.{name}" for name in flaxdigits.__all__]
+    public += [name for name in symbols if name.startswith(
+        ("flaxdigits.api.", "flaxdigits.config.", "flaxdigits.training.trackers."))]
+    assert len(public) > 80
+    assert [name for name in public if not symbols[name]["isTypeKnown"]] == []
+
+
+@pytest.fixture(scope="module")
+def installed(environment, tmp_path_factory):
+    """The files of a wheel, built as pip builds it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT, folder / "source", ignore=shutil.ignore_patterns(
+        ".git", "runs", "build", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis", ".venv"))
+    build = f"from setuptools import build_meta; build_meta.build_wheel({str(folder)!r})"
+    done = subprocess.run([sys.executable, "-c", build], cwd=folder / "source", env=environment,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = folder.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(folder / "site")
+    return folder / "site"
+
+
+def test_a_wheel_is_whole(installed, environment, tmp_path):
+    code = ("import flaxdigits, json; print(json.dumps([flaxdigits.__file__, "
+            "flaxdigits.list_experiments(), flaxdigits.experiment('chinese_cnn').experiment]))")
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment | {"PYTHONPATH": str(installed)},
+        cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    place, experiments, name = json.loads(done.stdout)
+    assert place == str(installed / "flaxdigits" / "__init__.py")
+    assert experiments == flaxdigits.list_experiments() and name == "chinese_cnn"
+    for file in ("py.typed", "reports/page.html"):
+        assert (installed / "flaxdigits" / file).is_file()
+    assert {path.name for path in installed.iterdir()} == {
+        "flaxdigits", f"flaxdigits-{PROJECT['version']}.dist-info"}
+
+
+def test_the_documentation_is_made_by_the_command_of_the_readme(environment, tmp_path):
+    (command,) = re.findall(r"^pdoc .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split(), "--output-directory", str(tmp_path)],
+        env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    page = (tmp_path / "flaxdigits.html").read_text()
+    for name in flaxdigits.__all__:
+        assert f'id="{name}"' in page
+    assert "folder of the raw files; None: that of the environment" in page
+    assert str(ROOT) not in page
+    for module in ("config", "models"):
+        assert (tmp_path / "flaxdigits" / f"{module}.html").is_file()
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0" and citation["message"]
+    assert citation["authors"] == [{"name": "The flaxdigits authors"}]
+    assert citation["title"] == PROJECT["name"]
+    assert str(citation["version"]) == PROJECT["version"] == flaxdigits.__version__
+    assert citation["license"] == PROJECT["license"]
+    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text()
