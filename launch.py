@@ -43,7 +43,7 @@ def config_for(options: Options) -> ExperimentConfig | None:
     is_of_several = options.mode == "benchmark" and options.experiment is None
     if options.command in ("ablation", "compare") or is_of_several:
         return None
-    is_of_run = options.mode in ("eval", "report")
+    is_of_run = options.mode in ("eval", "report", "predict", "export")
     return recorded_config(options) if is_of_run else resolve_config(options)
 
 
