@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 
+from flaxdigits.api.experiment import recorded_experiment
 from flaxdigits.cli.context import resolve_config
 from flaxdigits.cli.options import Options, parse
 from flaxdigits.cli.process import start_well
@@ -42,6 +43,8 @@ def config_for(options: Options) -> ExperimentConfig | None:
     """Checked before anything heavy is imported; None for the modes that make or find their own."""
     if options.mode == "benchmark" and options.experiment is None:
         return None
+    if options.mode == "predict":
+        return recorded_experiment(options.workdir(), experiment=options.experiment)
     is_own = options.command in ("ablation", "compare", "eval", "replicate", "report")
     return None if is_own else resolve_config(options)
 

@@ -11,7 +11,7 @@ from flaxdigits.experiments import list_experiments
 
 HELP = "python launch.py --experiment=NAME [--mode=MODE] [--set field=value ...]\n"
 MODES = ("train", "eval", "report", "summary", "data", "config", "prepare", "compare",
-         "folds", "benchmark", "replicate")
+         "folds", "benchmark", "replicate", "predict")
 WITH_SEEDS = ("train", "folds", "replicate")
 
 _EXPERIMENT = flags.DEFINE_string(
@@ -44,7 +44,13 @@ _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of prepared data; default: $TFDS_DATA_DIR, else "
     "~/tensorflow_datasets.")
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "last", "Which to evaluate: last, best, all, or a step.")
+    "checkpoint", "last", "Which to evaluate, use or export: last, best, a step; eval: all.")
+_IMAGES = flags.DEFINE_multi_string(
+    "images", [], "Image files to predict, as in --images='scans/*.png'; repeatable.")
+_FIGURE = flags.DEFINE_bool(
+    "figure", False, "Draw each image beside what the network saw of it, in predict.")
+_FORMAT = flags.DEFINE_enum(
+    "format", "table", ["table", "json"], "How predict prints what it read.")
 _PEERS = flags.DEFINE_bool(
     "peers", False, "In a benchmark, time Keras on TensorFlow and PyTorch too: the extra bench.")
 _PROFILE = flags.DEFINE_bool(
@@ -78,6 +84,9 @@ class Options:
     raw_data_dir: Path | None = None
     data_dir: Path | None = None
     checkpoint: str = "last"
+    images: tuple[str, ...] = ()
+    figure: bool = False
+    format: str = "table"
     peers: bool = False
     profile: bool = False
     tensorboard: bool = True
@@ -144,6 +153,10 @@ def parse(arguments: list[str]) -> Options | str:
         raise FlaxdigitsError(f"--profile is for --mode=train alone, got --mode={_MODE.value}")
     if _PEERS.value and _MODE.value != "benchmark":
         raise FlaxdigitsError(f"--peers is for --mode=benchmark alone, got --mode={_MODE.value}")
+    for flag in (_IMAGES, _FIGURE, _FORMAT):
+        if flag.value != flag.default and _MODE.value != "predict":
+            raise FlaxdigitsError(
+                f"--{flag.name} is for --mode=predict alone, got --mode={_MODE.value}")
     if _SEEDS.value is not None and _MODE.value not in WITH_SEEDS:
         raise FlaxdigitsError(
             f"--seeds is for --mode={' or '.join(WITH_SEEDS)}, not for --mode={_MODE.value}")
@@ -168,6 +181,7 @@ def parse(arguments: list[str]) -> Options | str:
         update=Path(_UPDATE.value).expanduser() if _UPDATE.value else None, data=_DATA.value,
         raw_data_dir=Path(raw).expanduser() if raw else None,
         data_dir=Path(_DATA_DIR.value).expanduser() if _DATA_DIR.value else None,
-        checkpoint=_CHECKPOINT.value, peers=_PEERS.value, profile=_PROFILE.value,
+        checkpoint=_CHECKPOINT.value, images=tuple(_IMAGES.value), figure=_FIGURE.value,
+        format=_FORMAT.value, peers=_PEERS.value, profile=_PROFILE.value,
         tensorboard=_TENSORBOARD.value, logs=_LOGS.value, coordinator=_COORDINATOR.value,
         num_processes=_NUM_PROCESSES.value, process_id=_PROCESS_ID.value)

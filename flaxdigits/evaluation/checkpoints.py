@@ -34,7 +34,7 @@ def evaluate_checkpoints(
     try:
         done = {row["step"]: row for row in folder.rows("eval.jsonl")
                 if row["fingerprint"] == dataset.fingerprint}
-        for step in _choose(which, checkpoints, folder, "validation" in run.splits):
+        for step in choose_steps(which, checkpoints, folder, "validation" in run.splits):
             if which == "all" and step in done:
                 yield done[step]
                 continue
@@ -49,9 +49,14 @@ def evaluate_checkpoints(
         checkpoints.close()
 
 
-def _choose(
+def choose_steps(
     which: str, checkpoints: Checkpoints, folder: RunFolder, has_validation: bool
 ) -> list[int]:
+    """The steps that `which` means: `last`, `best`, `all` or a step.
+
+    Raises:
+      FlaxdigitsError: if there is none such.
+    """
     steps = checkpoints.steps()
     if not steps:
         raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")

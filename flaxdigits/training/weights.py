@@ -28,10 +28,27 @@ def saved_variables(path: str, fresh: dict[str, Any]) -> dict[str, Any]:
         step = checkpoints.last()
         if step is None:
             raise FlaxdigitsError(f"train.init_from: {folder.path} has no checkpoint yet")
-        saved = checkpoints.restore_arrays(step)
+        return restore_variables(checkpoints, step, fresh, folder.checkpoints)
     finally:
         checkpoints.close()
+
+
+def restore_variables(
+    checkpoints: Checkpoints, step: int, fresh: dict[str, Any], place: Path
+) -> dict[str, Any]:
+    """The variables of a checkpoint, with the averaged weights where it has them.
+
+    Args:
+      checkpoints: of a run.
+      step: of one of them.
+      fresh: variables, or their shapes, of the model that wants them.
+      place: the folder of the checkpoints, to be named in errors.
+
+    Raises:
+      FlaxdigitsError: if the checkpoint cannot be read, or its weights have other shapes.
+    """
+    saved = checkpoints.restore_arrays(step)
     variables = {"params": saved["ema"] or saved["params"], **saved["model_state"]}
     shapes = {name: variables.get(name) for name in fresh}
-    check_same_shapes(paths_and_shapes(shapes), fresh, folder.checkpoints)
+    check_same_shapes(paths_and_shapes(shapes), fresh, place)
     return jax.tree.map(jnp.asarray, shapes)
