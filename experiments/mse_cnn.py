@@ -2,7 +2,7 @@
 
     python launch.py --experiment=mse_cnn
 
-About 3 minutes on two cores (164 s, 228 steps/s).
+About 2 minutes on two cores (3.3 ms a step).
 Expected: 94.68 % ± 0.16 of the test images (5 seeds; claimed 94.61 %).
 
 The loss is the mean over the classes of the squared difference between softmax and one-hot. Ours

@@ -8,7 +8,8 @@ from traced_recipe import traced_steps
 from flaxdigits.experiments import list_experiments
 from flaxdigits.models.convolution import PARTS
 
-CONVOLUTIONS = {"chinese_cnn": 3, "mnist_cnn": 4, "mse_cnn": 2, "kaggle_cnn": 4, "dense_cnn": 1}
+CONVOLUTIONS = {"chinese_cnn": 3, "mnist_cnn": 4, "mse_cnn": 2, "kaggle_cnn": 4, "dense_cnn": 1,
+                "mnist_speedrun": 3}
 
 
 def test_every_experiment_is_here():

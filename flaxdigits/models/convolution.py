@@ -6,7 +6,7 @@ measured on two cores:
 
 - One channel: a product of patches with the kernel as a matrix. There is too little to add up for
   anything else to pay.
-- Kernels to 4 x 4: Winograd's minimal filtering, 1.3 to 2.5 times as fast as patches.
+- Kernels to 4 x 4: Winograd's minimal filtering, which makes whole train steps 1.6 times as fast.
 - Larger ones: XLA's forward pass, in parts of the batch, and gradients written as forward passes.
   Winograd's transforms grow with the kernel, his rounding too.
 
