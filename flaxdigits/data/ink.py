@@ -14,7 +14,8 @@ from flaxdigits.errors import FlaxdigitsError
 FAINTEST = 0.05  # difference of colour, of 1, that is taken for ink
 SPECK = 0.03  # of the largest stroke's ink: less is dirt
 BRIEF = 0.25  # of the border that strokes of a tightly cut image cover at most
-CLEAR = 0.7  # skewness from which on it tells ink from ground
+SKEWED = 0.7  # skewness from which on it tells ink from ground
+CLEAR_OF_GRAIN = 1.5  # times as strong as the strongest grain of the ground ink is at least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,17 +47,18 @@ def find_ink(pixels: np.ndarray) -> Ink:
     longest = max(pixels.shape)
     blur = longest / 500 if longest > 250 else 0  # of a photo's grain
     values = _from_ground_to_ink(ndimage.gaussian_filter(pixels, (blur, blur, 0)))
+    values -= _trend(values)  # which would stand out at the border
     # What is narrower than a third of the picture stands out; shadows are wider.
     contrast = ndimage.white_tophat(values, 2 * (longest // 6) + 1, mode="nearest")
     threshold = _threshold(contrast)
-    if contrast.max() < FAINTEST:
-        raise FlaxdigitsError("there is nothing on it")
     strokes = _strokes(contrast, contrast > threshold)
     # Strokes fade into the ground where they end; its grain is not part of them.
     ground = contrast[contrast <= threshold]
     grain = np.median(ground) + 4 * np.median(np.abs(ground - np.median(ground)))
-    full = np.percentile(contrast[strokes], 90)
-    strength = np.clip((contrast - grain) / max(full - grain, 1e-6), 0, 1)
+    full = np.percentile(contrast[strokes], 90) if strokes.any() else 0
+    if full < max(FAINTEST, CLEAR_OF_GRAIN * grain):
+        raise FlaxdigitsError("there is nothing on it, or it is too faint")
+    strength = np.clip((contrast - grain) / (full - grain), 0, 1)
     near = ndimage.binary_dilation(strokes, np.ones((3, 3)), iterations=1 + int(2 * blur))
     rows, columns = ndimage.find_objects(strokes.astype(np.uint8))[0]
     return Ink(np.where(near, strength, 0).astype(np.float32)[rows, columns],
@@ -77,12 +79,21 @@ def _from_ground_to_ink(colours: np.ndarray) -> np.ndarray:
     values, along = colours @ axis, details @ axis
     spread = np.square(along).mean() ** 1.5
     skewness = np.power(along, 3).mean() / max(spread, 1e-12)
-    if abs(skewness) < CLEAR:
+    if abs(skewness) < SKEWED:
         width = max(1, min(values.shape) // 20)
         border = np.ones(values.shape, bool)
         border[width:-width, width:-width] = False
         skewness = 0.5 - (values[border] > _threshold(values)).mean()
     return values if skewness >= 0 else -values
+
+
+def _trend(values: np.ndarray) -> np.ndarray:
+    """The quadratic surface that is nearest: a gradient of light, a vignette."""
+    y, x = (np.linspace(-1, 1, side, dtype=np.float32) for side in values.shape)
+    y, x = np.meshgrid(y, x, indexing="ij")
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6)
+    factors = np.linalg.solve(terms.T @ terms + 1e-6 * np.eye(6), terms.T @ values.ravel())
+    return (terms @ factors).reshape(values.shape)
 
 
 def _threshold(values: np.ndarray) -> float:
@@ -91,8 +102,8 @@ def _threshold(values: np.ndarray) -> float:
     middles = (edges[1:] + edges[:-1]) / 2
     below, sums = np.cumsum(counts)[:-1], np.cumsum(counts * middles)[:-1]
     above = values.size - below
-    between = below * above * np.square(
-        sums / below - ((counts * middles).sum() - sums) / above)
+    means = sums / np.maximum(below, 1), ((counts * middles).sum() - sums) / np.maximum(above, 1)
+    between = below * above * np.square(means[0] - means[1])
     return float(edges[1 + between.argmax()])
 
 

@@ -37,7 +37,7 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
     """
     height, width, channels, _ = kernel.shape
     if x.dtype != jnp.float32:
-        on_cpu = _convolve_native  # Winograd's transforms are too coarse in fewer bits
+        on_cpu = convolve_native  # Winograd's transforms are too coarse in fewer bits
     elif channels == 1 or height == width == 1:
         on_cpu = _convolve_patches
     elif max(height, width) <= 4:
@@ -47,12 +47,13 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
     return lax.platform_dependent(
         x, kernel,
         cpu=functools.partial(on_cpu, padding=padding),
-        default=functools.partial(_convolve_native, padding=padding))
+        default=functools.partial(convolve_native, padding=padding))
 
 
-def _convolve_native(
+def convolve_native(
     x: jax.Array, kernel: jax.Array, padding: str | list[tuple[int, int]]
 ) -> jax.Array:
+    """`convolve` as XLA's own operation, whatever the device."""
     return lax.conv_general_dilated(
         x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
@@ -84,7 +85,7 @@ def _convolve_parts(
     x: jax.Array, kernel: jax.Array, padding: str | list[tuple[int, int]]
 ) -> jax.Array:
     return jnp.concatenate([
-        _convolve_native(part, kernel, padding) for part in jnp.split(x, _in_parts(len(x)))])
+        convolve_native(part, kernel, padding) for part in jnp.split(x, _in_parts(len(x)))])
 
 
 def _save_inputs(
@@ -110,7 +111,7 @@ def _convolve_back(
     def of_kernel(x: jax.Array, gradient: jax.Array) -> jax.Array:
         rows, weights = lax.optimization_barrier(
             (x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)))
-        return _convolve_native(rows, weights, pads).transpose(1, 2, 0, 3)
+        return convolve_native(rows, weights, pads).transpose(1, 2, 0, 3)
 
     parts = _in_parts(len(x))
     kernels = map(of_kernel, jnp.split(x, parts), jnp.split(gradient, parts))
