@@ -43,7 +43,7 @@ def config_for(options: Options) -> ExperimentConfig | None:
     """Checked before anything heavy is imported; None for the modes that make or find their own."""
     if options.mode == "benchmark" and options.experiment is None:
         return None
-    if options.mode == "predict":
+    if options.mode in ("predict", "export"):
         return recorded_experiment(options.workdir(), experiment=options.experiment)
     is_own = options.command in ("ablation", "compare", "eval", "replicate", "report")
     return None if is_own else resolve_config(options)
