@@ -21,7 +21,7 @@ def run(options: Options, config: ExperimentConfig) -> int:
              "weights.safetensors": ("the weights by layer", weights_file)}
     if has_onnx():
         files["model.onnx"] = ("ONNX", onnx_file)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(f"{network.config.experiment}, step {network.step}: uint8 images of "
                   f"{network.framing.height}x{network.framing.width}x1, any number, to logits of "
                   f"{len(network.class_names)} classes")
