@@ -14,7 +14,7 @@ from flaxdigits.overrides import apply_overrides
 from flaxdigits.training.run_folder import RunFolder
 
 if typing.TYPE_CHECKING:
-    from flaxdigits.data.dataset import Dataset
+    from flaxdigits.data.dataset import DataLocations, Dataset
 
 _log = logging.getLogger(__name__)
 
@@ -85,10 +85,16 @@ def run_folder_path(options: Options, config: ExperimentConfig) -> Path:
 
 def load_data(config: ExperimentConfig, options: Options, source: str | None = None) -> "Dataset":
     """The config's data from where the options say; `source` overrules --data."""
-    from flaxdigits.data.dataset import DataLocations, load_dataset
+    from flaxdigits.data.dataset import load_dataset
 
-    return load_dataset(config.data, DataLocations(
-        options.raw_data_dir, options.data_dir, source or options.data))
+    return load_dataset(config.data, data_locations(options, source))
+
+
+def data_locations(options: Options, source: str | None = None) -> "DataLocations":
+    """Where the options say that data lie; `source` overrules --data."""
+    from flaxdigits.data.dataset import DataLocations
+
+    return DataLocations(options.raw_data_dir, options.data_dir, source or options.data)
 
 
 def load_data_of_run(

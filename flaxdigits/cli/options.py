@@ -26,6 +26,11 @@ _ABLATION = flags.DEFINE_string(
     "ablation", None, "Run a study: a name in experiments/ablations/, or the path of a file.")
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "List what a study would run, and how long it would take.")
+_EXECUTOR = flags.DEFINE_enum(
+    "executor", "local", ["local", "ray"], "Where a study's runs are trained: here, or on Ray.")
+_CPUS_PER_RUN = flags.DEFINE_integer(
+    "cpus_per_run", 1, "CPU cores of each run on Ray.", lower_bound=1)
+_GPUS_PER_RUN = flags.DEFINE_integer("gpus_per_run", 0, "GPUs of each run on Ray.", lower_bound=0)
 _SEEDS = flags.DEFINE_string(
     "seeds", None, "Train several seeds, as in --seeds=0..9 or --seeds=0,3,7.")
 _DATA = flags.DEFINE_enum(
@@ -61,6 +66,9 @@ class Options:
     overrides: tuple[str, ...] = ()
     ablation: str | None = None
     dry_run: bool = False
+    executor: str = "local"
+    cpus_per_run: int = 1
+    gpus_per_run: int = 0
     seeds: str | None = None
     data: str = "auto"
     raw_data_dir: Path | None = None
@@ -129,14 +137,19 @@ def parse(arguments: list[str]) -> Options | str:
         raise FlaxdigitsError(
             "--ablation names its own experiment and does its own runs: leave out --experiment "
             "and --mode")
-    if _DRY_RUN.value and _ABLATION.value is None:
-        raise FlaxdigitsError("--dry_run is for --ablation")
+    for flag in (_DRY_RUN, _EXECUTOR):
+        if flag.value != flag.default and _ABLATION.value is None:
+            raise FlaxdigitsError(f"--{flag.name} is for --ablation")
+    for flag in (_CPUS_PER_RUN, _GPUS_PER_RUN):
+        if flag.value != flag.default and _EXECUTOR.value != "ray":
+            raise FlaxdigitsError(f"--{flag.name} is for --executor=ray")
     raw = _RAW_DATA_DIR.value or os.environ.get("FLAXDIGITS_RAW_DATA")
     return Options(
         experiment=_EXPERIMENT.value, mode=_MODE.value,
         workdirs=tuple(Path(path).expanduser() for path in _WORKDIR.value),
         overrides=tuple(_SET.value), ablation=_ABLATION.value,
-        dry_run=_DRY_RUN.value, seeds=_SEEDS.value, data=_DATA.value,
+        dry_run=_DRY_RUN.value, executor=_EXECUTOR.value, cpus_per_run=_CPUS_PER_RUN.value,
+        gpus_per_run=_GPUS_PER_RUN.value, seeds=_SEEDS.value, data=_DATA.value,
         raw_data_dir=Path(raw).expanduser() if raw else None,
         data_dir=Path(_DATA_DIR.value).expanduser() if _DATA_DIR.value else None,
         checkpoint=_CHECKPOINT.value, profile=_PROFILE.value, tensorboard=_TENSORBOARD.value,
