@@ -37,12 +37,19 @@ def load_data(
     Raises:
       FlaxdigitsError: if there are none, they are damaged, or cannot be written.
     """
+    return load_dataset(config.data, data_locations(data, raw_data_dir, data_dir))
+
+
+def data_locations(
+    data: Source = "auto", raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None
+) -> DataLocations:
+    """Where `load_data`, whose arguments these are, looks."""
     if data not in get_args(Source):
         raise FlaxdigitsError(f"data must be one of {', '.join(get_args(Source))}, got {data!r}")
     raw = raw_data_dir or os.environ.get("FLAXDIGITS_RAW_DATA")
-    return load_dataset(config.data, DataLocations(
+    return DataLocations(
         Path(raw).expanduser() if raw else None,
-        Path(data_dir).expanduser() if data_dir else None, data))
+        Path(data_dir).expanduser() if data_dir else None, data)
 
 
 def load_data_of_run(

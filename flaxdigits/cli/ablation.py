@@ -6,10 +6,13 @@ import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import jax
 from rich.console import Console
 from rich.table import Table
 
-from flaxdigits.cli.context import absolute_paths, check_before_data, load_data, warn_of_unused_gpu
+from flaxdigits.api.context import check_before_data, data_locations, load_data, warn_of_unused_gpu
+from flaxdigits.api.experiment import absolute_paths
+from flaxdigits.cli.context import data_arguments
 from flaxdigits.cli.options import Options
 from flaxdigits.cli.seeds import outcome_line
 from flaxdigits.config import ExperimentConfig
@@ -18,8 +21,9 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.studies.ablation import Load, check_figure, compare_variants, run_study
 from flaxdigits.studies.estimate import measure_cost
-from flaxdigits.studies.seeds import parse_seeds, seed_folders
-from flaxdigits.studies.study import ABLATIONS, Study, load_study, seed_workdir, variants_of
+from flaxdigits.studies.on_ray import RayCluster
+from flaxdigits.studies.seeds import parse_seeds, seed_folders, unfinished
+from flaxdigits.studies.study import ABLATIONS, BASE, Study, load_study, seed_workdir, variants_of
 from flaxdigits.training import parallel, provenance
 from flaxdigits.training.loop import Outcome
 from flaxdigits.training.run import Run
@@ -36,32 +40,38 @@ def run(options: Options, config: None) -> int:
     workdir = options.workdir() if options.workdirs else Path("runs") / "ablations" / name
     for variant, one in configs.items():
         check_before_data(one, seed_workdir(workdir, variant))
+    if any(config.train.deterministic for config in configs.values()):
+        parallel.ask_for_deterministic_kernels()
     console = Console(highlight=False, soft_wrap=True)
+    is_on_ray = options.executor == "ray"
+    if is_on_ray:
+        jax.config.update("jax_platforms", "cpu")  # other devices are left to the runs
     warn_of_unused_gpu()
     load = loader(options)
     check_figure(configs, study.figure, load)
-    source = load(next(iter(configs.values()))).source
+    source = load(configs[BASE]).source
     tell_of_drawn_data(console, source)
     runs = len(configs) * len(seeds)
     console.print(f"{name}: {len(configs)} variants of {study.experiment}, {len(seeds)} seeds, "
-                  f"{runs} runs, on {provenance.device_name()}, in {workdir}")
+                  f"{runs} runs, on {'Ray' if is_on_ray else provenance.device_name()}, "
+                  f"in {workdir}")
     if options.dry_run:
         console.print(plan_table(
-            {variant: (config, _left(workdir, variant, seeds))
+            {variant: (config, unfinished(seed_workdir(workdir, variant), seeds))
              for variant, config in configs.items()}, seeds, load))
         return 0
-    if any(config.train.deterministic for config in configs.values()):
-        parallel.ask_for_deterministic_kernels()
-    signals: list[int] = []
 
     def tell(variant: str, seed: int, outcome: Outcome) -> None:
         console.print(f"{variant}, seed {seed}: {outcome_line(outcome)}")
-        signals.extend([outcome.signal] if outcome.signal else [])
 
-    if not run_study(configs, seeds, workdir, load, tell):
-        told = signal.Signals(signals[0]).name if signals else "train.stop_after"
+    execute = RayCluster(
+        study.experiment, data_locations(**data_arguments(options)), options.cpus_per_run, options.gpus_per_run,
+    ) if is_on_ray else run_study
+    pause = execute(configs, seeds, workdir, load, tell)
+    if pause is not None:
+        told = signal.Signals(pause.signal).name if pause.signal else "train.stop_after"
         console.print(f"paused by {told}; the same command goes on from there")
-        return 128 + signals[0] if signals else 0
+        return 128 + pause.signal if pause.signal else 0
     _tell_table(console, options, study, configs, seeds, workdir)
     tell_of_drawn_data(console, source)
     return 0
@@ -71,7 +81,7 @@ def loader(options: Options) -> Load:
     """`load_data`, reading each data set once."""
     @functools.cache
     def load(name: str, folder: str | None, image_size: int | None) -> Dataset:
-        return load_data(known[name, folder, image_size], options)
+        return load_data(known[name, folder, image_size], **data_arguments(options))
 
     known: dict[tuple, ExperimentConfig] = {}
 
@@ -117,13 +127,19 @@ def _about(
     seeds: Sequence[int], workdir: Path, seed: int,
 ) -> dict[str, str]:
     """What a reader must know to repeat the study and to judge it."""
-    base = next(iter(configs.values()))
-    folder = RunFolder(seed_folders(seed_workdir(workdir, "base"), seeds)[seed])
+    base = configs[BASE]
+    folder = RunFolder(seed_folders(seed_workdir(workdir, BASE), seeds)[seed])
     result, versions = folder.result(), folder.about()["versions"]
     part = study.figure.partition("_")[0]
+    hardware = provenance.machine()
     command = ["python", "launch.py", f"--ablation={options.ablation}",
                *([f"--seeds={options.seeds}"] if options.seeds is not None else []),
                *(word for override in options.overrides for word in ("--set", override))]
+    if options.executor == "ray":
+        command += ["--executor=ray", f"--cpus_per_run={options.cpus_per_run}",
+                    f"--gpus_per_run={options.gpus_per_run}"]
+        hardware = (f"Ray, {options.cpus_per_run} CPU cores and {options.gpus_per_run} GPUs a run "
+                    f"({result['device']})")
     return {
         "command": f"`{shlex.join(command)}`",
         "base": " ".join([study.experiment, *study.overrides, *options.overrides]),
@@ -131,10 +147,9 @@ def _about(
         "data": f"{result['dataset']} ({result['data_source']}), split {result['split']}: "
                 f"{result['train_examples']:,} images trained on, {result[f'{part}_examples']:,} "
                 "scored",
-        "training": f"{result['epochs']:g} epochs of {base.train.batch_size}, last step"
-                    if result["checkpoint"] == "last" else
-                    f"{result['epochs']:g} epochs of {base.train.batch_size}, best step",
-        "hardware": f"{provenance.machine()}, JAX {versions['jax']}, about "
+        "training": f"{result['epochs']:g} epochs in batches of {base.train.batch_size}, scored "
+                    f"at the {result['checkpoint']} checkpoint",
+        "hardware": f"{hardware}, JAX {versions['jax']}, about "
                     f"{result['seconds_training'] + result['seconds_evaluating']:.0f} s a run of "
                     "the base"}
 
@@ -166,12 +181,6 @@ def plan_table(
         table.add_row(*row)
     return table
 
-
-def _left(workdir: Path, variant: str, seeds: Sequence[int]) -> list[int]:
-    """The seeds of a variant that have not ended."""
-    folders = seed_folders(seed_workdir(workdir, variant), seeds)
-    return [seed for seed, path in folders.items()
-            if RunFolder(path).result() is None and RunFolder(path).diverged() is None]
 
 
 def duration(seconds: float) -> str:

@@ -26,6 +26,11 @@ _ABLATION = flags.DEFINE_string(
     "ablation", None, "Run a study: a name in experiments/ablations/, or the path of a file.")
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "List what a study or a replication would run, and how long it would take.")
+_EXECUTOR = flags.DEFINE_enum(
+    "executor", "local", ["local", "ray"], "Where a study's runs are trained: here, or on Ray.")
+_CPUS_PER_RUN = flags.DEFINE_integer(
+    "cpus_per_run", 1, "CPU cores of each run on Ray.", lower_bound=1)
+_GPUS_PER_RUN = flags.DEFINE_integer("gpus_per_run", 0, "GPUs of each run on Ray.", lower_bound=0)
 _SEEDS = flags.DEFINE_string(
     "seeds", None, "Train several seeds, as in --seeds=0..9 or --seeds=0,3,7.")
 _COLLECT = flags.DEFINE_multi_string(
@@ -76,6 +81,9 @@ class Options:
     overrides: tuple[str, ...] = ()
     ablation: str | None = None
     dry_run: bool = False
+    executor: str = "local"
+    cpus_per_run: int = 1
+    gpus_per_run: int = 0
     seeds: str | None = None
     collect: tuple[str, ...] = ()
     collect_only: bool = False
@@ -167,6 +175,11 @@ def parse(arguments: list[str]) -> Options | str:
             "and --mode")
     if _DRY_RUN.value and _ABLATION.value is None and _MODE.value != "replicate":
         raise FlaxdigitsError("--dry_run is for --ablation and --mode=replicate")
+    if _EXECUTOR.value != "local" and _ABLATION.value is None:
+        raise FlaxdigitsError("--executor is for --ablation")
+    for flag in (_CPUS_PER_RUN, _GPUS_PER_RUN):
+        if flag.value != flag.default and _EXECUTOR.value != "ray":
+            raise FlaxdigitsError(f"--{flag.name} is for --executor=ray")
     for flag in (_COLLECT, _COLLECT_ONLY, _UPDATE):
         if flag.value and _MODE.value != "replicate":
             raise FlaxdigitsError(
@@ -176,7 +189,8 @@ def parse(arguments: list[str]) -> Options | str:
         experiment=_EXPERIMENT.value, mode=_MODE.value,
         workdirs=tuple(Path(path).expanduser() for path in _WORKDIR.value),
         overrides=tuple(_SET.value), ablation=_ABLATION.value,
-        dry_run=_DRY_RUN.value, seeds=_SEEDS.value,
+        dry_run=_DRY_RUN.value, executor=_EXECUTOR.value, cpus_per_run=_CPUS_PER_RUN.value,
+        gpus_per_run=_GPUS_PER_RUN.value, seeds=_SEEDS.value,
         collect=tuple(_COLLECT.value), collect_only=_COLLECT_ONLY.value,
         update=Path(_UPDATE.value).expanduser() if _UPDATE.value else None, data=_DATA.value,
         raw_data_dir=Path(raw).expanduser() if raw else None,

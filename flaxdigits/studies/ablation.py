@@ -1,6 +1,7 @@
 """Runs a study and compares its variants with the base, seed by seed."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,14 @@ from flaxdigits.studies.study import BASE, same_images, seed_workdir
 from flaxdigits.training.loop import Outcome
 
 Load = Callable[[ExperimentConfig], Dataset]
+Tell = Callable[[str, int, Outcome], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pause:
+    """Why a study is not done: the signal that came, or None for `train.stop_after`."""
+
+    signal: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +58,9 @@ class Row:
 
 def run_study(
     configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path, load: Load,
-    tell: Callable[[str, int, Outcome], None] = lambda variant, seed, outcome: None,
-) -> bool:
-    """Trains what is not finished yet, one variant after another.
+    tell: Tell,
+) -> Pause | None:
+    """Trains what is not finished yet, one variant after another; None when all is done.
 
     Args:
       configs: by the names of the variants.
@@ -60,16 +69,22 @@ def run_study(
       load: the data of a config.
       tell: called with each run that has ended, diverged or was paused.
 
-    Returns:
-      Whether all is done; otherwise a signal came.
+    Raises:
+      FlaxdigitsError: as `flaxdigits.studies.seeds.train_seeds` does.
     """
+    signals: list[int | None] = []
+
+    def told(variant: str, seed: int, outcome: Outcome) -> None:
+        signals.append(outcome.signal)
+        tell(variant, seed, outcome)
+
     for variant, config in configs.items():
         summary = train_seeds(
             config, seeds, load(config), seed_workdir(workdir, variant),
-            tell=lambda seed, outcome, variant=variant: tell(variant, seed, outcome))
+            tell=functools.partial(told, variant))
         if summary is None:
-            return False
-    return True
+            return Pause(next(filter(None, signals), None))
+    return None
 
 
 def check_figure(configs: Mapping[str, ExperimentConfig], figure: str, load: Load) -> None:

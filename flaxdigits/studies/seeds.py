@@ -42,6 +42,20 @@ def seed_folders(workdir: Path, seeds: Sequence[int]) -> dict[int, Path]:
     return {seed: workdir / "seeds" / str(seed) for seed in seeds}
 
 
+def seed_configs(
+    config: ExperimentConfig, seeds: Sequence[int], workdir: Path
+) -> dict[Path, ExperimentConfig]:
+    """The config of each seed by the folder of its run."""
+    return {path: dataclasses.replace(config, seed=seed)
+            for seed, path in seed_folders(workdir, seeds).items()}
+
+
+def unfinished(workdir: Path, seeds: Sequence[int]) -> dict[int, Path]:
+    """The folders of the seeds that have neither a result nor diverged."""
+    return {seed: path for seed, path in seed_folders(workdir, seeds).items()
+            if RunFolder(path).result() is None and RunFolder(path).diverged() is None}
+
+
 def train_seeds(
     config: ExperimentConfig, seeds: Sequence[int], dataset: Dataset, workdir: Path,
     trackers: Callable[[Path], Sequence[Tracker]] = lambda workdir: (),
@@ -63,22 +77,23 @@ def train_seeds(
     Raises:
       FlaxdigitsError: as `flaxdigits.training.loop.train` does, but not for a seed that diverges.
     """
-    seed_of = {path: seed for seed, path in seed_folders(workdir, seeds).items()}
-    configs = {path: dataclasses.replace(config, seed=seed) for path, seed in seed_of.items()}
-    outcomes = train_many(
-        configs, dataset, trackers, lambda path, outcome: tell(seed_of[path], outcome))
-    if any(path not in outcomes or (outcomes[path].result is None
-                                    and outcomes[path].diverged is None) for path in configs):
-        return None
-    summary = summarise(workdir, seeds)
-    RunFolder(workdir).write_json("summary.json", summary)
-    return summary
+    configs = seed_configs(config, seeds, workdir)
+    train_many(
+        configs, dataset, trackers, lambda path, outcome: tell(configs[path].seed, outcome))
+    return None if unfinished(workdir, seeds) else write_summary(workdir, seeds)
 
 
 def results(workdir: Path, seeds: Sequence[int]) -> dict[int, dict[str, Any]]:
     """`result.json` of each seed that has ended, without those that diverged."""
     found = {seed: RunFolder(path).result() for seed, path in seed_folders(workdir, seeds).items()}
     return {seed: result for seed, result in found.items() if result is not None}
+
+
+def write_summary(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
+    """Writes what `summarise` says to `summary.json`."""
+    summary = summarise(workdir, seeds)
+    RunFolder(workdir).write_json("summary.json", summary)
+    return summary
 
 
 def summarise(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:

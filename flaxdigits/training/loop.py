@@ -103,7 +103,7 @@ def train_many(
     check_same_everywhere("data", dataset.fingerprint)
     check_same_everywhere("run folder", [folder.contents() for folder in folders.values()])
     _take_weights(first, folders[path])
-    _start(configs, folders, dataset)
+    start_folders(configs, folders, dataset)
     outcomes = {}
 
     def end(path: Path, outcome: Outcome) -> None:
@@ -169,9 +169,14 @@ def _take_weights(run: Run, folder: RunFolder) -> None:
         run.take_weights(run.config.train.init_from)
 
 
-def _start(
+def start_folders(
     configs: Mapping[Path, ExperimentConfig], folders: Mapping[Path, RunFolder], dataset: Dataset
 ) -> None:
+    """Writes the `config.json` of each run, or checks that the one there is of the same run.
+
+    Raises:
+      FlaxdigitsError: as `RunFolder.start` does.
+    """
     about = {
         "data": {"dataset": dataset.name, "source": dataset.source,
                  "fingerprint": dataset.fingerprint},
