@@ -8,17 +8,18 @@ from pathlib import Path
 
 from rich.console import Console
 
+from flaxdigits.api.context import check_before_data, warn_of_unused_gpu
+from flaxdigits.api.experiment import absolute_paths
+from flaxdigits.api.seeds import outcome_line
 from flaxdigits.cli.ablation import loader, plan_table
-from flaxdigits.cli.context import absolute_paths, check_before_data, warn_of_unused_gpu
 from flaxdigits.cli.options import Options
-from flaxdigits.cli.seeds import outcome_line
 from flaxdigits.cli.train import trackers_of
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.studies.ablation import Load
 from flaxdigits.studies.collection import KEPT, Collection, Runs, collect, missing
 from flaxdigits.studies.replication import System, load_systems, shortened
-from flaxdigits.studies.seeds import parse_seeds, train_seeds
+from flaxdigits.studies.seeds import parse_seeds, train_seeds, unfinished
 from flaxdigits.training import parallel, provenance
 from flaxdigits.training.loop import Outcome
 from flaxdigits.training.run_folder import RunFolder, clear_errors
@@ -81,8 +82,10 @@ def _is_run(
 ) -> bool:
     """Runs it; whether it ended, or else a pause did, with its signal if there was one."""
     folder = workdir / one.runs.system.name / one.runs.protocol
-    console.print(f"{one.name}: to run: seed {', '.join(map(str, one.missing))}, on "
-                  f"{provenance.device_name()}, in {folder}")
+    to_run = unfinished(folder, one.missing)  # those that went less far than others do not count
+    if to_run:
+        console.print(f"{one.name}: to run: seed {', '.join(map(str, to_run))}, on "
+                      f"{provenance.device_name()}, in {folder}")
     check_before_data(one.config, folder / "seeds" / str(one.missing[0]))
     if one.config.train.deterministic:
         parallel.ask_for_deterministic_kernels()
