@@ -88,7 +88,8 @@ def frame(ink: Ink, framing: Framing) -> np.ndarray:
     scale = min(framing.box / max(strength.shape), framing.height / strength.shape[0],
                 framing.width / strength.shape[1])
     height, width = (max(1, round(side * scale)) for side in strength.shape)
-    small = np.asarray(Image.fromarray(strength).resize((width, height), Image.Resampling.BOX))
+    method = Image.Resampling.BOX if scale <= 1 else Image.Resampling.BILINEAR
+    small = np.asarray(Image.fromarray(strength).resize((width, height), method))
     small = small / small.max()
     middle = (ndimage.center_of_mass(small) if framing.centring == "mass"
               else ((height - 1) / 2, (width - 1) / 2))

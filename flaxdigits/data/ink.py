@@ -17,6 +17,8 @@ BRIEF = 0.25  # of the border that strokes of a tightly cut image cover at most
 SKEWED = 0.7  # skewness from which on it tells ink from ground
 CLEAR_OF_GRAIN = 1.5  # times as strong as the strongest grain of the ground ink is at least
 
+NOTHING = "there is nothing on it, or it is too faint"
+
 
 @dataclasses.dataclass(frozen=True)
 class Ink:
@@ -50,14 +52,16 @@ def find_ink(pixels: np.ndarray) -> Ink:
     values -= _trend(values)  # which would stand out at the border
     # What is narrower than a third of the picture stands out; shadows are wider.
     contrast = ndimage.white_tophat(values, 2 * (longest // 6) + 1, mode="nearest")
+    if contrast.max() < FAINTEST:
+        raise FlaxdigitsError(NOTHING)
     threshold = _threshold(contrast)
     strokes = _strokes(contrast, contrast > threshold)
     # Strokes fade into the ground where they end; its grain is not part of them.
     ground = contrast[contrast <= threshold]
     grain = np.median(ground) + 4 * np.median(np.abs(ground - np.median(ground)))
-    full = np.percentile(contrast[strokes], 90) if strokes.any() else 0
+    full = np.percentile(contrast[strokes], 90)
     if full < max(FAINTEST, CLEAR_OF_GRAIN * grain):
-        raise FlaxdigitsError("there is nothing on it, or it is too faint")
+        raise FlaxdigitsError(NOTHING)
     strength = np.clip((contrast - grain) / (full - grain), 0, 1)
     near = ndimage.binary_dilation(strokes, np.ones((3, 3)), iterations=1 + int(2 * blur))
     rows, columns = ndimage.find_objects(strokes.astype(np.uint8))[0]

@@ -85,7 +85,7 @@ def _convolve_parts(
     x: jax.Array, kernel: jax.Array, padding: str | list[tuple[int, int]]
 ) -> jax.Array:
     return jnp.concatenate([
-        convolve_native(part, kernel, padding) for part in jnp.split(x, _in_parts(len(x)))])
+        convolve_native(part, kernel, padding) for part in jnp.split(x, _in_parts(x.shape[0]))])
 
 
 def _save_inputs(

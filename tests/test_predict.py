@@ -1,0 +1,114 @@
+"""--mode=predict and the function behind it: what a run's network says of image files."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.special import softmax
+
+from flaxdigits.data.framing import measure_framing
+from flaxdigits.evaluation.predict import predict
+from flaxdigits.evaluation.trained import load_network
+from flaxdigits.training.run_folder import RunFolder
+
+pytest_plugins = ["tiny_run"]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A bar at three places, a file that is none, and an empty one."""
+    folder = tmp_path_factory.mktemp("images")
+    for name, top in (("b[1]", 10), ("a", 40), ("c", 70)):
+        pixels = np.full((100, 100), 230, np.uint8)
+        pixels[top:top + 12, 20:80] = 30
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    (folder / "d.png").write_text("no image")
+    Image.new("L", (20, 20)).save(folder / "e.png")
+    return folder
+
+
+def test_the_function_says_what_the_network_says_of_what_it_saw(finished, images, tiny_data):
+    network = load_network(RunFolder(finished))
+    assert network.step == 6 and network.framing == measure_framing(tiny_data.images)
+    files = [images / name for name in ("c.png", "d.png", "a.png")]
+    readings = predict(finished, files)
+    assert [reading.file for reading in readings] == [str(path) for path in files]
+    assert readings[1].guesses == () and readings[1].error.startswith(f"{images / 'd.png'}: ")
+    for reading in (readings[0], readings[2]):
+        expected = softmax(np.asarray(network.logits(reading.seen[None, ..., None]))[0])
+        order = np.argsort(-expected)[:3]
+        assert [guess.class_name for guess in reading.guesses] == [str(x) for x in order]
+        np.testing.assert_allclose(
+            [guess.confidence for guess in reading.guesses], expected[order], rtol=1e-4)
+    assert readings[2].box == pytest.approx((0.2, 0.4, 0.8, 0.52), abs=0.015)
+
+
+def test_the_checkpoint_is_the_one_that_was_named(finished, images):
+    first, last = (predict(finished, [images / "a.png"], checkpoint)[0].guesses
+                   for checkpoint in ("2", "last"))
+    assert first != last
+    assert predict(finished, [images / "a.png"], "6")[0].guesses == last
+
+
+def test_the_others_are_done_when_one_cannot_be_read(finished, images, launch_here):
+    done = launch_here("--mode=predict", f"--workdir={finished}", f"--images={images}/*.png",
+                       "--format=json")
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    assert [row["file"] for row in told] == [
+        f"{images}/{name}.png" for name in ("a", "b[1]", "c", "d", "e")]
+    assert [len(row.get("guesses", ())) for row in told] == [3, 3, 3, 0, 0]
+    assert sum(guess["confidence"] for guess in told[0]["guesses"]) <= 1.001
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2 and "d.png" in lines[0] and "e.png: there is nothing" in lines[1]
+
+
+def test_a_table_and_a_sheet(finished_copy, images, launch_here):
+    done = launch_here("--mode=predict", f"--workdir={finished_copy}",
+                       f"--images={images}/b[1].png", f"--images={images}/[ac].png",
+                       f"--images={images}/a.png", "--figure")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    rows = [line for line in done.stdout.splitlines() if ".png " in line and "%" in line]
+    assert [row.split("/")[-1].split(".")[0] for row in rows] == ["b[1]", "a", "c"]
+    assert all(row.count("%") == 3 for row in rows)
+    sheet = finished_copy / "figures" / "predictions.png"
+    assert f"what the network saw: {sheet}" in done.stdout
+    assert Image.open(sheet).width > 600
+
+
+def test_a_pattern_without_a_match_is_told(finished, images, launch_here):
+    done = launch_here("--mode=predict", f"--workdir={finished}", f"--images={images}/a.png",
+                       f"--images={images}/none*.png")
+    assert done.returncode == 1 and "none*.png: cannot be read" in done.stderr
+    assert "a.png" in done.stdout
+
+
+@pytest.mark.parametrize(("flags", "told"), [
+    ([], "--mode=predict needs images"),
+    (["--images=none/*.png"], "no file matches none/*.png"),
+    (["--images=launch.py", "--set=seed=1"], "leave out --set"),
+    (["--images=launch.py", "--checkpoint=all"], "--checkpoint=all is for --mode=eval"),
+    (["--images=launch.py", "--checkpoint=5"], "one of the steps 2, 4, 6"),
+    (["--mode=eval", "--images=launch.py"], "--images is for --mode=predict alone")])
+def test_what_is_wrong_is_told_in_one_line(flags, told, finished, launch_here):
+    done = launch_here("--mode=predict", f"--workdir={finished}", *flags)
+    assert done.returncode == 2 and done.stdout == ""
+    assert told in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_data_that_changed_are_refused(train_tiny, tiny_config, tmp_path, images, launch_here):
+    folder = tmp_path / "data" / "1"
+    for name in ("1", "2"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(8):
+            Image.fromarray(np.full((8, 8), 20 * number, np.uint8)).save(
+                tmp_path / "data" / name / f"{number}.png")
+    run = tmp_path / "run"
+    done = launch_here("--experiment=dense_cnn", f"--workdir={run}", "--set=train.steps=1",
+                       "--set=data.dataset=image_folder", f"--set=data.folder={folder.parent}",
+                       "--set=data.split=random", "--set=model.filters=2", "--set=model.dense=4")
+    assert done.returncode == 0, done.stderr
+    (folder / "0.png").unlink()
+    done = launch_here("--mode=predict", f"--workdir={run}", f"--images={images}/a.png")
+    assert done.returncode == 2 and "it must be as it was" in done.stderr

@@ -1,0 +1,192 @@
+"""One character in many kinds of image files is seen as the same; what is no image is told."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from flaxdigits.data.framing import FRAMINGS, Framing, frame, measure_framing, stroke_width
+from flaxdigits.data.ink import Ink, find_ink
+from flaxdigits.data.photos import LONGEST, read_photo
+from flaxdigits.errors import FlaxdigitsError
+
+MNIST = FRAMINGS["mnist"]
+
+
+def drawn(size=400, ground="white", ink="black", mode="RGB", at=(0.3, 0.2), width=0.05):
+    """A five, or what lies as one, with its upper left corner at a fraction of the size."""
+    image = Image.new(mode, (size, size), ground)
+    points = [(0.3, 0), (0, 0), (0, 0.22), (0.2, 0.2), (0.32, 0.3), (0.25, 0.45), (0, 0.47)]
+    ImageDraw.Draw(image).line(
+        [((at[0] + x) * size, (at[1] + y) * size) for x, y in points], fill=ink,
+        width=int(width * size), joint="curve")
+    return image
+
+
+def in_light(image, grain=0.03):
+    """A photo of it: a gradient of light, a vignette and noise."""
+    pixels = np.asarray(image, np.float32) / 255
+    y, x = np.mgrid[-1:1:pixels.shape[0] * 1j, -1:1:pixels.shape[1] * 1j]
+    light = (0.7 + 0.25 * x - 0.1 * y) * (1 - 0.1 * (x * x + y * y))
+    noise = np.random.default_rng(0).normal(0, grain, pixels.shape)
+    return Image.fromarray(
+        ((pixels * light[..., None] + noise) * 255).clip(0, 255).astype(np.uint8))
+
+
+def alpha(image):
+    strokes = Image.new("RGBA", image.size, (200, 30, 30, 0))
+    strokes.putalpha(image.convert("L").point(lambda value: 255 - value))
+    return strokes
+
+
+def sixteen_bits(image):
+    return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 40 + 9000)
+
+
+def turned(image):
+    """Lying on its side, with the note that says so."""
+    image = image.transpose(Image.Transpose.ROTATE_90)
+    image.getexif()[0x0112] = 6
+    return image
+
+
+def ruled(image):
+    pen = ImageDraw.Draw(image)
+    for y in (30, 330, 370):
+        pen.line([(0, y), (400, y)], fill=(150, 170, 230), width=3)
+    pen.rectangle([0, 0, 25, 400], fill=(60, 40, 20))  # the table below the paper
+    return image
+
+
+KINDS = {
+    "light on dark": ("png", lambda: drawn(ground="black", ink="white")),
+    "colours": ("png", lambda: drawn(ground=(190, 160, 60), ink=(30, 30, 140))),
+    "colours as bright as each other": (
+        "png", lambda: drawn(ground=(0, 150, 0), ink=(255, 21, 0))),
+    "small": ("png", lambda: drawn(4 * 40).resize((40, 40), Image.Resampling.BOX)),
+    "large": ("png", lambda: drawn(3000)),
+    "elsewhere": ("png", lambda: drawn(at=(0.6, 0.5))),
+    "tightly cut": ("png", lambda: drawn().crop((110, 70, 250, 280))),
+    "photo": ("jpg", lambda: in_light(drawn(ground=(230, 220, 200), ink=(40, 40, 90)))),
+    "board": ("jpg", lambda: in_light(drawn(ground=(30, 60, 40), ink=(230, 230, 220)))),
+    "alpha": ("png", lambda: alpha(drawn())),
+    "alpha, light": ("webp", lambda: Image.merge(
+        "RGBA", [*Image.new("RGB", (400, 400), "white").split(), alpha(drawn()).split()[3]])),
+    "16 bits": ("png", lambda: sixteen_bits(drawn())),
+    "floats": ("tif", lambda: Image.fromarray(
+        np.asarray(drawn().convert("L"), np.float32) * 1e-4 - 3)),
+    "palette": ("gif", lambda: drawn().quantize(8)),
+    "one bit": ("bmp", lambda: drawn().convert("1")),
+    "cmyk": ("jpg", lambda: drawn().convert("CMYK")),
+    "turned": ("jpg", lambda: turned(drawn())),
+    "ruled": ("png", lambda: ruled(drawn())),
+}
+
+
+def seen(path, framing=MNIST):
+    return frame(find_ink(read_photo(path)), framing)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_seen_as_the_same(kind, tmp_path):
+    suffix, make = KINDS[kind]
+    image = make()
+    image.save(tmp_path / f"image.{suffix}", exif=image.getexif())
+    drawn().save(tmp_path / "plain.png")
+    plain, other = seen(tmp_path / "plain.png"), seen(tmp_path / f"image.{suffix}")
+    correlation = np.corrcoef(plain.ravel(), other.ravel())[0, 1]
+    assert correlation > 0.93, correlation
+    turned_around = np.corrcoef(plain[::-1].ravel(), other.ravel())[0, 1]
+    assert turned_around < 0.8, "else this test shows nothing"
+
+
+def test_the_box_and_the_centre_are_mnists(tmp_path):
+    drawn(at=(0.05, 0.4)).save(tmp_path / "image.png")
+    image = seen(tmp_path / "image.png")
+    rows, columns = np.nonzero(image)
+    assert image.shape == (28, 28) and image.dtype == np.uint8 and image.max() == 255
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20
+    assert np.abs(np.array(ndimage.center_of_mass(image)) - 14).max() <= 0.51
+
+
+def test_other_sets_have_their_own_size_polarity_and_middle(tmp_path):
+    drawn().save(tmp_path / "image.png")
+    image = seen(tmp_path / "image.png", Framing(40, 30, 12, "box", 1, ground=220, ink=20))
+    rows, columns = np.nonzero(image < 120)
+    assert image.shape == (40, 30) and image.max() == 220 and image.min() == 20
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 in (11, 12)
+    assert abs(rows.max() + rows.min() - 39) <= 2 and abs(columns.max() + columns.min() - 29) <= 2
+
+
+def test_thin_strokes_become_as_thick_as_the_sets(tmp_path):
+    drawn(size=1000, width=0.004).save(tmp_path / "thin.png")
+    image = seen(tmp_path / "thin.png")
+    assert stroke_width(image / np.float32(255)) > 1.2
+    assert np.median(image[image > 60]) > 150
+
+
+def test_a_long_thin_character_fits():
+    bar = np.ones((2, 300), np.float32)
+    image = frame(Ink(bar, 0, 0), Framing(28, 12, 20, "mass", 0, 0, 255))
+    assert image.shape == (28, 12) and image.any()
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_a_framing_is_measured_from_images(direction):
+    strokes = np.zeros((40, 30, 30, 1), np.uint8)
+    for place, image in enumerate(strokes):
+        image[5 + place % 9:17 + place % 9, 12:15] = 200
+    framing = measure_framing(strokes if direction == 1 else 255 - strokes)
+    ground, ink = (0, 200) if direction == 1 else (255, 55)
+    assert (framing.height, framing.width, framing.box) == (30, 30, 12)
+    assert (framing.ground, framing.ink) == (ground, ink)
+    assert framing.stroke == pytest.approx(3, abs=0.4)
+
+
+def test_images_without_anything_have_a_framing():
+    assert measure_framing(np.zeros((3, 8, 9, 1), np.uint8)).width == 9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FRAMINGS)
+def test_the_framings_are_those_of_the_real_data(name, raw_data_dir):
+    from flaxdigits.config import DataConfig
+    from flaxdigits.data.dataset import DataLocations, load_dataset
+
+    dataset = load_dataset(DataConfig(dataset=name), DataLocations(raw_data_dir, source="real"))
+    assert measure_framing(dataset.images) == FRAMINGS[name]
+
+
+@pytest.mark.parametrize("grain", [0, 0.02, 0.05])
+def test_nothing_is_seen_on_blank_paper(grain, tmp_path):
+    in_light(Image.new("RGB", (500, 300), (220, 210, 200)), grain).save(tmp_path / "blank.png")
+    with pytest.raises(FlaxdigitsError, match="nothing on it"):
+        find_ink(read_photo(tmp_path / "blank.png"))
+
+
+@pytest.mark.parametrize(("name", "told"), [
+    ("missing.png", "no such file"), ("folder", "no such file"), ("text.png", "cannot identify"),
+    ("cut.png", "truncated"), ("bomb.png", "exceeds limit"), ("program.eps", "cannot identify"),
+    ("clear.png", "all of it is transparent")])
+def test_what_is_no_image_is_told_in_one_line(name, told, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text.png").write_text("no image")
+    if name == "cut.png":
+        in_light(drawn()).save(tmp_path / "whole.png")
+        (tmp_path / name).write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
+    if name == "bomb.png":
+        Image.new("1", (10_000, 10_000)).save(tmp_path / name)
+    if name == "program.eps":
+        drawn().save(tmp_path / name)
+    if name == "clear.png":
+        Image.new("RGBA", (30, 30), (9, 9, 9, 0)).save(tmp_path / name)
+    with pytest.raises(FlaxdigitsError, match=told) as caught:
+        read_photo(tmp_path / name)
+    assert str(caught.value).startswith(str(tmp_path / name)) and "\n" not in str(caught.value)
+
+
+def test_large_images_are_made_smaller(tmp_path):
+    drawn(3000).save(tmp_path / "large.png")
+    pixels = read_photo(tmp_path / "large.png")
+    assert pixels.shape == (LONGEST, LONGEST, 3) and pixels.dtype == np.float32
+    assert pixels.min() == 0 and pixels.max() == 1
