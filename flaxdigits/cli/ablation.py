@@ -12,9 +12,9 @@ from rich.table import Table
 
 from flaxdigits.api.context import check_before_data, data_locations, load_data, warn_of_unused_gpu
 from flaxdigits.api.experiment import absolute_paths
+from flaxdigits.api.seeds import outcome_line
 from flaxdigits.cli.context import data_arguments
 from flaxdigits.cli.options import Options
-from flaxdigits.cli.seeds import outcome_line
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
@@ -65,7 +65,8 @@ def run(options: Options, config: None) -> int:
         console.print(f"{variant}, seed {seed}: {outcome_line(outcome)}")
 
     execute = RayCluster(
-        study.experiment, data_locations(**data_arguments(options)), options.cpus_per_run, options.gpus_per_run,
+        study.experiment, data_locations(**data_arguments(options)), options.cpus_per_run,
+        options.gpus_per_run,
     ) if is_on_ray else run_study
     pause = execute(configs, seeds, workdir, load, tell)
     if pause is not None:

@@ -8,10 +8,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from flaxdigits.api.context import check_before_data, load_data
 from flaxdigits.benchmark.compare import ALIKE, Timings, compare
 from flaxdigits.benchmark.peers import PEERS
 from flaxdigits.benchmark.start_up import seconds_to_first_step
-from flaxdigits.cli.context import check_before_data, load_data, resolve_config
+from flaxdigits.cli.context import data_arguments, resolve_config
 from flaxdigits.cli.options import Options
 from flaxdigits.cli.tables import print_table
 from flaxdigits.config import ExperimentConfig
@@ -64,7 +65,8 @@ def _check_peers(names: list[str], options: Options) -> None:
 def _measure(name: str, options: Options) -> dict[str, Any]:
     config = resolve_config(options)
     check_before_data(config, Path())
-    dataset = load_data(config, options)  # prepared, so that starting up does not prepare it
+    # Prepared, so that starting up does not prepare it.
+    dataset = load_data(config, **data_arguments(options))
     overrides = (*options.overrides, *(ALIKE if options.peers else ()))
     timings = compare(
         name, overrides, config.train.batch_size, PEERS if options.peers else ())

@@ -5,11 +5,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flaxdigits.cli.context import check_before_data, load_data, run_folder_path, warn_of_unused_gpu
+from flaxdigits.api.context import check_before_data, load_data, run_folder_path, warn_of_unused_gpu
+from flaxdigits.api.seeds import outcome_line
+from flaxdigits.api.train import told_of_a_run
+from flaxdigits.cli.context import data_arguments
 from flaxdigits.cli.options import Options
-from flaxdigits.cli.seeds import outcome_line
-from flaxdigits.cli.train import trackers_of
 from flaxdigits.config import ExperimentConfig
+from flaxdigits.experiments import load_trackers
 from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.studies.folds import FoldRun, fold_configs, read_tested, train_folds
 from flaxdigits.studies.seeds import parse_seeds
@@ -22,14 +24,14 @@ from flaxdigits.training.trackers import Tracker
 def run(options: Options, config: ExperimentConfig) -> int:
     """Prints what each fold came to and where the tables are; returns the exit status."""
     seeds = parse_seeds(options.seeds) if options.seeds is not None else (config.seed,)
-    workdir = run_folder_path(options, config)
+    workdir = run_folder_path(options.optional_workdir(), config)
     configs = fold_configs(config, seeds, workdir)
     check_before_data(next(iter(configs.values())), next(iter(configs)))
     if config.train.deterministic:
         parallel.ask_for_deterministic_kernels()
     console = Console(highlight=False, soft_wrap=True)
     warn_of_unused_gpu()
-    dataset = load_data(config, options)
+    dataset = load_data(config, **data_arguments(options))
     console.print(f"{config.experiment}: {dataset.name} ({dataset.source}), {len(configs)} runs, "
                   f"on {provenance.device_name()}, in {workdir}")
     tell_of_drawn_data(console, dataset.source)
@@ -40,7 +42,8 @@ def run(options: Options, config: ExperimentConfig) -> int:
         signals.extend([outcome.signal] if outcome.signal else [])
 
     def trackers(path: Path) -> list[Tracker]:
-        return trackers_of(options, console)
+        own = load_trackers(options.experiment) if options.experiment else ()
+        return told_of_a_run(console, options.tensorboard, False, own)
 
     if not train_folds(configs, dataset, trackers, tell):
         console.print("paused; the same command goes on from there")

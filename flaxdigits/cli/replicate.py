@@ -8,13 +8,15 @@ from pathlib import Path
 
 from rich.console import Console
 
+from flaxdigits.api.context import check_before_data, warn_of_unused_gpu
+from flaxdigits.api.experiment import absolute_paths
+from flaxdigits.api.seeds import outcome_line
+from flaxdigits.api.train import told_of_a_run
 from flaxdigits.cli.ablation import loader, plan_table
-from flaxdigits.cli.context import absolute_paths, check_before_data, warn_of_unused_gpu
 from flaxdigits.cli.options import Options
-from flaxdigits.cli.seeds import outcome_line
-from flaxdigits.cli.train import trackers_of
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.experiments import load_trackers
 from flaxdigits.studies.ablation import Load
 from flaxdigits.studies.collection import KEPT, Collection, Runs, collect, missing
 from flaxdigits.studies.replication import System, load_systems, shortened
@@ -89,7 +91,8 @@ def _is_run(
 
     def trackers(path: Path) -> list[Tracker]:
         console.print(f"seed {path.name}")
-        return trackers_of(options, console)
+        own = load_trackers(options.experiment) if options.experiment else ()
+        return told_of_a_run(console, options.tensorboard, False, own)
 
     def tell(seed: int, outcome: Outcome) -> None:
         console.print(f"{one.name}, seed {seed}: {outcome_line(outcome)}")
