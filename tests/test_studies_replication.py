@@ -28,7 +28,7 @@ def get_config():
         "small", ModelConfig("dense_cnn", filters=(2,), dense=(8,)),
         DataConfig(dataset="idx_files", folder="{folder}", split="random"),
         OptimizerConfig(name="adam", learning_rate=0.1),
-        TrainConfig(batch_size=50, steps=6, together=1))
+        TrainConfig(batch_size=50, steps=6))
 
 def get_replication():
     return Replication("A <i>paper</i>", held_out=("data.split=holdout",), claims=(

@@ -7,10 +7,11 @@ from rich.console import Console
 
 from flaxdigits.api.context import check_before_data, load_data, run_folder_path, warn_of_unused_gpu
 from flaxdigits.api.seeds import outcome_line
+from flaxdigits.api.train import told_of_a_run
 from flaxdigits.cli.context import data_arguments
 from flaxdigits.cli.options import Options
-from flaxdigits.cli.train import trackers_of
 from flaxdigits.config import ExperimentConfig
+from flaxdigits.experiments import load_trackers
 from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.studies.folds import FoldRun, fold_configs, read_tested, train_folds
 from flaxdigits.studies.seeds import parse_seeds
@@ -41,7 +42,8 @@ def run(options: Options, config: ExperimentConfig) -> int:
         signals.extend([outcome.signal] if outcome.signal else [])
 
     def trackers(path: Path) -> list[Tracker]:
-        return trackers_of(options, console)
+        own = load_trackers(options.experiment) if options.experiment else ()
+        return told_of_a_run(console, options.tensorboard, False, own)
 
     if not train_folds(configs, dataset, trackers, tell):
         console.print("paused; the same command goes on from there")

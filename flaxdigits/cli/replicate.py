@@ -11,15 +11,16 @@ from rich.console import Console
 from flaxdigits.api.context import check_before_data, warn_of_unused_gpu
 from flaxdigits.api.experiment import absolute_paths
 from flaxdigits.api.seeds import outcome_line
+from flaxdigits.api.train import told_of_a_run
 from flaxdigits.cli.ablation import loader, plan_table
 from flaxdigits.cli.options import Options
-from flaxdigits.cli.train import trackers_of
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.experiments import load_trackers
 from flaxdigits.studies.ablation import Load
 from flaxdigits.studies.collection import KEPT, Collection, Runs, collect, missing
 from flaxdigits.studies.replication import System, load_systems, shortened
-from flaxdigits.studies.seeds import parse_seeds, train_seeds, unfinished
+from flaxdigits.studies.seeds import parse_seeds, train_seeds
 from flaxdigits.training import parallel, provenance
 from flaxdigits.training.loop import Outcome
 from flaxdigits.training.run_folder import RunFolder, clear_errors
@@ -82,17 +83,16 @@ def _is_run(
 ) -> bool:
     """Runs it; whether it ended, or else a pause did, with its signal if there was one."""
     folder = workdir / one.runs.system.name / one.runs.protocol
-    to_run = unfinished(folder, one.missing)  # those that went less far than others do not count
-    if to_run:
-        console.print(f"{one.name}: to run: seed {', '.join(map(str, to_run))}, on "
-                      f"{provenance.device_name()}, in {folder}")
+    console.print(f"{one.name}: to run: seed {', '.join(map(str, one.missing))}, on "
+                  f"{provenance.device_name()}, in {folder}")
     check_before_data(one.config, folder / "seeds" / str(one.missing[0]))
     if one.config.train.deterministic:
         parallel.ask_for_deterministic_kernels()
 
     def trackers(path: Path) -> list[Tracker]:
         console.print(f"seed {path.name}")
-        return trackers_of(options, console)
+        own = load_trackers(options.experiment) if options.experiment else ()
+        return told_of_a_run(console, options.tensorboard, False, own)
 
     def tell(seed: int, outcome: Outcome) -> None:
         console.print(f"{one.name}, seed {seed}: {outcome_line(outcome)}")

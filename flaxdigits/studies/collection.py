@@ -27,6 +27,7 @@ class Runs:
       recipe: its config.
       records: of runs that ended with a result, by seed.
       diverged: the seeds whose loss stopped being finite.
+      found: all that were run by it, partial ones and those that diverged too.
     """
 
     system: System
@@ -34,6 +35,7 @@ class Runs:
     recipe: ExperimentConfig
     records: dict[int, Record]
     diverged: tuple[int, ...]
+    found: tuple[Record, ...]
 
     def values(self, figure: str) -> dict[int, float]:
         """A figure of `result.json` by seed; empty if the protocol does not measure it."""
@@ -105,11 +107,10 @@ def collect(systems: Sequence[System], patterns: Sequence[str]) -> Collection:
 
 def missing(runs: Runs, config: ExperimentConfig, seeds: Sequence[int]) -> list[int]:
     """The seeds that were run neither whole nor as far as `config` goes."""
-    def is_enough(record: Record) -> bool:
-        return extent(_config(record, runs.recipe)) in (extent(runs.recipe), extent(config))
-
-    return [seed for seed in seeds if seed not in runs.diverged and not (
-        seed in runs.records and is_enough(runs.records[seed]))]
+    enough = extent(runs.recipe), extent(config)
+    done = {record.seed for record in runs.found
+            if extent(_config(record, runs.recipe)) in enough}
+    return [seed for seed in seeds if seed not in done]
 
 
 def _paths(pattern: str) -> list[Path]:
@@ -182,7 +183,7 @@ def _choose(
                 f"is another run of seed {record.seed}; {records[record.seed].path} counts")
     diverged = {record.seed for record in found
                 if record.result is None and is_whole(record)} - records.keys()
-    return Runs(system, protocol, recipe, records, tuple(sorted(diverged)))
+    return Runs(system, protocol, recipe, records, tuple(sorted(diverged)), tuple(found))
 
 
 def _figures(record: Record) -> list[float | None]:
