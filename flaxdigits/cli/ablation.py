@@ -65,7 +65,8 @@ def run(options: Options, config: None) -> int:
         console.print(f"{variant}, seed {seed}: {outcome_line(outcome)}")
 
     execute = RayCluster(
-        study.experiment, data_locations(**data_arguments(options)), options.cpus_per_run, options.gpus_per_run,
+        study.experiment, data_locations(**data_arguments(options)), options.cpus_per_run,
+        options.gpus_per_run,
     ) if is_on_ray else run_study
     pause = execute(configs, seeds, workdir, load, tell)
     if pause is not None:
