@@ -22,7 +22,7 @@ from flaxdigits.studies.study import Study
 
 def get_study():
     return Study(
-        experiment="mse_cnn", seeds=(0, 1, 2),
+        experiment="mse_cnn", seeds=(0, 1, 2), also=("validation_loss",),
         overrides=("data.dataset=idx_files", "data.folder={folder}", "data.split=holdout",
                    "model.filters=4,4", "train.steps=18", "train.loss=cross_entropy",
                    "checkpoint.every_steps=2"),
@@ -141,18 +141,25 @@ def test_the_table_says_what_the_runs_say(ran):
     assert rows["fast"]["difference"]["mean"] == pytest.approx(np.mean(fast) - np.mean(base))
     assert rows["base"]["estimate"]["mean"] == pytest.approx(np.mean(base))
     assert rows["fatal"]["diverged"] == [0, 1, 2] and rows["fatal"]["estimate"] is None
+    losses = [json.loads((workdir / "fast" / "seeds" / str(seed) / "result.json").read_text())[
+        "validation_loss"] for seed in range(3)]
+    assert rows["fast"]["also"]["validation_loss"]["mean"] == pytest.approx(np.mean(losses))
     assert rows["other images"]["difference"]["p"] is None
     assert rows["other images"]["difference"]["low"] is not None
 
     markdown = (workdir / "study.md").read_text()
     assert markdown.startswith("# Rates of a small network\n")
     assert re.search(r"\| fast \| 3 \| \d+\.\d\d ± \d+\.\d\d \| [+-]\d+\.\d\d \[", markdown)
-    assert re.search(r"\| fatal \| 0 \| - \(3 diverged\) \| - \|", markdown)
+    assert re.search(r"\| fatal \| 0 \| - \(3 diverged\) \|( - \|){4}", markdown)
+    loss = f"{np.mean(losses):.4g} ± {np.std(losses, ddof=1):.4g}"
+    assert re.search(rf"\| fast \| .* \| {loss} \|\n", markdown)
     for text in ("`python launch.py --ablation=", "seeds: 0, 1, 2", "idx_files (real)", "JAX 0.",
                  "Welch", "corrected for 1 test."):
         assert text in markdown
     table = list(csv.DictReader((workdir / "study.csv").read_text().splitlines()))
     assert float(table[1]["mean"]) == rows["fast"]["estimate"]["mean"]
+    assert float(table[1]["validation_loss_mean"]) == rows["fast"]["also"][
+        "validation_loss"]["mean"]
     assert table[2]["diverged"] == "0 1 2"
     assert Image.open(workdir / "study.png").size[0] > 500
     assert "fast, seed 2: accuracy train" in output and "fatal, seed 0: diverged" in output

@@ -1,9 +1,12 @@
-"""kaggle_cnn: the original's unscaled validation input against scaled.
+r"""kaggle_cnn: the original's unscaled validation input against scaled.
 
-    python launch.py --ablation=kaggle_cnn
+    python launch.py --ablation=kaggle_cnn --set model.filters=8,8,16,16 \
+        --set model.dense=512,128 --set train.batch_size=32 --set train.epochs=1
 
-10 runs of 100 epochs on 37,800 images, validated on 4,200: use a GPU. The original scaled its
-training images to 0..1 and gave the network validation and test images of 0..255.
+10 runs, about 9 minutes on two cores: a quarter of the filters, a sixteenth of the units, one epoch
+of small batches in place of a hundred. Without `--set` they are the original's, 100 epochs of 42.6
+million parameters: use a GPU. The original scaled its training images to 0..1 and gave the network
+validation and test images of 0..255.
 """
 
 from flaxdigits.studies.study import Study
@@ -12,5 +15,5 @@ from flaxdigits.studies.study import Study
 def get_study() -> Study:
     """The same weights, scored on images as they were trained on, and as the original did."""
     return Study(
-        experiment="kaggle_cnn",
+        experiment="kaggle_cnn", also=("validation_loss",),
         variants={"scored on 0..255": ("evaluate.preprocessing=raw",)})

@@ -19,7 +19,7 @@ from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.reports.result import tell_of_drawn_data
-from flaxdigits.studies.ablation import Load, check_figure, compare_variants, run_study
+from flaxdigits.studies.ablation import Load, check_figures, compare_variants, run_study
 from flaxdigits.studies.estimate import measure_cost
 from flaxdigits.studies.on_ray import RayCluster
 from flaxdigits.studies.seeds import parse_seeds, seed_folders, unfinished
@@ -48,7 +48,7 @@ def run(options: Options, config: None) -> int:
         jax.config.update("jax_platforms", "cpu")  # other devices are left to the runs
     warn_of_unused_gpu()
     load = loader(options)
-    check_figure(configs, study.figure, load)
+    check_figures(configs, [study.figure, *study.also], load)
     source = load(configs[BASE]).source
     tell_of_drawn_data(console, source)
     runs = len(configs) * len(seeds)
@@ -100,7 +100,7 @@ def _tell_table(
 ) -> None:
     from flaxdigits.reports.study import StudyReport  # matplotlib takes its time to import
 
-    rows = compare_variants(configs, seeds, workdir, study.figure)
+    rows = compare_variants(configs, seeds, workdir, study.figure, study.also)
     if rows[0].estimate is None:
         raise FlaxdigitsError("the base diverged with every seed: there is nothing to compare with")
     report = StudyReport(

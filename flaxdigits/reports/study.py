@@ -12,7 +12,7 @@ from rich.table import Table
 
 from flaxdigits.reports.figures import LIGHT, Theme, blank, png
 from flaxdigits.studies.ablation import Row, as_json
-from flaxdigits.studies.statistics import Difference
+from flaxdigits.studies.statistics import Difference, Estimate
 
 POINTS = "percentage points"
 
@@ -64,7 +64,7 @@ class StudyReport:
     def notes(self) -> list[str]:
         """How the table is to be read."""
         tests = sum(row.p_holm is not None for row in self.rows)
-        told = [f"{_spoken(self.figure)}, per cent: mean ± standard deviation over n seeds. "
+        told = ["Means ± standard deviations over n seeds. "
                 f"Difference to the base in {POINTS} with its 95 % interval."]
         if tests:
             told.append(f"p: paired t-test over the same seeds; Holm: corrected for {tests} "
@@ -79,7 +79,8 @@ class StudyReport:
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["variant", "n", "mean", "sd", "low", "high", "difference",
-                         "difference_low", "difference_high", "p", "p_holm", "diverged"])
+                         "difference_low", "difference_high", "p", "p_holm", "diverged",
+                         *(f"{name}_{part}" for name in self._also() for part in ("mean", "sd"))])
         for row in self.rows:
             told, difference = row.estimate, row.difference
             writer.writerow([
@@ -87,22 +88,27 @@ class StudyReport:
                 *([told.n, told.mean, told.sd, told.low, told.high] if told else [0, *[None] * 4]),
                 *([difference.mean, difference.low, difference.high, difference.p]
                   if difference else [None] * 4),
-                row.p_holm, " ".join(map(str, row.diverged))])
+                row.p_holm, " ".join(map(str, row.diverged)),
+                *(getattr(row.also.get(name), part, None)
+                  for name in self._also() for part in ("mean", "sd"))])
         return file.getvalue()
 
     def _header(self) -> list[str]:
-        return ["variant", "n", f"{_spoken(self.figure)}, %", "to the base", "p", "p, Holm"]
+        return ["variant", "n", _heading(self.figure), "to the base", "p", "p, Holm",
+                *map(_heading, self._also())]
 
     def _cells(self, row: Row) -> list[str]:
         told = row.estimate
-        mean = "-" if told is None else f"{100 * told.mean:.2f}"
-        if told is not None and told.sd is not None:
-            mean += f" ± {100 * told.sd:.2f}"
+        mean = _mean(told, self.figure)
         if row.diverged:
             mean += f" ({len(row.diverged)} diverged)"
         p = row.difference.p if row.difference else None
         return [row.variant, str(told.n if told else 0), mean, _difference(row.difference),
-                _p(p), _p(row.p_holm)]
+                _p(p), _p(row.p_holm),
+                *(_mean(row.also.get(name), name) for name in self._also())]
+
+    def _also(self) -> list[str]:
+        return list(self.rows[0].also)
 
 
 def differences(
@@ -156,6 +162,18 @@ def differences(
 
 def _spoken(figure: str) -> str:
     return figure.replace("_", " ")
+
+
+def _heading(figure: str) -> str:
+    return _spoken(figure) + (", %" if figure.endswith("accuracy") else "")
+
+
+def _mean(told: Estimate | None, figure: str) -> str:
+    if told is None:
+        return "-"
+    scale, form = (100, ".2f") if figure.endswith("accuracy") else (1, ".4g")
+    spread = "" if told.sd is None else f" ± {scale * told.sd:{form}}"
+    return f"{scale * told.mean:{form}}{spread}"
 
 
 def _difference(told: Difference | None) -> str:

@@ -45,6 +45,7 @@ class Row:
       p_holm: of a paired t-test, corrected for the number of tests in the table.
       is_paired: whether the images are those of the base, so that seeds are compared in pairs.
       diverged: the seeds that did.
+      also: further figures by their names; empty if every seed diverged.
     """
 
     variant: str
@@ -54,6 +55,7 @@ class Row:
     p_holm: float | None
     is_paired: bool
     diverged: tuple[int, ...]
+    also: Mapping[str, Estimate]
 
 
 def run_study(
@@ -87,25 +89,41 @@ def run_study(
     return None
 
 
-def check_figure(configs: Mapping[str, ExperimentConfig], figure: str, load: Load) -> None:
-    """Raises FlaxdigitsError if a variant's split lacks the part that the figure is about."""
-    part = figure.partition("_")[0]
+def check_figures(
+    configs: Mapping[str, ExperimentConfig], figures: Sequence[str], load: Load
+) -> None:
+    """Raises FlaxdigitsError if a variant's split lacks the part that a figure is about."""
     for variant, config in configs.items():
-        if part not in split_indices(config.data, load(config)):
-            raise FlaxdigitsError(
-                f"variant {variant!r} has no {figure}: data.split={config.data.split} has no "
-                f"{part} part; use another split")
+        parts = split_indices(config.data, load(config))
+        for figure in figures:
+            part = figure.partition("_")[0]
+            if part not in parts:
+                raise FlaxdigitsError(
+                    f"variant {variant!r} has no {figure}: data.split={config.data.split} has no "
+                    f"{part} part; use another split")
 
 
 def compare_variants(
-    configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path, figure: str
+    configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path, figure: str,
+    also: Sequence[str] = (),
 ) -> list[Row]:
-    """A row for each variant, the base first, from the files of its runs."""
-    values, diverged = {}, {}
+    """A row for each variant, the base first, from the files of its runs.
+
+    Args:
+      configs: by the names of the variants.
+      seeds: of each.
+      workdir: of the study.
+      figure: by which they are compared.
+      also: further figures of the rows.
+    """
+    values, diverged, others = {}, {}, {}
     for variant in configs:
         folder = seed_workdir(workdir, variant)
-        values[variant] = {seed: result[figure] for seed, result in results(folder, seeds).items()}
+        ended = results(folder, seeds)
+        values[variant] = {seed: result[figure] for seed, result in ended.items()}
         diverged[variant] = tuple(map(int, summarise(folder, seeds)["diverged"]))
+        others[variant] = {name: estimate([result[name] for result in ended.values()])
+                           for name in also if ended}
     rows = []
     for variant, config in configs.items():
         is_paired = same_images(config, configs[BASE])
@@ -113,7 +131,7 @@ def compare_variants(
         rows.append(Row(
             variant, values[variant], estimate(own) if own else None,
             None if variant == BASE else _difference(values[variant], values[BASE], is_paired),
-            None, is_paired, diverged[variant]))
+            None, is_paired, diverged[variant], others[variant]))
     tested = [row for row in rows if row.difference and row.difference.p is not None]
     corrected = dict(zip(
         (row.variant for row in tested), holm([row.difference.p for row in tested]), strict=True))

@@ -18,6 +18,7 @@ from flaxdigits.overrides import apply_overrides
 ABLATIONS = SHIPPED / "ablations"
 BASE = "base"
 FIGURES = ("validation_accuracy", "test_accuracy")
+SHOWN = (*FIGURES, "validation_loss", "test_loss", "train_accuracy", "train_loss")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Study:
         the overrides of each of its values. Every combination is a variant.
       seeds: that each is trained with.
       figure: of `result.json`, by which they are compared. Choose by `validation_accuracy`.
+      also: further figures that the table shows.
     """
 
     experiment: str
@@ -41,6 +43,7 @@ class Study:
         default_factory=dict)
     seeds: Sequence[int] = (0, 1, 2, 3, 4)
     figure: str = FIGURES[0]
+    also: Sequence[str] = ()
 
 
 def load_study(name_or_path: str) -> Study:
@@ -54,6 +57,10 @@ def load_study(name_or_path: str) -> Study:
     if study.figure not in FIGURES:
         raise FlaxdigitsError(
             f"{path}: figure must be one of {', '.join(FIGURES)}, got {study.figure!r}")
+    for name in study.also:
+        if name not in SHOWN:
+            raise FlaxdigitsError(
+                f"{path}: also must be of {', '.join(SHOWN)}, got {name!r}")
     if not study.seeds or len(set(study.seeds)) < len(study.seeds):
         raise FlaxdigitsError(f"{path}: seeds must be different numbers, got {study.seeds}")
     return study
