@@ -22,9 +22,13 @@ HERE = Path(__file__).resolve().parent
 SHIPPED = HERE / "shipped" if (HERE / "shipped").is_dir() else HERE.parent / "experiments"
 
 
-def list_experiments(folder: Path = SHIPPED) -> dict[str, str]:
-    """The first line of every experiment's docstring, by name; nothing is executed."""
-    return {path.stem: title(path) for path in sorted(folder.glob("*.py"))
+def list_experiments(folder: Path | None = None) -> dict[str, str]:
+    """The first line of every experiment's docstring, by name; nothing is executed.
+
+    Args:
+      folder: None: the shipped ones.
+    """
+    return {path.stem: title(path) for path in sorted((folder or SHIPPED).glob("*.py"))
             if path.stem != "__init__"}
 
 

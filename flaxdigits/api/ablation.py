@@ -44,7 +44,7 @@ class AblationOutcome:
 
 
 def run_ablation(
-    name_or_path: PathLike, *overrides: str, seeds: Sequence[int] | None = None,
+    ablation: PathLike, *overrides: str, seeds: Sequence[int] | None = None,
     workdir: PathLike | None = None, dry_run: bool = False, data: Source = "auto",
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
     command: str = "flaxdigits.run_ablation", console: Console | None = None,
@@ -52,7 +52,7 @@ def run_ablation(
     """Runs a study, or goes on with it, and writes its table.
 
     Args:
-      name_or_path: of `experiments/ablations/`, or the path of a file with a `get_study()`.
+      ablation: a name of `experiments/ablations/`, or the path of a file with a `get_study()`.
       *overrides: for the base and so for all variants, as for `experiment`.
       seeds: like `range(5)`; None: the study's own.
       workdir: of all its runs; None is `runs/ablations/<name>`.
@@ -67,7 +67,7 @@ def run_ablation(
       FlaxdigitsError: if there is no such study, a variant is not valid, or every seed of the
         base diverged.
     """
-    named = os.fspath(name_or_path)
+    named = os.fspath(ablation)
     study = load_study(named)
     configs = {name: absolute_paths(config)
                for name, config in variants_of(study, overrides).items()}
