@@ -11,6 +11,7 @@ print(outcome.result["test_accuracy"])
 
 flaxdigits.evaluate("runs/writers", "best")
 flaxdigits.compare("runs/*")
+flaxdigits.predict("runs/writers", "scans/*.png")
 ```
 
 A call does what its mode does, prints the same lines (`console=rich.console.Console(quiet=True)`
@@ -23,6 +24,10 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flaxdigits.api.ablation import AblationOutcome as AblationOutcome
+    from flaxdigits.api.ablation import run_ablation as run_ablation
+    from flaxdigits.api.benchmark import Benchmark as Benchmark
+    from flaxdigits.api.benchmark import run_benchmark as run_benchmark
     from flaxdigits.api.compare import Comparison as Comparison
     from flaxdigits.api.compare import compare as compare
     from flaxdigits.api.data import data_sheet as data_sheet
@@ -30,6 +35,13 @@ if TYPE_CHECKING:
     from flaxdigits.api.evaluate import evaluate as evaluate
     from flaxdigits.api.experiment import experiment as experiment
     from flaxdigits.api.experiment import recorded_experiment as recorded_experiment
+    from flaxdigits.api.export import export as export
+    from flaxdigits.api.folds import FoldsOutcome as FoldsOutcome
+    from flaxdigits.api.folds import train_folds as train_folds
+    from flaxdigits.api.predict import Predictions as Predictions
+    from flaxdigits.api.predict import predict as predict
+    from flaxdigits.api.replicate import ReplicationOutcome as ReplicationOutcome
+    from flaxdigits.api.replicate import replicate as replicate
     from flaxdigits.api.report import report as report
     from flaxdigits.api.seeds import SeedsOutcome as SeedsOutcome
     from flaxdigits.api.seeds import train_seeds as train_seeds
@@ -53,17 +65,28 @@ _HOMES = {
     "recorded_experiment": "api.experiment",
     "train": "api.train",
     "train_seeds": "api.seeds",
+    "train_folds": "api.folds",
+    "run_ablation": "api.ablation",
+    "replicate": "api.replicate",
+    "run_benchmark": "api.benchmark",
     "evaluate": "api.evaluate",
+    "predict": "api.predict",
+    "export": "api.export",
     "report": "api.report",
     "compare": "api.compare",
     "summary": "api.summary",
     "prepare": "api.data",
     "data_sheet": "api.data",
+    "AblationOutcome": "api.ablation",
+    "Benchmark": "api.benchmark",
     "Comparison": "api.compare",
     "Dataset": "data.dataset",
     "ExperimentConfig": "config",
     "FlaxdigitsError": "errors",
+    "FoldsOutcome": "api.folds",
     "Outcome": "training.loop",
+    "Predictions": "api.predict",
+    "ReplicationOutcome": "api.replicate",
     "RunFolder": "training.run_folder",
     "SeedsOutcome": "api.seeds",
     "Summary": "api.summary",

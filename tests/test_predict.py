@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from scipy.special import softmax
 
+from flaxdigits.api.predict import predict
 from flaxdigits.data.framing import measure_framing
-from flaxdigits.evaluation.predict import predict
 from flaxdigits.evaluation.trained import load_network
 from flaxdigits.training.run_folder import RunFolder
 
@@ -32,7 +32,7 @@ def test_the_function_says_what_the_network_says_of_what_it_saw(finished, images
     network = load_network(RunFolder(finished))
     assert network.step == 6 and network.framing == measure_framing(tiny_data.images)
     files = [images / name for name in ("c.png", "d.png", "a.png")]
-    readings = predict(finished, files)
+    readings = predict(finished, files).readings
     assert [reading.file for reading in readings] == [str(path) for path in files]
     assert readings[1].guesses == () and readings[1].error.startswith(f"{images / 'd.png'}: ")
     for reading in (readings[0], readings[2]):
@@ -45,10 +45,10 @@ def test_the_function_says_what_the_network_says_of_what_it_saw(finished, images
 
 
 def test_the_checkpoint_is_the_one_that_was_named(finished, images):
-    first, last = (predict(finished, [images / "a.png"], checkpoint)[0].guesses
-                   for checkpoint in ("2", "last"))
+    first, last = (predict(finished, [images / "a.png"], checkpoint).readings[0].guesses
+                   for checkpoint in (2, "last"))
     assert first != last
-    assert predict(finished, [images / "a.png"], "6")[0].guesses == last
+    assert predict(finished, [images / "a.png"], 6).readings[0].guesses == last
 
 
 def test_the_others_are_done_when_one_cannot_be_read(finished, images, launch_here):

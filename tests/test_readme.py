@@ -16,7 +16,7 @@ pytest_plugins = ["tiny_run"]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(
     r"python launch\.py((?: [^`\"\n]*)?)", re.sub(r"(?: \\)?\n +(?=\S)", " ", TEXT))
-EXAMPLE, TRACKER, STUDY = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+PYTHON, EXAMPLE, TRACKER, STUDY = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 @pytest.fixture
@@ -38,6 +38,21 @@ def test_commands_are_understood(command, slim):
     assert isinstance(options, Options)
     if options.experiment:
         resolve_config(options)
+
+
+def test_the_python_calls_do_what_they_say(
+    compiled_once, idx_folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    changes = ["data.dataset=idx_files", f"data.folder={idx_folder}", "data.split=holdout",
+               "train.steps=1", "model.filters=1,1,1", "model.dense=2"]
+    code = PYTHON.replace('"data.split=writers"', repr(changes)[1:-1])
+    assert code != PYTHON
+    made = {}
+    exec(code, made)
+    (row,) = made["scores"]
+    assert row["test_accuracy"] == made["outcome"].result["test_accuracy"]
+    assert f"{row['test_accuracy']}\n" in capsys.readouterr().out
 
 
 def test_the_example_has_ten_lines_and_does_what_it_says(slim, launch):

@@ -1,8 +1,10 @@
 """What several calls share: where the data and the run are, who is told, what is checked first."""
 
+import functools
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -15,6 +17,7 @@ from flaxdigits.config import ExperimentConfig, validate
 from flaxdigits.data.dataset import DataLocations, Dataset, load_dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.models import build_model
+from flaxdigits.studies.ablation import Load
 from flaxdigits.training.run_folder import RunFolder
 
 _log = logging.getLogger(__name__)
@@ -70,6 +73,35 @@ def load_data_of_run(
             f"{dataset.name} has {dataset.fingerprint}; point --data_dir or --raw_data_dir to "
             "the data of the run")
     return dataset
+
+
+def loader(
+    data: Source, raw_data_dir: PathLike | None, data_dir: PathLike | None
+) -> Load:
+    """`load_data`, reading each data set once."""
+    @functools.cache
+    def load(name: str, folder: str | None, image_size: int | None) -> Dataset:
+        return load_data(known[name, folder, image_size], data, raw_data_dir, data_dir)
+
+    known: dict[tuple[str, str | None, int | None], ExperimentConfig] = {}
+
+    def load_for(config: ExperimentConfig) -> Dataset:
+        key = config.data.dataset, config.data.folder, config.data.image_size
+        known.setdefault(key, config)
+        return load(*key)
+
+    return load_for
+
+
+def checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    """Seeds that are some, and different.
+
+    Raises:
+      FlaxdigitsError: if they are not.
+    """
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise FlaxdigitsError(f"seeds must be different numbers, as in range(10), got {seeds!r}")
+    return tuple(seeds)
 
 
 def checked(config: ExperimentConfig) -> ExperimentConfig:

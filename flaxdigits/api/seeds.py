@@ -11,6 +11,7 @@ from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import (
     check_before_data,
     checked,
+    checked_seeds,
     load_data,
     make_console,
     run_folder_path,
@@ -70,8 +71,7 @@ def train_seeds(
       FlaxdigitsError: as `train` does; a seed that diverges stops no other, and raises if all do.
     """
     config = checked(config)
-    if not seeds:
-        raise FlaxdigitsError("seeds: there is none; give some, as in range(10)")
+    seeds = checked_seeds(seeds)
     if config.train.deterministic:
         parallel.ask_for_deterministic_kernels()
     console = console or make_console()

@@ -1,5 +1,8 @@
-"""What several modes do with their options: find the config, and where the data are."""
+"""What several modes do with their options: the config and the arguments of the calls."""
 
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypedDict
 
 from flaxdigits.api.arguments import PathLike, Source
@@ -7,6 +10,8 @@ from flaxdigits.api.experiment import experiment, recorded_experiment
 from flaxdigits.cli.options import Options
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.experiments import load_trackers
+from flaxdigits.training.trackers import Tracker
 
 
 class DataArguments(TypedDict):
@@ -35,3 +40,34 @@ def resolve_config(options: Options) -> ExperimentConfig:
         raise FlaxdigitsError("--experiment is missing: name one (--list shows them), as in "
                               "python launch.py --experiment=chinese_cnn")
     return recorded_experiment(options.workdir(), *options.overrides)
+
+
+def seeds_of(options: Options) -> tuple[int, ...] | None:
+    """Those that --seeds names; None without it.
+
+    Raises:
+      FlaxdigitsError: if it names none.
+    """
+    from flaxdigits.studies.seeds import parse_seeds  # imports JAX
+
+    return None if options.seeds is None else parse_seeds(options.seeds)
+
+
+def own_trackers(options: Options) -> Callable[[Path], Sequence[Tracker]]:
+    """Gives those of the experiment's file, new ones for every run."""
+    named = options.experiment
+    return lambda workdir: () if named is None else load_trackers(named)
+
+
+def command_of(options: Options, *mode: str) -> str:
+    """The command line that makes the same tables again, wherever the runs and the data are."""
+    flags = {"ablation": options.ablation, "experiment": options.experiment,
+             "seeds": options.seeds, "update": options.update}
+    return shlex.join([
+        "python", "launch.py", *mode,
+        *(f"--{name}={value}" for name, value in flags.items() if value is not None),
+        *(f"--collect={pattern}" for pattern in options.collect),
+        *(["--collect_only"] if options.collect_only else []),
+        *([f"--executor={options.executor}", f"--cpus_per_run={options.cpus_per_run}",
+           f"--gpus_per_run={options.gpus_per_run}"] if options.executor == "ray" else []),
+        *(f"--set={override}" for override in options.overrides)])

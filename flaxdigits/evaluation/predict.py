@@ -1,9 +1,4 @@
-"""What a trained network reads in images of any kind.
-
-    from flaxdigits.evaluation.predict import predict
-    for reading in predict("runs/mnist_cnn", ["photo.jpg", "scan.png"]):
-        print(reading.file, reading.guesses[0].class_name, reading.guesses[0].confidence)
-"""
+"""What a trained network reads in images of any kind."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -18,8 +13,7 @@ from flaxdigits.data.framing import frame
 from flaxdigits.data.ink import find_ink
 from flaxdigits.data.photos import read_photo
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.evaluation.trained import TrainedNetwork, load_network
-from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.evaluation.trained import TrainedNetwork
 
 GUESSES = 3
 BATCH = 100  # images computed at once
@@ -59,27 +53,19 @@ class Reading:
                 "guesses": [dataclasses.asdict(guess) for guess in self.guesses]}
 
 
-def predict(
-    run: str | Path | TrainedNetwork, images: Iterable[str | Path], checkpoint: str = "last"
-) -> list[Reading]:
+def read_images(network: TrainedNetwork, images: Iterable[str | Path]) -> list[Reading]:
     """Reads one character in each image: photo, scan or drawing, of any size and colours.
 
     The strokes are found (`flaxdigits.data.ink`) and brought to the size, place, thickness and
     polarity that the training set's have (`flaxdigits.data.framing`).
 
     Args:
-      run: a run folder, or what `load_network` made of one.
+      network: that reads.
       images: paths of image files.
-      checkpoint: `last`, `best` or a step, if `run` is a folder.
 
     Returns:
       A reading for each path, in their order; where a file cannot be read, with an error.
-
-    Raises:
-      FlaxdigitsError: if the run is none, or has no such checkpoint.
     """
-    network = run if isinstance(run, TrainedNetwork) else load_network(
-        RunFolder(Path(run).expanduser()), checkpoint=checkpoint)
     readings = [_look(str(path), network) for path in images]
     seen = [reading.seen for reading in readings if reading.seen is not None]
     logits = iter(_logits(network, seen))

@@ -1,0 +1,178 @@
+"""Studies: variants of an experiment, compared with the same seeds."""
+
+import dataclasses
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import jax
+from rich.console import Console
+
+from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.context import (
+    check_before_data,
+    checked_seeds,
+    data_locations,
+    loader,
+    make_console,
+    warn_of_unused_gpu,
+)
+from flaxdigits.api.experiment import absolute_paths
+from flaxdigits.api.plan import plan_table
+from flaxdigits.api.seeds import outcome_line
+from flaxdigits.config import ExperimentConfig
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.reports.result import tell_of_drawn_data
+from flaxdigits.studies.ablation import Row, check_figures, compare_variants, run_study
+from flaxdigits.studies.on_ray import RayCluster
+from flaxdigits.studies.seeds import seed_folders, unfinished
+from flaxdigits.studies.study import ABLATIONS, BASE, Study, load_study, seed_workdir, variants_of
+from flaxdigits.training import parallel, provenance
+from flaxdigits.training.loop import Outcome
+from flaxdigits.training.run_folder import RunFolder
+
+Executor = Literal["local", "ray"]
+
+
+@dataclasses.dataclass(frozen=True)
+class AblationOutcome:
+    """How a study ended.
+
+    Attributes:
+      rows: a row for each variant, the base first; none if it was paused or only planned.
+      signal: the signal that paused it, if one did.
+    """
+
+    rows: list[Row]
+    signal: int | None = None
+
+
+def run_ablation(
+    ablation: PathLike, *overrides: str, seeds: Sequence[int] | None = None,
+    workdir: PathLike | None = None, dry_run: bool = False, executor: Executor = "local",
+    cpus_per_run: int = 1, gpus_per_run: int = 0, data: Source = "auto",
+    raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
+    command: str = "flaxdigits.run_ablation", console: Console | None = None,
+) -> AblationOutcome:
+    """Runs a study, or goes on with it, and writes its table.
+
+    Args:
+      ablation: a name of `experiments/ablations/`, or the path of a file with a `get_study()`.
+      *overrides: for the base and so for all variants, as for `experiment`.
+      seeds: like `range(5)`; None: the study's own.
+      workdir: of all its runs; None is `runs/ablations/<name>`.
+      dry_run: only tell what would be run, and how long it would take.
+      executor: `ray` makes each run a task of a Ray cluster; see `RayCluster`.
+      cpus_per_run: CPU cores that Ray gives each.
+      gpus_per_run: GPUs that Ray gives each.
+      data: as for `train`.
+      raw_data_dir: as for `train`.
+      data_dir: as for `train`.
+      command: what the table says it was made by.
+      console: as for `train`.
+
+    Raises:
+      FlaxdigitsError: if there is no such study, a variant is not valid, or every seed of the
+        base diverged.
+    """
+    named = os.fspath(ablation)
+    study = load_study(named)
+    configs = {name: absolute_paths(config)
+               for name, config in variants_of(study, overrides).items()}
+    chosen = tuple(study.seeds) if seeds is None else checked_seeds(seeds)
+    name = Path(named).stem
+    folder = Path("runs/ablations") / name if workdir is None else Path(workdir).expanduser()
+    for variant, one in configs.items():
+        check_before_data(one, seed_workdir(folder, variant))
+    if any(config.train.deterministic for config in configs.values()):
+        parallel.ask_for_deterministic_kernels()
+    if executor not in get_args(Executor):
+        raise FlaxdigitsError(
+            f"executor must be one of {', '.join(get_args(Executor))}, got {executor!r}")
+    cluster = None
+    if executor == "ray":
+        cluster = RayCluster(study.experiment, data_locations(data, raw_data_dir, data_dir),
+                             cpus_per_run, gpus_per_run)
+        jax.config.update("jax_platforms", "cpu")  # other devices are left to the runs
+    console = console or make_console()
+    warn_of_unused_gpu()
+    load = loader(data, raw_data_dir, data_dir)
+    check_figures(configs, [study.figure, *study.also], load)
+    source = load(configs[BASE]).source
+    tell_of_drawn_data(console, source)
+    runs = len(configs) * len(chosen)
+    console.print(f"{name}: {len(configs)} variants of {study.experiment}, {len(chosen)} seeds, "
+                  f"{runs} runs, on {'Ray' if cluster else provenance.device_name()}, in {folder}")
+    if dry_run:
+        console.print(plan_table(
+            {variant: (config, unfinished(seed_workdir(folder, variant), chosen))
+             for variant, config in configs.items()}, chosen, load))
+        return AblationOutcome([])
+
+    def tell(variant: str, seed: int, outcome: Outcome) -> None:
+        console.print(f"{variant}, seed {seed}: {outcome_line(outcome)}")
+
+    pause = (cluster or run_study)(configs, chosen, folder, load, tell)
+    if pause is not None:
+        told = signal.Signals(pause.signal).name if pause.signal else "train.stop_after"
+        console.print(f"paused by {told}; the same command goes on from there")
+        return AblationOutcome([], pause.signal)
+    rows = compare_variants(configs, chosen, folder, study.figure, study.also)
+    if rows[0].estimate is None:
+        raise FlaxdigitsError("the base diverged with every seed: there is nothing to compare with")
+    _tell_table(console, _title(named), study.figure, rows, folder, _about(
+        command, overrides, study, configs, chosen, folder, next(iter(rows[0].values)), cluster))
+    tell_of_drawn_data(console, source)
+    return AblationOutcome(rows)
+
+
+def _tell_table(
+    console: Console, title: str, figure: str, rows: list[Row], workdir: Path,
+    about: dict[str, str],
+) -> None:
+    from flaxdigits.reports.study import StudyReport  # matplotlib takes its time to import
+
+    report = StudyReport(title, figure, about, rows)
+    folder = RunFolder(workdir)
+    for name, content in report.files().items():
+        folder.write(name, content)
+    console.print(report.terminal())
+    for line in report.notes():
+        console.print(line)
+    console.print(f"table: {workdir / 'study.md'}, and .csv, .json, .png")
+
+
+def _title(name_or_path: str) -> str:
+    """The first line of a study's docstring, or its name."""
+    from flaxdigits.experiments import find, title
+
+    path = find(name_or_path, "--ablation", ABLATIONS)
+    return title(path).rstrip(".") or path.stem
+
+
+def _about(
+    command: str, overrides: Sequence[str], study: Study,
+    configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path, seed: int,
+    cluster: RayCluster | None,
+) -> dict[str, str]:
+    """What a reader must know to repeat the study and to judge it."""
+    base = configs[BASE]
+    folder = RunFolder(seed_folders(seed_workdir(workdir, BASE), seeds)[seed])
+    result, versions = folder.result(), folder.about()["versions"]
+    part = study.figure.partition("_")[0]
+    hardware = provenance.machine() if cluster is None else (
+        f"Ray, {cluster.cpus} CPU cores and {cluster.gpus} GPUs a run ({result['device']})")
+    return {
+        "command": f"`{command}`",
+        "base": " ".join([study.experiment, *study.overrides, *overrides]),
+        "seeds": ", ".join(map(str, seeds)),
+        "data": f"{result['dataset']} ({result['data_source']}), split {result['split']}: "
+                f"{result['train_examples']:,} images trained on, {result[f'{part}_examples']:,} "
+                "scored",
+        "training": f"{result['epochs']:g} epochs in batches of {base.train.batch_size}, scored "
+                    f"at the {result['checkpoint']} checkpoint",
+        "hardware": f"{hardware}, JAX {versions['jax']}, about "
+                    f"{result['seconds_training'] + result['seconds_evaluating']:.0f} s a run of "
+                    "the base"}

@@ -1,0 +1,51 @@
+"""A run's network as files that are used without flaxdigits."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from flaxdigits.api.arguments import PathLike
+from flaxdigits.api.context import make_console
+from flaxdigits.api.experiment import recorded_experiment
+from flaxdigits.evaluation.export import has_onnx, onnx_file, program_file, weights_file
+from flaxdigits.evaluation.trained import load_network
+from flaxdigits.training.run_folder import RunFolder
+
+
+def export(
+    workdir: PathLike, checkpoint: str | int = "last", *, experiment: PathLike | None = None,
+    console: Console | None = None,
+) -> list[Path]:
+    """Writes the network to the run's folder `export`: program, weights, and ONNX if it can be.
+
+    Args:
+      workdir: the run folder.
+      checkpoint: `last`, `best` (by validation accuracy) or a step.
+      experiment: the file of the run's architecture, if it is one of your own.
+      console: as for `train`.
+
+    Returns:
+      The files that were written.
+
+    Raises:
+      FlaxdigitsError: if there is no such run or checkpoint, or the files cannot be written.
+    """
+    config = recorded_experiment(workdir, experiment=experiment)
+    folder = RunFolder(Path(workdir).expanduser())
+    folder.check_writable()
+    network = load_network(folder, config, str(checkpoint))
+    console = console or make_console()
+    console.print(f"{network.config.experiment}, step {network.step}: uint8 images of "
+                  f"{network.framing.height}x{network.framing.width}x1, any number, to logits of "
+                  f"{len(network.class_names)} classes")
+    files = {"program.npz": ("jax.export, for CPU, CUDA and TPU", program_file),
+             "weights.safetensors": ("the weights by layer", weights_file)}
+    if has_onnx():
+        files["model.onnx"] = ("ONNX", onnx_file)
+    else:
+        console.print("no ONNX file: pip install -e '.[onnx]' lets it be written")
+    for name, (what, make) in files.items():
+        content = make(network)
+        folder.write(f"export/{name}", content)
+        console.print(f"{folder.path / 'export' / name}: {what}, {len(content) / 1e6:.1f} MB")
+    return [folder.path / "export" / name for name in files]

@@ -1,0 +1,122 @@
+"""All ten folds of writers: every hand is tested by a network that never saw it."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.context import (
+    check_before_data,
+    checked,
+    checked_seeds,
+    load_data,
+    make_console,
+    run_folder_path,
+    warn_of_unused_gpu,
+)
+from flaxdigits.api.seeds import outcome_line
+from flaxdigits.api.train import told_of_a_run
+from flaxdigits.config import ExperimentConfig
+from flaxdigits.data.dataset import Dataset
+from flaxdigits.reports.result import tell_of_drawn_data
+from flaxdigits.studies import folds as studies
+from flaxdigits.studies.folds import FoldRun, Tested, fold_configs, read_tested
+from flaxdigits.training import parallel, provenance
+from flaxdigits.training.loop import Outcome
+from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.trackers import Tracker
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldsOutcome:
+    """How the training of the ten folds ended.
+
+    Attributes:
+      tested: what the networks say of the hands that they never saw; None if a fold was paused.
+      signal: the signal that paused them, if one did.
+    """
+
+    tested: Tested | None
+    signal: int | None = None
+
+
+def train_folds(
+    config: ExperimentConfig, seeds: Sequence[int] | None = None,
+    workdir: PathLike | None = None, *, data: Source = "auto",
+    raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
+    trackers: Callable[[Path], Sequence[Tracker]] | None = None, tensorboard: bool = True,
+    command: str = "flaxdigits.train_folds", console: Console | None = None,
+) -> FoldsOutcome:
+    """Trains the ten writer folds of an experiment, or goes on with them, and tells who fails.
+
+    Args:
+      config: of an experiment whose data know their writers; its split and fold are not used.
+      seeds: like `range(3)`; None: the config's own alone.
+      workdir: of them all, each a run folder `<workdir>/folds/<fold>/seeds/<seed>`; None is
+        `runs/<experiment>`.
+      data: as for `train`.
+      raw_data_dir: as for `train`.
+      data_dir: as for `train`.
+      trackers: gives those of a fold, from its run folder.
+      tensorboard: as for `train`.
+      command: what the tables say they were made by.
+      console: as for `train`.
+
+    Raises:
+      FlaxdigitsError: as `train` does, also if a fold diverges.
+    """
+    config = checked(config)
+    chosen = (config.seed,) if seeds is None else checked_seeds(seeds)
+    folder = run_folder_path(workdir, config)
+    configs = fold_configs(config, chosen, folder)
+    check_before_data(next(iter(configs.values())), next(iter(configs)))
+    if config.train.deterministic:
+        parallel.ask_for_deterministic_kernels()
+    console = console or make_console()
+    warn_of_unused_gpu()
+    dataset = load_data(config, data, raw_data_dir, data_dir)
+    console.print(f"{config.experiment}: {dataset.name} ({dataset.source}), {len(configs)} runs, "
+                  f"on {provenance.device_name()}, in {folder}")
+    tell_of_drawn_data(console, dataset.source)
+    signals: list[int] = []
+
+    def tell(one: FoldRun, outcome: Outcome) -> None:
+        console.print(f"fold {one.fold}, seed {one.seed}: {outcome_line(outcome)}")
+        signals.extend([outcome.signal] if outcome.signal else [])
+
+    def told(path: Path) -> list[Tracker]:
+        own = trackers(path) if trackers is not None else ()
+        return told_of_a_run(console, tensorboard, profile=False, trackers=own)
+
+    if not studies.train_folds(configs, dataset, told, tell):
+        console.print("paused; the same command goes on from there")
+        return FoldsOutcome(None, signals[0] if signals else None)
+    tested = read_tested(configs, dataset)
+    _tell_writers(console, config, chosen, command, next(iter(configs)), dataset, tested, folder)
+    tell_of_drawn_data(console, dataset.source)
+    console.print(f"tables: {folder / 'writers.md'}, and .csv, .json, .png")
+    return FoldsOutcome(tested)
+
+
+def _tell_writers(
+    console: Console, config: ExperimentConfig, seeds: Sequence[int], command: str, first: Path,
+    dataset: Dataset, tested: Tested, workdir: Path,
+) -> None:
+    from flaxdigits.reports.writers import WritersReport  # matplotlib takes its time to import
+
+    run = RunFolder(first)
+    result, versions = run.result(), run.about()["versions"]
+    report = WritersReport(
+        f"{config.experiment}: which hands and which characters fail",
+        {"command": f"`{command}`", "seeds": ", ".join(map(str, seeds)),
+         "data": f"{dataset.name} ({dataset.source}), ten folds of ten writers, "
+                 f"{result['train_examples']:,} images trained on in each",
+         "training": f"{result['epochs']:g} epochs, {result['parameters']:,} parameters",
+         "hardware": f"{provenance.machine()}, JAX {versions['jax']}"},
+        tested, dataset.images)
+    folder = RunFolder(workdir)
+    for name, content in report.files().items():
+        folder.write(name, content)
+    console.print(report.markdown().split("\n\n")[1])

@@ -1,0 +1,45 @@
+"""What a study would run, and how long that would take."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+
+from flaxdigits.config import ExperimentConfig
+from flaxdigits.studies.ablation import Load
+from flaxdigits.studies.estimate import measure_cost
+from flaxdigits.training.run import Run
+
+
+def plan_table(
+    left: Mapping[str, tuple[ExperimentConfig, Sequence[int]]], seeds: Sequence[int], load: Load
+) -> Table:
+    """What is left to run and how long it will take, each measured by a second of its steps.
+
+    Args:
+      left: the config and the seeds that are not done yet, by a name.
+      seeds: all.
+      load: the data of a config.
+    """
+    table = Table(show_footer=True)
+    rows, total = [], 0.0
+    for name, (config, to_run) in left.items():
+        seconds = 0.0
+        if to_run:
+            cost = measure_cost(Run(config, load(config)))
+            seconds = cost.compiling + len(to_run) * cost.training_and_scoring
+        total += seconds
+        rows.append((name, str(len(seeds) - len(to_run)), ", ".join(map(str, to_run)) or "-",
+                     duration(seconds)))
+    for name, footer in (("runs", "total"), ("done", ""), ("seeds to run", ""),
+                         ("about", duration(total))):
+        table.add_column(name, footer, justify="right" if name == "about" else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def duration(seconds: float) -> str:
+    """Like 45 s, 12 min or 3.4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

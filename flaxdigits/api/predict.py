@@ -1,0 +1,89 @@
+"""What a run's network reads in image files."""
+
+import dataclasses
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.jupyter import JupyterMixin
+from rich.table import Table
+
+from flaxdigits.api.arguments import PathLike
+from flaxdigits.api.experiment import recorded_experiment
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.evaluation.predict import Reading, read_images
+from flaxdigits.evaluation.trained import load_network
+from flaxdigits.reports.readings import reading_table
+from flaxdigits.training.run_folder import RunFolder, clear_errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions(JupyterMixin):
+    """What was read; a table in a notebook, or for rich's `print`.
+
+    Attributes:
+      readings: of each file, in order; where one could not be read, with its `error`.
+    """
+
+    readings: list[Reading]
+
+    def __rich__(self) -> Table:
+        return reading_table(self.readings)
+
+
+def predict(
+    workdir: PathLike, images: PathLike | Sequence[PathLike], checkpoint: str | int = "last", *,
+    experiment: PathLike | None = None, figure: PathLike | None = None,
+) -> Predictions:
+    """Reads one character in each image: photo, scan or drawing, of any size and colours.
+
+    Args:
+      workdir: the run folder.
+      images: paths or patterns such as `scans/*.png`, one or several.
+      checkpoint: `last`, `best` (by validation accuracy) or a step.
+      experiment: the file of the run's architecture, if it is one of your own.
+      figure: a PNG file that is to show each image and what the network saw of it.
+
+    Raises:
+      FlaxdigitsError: if there is no such run or checkpoint, no file matches, or the figure cannot
+        be written.
+    """
+    files = _find([images] if isinstance(images, str | os.PathLike) else images)
+    folder = RunFolder(Path(workdir).expanduser())
+    sheet = None if figure is None else Path(figure).expanduser()
+    if sheet is not None:
+        with clear_errors(sheet, "written"):
+            sheet.parent.mkdir(parents=True, exist_ok=True)
+        RunFolder(sheet.parent).check_writable()
+    config = recorded_experiment(workdir, experiment=experiment)
+    network = load_network(folder, config, str(checkpoint))
+    readings = read_images(network, files)
+    if sheet is not None:
+        from flaxdigits.reports.figures import png
+        from flaxdigits.reports.readings import reading_sheet
+
+        RunFolder(sheet.parent).write(sheet.name, png(reading_sheet(readings, network.class_names)))
+    return Predictions(readings)
+
+
+def _find(patterns: Sequence[PathLike]) -> list[str]:
+    """The files that the patterns match, each once: sorted within a pattern.
+
+    A pattern without a match counts as a file, which will not be there.
+
+    Raises:
+      FlaxdigitsError: if there is no pattern, or none matches.
+    """
+    if not patterns:
+        raise FlaxdigitsError("--mode=predict needs images: --images=photo.jpg, or "
+                              "--images='scans/*.png'; repeatable")
+    named = [os.path.expanduser(os.fspath(pattern)) for pattern in patterns]
+    found: dict[str, None] = {}
+    for pattern in named:
+        matches = [pattern] if os.path.exists(pattern) else sorted(
+            glob.glob(pattern, recursive=True))
+        found |= dict.fromkeys(matches or [pattern])
+    if not any(map(os.path.exists, found)):
+        raise FlaxdigitsError(f"--images: no file matches {', '.join(named)}")
+    return list(found)

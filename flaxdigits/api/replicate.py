@@ -1,0 +1,200 @@
+"""Replications: the shipped systems by their own recipes, beside what they claimed."""
+
+import dataclasses
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from flaxdigits.api.arguments import PathLike
+from flaxdigits.api.context import (
+    check_before_data,
+    checked_seeds,
+    loader,
+    make_console,
+    warn_of_unused_gpu,
+)
+from flaxdigits.api.experiment import absolute_paths
+from flaxdigits.api.plan import plan_table
+from flaxdigits.api.seeds import outcome_line
+from flaxdigits.api.train import told_of_a_run
+from flaxdigits.config import ExperimentConfig
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.studies import collection as finished
+from flaxdigits.studies.ablation import Load
+from flaxdigits.studies.collection import KEPT, Collection, Runs, missing
+from flaxdigits.studies.replication import System, load_systems, shortened
+from flaxdigits.studies.seeds import train_seeds, unfinished
+from flaxdigits.training import parallel, provenance
+from flaxdigits.training.loop import Outcome
+from flaxdigits.training.run_folder import RunFolder, clear_errors
+from flaxdigits.training.trackers import Tracker
+
+RUNS = Path("runs")
+MOST_LEFT_OUT = 8  # lines
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplicationOutcome:
+    """How a replication ended.
+
+    Attributes:
+      collection: the runs that count; None if they were only planned.
+      signal: the signal that paused it, if one did.
+    """
+
+    collection: Collection | None
+    signal: int | None = None
+
+
+def replicate(
+    experiment: PathLike | None = None, *overrides: str, seeds: Sequence[int] = range(5),
+    workdir: PathLike | None = None, collect: Sequence[str] = (), collect_only: bool = False,
+    update: PathLike | None = None, dry_run: bool = False, raw_data_dir: PathLike | None = None,
+    data_dir: PathLike | None = None,
+    trackers: Callable[[Path], Sequence[Tracker]] | None = None, tensorboard: bool = True,
+    command: str = "flaxdigits.replicate", console: Console | None = None,
+) -> ReplicationOutcome:
+    """Runs what is missing of the replications, collects the rest, and reports.
+
+    Args:
+      experiment: one with a `get_replication()`, by its name or path; None: all.
+      *overrides: of how much is trained alone, such as `train.epochs=1`.
+      seeds: of each protocol.
+      workdir: of the runs and the report; None is `runs/replicate`.
+      collect: patterns of finished runs that count in place of runs; see `--collect`.
+      collect_only: run nothing, report what there is.
+      update: a Markdown file in which the table is put between its markers.
+      dry_run: only tell what would be run, and how long it would take.
+      raw_data_dir: as for `train`; the data are real ones.
+      data_dir: as for `train`.
+      trackers: gives those of a seed, from its run folder.
+      tensorboard: as for `train`.
+      command: what the report says it was made by.
+      console: as for `train`.
+
+    Raises:
+      FlaxdigitsError: as `train_seeds` does, or if a record or `update` cannot be read.
+    """
+    named = None if experiment is None else os.fspath(experiment)
+    systems = load_systems(named, absolute_paths)
+    configs = {system.name: shortened(system, overrides) for system in systems}
+    seeds = checked_seeds(seeds)
+    folder = RUNS / "replicate" if workdir is None else Path(workdir).expanduser()
+    found = finished.collect(systems, _patterns(collect, collect_only, folder))
+    updatable = _updatable(None if update is None else Path(update).expanduser())
+    if any(config.train.deterministic for one in configs.values() for config in one.values()):
+        parallel.ask_for_deterministic_kernels()
+    console = console or make_console()
+    warn_of_unused_gpu()
+    protocols = [
+        Protocol(runs, configs[name][protocol], missing(runs, configs[name][protocol], seeds))
+        for name, by_name in found.runs.items() for protocol, runs in by_name.items()]
+    load = loader("real", raw_data_dir, data_dir)
+    if dry_run:
+        console.print(plan_table(
+            {one.name: (one.config, one.missing) for one in protocols}, seeds, load))
+        return ReplicationOutcome(None)
+    signals: list[int] = []
+
+    def told(path: Path) -> list[Tracker]:
+        console.print(f"seed {path.name}")
+        own = trackers(path) if trackers is not None else ()
+        return told_of_a_run(console, tensorboard, profile=False, trackers=own)
+
+    is_whole = collect_only or all(
+        _is_run(one, folder, load, told, console, signals)
+        for one in protocols if one.missing)
+    found = finished.collect(systems, _patterns(collect, collect_only, folder))
+    _report(console, command, systems, found, folder, updatable)
+    if not is_whole:
+        name = signal.Signals(signals[0]).name if signals else "train.stop_after"
+        console.print(f"paused by {name}; the same command goes on from there")
+    return ReplicationOutcome(found, signals[0] if signals else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """What is to be done: the runs so far, the config, and the seeds that they lack."""
+
+    runs: Runs
+    config: ExperimentConfig
+    missing: Sequence[int]
+
+    @property
+    def name(self) -> str:
+        """Like `dense_cnn, original`."""
+        return f"{self.runs.system.name}, {self.runs.protocol}"
+
+
+def _is_run(
+    one: Protocol, workdir: Path, load: Load, told: Callable[[Path], Sequence[Tracker]],
+    console: Console, signals: list[int],
+) -> bool:
+    """Runs it; whether it ended, or else a pause did, with its signal if there was one."""
+    folder = workdir / one.runs.system.name / one.runs.protocol
+    to_run = unfinished(folder, one.missing)  # those that went less far than others do not count
+    if to_run:
+        console.print(f"{one.name}: to run: seed {', '.join(map(str, to_run))}, on "
+                      f"{provenance.device_name()}, in {folder}")
+    check_before_data(one.config, folder / "seeds" / str(one.missing[0]))
+
+    def tell(seed: int, outcome: Outcome) -> None:
+        console.print(f"{one.name}, seed {seed}: {outcome_line(outcome)}")
+        signals.extend([outcome.signal] if outcome.signal else [])
+
+    return train_seeds(
+        one.config, one.missing, load(one.config), folder, told, tell) is not None
+
+
+def _patterns(collect: Sequence[str], collect_only: bool, workdir: Path) -> list[str]:
+    """Where to look for finished runs: what was named, else in `runs`; and those of before."""
+    if collect and collect_only:
+        return list(collect)
+    places = [workdir] if collect else [RUNS, workdir]
+    return [*collect, *(str(place) for place in places if place.is_dir())]
+
+
+def _updatable(path: Path | None) -> tuple[Path, str] | None:
+    """The file that --update names and its text, checked before anything is run."""
+    from flaxdigits.reports.replication import put_between_markers
+
+    if path is None:
+        return None
+    with clear_errors(path, "read"):
+        text = path.read_text(encoding="utf-8")
+    try:
+        put_between_markers(text, "")
+    except FlaxdigitsError as error:
+        raise FlaxdigitsError(f"{path}: {error}") from error
+    return path, text
+
+
+def _report(
+    console: Console, command: str, systems: Sequence[System], collection: Collection,
+    workdir: Path, update: tuple[Path, str] | None,
+) -> None:
+    from flaxdigits.reports.replication import ReplicationReport, put_between_markers
+
+    report = ReplicationReport(systems, collection, command)
+    folder = RunFolder(workdir)
+    for name, content in report.files().items():
+        folder.write(name, content)
+    console.print(report.terminal())
+    for row in report.rows():
+        console.print(f"{row.system.name}: {row.sentences()}")
+    console.print(report.hardware())
+    left_out = [f"{path}: {reason}" for path, reason in sorted(collection.left_out.items())]
+    for line in left_out[:MOST_LEFT_OUT]:
+        console.print(f"does not count: {line}")
+    if len(left_out) > MOST_LEFT_OUT:
+        console.print(f"{len(left_out) - MOST_LEFT_OUT} more that do not count are in "
+                      f"{workdir / 'replication.json'}")
+    if update is not None:
+        path, text = update
+        RunFolder(path.parent).write(path.name, put_between_markers(text, report.block()).encode())
+        console.print(f"updated: {path}")
+    console.print(f"report: {workdir / 'replication.html'}, and .md, .json; the runs that count as "
+                  f"small files: {workdir / KEPT}")
