@@ -68,8 +68,11 @@ FIELDS = {
     "train.log_every": ([0, -1, 1.0, None], [1]),
     "train.parallel": (["pjit", None], ["jit", "pmap"]),
     "train.deterministic": ([1, "true", None], [True, False]),
+    "train.together": ([0, -1, 1.0, True], [None, 1]),
+    "train.precision": (["fp16", None, 32], ["fp32", "tf32", "bf16"]),
     "evaluate.batch_size": ([0, -1, 1.0], [None, 1]),
     "evaluate.every_steps": ([0, -1, 1.0], [None, 1]),
+    "evaluate.preprocessing": (["zscore", 1], [None, "unit", "column_norm", "raw"]),
     "checkpoint.every_steps": ([0, -1, 1.0], [None, 1]),
     "checkpoint.keep": ([0, -1, 1.0], [None, 1]),
     "checkpoint.report": (["first", None], ["last"]),
@@ -159,8 +162,8 @@ def everything_changed() -> ExperimentConfig:
             "image_folder", "holdout", 0, 4, "数字", 32, 5, "raw", Augmentation(1.5, 0.1, 0.2)),
         OptimizerConfig(
             "sgd", 0.5, "inverse_time", 7, 1e-5, 0.9, 0.8, 0.99, 0.95, 1e-8, 0.01, 1.0),
-        TrainConfig(64, 2, 100, 50, "mse", 0.0, 0.999, "runs/a", 10, "pmap", True),
-        EvaluateConfig(100, 5), CheckpointConfig(6, None, "best"), 2**32 - 1)
+        TrainConfig(64, 2, 100, 50, "mse", 0.0, 0.999, "runs/a", 10, "pmap", 4, "tf32", True),
+        EvaluateConfig(100, 5, "unit"), CheckpointConfig(6, None, "best"), 2**32 - 1)
 
 
 def test_round_trip_through_json_keeps_every_field():
