@@ -1,9 +1,10 @@
 """Convolutions of stride 1, by whichever form is fast on the device.
 
 XLA runs a convolution's gradients on the CPU through a slow path, and inside a loop (as train
-steps are run) some of its forward passes too. There they take one of three forms, the fastest
+steps are run) some of its forward passes too. There they take one of these forms, the fastest
 measured on two cores:
 
+- In train steps, where Winograd's products would fit no cache: oneDNN's (`models/onednn.py`).
 - One channel: a product of patches with the kernel as a matrix. There is too little to add up for
   anything else to pay.
 - Kernels to 4 x 4: Winograd's minimal filtering, which makes whole train steps 1.6 times as fast.
@@ -14,14 +15,17 @@ On GPUs and TPUs it is XLA's convolution. The choice is made when a program is l
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flaxdigits.models.winograd import convolve_winograd
+from flaxdigits.models import onednn
+from flaxdigits.models.winograd import convolve_winograd, products_shape
 
 PARTS = 4  # of a batch that is convolved by XLA on the CPU
+CACHE_BYTES = 64_000_000  # that a CPU's caches hold at most
 
 
 def convolve(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
@@ -38,6 +42,9 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
     height, width, channels, _ = kernel.shape
     if x.dtype != jnp.float32:
         on_cpu = convolve_native  # Winograd's transforms are too coarse in fewer bits
+    elif (onednn.is_offered()
+          and 4 * math.prod(products_shape(x.shape, kernel.shape, padding)) > CACHE_BYTES):
+        on_cpu = onednn.convolve
     elif channels == 1 or height == width == 1:
         on_cpu = _convolve_patches
     elif max(height, width) <= 4:

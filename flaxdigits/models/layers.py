@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from flaxdigits.models.convolution import convolve
+from flaxdigits.models.products import multiply
 
 glorot_uniform = nn.initializers.glorot_uniform()
 
@@ -63,7 +64,7 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", glorot_uniform, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return x @ kernel + bias
+        return multiply(x, kernel) + bias
 
 
 class Flatten(nn.Module):

@@ -71,6 +71,24 @@ def tile_length(length: int, size: int) -> int:
     return min(lengths, key=lambda tile: -(-length // tile) * (tile + size - 1))
 
 
+def products_shape(
+    images: tuple[int, ...], kernel: tuple[int, ...], padding: str
+) -> tuple[int, int, int]:
+    """Of the products that `convolve_winograd` adds up, for arrays of these shapes.
+
+    Returns:
+      products of a tile, tiles, output channels.
+    """
+    pads = lax.padtype_to_pads(images[1:3], kernel[:2], (1, 1), padding)
+    products, tiles = 1, images[0]
+    for length, pad, size in zip(images[1:3], pads, kernel[:2], strict=True):
+        wanted = length + sum(pad) - size + 1
+        tile = tile_length(wanted, size)
+        products *= tile + size - 1
+        tiles *= -(-wanted // tile)
+    return products, tiles, kernel[3]
+
+
 def convolve_winograd(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
     """A convolution of stride 1.
 

@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flaxdigits.models.onednn import compile_with_onednn
 from flaxdigits.training.parallel import all_places, parallel_steps, parallel_steps_of_runs
 from flaxdigits.training.run import Run
 from flaxdigits.training.step import Steps, Streams
@@ -131,15 +132,16 @@ class Program:
             replicate, order = like.devices.replicate, like.order(0)
             streams, count = Streams.of(like.config.seed), np.int32(1)
             if size == 1:
-                lowered = parallel_steps(like.task, like.devices).lower(
-                    like.state, like.examples, order, self._places(1), replicate(streams),
-                    replicate(count))
+                steps = functools.partial(
+                    parallel_steps(like.task, like.devices).lower, like.state, like.examples,
+                    order, self._places(1), replicate(streams), replicate(count))
             else:
-                lowered = parallel_steps_of_runs(like.task, like.devices, size).lower(
+                steps = functools.partial(
+                    parallel_steps_of_runs(like.task, like.devices, size).lower,
                     [like.state] * size, like.examples, jnp.stack([order] * size),
                     self._places(size), replicate(_stack([streams] * size)),
                     replicate(np.full(size, count)))
-            self._compiled[size] = lowered.compile()
+            self._compiled[size] = compile_with_onednn(steps)
             self._seconds_compiling += time.perf_counter() - start
         return self._compiled[size]
 

@@ -1,0 +1,221 @@
+"""Large convolutions and matrix products by oneDNN, out of jaxlib itself, for CPUs.
+
+jaxlib's wheels for Linux on x86 hold oneDNN (github.com/uxlfoundation/oneDNN), whose convolutions
+reach what a large matrix product does, but XLA's compiler leaves it unused there. It would call it
+by two names, and so can JAX's foreign function interface. Nobody promises these names: they are
+tried first (`is_offered`), and where they are not known everything goes on without them.
+
+A program that calls them cannot be written to the cache of compiled programs. So they are taken
+only where that is worth it: in train steps (`compile_with_onednn`), for what takes long.
+"""
+
+import contextlib
+import contextvars
+import functools
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+MARK = "__onednn$"
+BLOCK_BYTES = 10_000_000  # of shifted copies that a kernel's gradient is made of at once
+_offered = contextvars.ContextVar("offered", default=False)
+
+Pads = Sequence[tuple[int, int]]
+
+
+def is_offered() -> bool:
+    """Whether what is traced now may call oneDNN: within `compile_with_onednn`, on one CPU."""
+    return _offered.get() and _is_there()
+
+
+def compile_with_onednn(lower: Callable[[], jax.stages.Lowered]) -> jax.stages.Compiled:
+    """Lowers and compiles a program that may call oneDNN.
+
+    Args:
+      lower: gives the lowered program; it traces what was not traced before.
+    """
+    with _offer():
+        lowered = lower()
+    if MARK not in lowered.as_text():
+        return lowered.compile()
+    with _keep_no_program():
+        return lowered.compile()
+
+
+@contextlib.contextmanager
+def _offer() -> Iterator[None]:
+    token = _offered.set(True)
+    try:
+        yield
+    finally:
+        _offered.reset(token)
+
+
+@contextlib.contextmanager
+def _keep_no_program() -> Iterator[None]:
+    name = "jax_persistent_cache_min_compile_time_secs"
+    usual = getattr(jax.config, name)
+    jax.config.update(name, math.inf)
+    try:
+        yield
+    finally:
+        jax.config.update(name, usual)
+
+
+@functools.cache
+def _is_there() -> bool:
+    """Whether this jaxlib knows the calls and they give what they should.
+
+    On several devices XLA would have each compute the whole of such a call.
+    """
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return False
+    x = np.arange(2 * 4 * 4 * 8, dtype=np.float32).reshape(2, 4, 4, 8) % 7
+    kernel = np.arange(3 * 3 * 8 * 8, dtype=np.float32).reshape(3, 3, 8, 8) % 5
+    program = jax.jit(lambda x, kernel: (
+        _convolve(x, kernel, [(1, 1)] * 2), _multiply(x.reshape(-1, 8), kernel[0, 0])))
+    try:
+        with _keep_no_program():
+            found = program.lower(x, kernel).compile()(x, kernel)
+    except jax.errors.JaxRuntimeError:  # "not implemented"
+        return False
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    wanted = sum(padded[:, i:i + 4, j:j + 4] @ kernel[i, j] for i in range(3) for j in range(3))
+    return (np.allclose(found[0], wanted, rtol=1e-5)
+            and np.allclose(found[1], x.reshape(-1, 8) @ kernel[0, 0], rtol=1e-5))
+
+
+@jax.custom_vjp
+def multiply(a: jax.Array, b: jax.Array) -> jax.Array:
+    """[n, in] float32 @ [in, out] float32 -> [n, out] float32."""
+    return _multiply(a, b)
+
+
+def _save_factors(a: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _multiply(a, b), (a, b)
+
+
+def _multiply_back(
+    factors: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    a, b = factors
+    return _multiply(gradient, b, transposed="b"), _multiply(a, gradient, transposed="a")
+
+
+multiply.defvjp(_save_factors, _multiply_back)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
+    """A convolution of stride 1.
+
+    Args:
+      x: [batch, height, width, in] float32.
+      kernel: [k, l, in, out] float32.
+      padding: SAME or VALID.
+
+    Returns:
+      [batch, height', width', out] float32.
+    """
+    return _convolve(x, kernel, _pads(x, kernel, padding))
+
+
+def _save_inputs(
+    x: jax.Array, kernel: jax.Array, padding: str
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _convolve(x, kernel, _pads(x, kernel, padding)), (x, kernel)
+
+
+def _convolve_back(
+    padding: str, inputs: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = inputs
+    pads = _pads(x, kernel, padding)
+    opposite = [(length - 1 - low, length - 1 - high)
+                for length, (low, high) in zip(kernel.shape, pads, strict=False)]
+    of_x = _convolve(gradient, jnp.flip(kernel, (0, 1)), opposite, taken=3, given=2)
+    return of_x, _kernel_gradient(x, gradient, kernel.shape, pads)
+
+
+convolve.defvjp(_save_inputs, _convolve_back)
+
+
+def _pads(x: jax.Array, kernel: jax.Array, padding: str) -> Pads:
+    return lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (1, 1), padding)
+
+
+def _kernel_gradient(
+    x: jax.Array, gradient: jax.Array, shape: tuple[int, ...], pads: Pads
+) -> jax.Array:
+    """Of as many examples at once as stay in the cache, one product of matrices that hold copies.
+
+    The inputs are shifted along the width. Along the height the inputs are, or the gradient,
+    whichever makes fewer copies; each entry of the product is one of the kernel's either way.
+    """
+    rows, columns, channels, features = shape
+    inputs_shifts = rows if rows * columns * channels + features < (
+        columns * channels + rows * features) else 1
+    outputs_shifts = rows // inputs_shifts
+    taken, given = inputs_shifts * columns * channels, outputs_shifts * features
+    height, width = gradient.shape[1] + outputs_shifts - 1, gradient.shape[2]
+    block = _block_length(x.shape[0], BLOCK_BYTES // (4 * height * width * (taken + given)))
+
+    def add(total: jax.Array, parts: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        x, gradient = parts
+        x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+        inputs = jnp.concatenate(
+            [x[:, i:i + height, j:j + width] for i in range(inputs_shifts) for j in range(columns)],
+            axis=-1)
+        outputs = jnp.concatenate(
+            [jnp.pad(gradient, ((0, 0), (i, outputs_shifts - 1 - i), (0, 0), (0, 0)))
+             for i in range(outputs_shifts)], axis=-1)
+        return total + _multiply(
+            inputs.reshape(-1, taken), outputs.reshape(-1, given), transposed="a"), None
+
+    parts = [array.reshape(-1, block, *array.shape[1:]) for array in (x, gradient)]
+    total, _ = lax.scan(add, jnp.zeros((taken, given)), parts)
+    return total.reshape(inputs_shifts, columns, channels, outputs_shifts, features).transpose(
+        0, 3, 1, 2, 4).reshape(shape)
+
+
+def _block_length(batch: int, most: int) -> int:
+    """The largest divisor of the batch that is at most `most`."""
+    return next(length for length in range(max(1, min(most, batch)), 0, -1) if batch % length == 0)
+
+
+def _multiply(a: jax.Array, b: jax.Array, transposed: str = "") -> jax.Array:
+    """The product, of the transposed `a` or `b` if that is what `transposed` says."""
+    rows, columns = a.shape[int(transposed == "a")], b.shape[int(transposed != "b")]
+    config = {"transpose_a": transposed == "a", "transpose_b": transposed == "b"}
+    return _call("matmul", {"onednn_matmul_config": config}, (rows, columns), a, b)
+
+
+def _convolve(
+    x: jax.Array, kernel: jax.Array, pads: Pads, taken: int = 2, given: int = 3
+) -> jax.Array:
+    """`taken` and `given` are the kernel's axes of input and output channels."""
+    space = [length + sum(pad) - size + 1
+             for length, pad, size in zip(x.shape[1:3], pads, kernel.shape, strict=False)]
+    images = {"data": {"batch_dim": 0, "feature_dim": 3, "spatial_dims": [1, 2]}}
+    config = {
+        "dims": 4, "feature_groups": 1, "input": images, "output": images,
+        "kernel": {"filter": {"input_feature_dim": taken, "output_feature_dim": given,
+                              "spatial_dims": [0, 1]}},
+        "window": {"pad_left": [low for low, _ in pads], "pad_right": [high for _, high in pads],
+                   "strides": [1, 1], "window_dilations": [1, 1]}}
+    return _call("convolution", {"onednn_conv_config": config},
+                 (x.shape[0], *space, kernel.shape[given]), x, kernel)
+
+
+def _call(
+    name: str, config: Mapping[str, Any], shape: tuple[int, ...], *operands: jax.Array
+) -> jax.Array:
+    return jax.ffi.ffi_call(
+        MARK + name, jax.ShapeDtypeStruct(shape, jnp.float32), vmap_method="sequential",
+        custom_call_api_version=2, legacy_backend_config=json.dumps(config))(*operands)
