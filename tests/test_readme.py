@@ -6,6 +6,7 @@ import shlex
 import pytest
 from absl.testing import flagsaver
 from conftest import ROOT
+from PIL import Image
 
 from flaxdigits.cli.context import resolve_config
 from flaxdigits.cli.options import Options, parse
@@ -28,6 +29,22 @@ def slim(tmp_path):
 
 def test_there_are_commands():
     assert len(COMMANDS) >= 8
+
+
+def test_its_pictures_are_there():
+    pictures = re.findall(r"!\[([^]]+)\]\(([^)]+)\)", TEXT)
+    assert pictures and TEXT.index("![") < TEXT.index("\n## ")
+    for words, name in pictures:
+        assert len(words) > 40
+        assert (ROOT / name).stat().st_size < 200_000
+        with Image.open(ROOT / name) as image:
+            image.load()
+            assert image.width >= 1000
+
+
+def test_no_module_is_long():
+    for path in (ROOT / "flaxdigits").rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 300, path
 
 
 @pytest.mark.parametrize("command", COMMANDS)
