@@ -14,9 +14,11 @@ flaxdigits.compare("runs/*")
 flaxdigits.predict("runs/writers", "scans/*.png")
 ```
 
-A call does what its mode does, prints the same lines (`console=rich.console.Console(quiet=True)`
-silences it) and raises `FlaxdigitsError`, with the same one line, for bad input. Importing the
-package imports neither JAX nor anything else that is slow: a name is looked up when it is used.
+A call does what its mode does, prints the same lines
+(`console=rich.console.Console(quiet=True, markup=False)` silences it; without `markup=False`,
+brackets in the names of folders would be rich's markup) and raises `FlaxdigitsError`, with the same
+one line, for bad input. Importing the package imports neither JAX nor anything else that is slow: a
+name is looked up when it is used.
 """
 
 import importlib

@@ -21,7 +21,7 @@ from flaxdigits.training.parallel import ask_for_deterministic_kernels
 
 pytest_plugins = ["tiny_run"]
 
-QUIET = Console(quiet=True)
+QUIET = Console(quiet=True, markup=False)
 
 
 def python(code, environment):

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from rich.table import Table
+from rich.text import Text
 
 from flaxdigits.reports.figures import LIGHT, Theme, blank, png
+from flaxdigits.reports.markdown import table_line
 from flaxdigits.studies.ablation import Row, as_json
 from flaxdigits.studies.statistics import Difference, Estimate
 
@@ -44,19 +46,19 @@ class StudyReport:
 
     def terminal(self) -> Table:
         """For a terminal."""
-        table = Table(title=self.title)
+        table = Table(title=Text(self.title, "table.title"))
         for place, name in enumerate(self._header()):
-            table.add_column(name, justify="right" if place else "left")
+            table.add_column(Text(name), justify="right" if place else "left")
         for row in self.rows:
-            table.add_row(*self._cells(row))
+            table.add_row(*map(Text, self._cells(row)))
         return table
 
     def markdown(self) -> str:
         """The table with all that is needed to repeat it."""
         header = self._header()
-        lines = [f"# {self.title}", "", " | ".join(["", *header, ""]).strip(),
+        lines = [f"# {self.title}", "", table_line(header),
                  "| --- |" + " ---: |" * (len(header) - 1)]
-        lines += [" | ".join(["", *self._cells(row), ""]).strip() for row in self.rows]
+        lines += [table_line(self._cells(row)) for row in self.rows]
         lines += ["", *self.notes(), ""]
         lines += [f"- {name}: {text}" for name, text in self.about.items()]
         return "\n".join([*lines, "", "![differences](study.png)", ""])
