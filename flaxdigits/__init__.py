@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from flaxdigits.api.export import export as export
     from flaxdigits.api.folds import FoldsOutcome as FoldsOutcome
     from flaxdigits.api.folds import train_folds as train_folds
-    from flaxdigits.api.predict import Predictions as Predictions
+    from flaxdigits.api.predict import Readings as Readings
     from flaxdigits.api.predict import predict as predict
     from flaxdigits.api.replicate import ReplicationOutcome as ReplicationOutcome
     from flaxdigits.api.replicate import replicate as replicate
@@ -87,7 +87,7 @@ _HOMES = {
     "FlaxdigitsError": "errors",
     "FoldsOutcome": "api.folds",
     "Outcome": "training.loop",
-    "Predictions": "api.predict",
+    "Readings": "api.predict",
     "ReplicationOutcome": "api.replicate",
     "RunFolder": "training.run_folder",
     "SeedsOutcome": "api.seeds",

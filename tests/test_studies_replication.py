@@ -229,7 +229,7 @@ REFUSED = {
     "changed": (["--set=optimizer.learning_rate=1"],
                 "small by its recipe, and optimizer.learning_rate is 1.0 in place of 0.1"),
     "nothing there": (["--collect=nowhere/*"], "--collect=nowhere/*: there is nothing"),
-    "no file": (["--update=no.md"], "no.md: cannot read"),
+    "no file": (["--update=no.md"], "no.md: cannot read: No such file or directory; name a file that is there"),
     "no markers": (["--update=empty.md"], "empty.md: expected one line <!-- replication: begin"),
     "no claims": (["--experiment=other.py"], "other.py: has no get_replication()"),
     "wrong mode": (["--mode=train", "--collect=runs"], "--collect is for --mode=replicate alone"),
