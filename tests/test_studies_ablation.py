@@ -1,17 +1,21 @@
 """Studies: what a file means, what is run and not run again, and what the table says."""
 
 import csv
+import io
 import json
 import re
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from scipy import stats
 from test_training_resume import wait_for, without_clocks
 
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.models import build_model
+from flaxdigits.reports.study import StudyReport
+from flaxdigits.studies.ablation import Row
 from flaxdigits.studies.statistics import estimate, holm, paired_difference, unpaired_difference
 from flaxdigits.studies.study import ABLATIONS, Study, load_study, same_images, variants_of
 
@@ -165,6 +169,23 @@ def test_the_table_says_what_the_runs_say(ran):
     assert "fast, seed 2: accuracy train" in output and "fatal, seed 0: diverged" in output
 
 
+@pytest.mark.parametrize(("base", "told"), [((0.5, 0.6, 0.7), None), ((0.5, 0.6), "2 pairs")])
+def test_pairs_are_counted_where_seeds_lack_theirs(base, told):
+    values = [0.6, 0.8, 0.9]
+    rows = [Row("base", dict(enumerate(base)), estimate(base), None, None, True, (), {}),
+            Row("wide", dict(enumerate(values)), estimate(values),
+                paired_difference(values[:len(base)], base), None, True, (), {})]
+    report = StudyReport("Width", "test_accuracy", {}, rows)
+    terminal = io.StringIO()
+    Console(file=terminal, width=200).print(report.terminal())
+    for text in (report.markdown(), terminal.getvalue()):
+        assert ("pairs" in text.split("Means")[0]) == (told is not None)
+        assert told is None or f"], {told} " in text
+    assert ("over the pairs that are left" in report.markdown()) == (told is not None)
+    line = list(csv.DictReader(report.csv().splitlines()))[1]
+    assert (line["n"], line["pairs"]) == ("3", str(len(base)))
+
+
 def test_nothing_finished_is_run_again(ran, study, launch_here):
     workdir, _ = ran
     kept = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")
@@ -184,8 +205,11 @@ def test_killed_and_started_again_gives_the_same_table(ran, study, start, launch
     process.kill()
     process.communicate()
     assert not (tmp_path / "study.json").exists()
+    ended = {path: path.stat().st_mtime_ns for seed in range(3)
+             for path in [tmp_path / "base" / "seeds" / str(seed) / "result.json"]}
     done = launch(f"--ablation={study}", f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
+    assert ended == {path: path.stat().st_mtime_ns for path in ended}
     ours, theirs = (json.loads((folder / "study.json").read_text())["rows"]
                     for folder in (tmp_path, ran[0]))
     assert ours == theirs

@@ -1,7 +1,9 @@
 """What is printed: names as they are, whatever is in them, and tables that a pipe does not fold."""
 
+import dataclasses
 import json
 import os
+import re
 import sys
 
 import numpy as np
@@ -16,6 +18,7 @@ from flaxdigits.reports.comparison import comparison_table
 from flaxdigits.reports.data import class_table
 from flaxdigits.reports.layers import Layer, layer_table
 from flaxdigits.reports.markdown import table_line
+from flaxdigits.reports.result import tell_summary
 from flaxdigits.reports.study import StudyReport
 from flaxdigits.studies.ablation import Row
 from flaxdigits.studies.statistics import estimate
@@ -89,6 +92,16 @@ def test_summary_is_not_folded_in_a_pipe(launch, tmp_path):
     done = launch("--experiment=kaggle_cnn", "--mode=summary", cwd=tmp_path,
                   env={"COLUMNS": "40"})
     assert "(None, 28, 28, 32)" in done.stdout, done.stdout
+
+
+def test_an_interval_of_an_accuracy_ends_at_0_and_at_100(capsys):
+    figures = {f"{split}_accuracy": dataclasses.asdict(estimate(values)) for split, values in (
+        ("train", [0.99, 0.9]), ("validation", [0.5, 0.51]), ("test", [0.08, 0.13]))}
+    tell_summary(make_console(), {"figures": figures, "diverged": {}})
+    lines = capsys.readouterr().out.splitlines()
+    assert re.search(r"interval \d+\.\d\d to 100\.00 %", lines[0])
+    assert re.search(r"interval 44\.15 to 56\.85 %", lines[1])
+    assert re.search(r"interval 0\.00 to \d+\.\d\d %", lines[2])
 
 
 def test_cells_of_markdown_are_escaped():

@@ -55,7 +55,8 @@ class WritersReport:
         lines = [
             f"# {self.title}", "",
             f"{100 * told.mean:.2f} % of the images of a hand that the network never saw: mean "
-            f"over {told.n} writers, 95 % interval {100 * told.low:.2f} to {100 * told.high:.2f}, "
+            f"over {told.n} writers, 95 % interval {100 * max(0, told.low):.2f} to "
+            f"{100 * min(1, told.high):.2f}, "
             f"standard deviation {100 * told.sd:.2f}; {wrong:,} errors in {examples.sum():,}. "
             f"The best writer has {100 * rates.max():.2f} %, the median "
             f"{100 * np.median(rates):.2f}, the worst {100 * rates.min():.2f}; the worst tenth of "
