@@ -14,9 +14,11 @@ flaxdigits.compare("runs/*")
 flaxdigits.predict("runs/writers", "scans/*.png")
 ```
 
-A call does what its mode does, prints the same lines (`console=rich.console.Console(quiet=True)`
-silences it) and raises `FlaxdigitsError`, with the same one line, for bad input. Importing the
-package imports neither JAX nor anything else that is slow: a name is looked up when it is used.
+A call does what its mode does, prints the same lines
+(`console=rich.console.Console(quiet=True, markup=False)` silences it; without `markup=False`,
+brackets in the names of folders would be rich's markup) and raises `FlaxdigitsError`, with the same
+one line, for bad input. Importing the package imports neither JAX nor anything else that is slow: a
+name is looked up when it is used.
 """
 
 import importlib
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from flaxdigits.api.export import export as export
     from flaxdigits.api.folds import FoldsOutcome as FoldsOutcome
     from flaxdigits.api.folds import train_folds as train_folds
-    from flaxdigits.api.predict import Predictions as Predictions
+    from flaxdigits.api.predict import Readings as Readings
     from flaxdigits.api.predict import predict as predict
     from flaxdigits.api.replicate import ReplicationOutcome as ReplicationOutcome
     from flaxdigits.api.replicate import replicate as replicate
@@ -85,7 +87,7 @@ _HOMES = {
     "FlaxdigitsError": "errors",
     "FoldsOutcome": "api.folds",
     "Outcome": "training.loop",
-    "Predictions": "api.predict",
+    "Readings": "api.predict",
     "ReplicationOutcome": "api.replicate",
     "RunFolder": "training.run_folder",
     "SeedsOutcome": "api.seeds",

@@ -20,6 +20,7 @@ Made = TypeVar("Made")
 HERE = Path(__file__).resolve().parent
 # Beside the package in a checkout, within it where a wheel was installed.
 SHIPPED = HERE / "shipped" if (HERE / "shipped").is_dir() else HERE.parent / "experiments"
+ABLATIONS = SHIPPED / "ablations"
 
 
 def list_experiments(folder: Path | None = None) -> dict[str, str]:

@@ -16,12 +16,12 @@ from rich.console import Console
 from test_training_resume import without_clocks
 
 import flaxdigits
-from flaxdigits.cli.options import Options
+from flaxdigits.cli.options import MODES, Options
 from flaxdigits.training.parallel import ask_for_deterministic_kernels
 
 pytest_plugins = ["tiny_run"]
 
-QUIET = Console(quiet=True)
+QUIET = Console(quiet=True, markup=False)
 
 
 def python(code, environment):
@@ -57,12 +57,51 @@ def test_editors_and_python_see_the_same_names():
         flaxdigits.trian  # noqa: B018
 
 
-def test_every_flag_is_an_argument():
-    arguments = {name for call in flaxdigits.__all__ if call[0].islower()
+CALLS = {
+    "train": "train", "seeds": "train_seeds", "folds": "train_folds", "ablation": "run_ablation",
+    "replicate": "replicate", "benchmark": "run_benchmark", "eval": "evaluate", "report": "report",
+    "summary": "summary", "data": "data_sheet", "prepare": "prepare", "compare": "compare",
+    "predict": "predict", "export": "export"}
+FLAGS = {field.name for field in dataclasses.fields(Options)}
+# What parts of the command line read of the options, and what the calls name otherwise.
+READ_BY = {"data_arguments": {"data", "raw_data_dir", "data_dir"}, "seeds_of": {"seeds"},
+           "own_trackers": {"experiment"}, "workdir": {"workdirs"},
+           "optional_workdir": {"workdirs"}}
+MEANT_BY = {"config": {"experiment", "overrides"}, "workdir": {"workdirs"},
+            "trackers": {"experiment"}}
+# What the command line does with them itself: refuses them, or shows what the call returns.
+KEPT_BACK = {"eval": {"overrides"}, "report": {"overrides"}, "export": {"overrides"},
+             "predict": {"overrides", "format"}, "replicate": {"data"}}
+
+
+@pytest.mark.parametrize("command", CALLS)
+def test_every_flag_of_a_mode_is_an_argument_of_its_call(command):
+    tree = ast.parse((ROOT / "flaxdigits" / "cli" / f"{command}.py").read_text())
+    read = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "options":
+            read |= READ_BY.get(node.attr, {node.attr})
+        if isinstance(node, ast.Name) and node.id in READ_BY:
+            read |= READ_BY[node.id]
+    taken = set()
+    for name in inspect.signature(getattr(flaxdigits, CALLS[command])).parameters:
+        taken |= MEANT_BY.get(name, {name})
+    taken &= FLAGS
+    if "config" in inspect.signature(getattr(flaxdigits, CALLS[command])).parameters:
+        read |= MEANT_BY["config"]  # the command line makes it
+    assert read <= FLAGS
+    assert taken == read - KEPT_BACK.get(command, set())
+
+
+def test_every_flag_and_every_mode_has_its_call():
+    modes = {path.stem for path in (ROOT / "flaxdigits" / "cli").glob("*.py")
+             if "\ndef run(" in path.read_text()}
+    assert modes == {*CALLS, "config"} and set(CALLS.values()) <= set(flaxdigits.__all__)
+    assert {*MODES, "seeds", "ablation"} == modes
+    arguments = {name for call in CALLS.values()
                  for name in inspect.signature(getattr(flaxdigits, call)).parameters}
-    flags = {field.name for field in dataclasses.fields(Options)}
     # The call itself, the logging module, and how the command line shows what the call returns.
-    assert flags - arguments == {"mode", "logs", "format"}
+    assert FLAGS - arguments == {"mode", "logs", "format"}
 
 
 @pytest.fixture

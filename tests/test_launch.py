@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flaxdigits.config import to_dict
-from flaxdigits.experiments import list_experiments, load_experiment
+from flaxdigits.experiments import ABLATIONS, list_experiments, load_experiment
 
 pytest_plugins = ["tiny_run"]
 
@@ -89,11 +89,16 @@ def test_help_names_every_flag(flag, launch, tmp_path):
         assert f"--{name}" in done.stdout or f"--[no]{name}" in done.stdout
 
 
-def test_list_names_every_experiment_with_its_title(launch, tmp_path):
+def test_list_names_every_experiment_and_study_with_its_title(launch, tmp_path):
     done = launch("--list", cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
-    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
-    assert lines == list_experiments()
+    blocks = {}
+    for block in done.stdout.split("\n\n"):
+        flag, *lines = block.splitlines()
+        blocks[flag] = dict(line.split(maxsplit=1) for line in lines)
+    assert blocks == {
+        "--experiment=": list_experiments(), "--ablation=": list_experiments(ABLATIONS)}
+    assert "dense_cnn" in blocks["--ablation="]
 
 
 def test_config_mode_prints_the_resolved_config(launch, tmp_path):

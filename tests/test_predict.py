@@ -9,6 +9,7 @@ from scipy.special import softmax
 
 from flaxdigits.api.predict import predict
 from flaxdigits.data.framing import measure_framing
+from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.trained import load_network
 from flaxdigits.training.run_folder import RunFolder
 
@@ -95,6 +96,14 @@ def test_what_is_wrong_is_told_in_one_line(flags, told, finished, launch_here):
     done = launch_here("--mode=predict", f"--workdir={finished}", *flags)
     assert done.returncode == 2 and done.stdout == ""
     assert told in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_figure_that_cannot_be_written_is_told_before_anything(finished, images, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FlaxdigitsError) as told:
+        predict(finished, images / "a.png", figure=tmp_path / "file" / "seen.png")
+    assert "seen.png: cannot write: " in str(told.value)
+    assert "name another place" in str(told.value) and "workdir" not in str(told.value)
 
 
 def test_data_that_changed_are_refused(train_tiny, tiny_config, tmp_path, images, launch_here):

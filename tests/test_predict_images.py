@@ -5,7 +5,14 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from flaxdigits.data.framing import FRAMINGS, Framing, frame, measure_framing, stroke_width
+from flaxdigits.data.framing import (
+    FRAMINGS,
+    Framing,
+    frame,
+    measure_framing,
+    stroke_width,
+    thickened,
+)
 from flaxdigits.data.ink import Ink, find_ink
 from flaxdigits.data.photos import LONGEST, read_photo
 from flaxdigits.errors import FlaxdigitsError
@@ -123,6 +130,15 @@ def test_thin_strokes_become_as_thick_as_the_sets(tmp_path):
     image = seen(tmp_path / "thin.png")
     assert stroke_width(image / np.float32(255)) > 1.2
     assert np.median(image[image > 60]) > 150
+
+
+@pytest.mark.parametrize("radius", [1, 2, 7, 20])
+def test_strokes_grow_by_a_disc(radius):
+    strength = (np.random.default_rng(0).random((40, 30)) ** 30).astype(np.float32)
+    y, x = np.ogrid[-radius:radius + 1, -radius:radius + 1]
+    disc = x * x + y * y <= radius * (radius + 0.5)
+    expected = ndimage.grey_dilation(np.pad(strength, radius), footprint=disc)
+    np.testing.assert_array_equal(thickened(strength, radius), expected)
 
 
 def test_a_long_thin_character_fits():

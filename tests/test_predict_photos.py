@@ -33,8 +33,7 @@ def photo(image, rng):
 def test_photos_of_digits_are_read(raw_data_dir, tmp_path):
     from flaxdigits.api.context import load_data
 
-    config = experiment("dense_cnn", "data.split=official", "train.epochs=1",
-                        "train.batch_size=64", "model.dense=128")
+    config = experiment("dense_cnn", "train.epochs=1")
     run = tmp_path / "run"
     result = train(config, run, data="real", raw_data_dir=raw_data_dir, tensorboard=False).result
     dataset = load_data(config, "real", raw_data_dir)

@@ -6,6 +6,7 @@ import shlex
 import pytest
 from absl.testing import flagsaver
 from conftest import ROOT
+from PIL import Image
 
 from flaxdigits.cli.context import resolve_config
 from flaxdigits.cli.options import Options, parse
@@ -16,6 +17,9 @@ pytest_plugins = ["tiny_run"]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(
     r"python launch\.py((?: [^`\"\n]*)?)", re.sub(r"(?: \\)?\n +(?=\S)", " ", TEXT))
+# What a reader brings, and what a run writes.
+OWN = {"photos/*.jpg", "~/fashion-mnist", "~/my-images"}
+WRITTEN = {"checkpoints/", "figures/"}
 PYTHON, EXAMPLE, TRACKER, STUDY = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
@@ -30,6 +34,22 @@ def test_there_are_commands():
     assert len(COMMANDS) >= 8
 
 
+def test_its_pictures_are_there():
+    pictures = re.findall(r"!\[([^]]+)\]\(([^)]+)\)", TEXT)
+    assert pictures and TEXT.index("![") < TEXT.index("\n## ")
+    for words, name in pictures:
+        assert len(words) > 40
+        assert (ROOT / name).stat().st_size < 200_000
+        with Image.open(ROOT / name) as image:
+            image.load()
+            assert image.width >= 1000
+
+
+def test_no_module_is_long():
+    for path in (ROOT / "flaxdigits").rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 300, path
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_understood(command, slim):
     arguments = [str(slim).join(word.split("path/to/slim.py")) for word in shlex.split(command)]
@@ -38,6 +58,46 @@ def test_commands_are_understood(command, slim):
     assert isinstance(options, Options)
     if options.experiment:
         resolve_config(options)
+
+
+def paths_of(options):
+    """The files, folders and patterns that a command names, but for run folders."""
+    yield from (options.update, options.raw_data_dir, options.data_dir, *options.collect,
+                *options.images)
+    yield from (override.partition("=")[2] for override in options.overrides
+                if override.startswith("data.folder="))
+    yield from (path for path in (options.experiment, options.ablation)
+                if path is not None and path.endswith(".py"))
+
+
+def test_what_the_commands_name_is_there():
+    trained, needed, named = set(), set(), set()
+    for command in COMMANDS:
+        with flagsaver.flagsaver():
+            options = parse(["launch.py", *shlex.split(command)])
+        named |= {str(path) for path in paths_of(options) if path is not None}
+        folders = {str(folder) for folder in options.workdirs}
+        if options.command in ("train", "seeds"):
+            trained |= folders or {f"runs/{options.experiment}"}
+        elif options.command in ("eval", "report", "predict", "export", "compare"):
+            assert folders, command
+            needed |= folders
+    assert needed and needed <= trained
+    assert "experiments/results" in named
+    missing = {path for path in named if not list(ROOT.glob(path.removeprefix("~/")))}
+    assert missing == OWN | {f"path/to/{name}.py" for name in ("slim", "mine")}
+    for command in COMMANDS:
+        if "--ablation=" in command:
+            assert "path/to/mine.py" in command  # which is the README's own example
+
+
+def test_the_files_that_it_speaks_of_are_there():
+    named = re.findall(r"`((?:[\w-]+/)+[\w.-]*|launch\.py|[A-Z]+\.\w+)`", TEXT)
+    own = {name for name in named if not name.startswith(("runs/", "seeds/"))}
+    assert len(own) >= 15
+    missing = {name for name in own if not any(
+        (ROOT / place / name).exists() for place in ("", "flaxdigits", "experiments/ablations"))}
+    assert missing == WRITTEN
 
 
 def test_the_python_calls_do_what_they_say(

@@ -1,17 +1,25 @@
 """Studies: what a file means, what is run and not run again, and what the table says."""
 
 import csv
+import io
 import json
 import re
+import shlex
 
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 from PIL import Image
+from rich.console import Console
 from scipy import stats
 from test_training_resume import wait_for, without_clocks
 
+from flaxdigits.cli.options import parse
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.models import build_model
+from flaxdigits.reports.study import StudyReport
+from flaxdigits.studies.ablation import Row
+from flaxdigits.studies.seeds import parse_seeds
 from flaxdigits.studies.statistics import estimate, holm, paired_difference, unpaired_difference
 from flaxdigits.studies.study import ABLATIONS, Study, load_study, same_images, variants_of
 
@@ -82,6 +90,36 @@ def test_shipped_studies_are_valid(name):
 def test_the_studies_of_the_five_systems_are_there():
     assert {path.stem for path in ABLATIONS.glob("*.py")} >= {
         "chinese_cnn", "mse_cnn", "dense_cnn", "kaggle_cnn"}
+
+
+TABLES = sorted((ABLATIONS / "results").glob("*.md"))
+
+
+@pytest.mark.parametrize("path", TABLES, ids=[path.stem for path in TABLES])
+def test_the_committed_tables_are_those_of_the_shipped_studies(path):
+    text = path.read_text(encoding="utf-8")
+    (command,) = re.findall(r"^- command: `(.*)`$", text, re.MULTILINE)
+    with flagsaver.flagsaver():
+        options = parse(shlex.split(command)[1:])
+    assert options.command == "ablation" and options.ablation == path.stem
+    study = load_study(path.stem)
+    base = " ".join([study.experiment, *study.overrides, *options.overrides])
+    assert f"\n- base: {base}\n" in text
+    table = [re.split(r"(?<!\\) ?\| ?", line)[1:-1] for line in text.splitlines()
+             if line.startswith("|")]
+    rows = {row[0].replace("\\|", "|"): int(row[1]) for row in table[2:]}
+    assert list(rows) == list(variants_of(study, options.overrides))
+    seeds = study.seeds if options.seeds is None else parse_seeds(options.seeds)
+    assert rows["base"] == len(seeds)
+    assert f"\n- seeds: {', '.join(map(str, seeds))}\n" in text
+    assert "(real)" in text and path.with_suffix(".csv").is_file()
+    assert Image.open(path.with_suffix(".png")).width > 500
+
+
+def test_there_are_committed_tables_and_nothing_else():
+    assert TABLES
+    assert {path.stem for path in (ABLATIONS / "results").iterdir()} == {
+        path.stem for path in TABLES}
 
 
 def test_a_grid_is_every_combination_and_the_base_is_one_of_them():
@@ -165,6 +203,23 @@ def test_the_table_says_what_the_runs_say(ran):
     assert "fast, seed 2: accuracy train" in output and "fatal, seed 0: diverged" in output
 
 
+@pytest.mark.parametrize(("base", "told"), [((0.5, 0.6, 0.7), None), ((0.5, 0.6), "2 pairs")])
+def test_pairs_are_counted_where_seeds_lack_theirs(base, told):
+    values = [0.6, 0.8, 0.9]
+    rows = [Row("base", dict(enumerate(base)), estimate(base), None, None, True, (), {}),
+            Row("wide", dict(enumerate(values)), estimate(values),
+                paired_difference(values[:len(base)], base), None, True, (), {})]
+    report = StudyReport("Width", "test_accuracy", {}, rows)
+    terminal = io.StringIO()
+    Console(file=terminal, width=200).print(report.terminal())
+    for text in (report.markdown(), terminal.getvalue()):
+        assert ("pairs" in text.split("Means")[0]) == (told is not None)
+        assert told is None or f"], {told} " in text
+    assert ("over the pairs that are left" in report.markdown()) == (told is not None)
+    line = list(csv.DictReader(report.csv().splitlines()))[1]
+    assert (line["n"], line["pairs"]) == ("3", str(len(base)))
+
+
 def test_nothing_finished_is_run_again(ran, study, launch_here):
     workdir, _ = ran
     kept = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")
@@ -184,8 +239,11 @@ def test_killed_and_started_again_gives_the_same_table(ran, study, start, launch
     process.kill()
     process.communicate()
     assert not (tmp_path / "study.json").exists()
+    ended = {path: path.stat().st_mtime_ns for seed in range(3)
+             for path in [tmp_path / "base" / "seeds" / str(seed) / "result.json"]}
     done = launch(f"--ablation={study}", f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
+    assert ended == {path: path.stat().st_mtime_ns for path in ended}
     ours, theirs = (json.loads((folder / "study.json").read_text())["rows"]
                     for folder in (tmp_path, ran[0]))
     assert ours == theirs

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 
 import numpy as np
@@ -229,7 +230,8 @@ REFUSED = {
     "changed": (["--set=optimizer.learning_rate=1"],
                 "small by its recipe, and optimizer.learning_rate is 1.0 in place of 0.1"),
     "nothing there": (["--collect=nowhere/*"], "--collect=nowhere/*: there is nothing"),
-    "no file": (["--update=no.md"], "no.md: cannot read"),
+    "no file": (["--update=no.md"],
+                "no.md: cannot read: No such file or directory; name a file that is there"),
     "no markers": (["--update=empty.md"], "empty.md: expected one line <!-- replication: begin"),
     "no claims": (["--experiment=other.py"], "other.py: has no get_replication()"),
     "wrong mode": (["--mode=train", "--collect=runs"], "--collect is for --mode=replicate alone"),
@@ -256,12 +258,15 @@ def test_scatter_is_where_a_further_value_lies():
 
 # From here on: what is committed.
 
+COMMAND = ("python launch.py --mode=replicate --update=README.md --collect=experiments/results "
+           "--collect_only")
+
+
 def committed():
-    """The report of the committed files, made by the command that the README names."""
+    """The README and the report of the committed files."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     systems = load_systems()
-    command = re.search(r"^Made by `(.*)`\.$", text, re.MULTILINE).group(1)
-    return text, ReplicationReport(systems, collect(systems, [RESULTS]), command)
+    return text, ReplicationReport(systems, collect(systems, [RESULTS]), COMMAND)
 
 
 def test_the_readme_holds_the_table_of_the_committed_results():
@@ -273,15 +278,17 @@ def test_the_readme_holds_the_table_of_the_committed_results():
         "chinese_cnn", "mnist_cnn", "mse_cnn", "kaggle_cnn", "dense_cnn"}
 
 
-def test_the_readme_is_updated_by_its_command(launch_here, tmp_path):
+def test_the_readme_is_updated_by_its_command(launch_here, tmp_path, monkeypatch):
     text, _ = committed()
+    assert f"\nMade by `{COMMAND}`.\n" in text
     (tmp_path / "README.md").write_text(re.sub(f"{BEGIN}.*{END}", f"{BEGIN}\n{END}", text,
                                                flags=re.DOTALL))
-    done = launch_here("--mode=replicate", f"--update={tmp_path / 'README.md'}",
-                       f"--collect={RESULTS}", "--collect_only", f"--workdir={tmp_path / 'out'}")
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "results").symlink_to(RESULTS)
+    monkeypatch.chdir(tmp_path)
+    done = launch_here(*shlex.split(COMMAND)[2:])
     assert done.returncode == 0, done.stderr
-    without = re.compile("^Made by .*$", re.MULTILINE)
-    assert without.sub("", (tmp_path / "README.md").read_text()) == without.sub("", text)
+    assert (tmp_path / "README.md").read_text() == text
 
 
 def test_markers_must_be_there_once():

@@ -17,6 +17,7 @@ from flaxdigits.api.context import (
     data_locations,
     loader,
     make_console,
+    print_table,
     warn_of_unused_gpu,
 )
 from flaxdigits.api.experiment import absolute_paths
@@ -106,7 +107,7 @@ def run_ablation(
     console.print(f"{name}: {len(configs)} variants of {study.experiment}, {len(chosen)} seeds, "
                   f"{runs} runs, on {'Ray' if cluster else provenance.device_name()}, in {folder}")
     if dry_run:
-        console.print(plan_table(
+        print_table(console, plan_table(
             {variant: (config, unfinished(seed_workdir(folder, variant), chosen))
              for variant, config in configs.items()}, chosen, load))
         return AblationOutcome([])
@@ -138,7 +139,7 @@ def _tell_table(
     folder = RunFolder(workdir)
     for name, content in report.files().items():
         folder.write(name, content)
-    console.print(report.terminal())
+    print_table(console, report.terminal())
     for line in report.notes():
         console.print(line)
     console.print(f"table: {workdir / 'study.md'}, and .csv, .json, .png")

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.jupyter import JupyterMixin
 from rich.table import Table
+from rich.text import Text
 
 from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import check_before_data, load_data, make_console
@@ -32,9 +33,11 @@ class Benchmark(JupyterMixin):
 
     Attributes:
       measured: what `benchmark.json` holds of each experiment.
+      file: that file.
     """
 
     measured: dict[str, dict[str, Any]]
+    file: Path
 
     def __rich__(self) -> Table:
         return _table(self.measured)
@@ -75,7 +78,7 @@ def run_benchmark(
                 [name, *(f"ratio {peer} {ratios[peer]:.2f}" for peer in PEERS)]))
         folder.write_json("benchmark.json", {
             "processor": machine(), "versions": versions(), "experiments": measured})
-    return Benchmark(measured)
+    return Benchmark(measured, folder.path / "benchmark.json")
 
 
 def _check_peers(names: list[str], overrides: Sequence[str]) -> None:
@@ -137,7 +140,7 @@ def _table(measured: dict[str, dict[str, Any]]) -> Table:
         table.add_column(title, justify="right" if title else "left")
     for name, found in measured.items():
         table.add_row(
-            name, str(found["batch_size"]), f"{found['milliseconds']:.2f}",
+            Text(name), str(found["batch_size"]), f"{found['milliseconds']:.2f}",
             f"{found['steps_per_second']:.1f}", f"{found['images_per_second']:,.0f}",
             f"{found['flops_per_second'] / 1e9:.1f}",
             f"{100 * found['fraction_of_large_product']:.0f} %",

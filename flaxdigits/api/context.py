@@ -10,6 +10,7 @@ from typing import get_args
 
 import jax
 from rich.console import Console
+from rich.table import Table
 
 from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.experiment import absolute_paths
@@ -129,9 +130,21 @@ def run_folder_path(workdir: PathLike | None, config: ExperimentConfig) -> Path:
     return Path("runs") / config.experiment if workdir is None else Path(workdir).expanduser()
 
 
-def make_console(quiet: bool = False) -> Console:
-    """The terminal, a file or a pipe, or plain lines in a notebook; they are never wrapped."""
-    return Console(quiet=quiet, highlight=False, soft_wrap=True, force_jupyter=False)
+def make_console(quiet: bool = False, stderr: bool = False) -> Console:
+    """The terminal, a file or a pipe, or plain lines in a notebook.
+
+    Lines are never wrapped, and what stands in brackets or between colons is printed as it is.
+    """
+    return Console(quiet=quiet, stderr=stderr, highlight=False, markup=False, emoji=False,
+                   soft_wrap=True, force_jupyter=False)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Fits a terminal; in a file or a pipe, a table is as wide as it needs to be."""
+    if not console.is_terminal:
+        unbounded = console.options.update(max_width=10_000)
+        table.width = console.measure(table, options=unbounded).maximum
+    console.print(table, soft_wrap=False, crop=False)
 
 
 def warn_of_unused_gpu() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike, Source
-from flaxdigits.api.context import checked, load_data, make_console, run_folder_path
+from flaxdigits.api.context import checked, load_data, make_console, print_table, run_folder_path
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.splits import split_indices
@@ -91,7 +91,7 @@ def data_sheet(
     height, width = dataset.images.shape[1:3]
     console.print(f"{dataset.name} ({dataset.source}), split {config.data.split}: images of "
                   f"{height}x{width}, {classes} classes")
-    console.print(class_table(dataset.class_names, dataset.labels, splits))
+    print_table(console, class_table(dataset.class_names, dataset.labels, splits))
     if dataset.writers is not None:
         for line in writer_lines(dataset.writers, splits):
             console.print(line)

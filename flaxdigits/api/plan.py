@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.studies.ablation import Load
@@ -34,7 +35,7 @@ def plan_table(
                          ("about", duration(total))):
         table.add_column(name, footer, justify="right" if name == "about" else "left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table
 
 

@@ -19,7 +19,7 @@ from flaxdigits.training.run_folder import RunFolder, clear_errors
 
 
 @dataclasses.dataclass(frozen=True)
-class Predictions(JupyterMixin):
+class Readings(JupyterMixin):
     """What was read; a table in a notebook, or for rich's `print`.
 
     Attributes:
@@ -35,7 +35,7 @@ class Predictions(JupyterMixin):
 def predict(
     workdir: PathLike, images: PathLike | Sequence[PathLike], checkpoint: str | int = "last", *,
     experiment: PathLike | None = None, figure: PathLike | None = None,
-) -> Predictions:
+) -> Readings:
     """Reads one character in each image: photo, scan or drawing, of any size and colours.
 
     Args:
@@ -53,7 +53,7 @@ def predict(
     folder = RunFolder(Path(workdir).expanduser())
     sheet = None if figure is None else Path(figure).expanduser()
     if sheet is not None:
-        with clear_errors(sheet, "written"):
+        with clear_errors(sheet):
             sheet.parent.mkdir(parents=True, exist_ok=True)
         RunFolder(sheet.parent).check_writable()
     config = recorded_experiment(workdir, experiment=experiment)
@@ -64,7 +64,7 @@ def predict(
         from flaxdigits.reports.readings import reading_sheet
 
         RunFolder(sheet.parent).write(sheet.name, png(reading_sheet(readings, network.class_names)))
-    return Predictions(readings)
+    return Readings(readings)
 
 
 def _find(patterns: Sequence[PathLike]) -> list[str]:

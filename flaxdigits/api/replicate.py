@@ -14,6 +14,7 @@ from flaxdigits.api.context import (
     checked_seeds,
     loader,
     make_console,
+    print_table,
     warn_of_unused_gpu,
 )
 from flaxdigits.api.experiment import absolute_paths
@@ -94,7 +95,7 @@ def replicate(
         for name, by_name in found.runs.items() for protocol, runs in by_name.items()]
     load = loader("real", raw_data_dir, data_dir)
     if dry_run:
-        console.print(plan_table(
+        print_table(console, plan_table(
             {one.name: (one.config, one.missing) for one in protocols}, seeds, load))
         return ReplicationOutcome(None)
     signals: list[int] = []
@@ -182,7 +183,7 @@ def _report(
     folder = RunFolder(workdir)
     for name, content in report.files().items():
         folder.write(name, content)
-    console.print(report.terminal())
+    print_table(console, report.terminal())
     for row in report.rows():
         console.print(f"{row.system.name}: {row.sentences()}")
     console.print(report.hardware())

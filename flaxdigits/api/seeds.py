@@ -64,7 +64,7 @@ def train_seeds(
       data_dir: as for `train`.
       trackers: gives those of a seed, from its run folder.
       tensorboard: as for `train`.
-      profile: as for `train`.
+      profile: trace some steps of each seed: `<workdir>/seeds/<seed>/profile`.
       console: as for `train`.
 
     Raises:

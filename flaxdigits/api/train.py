@@ -50,7 +50,7 @@ def train(
       coordinator: `host:port` of process 0, in a run of several processes.
       num_processes: how many there are.
       process_id: which of them this is, from 0.
-      console: who is told; None: the terminal or the notebook.
+      console: who is told, made with `markup=False`; None: the terminal or the notebook.
 
     Returns:
       How it ended: `result` is what `result.json` holds, or None if the run was paused.

@@ -7,7 +7,7 @@ from absl import flags
 
 from flaxdigits.api.arguments import Source
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.experiments import list_experiments
+from flaxdigits.experiments import ABLATIONS, list_experiments
 
 HELP = "python launch.py --experiment=NAME [--mode=MODE] [--set field=value ...]\n"
 MODES = ("train", "eval", "report", "summary", "data", "config", "prepare", "compare",
@@ -17,13 +17,13 @@ WITH_SEEDS = ("train", "folds", "replicate")
 _EXPERIMENT = flags.DEFINE_string(
     "experiment", None, "Name of a shipped experiment (--list), or the path of a file of yours.")
 _MODE = flags.DEFINE_string("mode", "train", f"One of {', '.join(MODES)}.")
-_LIST = flags.DEFINE_bool("list", False, "List the shipped experiments and exit.")
+_LIST = flags.DEFINE_bool("list", False, "List the shipped experiments and studies and exit.")
 _WORKDIR = flags.DEFINE_multi_string(
     "workdir", [], "The run folder; default runs/<experiment>. compare takes several.")
 _SET = flags.DEFINE_multi_string(
     "set", [], "Change a field of the config, as in --set train.epochs=5; repeatable.")
 _ABLATION = flags.DEFINE_string(
-    "ablation", None, "Run a study: a name in experiments/ablations/, or the path of a file.")
+    "ablation", None, "Run a study: the name of a shipped one (--list), or the path of a file.")
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "List what a study or a replication would run, and how long it would take.")
 _EXECUTOR = flags.DEFINE_enum(
@@ -149,8 +149,10 @@ def parse(arguments: list[str]) -> Options | str:
         raise FlaxdigitsError(
             f"stray word {words[1]!r}: settings are given as --name=value, see --help")
     if _LIST.value:
-        return "\n".join(
-            f"{name:18} {title}" for name, title in list_experiments().items())
+        return "\n\n".join(
+            "\n".join([f"{flag}=", *(f"  {name:18} {title}" for name, title in listed.items())])
+            for flag, listed in (("--experiment", list_experiments()),
+                                 ("--ablation", list_experiments(ABLATIONS))))
     if _MODE.value not in MODES:
         raise FlaxdigitsError(f"--mode must be one of {', '.join(MODES)}, got {_MODE.value!r}")
     for flag in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):

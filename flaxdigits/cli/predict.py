@@ -3,11 +3,9 @@
 import json
 import sys
 
-from rich.console import Console
-
+from flaxdigits.api.context import make_console, print_table
 from flaxdigits.api.predict import predict
 from flaxdigits.cli.options import Options
-from flaxdigits.cli.tables import print_table
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 
@@ -25,11 +23,11 @@ def run(options: Options, config: ExperimentConfig) -> int:
         print(json.dumps([reading.to_dict() for reading in found.readings], indent=2,
                          ensure_ascii=False))
     else:
-        print_table(found.__rich__())
+        print_table(make_console(), found.__rich__())
     errors = [reading.error for reading in found.readings if reading.error is not None]
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
     if figure is not None:
-        Console(stderr=options.format == "json", highlight=False, soft_wrap=True).print(
+        make_console(stderr=options.format == "json").print(
             f"what the network saw: {figure}")
     return int(bool(errors))

@@ -1,6 +1,7 @@
 """The settings of the process, which must stand before JAX or the C library starts."""
 
 import hashlib
+import io
 import os
 import platform
 import sys
@@ -16,8 +17,11 @@ def start_well() -> None:
     Compiled programs are kept in the user's cache folder, small ones too. On Linux large arrays
     are asked for in huge pages, which glibc can only be told at its start: the program is begun
     again in its own place. (A step of `kaggle_cnn` takes 1.6 GB for its work; fetching those from
-    the kernel in pages of 4 KiB took a fifth of the time of a step.)
+    the kernel in pages of 4 KiB took a fifth of the time of a step.) What a terminal cannot show,
+    such as the name of a file that is not UTF-8, is printed as escapes, which in JSON are right.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache_folder()))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

@@ -1,7 +1,6 @@
 """--mode=summary: the layers of an experiment's network."""
 
-from rich.console import Console
-
+from flaxdigits.api.context import make_console, print_table
 from flaxdigits.api.summary import summary
 from flaxdigits.cli.context import data_arguments
 from flaxdigits.cli.options import Options
@@ -10,5 +9,5 @@ from flaxdigits.config import ExperimentConfig
 
 def run(options: Options, config: ExperimentConfig) -> int:
     """Prints the table; returns the exit status."""
-    Console(highlight=False).print(summary(config, **data_arguments(options)))
+    print_table(make_console(), summary(config, **data_arguments(options)).__rich__())
     return 0

@@ -1,6 +1,7 @@
 """Several runs side by side."""
 
 from rich.table import Table
+from rich.text import Text
 
 from flaxdigits.training.run_folder import RunFolder
 
@@ -29,9 +30,10 @@ def comparison_table(folders: list[RunFolder]) -> Table:
             result = {"dataset": data["dataset"], "data_source": data["source"]}
             name += " (unfinished)"
         results.append(result)
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(Text(name), justify="right", overflow="fold")
     for name, form in COLUMNS.items():
         values = [result.get(name) for result in results]
         if any(value is not None for value in values):
-            table.add_row(name, *("-" if value is None else form.format(value) for value in values))
+            cells = ("-" if value is None else form.format(value) for value in values)
+            table.add_row(name, *map(Text, cells))
     return table

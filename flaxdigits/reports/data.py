@@ -23,7 +23,7 @@ def class_table(
     counts = {name: np.bincount(labels[rows], minlength=len(class_names))
               for name, rows in splits.items()}
     for name, of_split in counts.items():
-        table.add_column(name, justify="right", footer=f"{of_split.sum():,}  100.0%")
+        table.add_column(Text(name), justify="right", footer=f"{of_split.sum():,}  100.0%")
     for label, class_name in enumerate(class_names):
         table.add_row(Text(class_name), *(
             f"{of_split[label]:,}  {of_split[label] / of_split.sum():6.1%}"

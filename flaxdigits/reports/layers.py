@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from rich.table import Table
+from rich.text import Text
 
 COSTS = ("FLOPs: one image's forward pass, a multiply-add as 2, of convolutions and matrix "
          "products alone. Activations: float32 bytes of each output, one image.")
@@ -100,7 +101,8 @@ def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
 
 def layer_table(title: str, layers: list[Layer]) -> Table:
     """The layers with their output shapes, parameters and costs, and the totals."""
-    table = Table(title=title, show_footer=True, caption=COSTS, caption_justify="left")
+    table = Table(title=Text(title, "table.title"), show_footer=True, caption=COSTS,
+                  caption_justify="left")
     table.add_column("Layer (type)", footer="Total")
     table.add_column("Output shape")
     for name, counts in (("Parameters", [layer.parameters for layer in layers]),
@@ -110,7 +112,7 @@ def layer_table(title: str, layers: list[Layer]) -> Table:
     table.add_column("Activations", justify="right", footer=readable_bytes(total))
     for layer in layers:
         shape = ", ".join(["None", *map(str, layer.output_shape)])
-        table.add_row(f"{layer.name} ({layer.kind})", f"({shape})", f"{layer.parameters:,}",
+        table.add_row(Text(f"{layer.name} ({layer.kind})"), f"({shape})", f"{layer.parameters:,}",
                       f"{layer.flops:,}", readable_bytes(layer.activation_bytes))
     return table
 

@@ -81,4 +81,5 @@ def reading_sheet(
 
 
 def _cut(name: str) -> str:
+    name = name.encode("utf-8", "backslashreplace").decode()  # it may be no Unicode
     return name if len(name) <= 2 * LONGEST else f"{name[:LONGEST]}…{name[-LONGEST:]}"

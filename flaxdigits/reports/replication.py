@@ -9,8 +9,10 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.reports.markdown import table_line
 from flaxdigits.studies.collection import KEPT, Collection, Runs
 from flaxdigits.studies.replication import HELD_OUT, HELD_OUT_FIGURE, ORIGINAL, Claim, System
 from flaxdigits.studies.statistics import Estimate, estimate, scatter, unpaired_difference
@@ -126,15 +128,15 @@ class ReplicationReport:
 
     def terminal(self) -> Table:
         """For a terminal."""
-        table = Table(*HEADER, title=self.title())
+        table = Table(*HEADER, title=Text(self.title(), "table.title"))
         for row in self.rows():
-            table.add_row(*row.cells())
+            table.add_row(*map(Text, row.cells()))
         return table
 
     def block(self) -> str:
         """The table in Markdown, with how it is to be read and a sentence or two a difference."""
-        lines = [_line(HEADER), "| --- | --- | --- | --- |"]
-        lines += [_line((f"`{name}`", *rest)) for name, *rest in
+        lines = [table_line(HEADER), "| --- | --- | --- | --- |"]
+        lines += [table_line((f"`{name}`", *rest)) for name, *rest in
                   (row.cells() for row in self.rows())]
         lines += ["", _wrapped(f"{NOTE} {self.hardware()}"), f"Made by `{self.command}`.", ""]
         for row in self.rows():
@@ -206,10 +208,6 @@ def _cell(runs: Runs, figures: Sequence[str]) -> str:
     if runs.diverged:
         notes.append(f"{len(runs.diverged)} diverged")
     return f"{told} ({', '.join(notes)})"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _wrapped(text: str, indent: str = "") -> str:

@@ -37,10 +37,11 @@ def mean_and_sd(accuracy: dict[str, Any]) -> str:
 
 
 def interval(accuracy: dict[str, Any]) -> str:
-    """Of an estimated fraction, in per cent."""
+    """Of an estimated fraction, in per cent, of which there are none below 0 and above 100."""
     if accuracy["low"] is None:
         return "no interval"
-    return f"95 % interval {100 * accuracy['low']:.2f} to {100 * accuracy['high']:.2f} %"
+    low, high = max(0, accuracy["low"]), min(1, accuracy["high"])
+    return f"95 % interval {100 * low:.2f} to {100 * high:.2f} %"
 
 
 def evaluation_line(row: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.special import softmax
 
 from flaxdigits.reports.figures import LIGHT, Theme
 from flaxdigits.reports.fonts import Labels
@@ -48,7 +49,7 @@ def predictions(
       logits: [examples, classes] float.
       chosen: places within the split.
     """
-    confidence = softmax(logits)
+    confidence = softmax(logits.astype(np.float64), -1)
     predicted = logits.argmax(-1)
     return [
         Prediction(images[index[place], ..., 0], int(labels[place]), int(predicted[place]),
@@ -56,17 +57,10 @@ def predictions(
         for place in chosen]
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of [examples, classes] logits, in float64."""
-    logits = logits.astype(np.float64)
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
-
-
 def worst_mistakes(labels: np.ndarray, logits: np.ndarray, most: int = MOST_TILES) -> np.ndarray:
     """Places of the wrong predictions, the most confident first."""
     wrong = np.flatnonzero(logits.argmax(-1) != labels)
-    order = np.argsort(-softmax(logits)[wrong].max(-1), kind="stable")
+    order = np.argsort(-softmax(logits.astype(np.float64), -1)[wrong].max(-1), kind="stable")
     return wrong[order][:most]
 
 

@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from rich.table import Table
+from rich.text import Text
 
 from flaxdigits.reports.figures import LIGHT, Theme, blank, png
+from flaxdigits.reports.markdown import table_line
 from flaxdigits.studies.ablation import Row, as_json
-from flaxdigits.studies.statistics import Difference, Estimate
+from flaxdigits.studies.statistics import Estimate
 
 POINTS = "percentage points"
 
@@ -44,19 +46,19 @@ class StudyReport:
 
     def terminal(self) -> Table:
         """For a terminal."""
-        table = Table(title=self.title)
+        table = Table(title=Text(self.title, "table.title"))
         for place, name in enumerate(self._header()):
-            table.add_column(name, justify="right" if place else "left")
+            table.add_column(Text(name), justify="right" if place else "left")
         for row in self.rows:
-            table.add_row(*self._cells(row))
+            table.add_row(*map(Text, self._cells(row)))
         return table
 
     def markdown(self) -> str:
         """The table with all that is needed to repeat it."""
         header = self._header()
-        lines = [f"# {self.title}", "", " | ".join(["", *header, ""]).strip(),
+        lines = [f"# {self.title}", "", table_line(header),
                  "| --- |" + " ---: |" * (len(header) - 1)]
-        lines += [" | ".join(["", *self._cells(row), ""]).strip() for row in self.rows]
+        lines += [table_line(self._cells(row)) for row in self.rows]
         lines += ["", *self.notes(), ""]
         lines += [f"- {name}: {text}" for name, text in self.about.items()]
         return "\n".join([*lines, "", "![differences](study.png)", ""])
@@ -69,6 +71,9 @@ class StudyReport:
         if tests:
             told.append(f"p: paired t-test over the same seeds; Holm: corrected for {tests} "
                         f"test{'s' * (tests > 1)}.")
+        if any(map(_lacks_pairs, self.rows)):
+            told.append("Where the base diverged with a seed, the difference and its test are "
+                        "over the pairs that are left.")
         if not all(row.is_paired for row in self.rows):
             told.append("Where the scored images are not those of the base, the interval is "
                         "Welch's and there is no test.")
@@ -79,15 +84,16 @@ class StudyReport:
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["variant", "n", "mean", "sd", "low", "high", "difference",
-                         "difference_low", "difference_high", "p", "p_holm", "diverged",
+                         "difference_low", "difference_high", "pairs", "p", "p_holm", "diverged",
                          *(f"{name}_{part}" for name in self._also() for part in ("mean", "sd"))])
         for row in self.rows:
             told, difference = row.estimate, row.difference
             writer.writerow([
                 row.variant,
                 *([told.n, told.mean, told.sd, told.low, told.high] if told else [0, *[None] * 4]),
-                *([difference.mean, difference.low, difference.high, difference.p]
-                  if difference else [None] * 4),
+                *([difference.mean, difference.low, difference.high,
+                   difference.n if row.is_paired else None, difference.p]
+                  if difference else [None] * 5),
                 row.p_holm, " ".join(map(str, row.diverged)),
                 *(getattr(row.also.get(name), part, None)
                   for name in self._also() for part in ("mean", "sd"))])
@@ -103,7 +109,7 @@ class StudyReport:
         if row.diverged:
             mean += f" ({len(row.diverged)} diverged)"
         p = row.difference.p if row.difference else None
-        return [row.variant, str(told.n if told else 0), mean, _difference(row.difference),
+        return [row.variant, str(told.n if told else 0), mean, _difference(row),
                 _p(p), _p(row.p_holm),
                 *(_mean(row.also.get(name), name) for name in self._also())]
 
@@ -176,11 +182,19 @@ def _mean(told: Estimate | None, figure: str) -> str:
     return f"{scale * told.mean:{form}}{spread}"
 
 
-def _difference(told: Difference | None) -> str:
+def _difference(row: Row) -> str:
+    told = row.difference
     if told is None:
         return "-"
     interval = "" if told.low is None else f" [{100 * told.low:+.2f}, {100 * told.high:+.2f}]"
-    return f"{100 * told.mean:+.2f}{interval}"
+    pairs = f", {told.n} pair{'s' * (told.n != 1)}" if _lacks_pairs(row) else ""
+    return f"{100 * told.mean:+.2f}{interval}{pairs}"
+
+
+def _lacks_pairs(row: Row) -> bool:
+    """Whether a seed of the row, or of the base, has none to be compared with."""
+    return (row.is_paired and row.difference is not None
+            and row.difference.n != row.estimate.n)
 
 
 def _p(value: float | None) -> str:

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from scipy.special import softmax
 
 from flaxdigits.reports.figures import LIGHT, Theme, blank, png
 from flaxdigits.reports.fonts import Labels, legible
-from flaxdigits.reports.sheets import COLUMNS, prediction_sheet, predictions, softmax
+from flaxdigits.reports.sheets import COLUMNS, prediction_sheet, predictions
 from flaxdigits.studies.folds import Tested
 from flaxdigits.studies.statistics import estimate
 
@@ -55,7 +56,8 @@ class WritersReport:
         lines = [
             f"# {self.title}", "",
             f"{100 * told.mean:.2f} % of the images of a hand that the network never saw: mean "
-            f"over {told.n} writers, 95 % interval {100 * told.low:.2f} to {100 * told.high:.2f}, "
+            f"over {told.n} writers, 95 % interval {100 * max(0, told.low):.2f} to "
+            f"{100 * min(1, told.high):.2f}, "
             f"standard deviation {100 * told.sd:.2f}; {wrong:,} errors in {examples.sum():,}. "
             f"The best writer has {100 * rates.max():.2f} %, the median "
             f"{100 * np.median(rates):.2f}, the worst {100 * rates.min():.2f}; the worst tenth of "
@@ -68,8 +70,9 @@ class WritersReport:
         lines += ["", "| character | accuracy, % | errors | writers who fail it | taken for |",
                   "| --- | ---: | ---: | ---: | --- |"]
         by_class, of_class = errors.sum(0), examples.sum(0)
+        confusions = tested.confusions()
         for label in np.argsort(-by_class / of_class, kind="stable"):
-            taken = [f"{names[guess]} ({count})" for true, guess, count in tested.confusions()
+            taken = [f"{names[guess]} ({count})" for true, guess, count in confusions
                      if true == label][:3]
             lines.append(
                 f"| {names[label]} | {100 * (1 - by_class[label] / of_class[label]):.2f} | "
@@ -109,7 +112,7 @@ class WritersReport:
         tested = self.tested
         writers = [int(writer) for writer in tested.errors()[0][:SHOWN]]
         wrong = tested.predicted != tested.labels
-        confidence = softmax(tested.logits).max(-1)
+        confidence = softmax(tested.logits.astype(np.float64), -1).max(-1)
         chosen: list[int] = []
         for writer in writers:  # mistakes first, the most confident first, each image once
             own = np.flatnonzero(tested.writers == writer)

@@ -12,10 +12,9 @@ from typing import Any
 
 from flaxdigits.config import ExperimentConfig, to_dict
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.experiments import SHIPPED, find, load_experiment, made_by
+from flaxdigits.experiments import ABLATIONS, find, load_experiment, made_by
 from flaxdigits.overrides import apply_overrides
 
-ABLATIONS = SHIPPED / "ablations"
 BASE = "base"
 FIGURES = ("validation_accuracy", "test_accuracy")
 SHOWN = (*FIGURES, "validation_loss", "test_loss", "train_accuracy", "train_loss")

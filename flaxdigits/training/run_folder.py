@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flaxdigits.config import ExperimentConfig, ModelConfig, flatten, from_dict, to_dict
 from flaxdigits.errors import FlaxdigitsError
@@ -19,6 +19,9 @@ from flaxdigits.errors import FlaxdigitsError
 # What may differ between a run's start and its continuation: when to pause, with how many others
 # it is trained, and how many checkpoints to keep, decide nothing about the result.
 FREE_TO_CHANGE = ("train.stop_after", "train.together", "checkpoint.keep")
+
+ADVICE = {"write": "name another place, or make this one writable and with space",
+          "read": "name a file that is there and may be read"}
 
 
 class RunFolder:
@@ -194,11 +197,10 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def clear_errors(path: Path, what: str = "write") -> Iterator[None]:
+def clear_errors(path: Path, what: Literal["write", "read"] = "write") -> Iterator[None]:
     """Turns the system's refusals to write (or read) into one line that names the path."""
     try:
         yield
     except OSError as error:
         raise FlaxdigitsError(
-            f"{path}: cannot {what}: {error.strerror or error}; choose another --workdir or make "
-            "space") from error
+            f"{path}: cannot {what}: {error.strerror or error}; {ADVICE[what]}") from error
