@@ -84,6 +84,7 @@ def run_ablation(
     chosen = tuple(study.seeds) if seeds is None else checked_seeds(seeds)
     name = Path(named).stem
     folder = Path("runs/ablations") / name if workdir is None else Path(workdir).expanduser()
+    RunFolder(folder).check_name()
     for variant, one in configs.items():
         check_before_data(one, seed_workdir(folder, variant))
     if any(config.train.deterministic for config in configs.values()):

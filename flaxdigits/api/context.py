@@ -129,6 +129,17 @@ def run_folder_path(workdir: PathLike | None, config: ExperimentConfig) -> Path:
     return Path("runs") / config.experiment if workdir is None else Path(workdir).expanduser()
 
 
+def new_run_folder(workdir: PathLike | None, config: ExperimentConfig) -> Path:
+    """`run_folder_path`, in which something is to be trained.
+
+    Raises:
+      FlaxdigitsError: if no run can be saved in a folder of this name.
+    """
+    folder = run_folder_path(workdir, config)
+    RunFolder(folder).check_name()
+    return folder
+
+
 def make_console(quiet: bool = False) -> Console:
     """The terminal, a file or a pipe, or plain lines in a notebook; they are never wrapped."""
     return Console(quiet=quiet, highlight=False, soft_wrap=True, force_jupyter=False)

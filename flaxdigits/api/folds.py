@@ -13,7 +13,7 @@ from flaxdigits.api.context import (
     checked_seeds,
     load_data,
     make_console,
-    run_folder_path,
+    new_run_folder,
     warn_of_unused_gpu,
 )
 from flaxdigits.api.seeds import outcome_line
@@ -69,7 +69,7 @@ def train_folds(
     """
     config = checked(config)
     chosen = (config.seed,) if seeds is None else checked_seeds(seeds)
-    folder = run_folder_path(workdir, config)
+    folder = new_run_folder(workdir, config)
     configs = fold_configs(config, chosen, folder)
     check_before_data(next(iter(configs.values())), next(iter(configs)))
     if config.train.deterministic:

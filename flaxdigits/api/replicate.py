@@ -83,6 +83,8 @@ def replicate(
     configs = {system.name: shortened(system, overrides) for system in systems}
     seeds = checked_seeds(seeds)
     folder = RUNS / "replicate" if workdir is None else Path(workdir).expanduser()
+    if not collect_only:
+        RunFolder(folder).check_name()
     found = finished.collect(systems, _patterns(collect, collect_only, folder))
     updatable = _updatable(None if update is None else Path(update).expanduser())
     if any(config.train.deterministic for one in configs.values() for config in one.values()):

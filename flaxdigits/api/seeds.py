@@ -14,7 +14,7 @@ from flaxdigits.api.context import (
     checked_seeds,
     load_data,
     make_console,
-    run_folder_path,
+    new_run_folder,
     warn_of_unused_gpu,
 )
 from flaxdigits.api.train import told_of_a_run
@@ -76,7 +76,7 @@ def train_seeds(
         parallel.ask_for_deterministic_kernels()
     console = console or make_console()
     warn_of_unused_gpu()
-    folder = run_folder_path(workdir, config)
+    folder = new_run_folder(workdir, config)
     check_before_data(config, folder / "seeds" / str(seeds[0]))
     dataset = load_data(config, data, raw_data_dir, data_dir)
     console.print(

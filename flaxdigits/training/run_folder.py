@@ -20,6 +20,9 @@ from flaxdigits.errors import FlaxdigitsError
 # it is trained, and how many checkpoints to keep, decide nothing about the result.
 FREE_TO_CHANGE = ("train.stop_after", "train.together", "checkpoint.keep")
 
+# Orbax takes the path of a checkpoint for a pattern when it writes one.
+PATTERN = "[]*?"
+
 
 class RunFolder:
     """Reads and writes the files of one run; in a run of many processes only one writes.
@@ -91,8 +94,10 @@ class RunFolder:
             differ.
 
         Raises:
-          FlaxdigitsError: naming what differs, or if the folder cannot be written.
+          FlaxdigitsError: naming what differs, or if the folder cannot be written or `check_name`
+            refuses it.
         """
+        self.check_name()
         with clear_errors(self.path):
             is_there = (self.path / "config.json").exists()
         if is_there:
@@ -100,6 +105,14 @@ class RunFolder:
             self.check_writable()
         else:
             self.write_json("config.json", {"config": to_dict(config), **about})
+
+    def check_name(self) -> None:
+        """Raises FlaxdigitsError if checkpoints could be saved here, but not read again."""
+        strange = [character for character in PATTERN if character in str(self.path)]
+        if strange:
+            raise FlaxdigitsError(
+                f"{self.path}: a run cannot be saved in a path with {' or '.join(strange)}; choose "
+                "another --workdir")
 
     def check_writable(self) -> None:
         """Raises FlaxdigitsError if files cannot be made here."""
