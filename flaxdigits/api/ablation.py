@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -17,6 +16,7 @@ from flaxdigits.api.context import (
     data_locations,
     loader,
     make_console,
+    tell_pause,
     warn_of_unused_gpu,
 )
 from flaxdigits.api.experiment import absolute_paths
@@ -117,8 +117,7 @@ def run_ablation(
 
     pause = (cluster or run_study)(configs, chosen, folder, load, tell)
     if pause is not None:
-        told = signal.Signals(pause.signal).name if pause.signal else "train.stop_after"
-        console.print(f"paused by {told}; the same command goes on from there")
+        tell_pause(console, pause.signal)
         return AblationOutcome([], pause.signal)
     rows = compare_variants(configs, chosen, folder, study.figure, study.also)
     if rows[0].estimate is None:

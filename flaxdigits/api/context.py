@@ -4,6 +4,7 @@ import functools
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -143,6 +144,13 @@ def new_run_folder(workdir: PathLike | None, config: ExperimentConfig) -> Path:
 def make_console(quiet: bool = False) -> Console:
     """The terminal, a file or a pipe, or plain lines in a notebook; they are never wrapped."""
     return Console(quiet=quiet, highlight=False, soft_wrap=True, force_jupyter=False)
+
+
+def tell_pause(console: Console, received: int | None) -> None:
+    """Says what paused several runs: a signal, or None for `train.stop_after`."""
+    told = (f"{signal.Signals(received).name}; the same command" if received else
+            "train.stop_after; the same command without it, or with a later one,")
+    console.print(f"paused by {told} goes on from there")
 
 
 def warn_of_unused_gpu() -> None:

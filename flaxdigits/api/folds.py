@@ -14,6 +14,7 @@ from flaxdigits.api.context import (
     load_data,
     make_console,
     new_run_folder,
+    tell_pause,
     warn_of_unused_gpu,
 )
 from flaxdigits.api.seeds import outcome_line
@@ -24,6 +25,7 @@ from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.studies import folds as studies
 from flaxdigits.studies.folds import FoldRun, Tested, fold_configs, read_tested
 from flaxdigits.training import parallel, provenance
+from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.loop import Outcome
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.trackers import Tracker
@@ -80,19 +82,19 @@ def train_folds(
     console.print(f"{config.experiment}: {dataset.name} ({dataset.source}), {len(configs)} runs, "
                   f"on {provenance.device_name()}, in {folder}")
     tell_of_drawn_data(console, dataset.source)
-    signals: list[int] = []
 
     def tell(one: FoldRun, outcome: Outcome) -> None:
         console.print(f"fold {one.fold}, seed {one.seed}: {outcome_line(outcome)}")
-        signals.extend([outcome.signal] if outcome.signal else [])
 
     def told(path: Path) -> list[Tracker]:
         own = trackers(path) if trackers is not None else ()
         return told_of_a_run(console, tensorboard, profile=False, trackers=own)
 
-    if not studies.train_folds(configs, dataset, told, tell):
-        console.print("paused; the same command goes on from there")
-        return FoldsOutcome(None, signals[0] if signals else None)
+    with Interrupts() as interrupts:
+        is_whole = studies.train_folds(configs, dataset, told, tell)
+    if not is_whole:
+        tell_pause(console, interrupts.received)
+        return FoldsOutcome(None, interrupts.received)
     tested = read_tested(configs, dataset)
     _tell_writers(console, config, chosen, command, next(iter(configs)), dataset, tested, folder)
     tell_of_drawn_data(console, dataset.source)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from flaxdigits.api.context import (
     checked_seeds,
     loader,
     make_console,
+    tell_pause,
     warn_of_unused_gpu,
 )
 from flaxdigits.api.experiment import absolute_paths
@@ -28,6 +28,7 @@ from flaxdigits.studies.collection import KEPT, Collection, Runs, missing
 from flaxdigits.studies.replication import System, load_systems, shortened
 from flaxdigits.studies.seeds import train_seeds, unfinished
 from flaxdigits.training import parallel, provenance
+from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.loop import Outcome
 from flaxdigits.training.run_folder import RunFolder, clear_errors
 from flaxdigits.training.trackers import Tracker
@@ -99,22 +100,22 @@ def replicate(
         console.print(plan_table(
             {one.name: (one.config, one.missing) for one in protocols}, seeds, load))
         return ReplicationOutcome(None)
-    signals: list[int] = []
 
     def told(path: Path) -> list[Tracker]:
         console.print(f"seed {path.name}")
         own = trackers(path) if trackers is not None else ()
         return told_of_a_run(console, tensorboard, profile=False, trackers=own)
 
-    is_whole = collect_only or all(
-        _is_run(one, folder, load, told, console, signals)
-        for one in protocols if one.missing)
+    with Interrupts() as interrupts:
+        is_whole = collect_only or all(
+            not interrupts.received and _is_run(one, folder, load, told, console)
+            for one in protocols if one.missing)
     found = finished.collect(systems, _patterns(collect, collect_only, folder))
     _report(console, command, systems, found, folder, updatable)
-    if not is_whole:
-        name = signal.Signals(signals[0]).name if signals else "train.stop_after"
-        console.print(f"paused by {name}; the same command goes on from there")
-    return ReplicationOutcome(found, signals[0] if signals else None)
+    if is_whole:
+        return ReplicationOutcome(found)
+    tell_pause(console, interrupts.received)
+    return ReplicationOutcome(found, interrupts.received)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,9 +134,9 @@ class Protocol:
 
 def _is_run(
     one: Protocol, workdir: Path, load: Load, told: Callable[[Path], Sequence[Tracker]],
-    console: Console, signals: list[int],
+    console: Console,
 ) -> bool:
-    """Runs it; whether it ended, or else a pause did, with its signal if there was one."""
+    """Runs it; whether all its seeds ended."""
     folder = workdir / one.runs.system.name / one.runs.protocol
     to_run = unfinished(folder, one.missing)  # those that went less far than others do not count
     if to_run:
@@ -145,7 +146,6 @@ def _is_run(
 
     def tell(seed: int, outcome: Outcome) -> None:
         console.print(f"{one.name}, seed {seed}: {outcome_line(outcome)}")
-        signals.extend([outcome.signal] if outcome.signal else [])
 
     return train_seeds(
         one.config, one.missing, load(one.config), folder, told, tell) is not None

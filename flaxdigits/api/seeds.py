@@ -15,6 +15,7 @@ from flaxdigits.api.context import (
     load_data,
     make_console,
     new_run_folder,
+    tell_pause,
     warn_of_unused_gpu,
 )
 from flaxdigits.api.train import told_of_a_run
@@ -23,6 +24,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.reports.result import tell_of_drawn_data, tell_summary
 from flaxdigits.studies import seeds as studies
 from flaxdigits.training import parallel, provenance
+from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.loop import Outcome
 from flaxdigits.training.trackers import Tracker
 
@@ -35,15 +37,12 @@ class SeedsOutcome:
       summary: what `summary.json` holds: under `figures` every figure of the seeds' results with
         its mean, standard deviation and 95 % interval. None if a seed was paused.
       outcomes: of each seed that has ended, diverged or was paused.
+      signal: the signal that paused them, if one did.
     """
 
     summary: dict[str, Any] | None
     outcomes: dict[int, Outcome]
-
-    @property
-    def signal(self) -> int | None:
-        """The signal that paused them, if one did."""
-        return next((one.signal for one in self.outcomes.values() if one.signal), None)
+    signal: int | None = None
 
 
 def train_seeds(
@@ -94,10 +93,11 @@ def train_seeds(
         own = trackers(path) if trackers is not None else ()
         return told_of_a_run(console, tensorboard, profile, own)
 
-    summary = studies.train_seeds(config, seeds, dataset, folder, told, tell)
+    with Interrupts() as interrupts:
+        summary = studies.train_seeds(config, seeds, dataset, folder, told, tell)
     if summary is None:
-        console.print("paused; the same command goes on from there")
-        return SeedsOutcome(None, outcomes)
+        tell_pause(console, interrupts.received)
+        return SeedsOutcome(None, outcomes, interrupts.received)
     if not summary["finished"]:
         raise FlaxdigitsError(
             f"every seed diverged: {next(iter(summary['diverged'].values()))['told']}")

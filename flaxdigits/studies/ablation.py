@@ -20,6 +20,7 @@ from flaxdigits.studies.statistics import (
     unpaired_difference,
 )
 from flaxdigits.studies.study import BASE, same_images, seed_workdir
+from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.loop import Outcome
 
 Load = Callable[[ExperimentConfig], Dataset]
@@ -74,18 +75,15 @@ def run_study(
     Raises:
       FlaxdigitsError: as `flaxdigits.studies.seeds.train_seeds` does.
     """
-    signals: list[int | None] = []
-
-    def told(variant: str, seed: int, outcome: Outcome) -> None:
-        signals.append(outcome.signal)
-        tell(variant, seed, outcome)
-
-    for variant, config in configs.items():
-        summary = train_seeds(
-            config, seeds, load(config), seed_workdir(workdir, variant),
-            tell=functools.partial(told, variant))
-        if summary is None:
-            return Pause(next(filter(None, signals), None))
+    with Interrupts() as interrupts:
+        for variant, config in configs.items():
+            if interrupts.received:
+                return Pause(interrupts.received)
+            summary = train_seeds(
+                config, seeds, load(config), seed_workdir(workdir, variant),
+                tell=functools.partial(tell, variant))
+            if summary is None:
+                return Pause(interrupts.received)
     return None
 
 

@@ -137,8 +137,9 @@ def train_many(
                 Loop(program, saved, interrupts).train()
                 for path, one in zip(group, saved, strict=True):
                     result = one.result()
+                    is_paused = result is None and one.diverged is None
                     end(path, Outcome(one.run.step, one.run.total_steps, result,
-                                      one.signal() or None, one.diverged))
+                                      one.signal() or None if is_paused else None, one.diverged))
     return outcomes
 
 
