@@ -206,6 +206,8 @@ REFUSED = {
     "no file": (["--ablation=mine.py"], "--ablation: there is no file mine.py"),
     "with a mode": (["--ablation=dense_cnn", "--mode=eval"], "leave out --experiment and --mode"),
     "dry run of nothing": (["--experiment=mse_cnn", "--dry_run"], "--dry_run is for --ablation"),
+    "trace": (["--ablation=dense_cnn", "--profile"], "--profile is not for --ablation"),
+    "events": (["--ablation=dense_cnn", "--notensorboard"], "--tensorboard is not for --ablation"),
     "bad override": (["--ablation=dense_cnn", "--set=train.epoch=1"], "did you mean train.epochs"),
     "no validation": (["--ablation=dense_cnn", "--set=data.split=official"],
                       "data.split=official has no validation part"),

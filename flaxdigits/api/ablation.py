@@ -77,6 +77,7 @@ def run_ablation(
       FlaxdigitsError: if there is no such study, a variant is not valid, or every seed of the
         base diverged.
     """
+    parallel.check_alone()
     named = os.fspath(ablation)
     study = load_study(named)
     configs = {name: absolute_paths(config)

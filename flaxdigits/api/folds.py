@@ -69,6 +69,7 @@ def train_folds(
     Raises:
       FlaxdigitsError: as `train` does, also if a fold diverges.
     """
+    parallel.check_alone()
     config = checked(config)
     chosen = (config.seed,) if seeds is None else checked_seeds(seeds)
     folder = new_run_folder(workdir, config)

@@ -79,6 +79,7 @@ def replicate(
     Raises:
       FlaxdigitsError: as `train_seeds` does, or if a record or `update` cannot be read.
     """
+    parallel.check_alone()
     named = None if experiment is None else os.fspath(experiment)
     systems = load_systems(named, absolute_paths)
     configs = {system.name: shortened(system, overrides) for system in systems}

@@ -69,6 +69,7 @@ def train_seeds(
     Raises:
       FlaxdigitsError: as `train` does; a seed that diverges stops no other, and raises if all do.
     """
+    parallel.check_alone()
     config = checked(config)
     seeds = checked_seeds(seeds)
     if config.train.deterministic:
