@@ -13,7 +13,7 @@ from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.studies.seeds import parse_seeds, train_seeds
+from flaxdigits.studies.seeds import checked_seeds, parse_seeds, train_seeds
 from flaxdigits.training.loop import train, train_many
 from flaxdigits.training.program import Program
 from flaxdigits.training.run import Run
@@ -49,6 +49,19 @@ def test_seeds_are_understood(text, seeds):
 def test_other_seeds_are_refused(text):
     with pytest.raises(FlaxdigitsError, match="--seeds"):
         parse_seeds(text)
+
+
+def test_seeds_of_python_and_numpy_are_taken():
+    for seeds in (range(2), [0, 1], np.arange(2), np.arange(2, dtype=np.uint32), iter((0, 1))):
+        chosen = checked_seeds(seeds)
+        assert chosen == (0, 1) and all(type(seed) is int for seed in chosen)
+
+
+@pytest.mark.parametrize("seeds", [
+    5, None, "01", (), (0, 0), (0, 1.5), np.array([0.0]), ("0",), (-1,), (2**32,)])
+def test_seeds_that_are_none_are_refused(seeds):
+    with pytest.raises(FlaxdigitsError, match="^seeds must be different whole numbers from 0"):
+        checked_seeds(seeds)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from rich.console import Console
 from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import (
     check_before_data,
-    checked_seeds,
     data_locations,
     loader,
     make_console,
@@ -27,7 +26,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.studies.ablation import Row, check_figures, compare_variants, run_study
 from flaxdigits.studies.on_ray import RayCluster
-from flaxdigits.studies.seeds import seed_folders, unfinished
+from flaxdigits.studies.seeds import checked_seeds, seed_folders, unfinished
 from flaxdigits.studies.study import ABLATIONS, BASE, Study, load_study, seed_workdir, variants_of
 from flaxdigits.training import parallel, provenance
 from flaxdigits.training.loop import Outcome
@@ -82,7 +81,7 @@ def run_ablation(
     study = load_study(named)
     configs = {name: absolute_paths(config)
                for name, config in variants_of(study, overrides).items()}
-    chosen = tuple(study.seeds) if seeds is None else checked_seeds(seeds)
+    chosen = checked_seeds(study.seeds if seeds is None else seeds)
     name = Path(named).stem
     folder = Path("runs/ablations") / name if workdir is None else Path(workdir).expanduser()
     RunFolder(folder).check_name()

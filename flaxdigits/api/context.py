@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -92,17 +91,6 @@ def loader(
         return load(*key)
 
     return load_for
-
-
-def checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
-    """Seeds that are some, and different.
-
-    Raises:
-      FlaxdigitsError: if they are not.
-    """
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise FlaxdigitsError(f"seeds must be different numbers, as in range(10), got {seeds!r}")
-    return tuple(seeds)
 
 
 def checked(config: ExperimentConfig) -> ExperimentConfig:

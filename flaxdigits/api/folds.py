@@ -10,7 +10,6 @@ from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import (
     check_before_data,
     checked,
-    checked_seeds,
     load_data,
     make_console,
     new_run_folder,
@@ -24,6 +23,7 @@ from flaxdigits.data.dataset import Dataset
 from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.studies import folds as studies
 from flaxdigits.studies.folds import FoldRun, Tested, fold_configs, read_tested
+from flaxdigits.studies.seeds import checked_seeds
 from flaxdigits.training import parallel, provenance
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.loop import Outcome

@@ -10,7 +10,6 @@ from rich.console import Console
 from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.context import (
     check_before_data,
-    checked_seeds,
     loader,
     make_console,
     tell_pause,
@@ -26,7 +25,7 @@ from flaxdigits.studies import collection as finished
 from flaxdigits.studies.ablation import Load
 from flaxdigits.studies.collection import KEPT, Collection, Runs, missing
 from flaxdigits.studies.replication import System, load_systems, shortened
-from flaxdigits.studies.seeds import train_seeds, unfinished
+from flaxdigits.studies.seeds import checked_seeds, train_seeds, unfinished
 from flaxdigits.training import parallel, provenance
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.loop import Outcome

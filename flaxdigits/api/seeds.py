@@ -11,7 +11,6 @@ from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import (
     check_before_data,
     checked,
-    checked_seeds,
     load_data,
     make_console,
     new_run_folder,
@@ -23,6 +22,7 @@ from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.reports.result import tell_of_drawn_data, tell_summary
 from flaxdigits.studies import seeds as studies
+from flaxdigits.studies.seeds import checked_seeds
 from flaxdigits.training import parallel, provenance
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.loop import Outcome

@@ -1,8 +1,9 @@
 """Many seeds of an experiment: each a run of its own, and a summary of them all."""
 
 import dataclasses
+import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,26 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if len(set(seeds)) < len(seeds):
         raise FlaxdigitsError(f"--seeds names a seed twice: {text}")
     return tuple(seeds)
+
+
+def checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
+    """Seeds that are some, and different, as Python's numbers.
+
+    Args:
+      seeds: like `range(5)`, `(0, 3, 7)` or NumPy's `arange(5)`.
+
+    Raises:
+      FlaxdigitsError: if they are something else, or none that a run may have.
+    """
+    try:
+        chosen = tuple(map(operator.index, seeds))
+    except TypeError:  # which operator.index and what is no iterable raise
+        chosen = ()
+    if not chosen or len(set(chosen)) < len(chosen) or not all(
+            0 <= seed < 2**32 for seed in chosen):
+        raise FlaxdigitsError("seeds must be different whole numbers from 0 to 2**32 - 1, as in "
+                              f"range(5), got {seeds!r}")
+    return chosen
 
 
 def seed_folders(workdir: Path, seeds: Sequence[int]) -> dict[int, Path]:
