@@ -96,6 +96,12 @@ def test_a_grid_is_every_combination_and_the_base_is_one_of_them():
     assert (config.data.preprocessing, config.model.dense) == ("unit", (4,))
     assert config.optimizer.learning_rate == 0.1
     assert all(config.train.batch_size == 7 for config in configs.values())
+    own = Study("mse_cnn", overrides=("data.dataset=idx_files", "data.folder=/c"), grid={
+        "data.folder": ("/Data/A", "/b"), "model.batch_norm": (True,), "data.limit": (None, 9)})
+    folders = {(config.data.folder, config.model.batch_norm, config.data.limit)
+               for name, config in variants_of(own).items() if name != "base"}
+    assert folders == {(folder, True, limit) for folder in ("/Data/A", "/b")
+                       for limit in (None, 9)}
     with_base = Study("dense_cnn", grid={"model.dropout": (0.1, ())})
     assert list(variants_of(with_base)) == ["base", "dropout="]
 

@@ -130,4 +130,6 @@ def _combinations(
 
 def _text(value: Any) -> str:
     """A value as `--set` takes it."""
-    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value).lower()
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
