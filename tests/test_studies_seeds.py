@@ -60,7 +60,7 @@ def test_seeds_of_python_and_numpy_are_taken():
 @pytest.mark.parametrize("seeds", [
     5, None, "01", (), (0, 0), (0, 1.5), np.array([0.0]), ("0",), (-1,), (2**32,)])
 def test_seeds_that_are_none_are_refused(seeds):
-    with pytest.raises(FlaxdigitsError, match="^seeds must be different whole numbers from 0"):
+    with pytest.raises(FlaxdigitsError, match="seeds must be different whole numbers"):
         checked_seeds(seeds)
 
 
