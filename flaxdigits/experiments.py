@@ -117,14 +117,12 @@ def _told_with_its_line(path: Path) -> Iterator[None]:
     """Turns whatever the user's file raises into one line that says where."""
     try:
         yield
-    except FlaxdigitsError:
-        raise
     except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
                  if frame.filename == str(path.absolute())]
         place = f"{path}:{lines[-1]}" if lines else str(path)
-        message = " ".join(str(error).split())
-        raise FlaxdigitsError(f"{place}: {type(error).__name__}: {message}") from error
+        kind = "" if isinstance(error, FlaxdigitsError) else f"{type(error).__name__}: "
+        raise FlaxdigitsError(f"{place}: {kind}{' '.join(str(error).split())}") from error
 
 
 def title(path: Path) -> str:

@@ -236,6 +236,41 @@ def test_a_file_that_gives_no_study_is_told(launch_here, tmp_path):
     assert "get_study() must return a Study, got int" in done.stderr
 
 
+WRONG = {
+    "seeds=5": "seeds must be different whole numbers from 0 to 2**32 - 1, as in range(5), got 5",
+    "seeds='01'": "seeds must be different whole numbers",
+    "seeds=(0, 1.5)": "seeds must be different whole numbers",
+    "seeds=(0, 2**32)": "seeds must be different whole numbers",
+    "experiment=3": "experiment must be a name, or the path of a file, got 3",
+    "overrides='seed=1'": "overrides must be several texts, as in ('train.epochs=5',)",
+    "variants=['a']": "variants must be overrides by names",
+    "variants={3: ()}": "variants must be overrides by names, which are texts, got 3",
+    "variants={'a': 'model.dropout=0.3'}": "variants['a'] must be several texts",
+    "variants={'a': (3,)}": "variants['a'] must be several texts, as in ('train.epochs=5',)",
+    "grid=(1, 2)": "grid must be values by field",
+    "grid={3: (1,)}": "grid must be values by the names of fields, got 3",
+    "grid={'model.dropout': 0.3}": "grid['model.dropout'] must be several values",
+    "grid={'model.dropout': '12'}": "grid['model.dropout'] must be several values",
+    "grid={'model.dropout': ()}": "grid['model.dropout'] must be at least one value, got ()",
+    "grid={'rate': {'low': 'seed=1'}}": "grid['rate']['low'] must be several texts",
+    "figure='accuracy'": "figure must be one of validation_accuracy, test_accuracy, got 'accuracy'",
+    "figure=[]": "figure must be one of",
+    "also='validation_loss'": "also must be several texts, as in ('test_accuracy',)",
+    "also=('loss',)": "also must be of validation_accuracy",
+}
+
+
+@pytest.mark.parametrize("fields", WRONG)
+def test_a_study_of_wrong_fields_is_told_with_its_line(fields, launch_here, tmp_path):
+    path = tmp_path / "wrong.py"
+    experiment = "" if fields.startswith("experiment") else "'mse_cnn', "
+    path.write_text("from flaxdigits.studies.study import Study\n\ndef get_study():\n"
+                    f"    return Study({experiment}{fields})\n")
+    done = launch_here(f"--ablation={path}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: {path}:4: {WRONG[fields]}"), done.stderr
+
+
 def test_scoring_on_other_input_trains_the_same_weights(train_tiny, finished, tmp_path):
     outcome = train_tiny(tmp_path / "raw", "evaluate.preprocessing=raw")
     expected = json.loads((finished / "result.json").read_text())

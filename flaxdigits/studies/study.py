@@ -14,10 +14,12 @@ from flaxdigits.config import ExperimentConfig, to_dict
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import SHIPPED, find, load_experiment, made_by
 from flaxdigits.overrides import apply_overrides
+from flaxdigits.studies.seeds import checked_seeds
 
 ABLATIONS = SHIPPED / "ablations"
 BASE = "base"
 FIGURES = ("validation_accuracy", "test_accuracy")
+OVERRIDE = "train.epochs=5"  # an example
 SHOWN = (*FIGURES, "validation_loss", "test_loss", "train_accuracy", "train_loss")
 
 
@@ -34,6 +36,9 @@ class Study:
       seeds: that each is trained with.
       figure: of `result.json`, by which they are compared. Choose by `validation_accuracy`.
       also: further figures that the table shows.
+
+    Raises:
+      FlaxdigitsError: naming the first field that is of another kind.
     """
 
     experiment: str
@@ -45,6 +50,51 @@ class Study:
     figure: str = FIGURES[0]
     also: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.experiment, str):
+            raise _refused("experiment", "a name, or the path of a file", self.experiment)
+        _check_texts("overrides", self.overrides, OVERRIDE)
+        _check_variants("variants", self.variants)
+        if not isinstance(self.grid, Mapping):
+            raise _refused("grid", "values by field, as in {'model.dropout': (0, 0.1)}", self.grid)
+        for factor, values in self.grid.items():
+            place = f"grid[{factor!r}]"
+            if not isinstance(factor, str):
+                raise _refused("grid", "values by the names of fields", factor)
+            if isinstance(values, Mapping):
+                _check_variants(place, values)
+            elif not isinstance(values, list | tuple | range):
+                raise _refused(place, "several values, as in (0, 0.1)", values)
+            if not values:
+                raise _refused(place, "at least one value", values)
+        checked_seeds(self.seeds)
+        if self.figure not in FIGURES:
+            raise _refused("figure", f"one of {', '.join(FIGURES)}", self.figure)
+        _check_texts("also", self.also, FIGURES[1])
+        for name in self.also:
+            if name not in SHOWN:
+                raise _refused("also", f"of {', '.join(SHOWN)}", name)
+
+
+def _check_variants(field: str, variants: Any) -> None:
+    """Raises FlaxdigitsError if these are not overrides by names."""
+    if not isinstance(variants, Mapping):
+        raise _refused(field, "overrides by names, as in {'long': ('train.epochs=5',)}", variants)
+    for name, changes in variants.items():
+        if not isinstance(name, str):
+            raise _refused(field, "overrides by names, which are texts", name)
+        _check_texts(f"{field}[{name!r}]", changes, OVERRIDE)
+
+
+def _check_texts(field: str, texts: Any, example: str) -> None:
+    """Raises FlaxdigitsError if this is no list of texts, or a single one, without its comma."""
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise _refused(field, f"several texts, as in ({example!r},)", texts)
+
+
+def _refused(field: str, wanted: str, value: Any) -> FlaxdigitsError:
+    return FlaxdigitsError(f"{field} must be {wanted}, got {value!r}")
+
 
 def load_study(name_or_path: str) -> Study:
     """A shipped study, or one of the user's own (`path/to/mine.py`).
@@ -52,18 +102,7 @@ def load_study(name_or_path: str) -> Study:
     Raises:
       FlaxdigitsError: if there is no such study, or its file does not give one.
     """
-    path = find(name_or_path, "--ablation", ABLATIONS)
-    study = made_by(path, "get_study", Study)
-    if study.figure not in FIGURES:
-        raise FlaxdigitsError(
-            f"{path}: figure must be one of {', '.join(FIGURES)}, got {study.figure!r}")
-    for name in study.also:
-        if name not in SHOWN:
-            raise FlaxdigitsError(
-                f"{path}: also must be of {', '.join(SHOWN)}, got {name!r}")
-    if not study.seeds or len(set(study.seeds)) < len(study.seeds):
-        raise FlaxdigitsError(f"{path}: seeds must be different numbers, got {study.seeds}")
-    return study
+    return made_by(find(name_or_path, "--ablation", ABLATIONS), "get_study", Study)
 
 
 def variants_of(study: Study, overrides: Sequence[str] = ()) -> dict[str, ExperimentConfig]:
