@@ -109,6 +109,10 @@ def test_a_grid_is_every_combination_and_the_base_is_one_of_them():
 def test_bad_variants_are_named():
     with pytest.raises(FlaxdigitsError, match=r"variant 'wide': .*did you mean model\.filters"):
         variants_of(Study("dense_cnn", variants={"wide": ("model.filter=64",)}))
+    study = Study("dense_cnn", variants={"slow": ("train.epochs=20",)})
+    assert list(variants_of(study)) == ["base", "slow"]
+    with pytest.raises(FlaxdigitsError, match="variant 'slow' changes nothing of the base"):
+        variants_of(study, ["train.epochs=20"])
     with pytest.raises(FlaxdigitsError, match="'a b' is there twice"):
         variants_of(Study("dense_cnn", variants={
             "a_b": ("train.epochs=2",), "a b": ("train.epochs=3",)}))

@@ -113,7 +113,8 @@ def variants_of(study: Study, overrides: Sequence[str] = ()) -> dict[str, Experi
       overrides: for the base and so for all, such as those of the command line.
 
     Raises:
-      FlaxdigitsError: naming the variant whose config is not valid, or that is there twice.
+      FlaxdigitsError: naming the variant whose config is not valid, or that is there twice, or
+        that is no other than the base.
     """
     base = apply_overrides(load_experiment(study.experiment), [*study.overrides, *overrides])
     configs = {BASE: base}
@@ -122,7 +123,11 @@ def variants_of(study: Study, overrides: Sequence[str] = ()) -> dict[str, Experi
             config = apply_overrides(base, changes)
         except FlaxdigitsError as error:
             raise FlaxdigitsError(f"variant {name!r}: {error}") from error
-        if config == base:  # the place of the base in the grid
+        if config == base and name in study.variants:
+            raise FlaxdigitsError(f"variant {name!r} changes nothing of the base, which has "
+                                  f"{', '.join(changes) or 'the same fields'} too: leave out one "
+                                  "of them")
+        if config == base:  # its place in the grid
             continue
         if folder_name(name) in map(folder_name, configs):
             raise FlaxdigitsError(f"variant {name!r} is there twice: give it another name")
