@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy import stats
 from test_training_resume import wait_for, without_clocks
 
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.experiments import SHIPPED
 from flaxdigits.models import build_model
 from flaxdigits.studies.statistics import estimate, holm, paired_difference, unpaired_difference
 from flaxdigits.studies.study import ABLATIONS, Study, load_study, same_images, variants_of
@@ -104,6 +106,18 @@ def test_a_grid_is_every_combination_and_the_base_is_one_of_them():
                        for limit in (None, 9)}
     with_base = Study("dense_cnn", grid={"model.dropout": (0.1, ())})
     assert list(variants_of(with_base)) == ["base", "dropout="]
+
+
+def test_an_experiment_file_lies_beside_its_study(tmp_path, monkeypatch):
+    study = "from flaxdigits.studies.study import Study\n\ndef get_study():\n    return Study({!r})"
+    (tmp_path / "a").mkdir()
+    shutil.copy(SHIPPED / "mse_cnn.py", tmp_path / "a" / "own.py")
+    (tmp_path / "a" / "near.py").write_text(study.format("own.py"))
+    (tmp_path / "far.py").write_text(study.format(str(tmp_path / "a" / "own.py")))
+    for folder, path in ((tmp_path, "a/near.py"), (tmp_path / "a", "near.py"),
+                         (tmp_path, "far.py")):
+        monkeypatch.chdir(folder)
+        assert variants_of(load_study(path))["base"].experiment == "mse_cnn"
 
 
 def test_bad_variants_are_named():

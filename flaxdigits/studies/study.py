@@ -28,7 +28,7 @@ class Study:
     """What is compared with what.
 
     Attributes:
-      experiment: the base: a name, or the path of a file.
+      experiment: the base: a name, or the path of a file, from the folder of the study's own.
       overrides: of the base and so of all, as `--set` takes them.
       variants: by name, in which overrides each differs from the base.
       grid: by field, its values, as in `{"model.dropout": (0, 0.1)}`; or by a name of your own,
@@ -102,7 +102,12 @@ def load_study(name_or_path: str) -> Study:
     Raises:
       FlaxdigitsError: if there is no such study, or its file does not give one.
     """
-    return made_by(find(name_or_path, "--ablation", ABLATIONS), "get_study", Study)
+    path = find(name_or_path, "--ablation", ABLATIONS)
+    study = made_by(path, "get_study", Study)
+    if not study.experiment.endswith(".py"):
+        return study
+    beside = path.parent / Path(study.experiment).expanduser()
+    return dataclasses.replace(study, experiment=str(beside))
 
 
 def variants_of(study: Study, overrides: Sequence[str] = ()) -> dict[str, ExperimentConfig]:
