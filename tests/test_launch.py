@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -173,6 +174,26 @@ def test_train_eval_and_compare_as_a_user_runs_them(
     accuracy = f"{result['test_accuracy']:.3%}"
     line = next(line for line in done.stdout.splitlines() if "test_accuracy" in line)
     assert line.count(accuracy) == 2
+
+
+def test_compare_takes_the_runs_of_a_pattern_alone(finished, launch_here, tmp_path):
+    """Beside runs there may be the folders of studies, benchmarks and seeds."""
+    for name in ("a", "two[1]"):
+        shutil.copytree(finished, tmp_path / name)
+    for name in ("ablations/mine", "seeds/seeds/0"):
+        shutil.copytree(finished, tmp_path / name / "run")
+    (tmp_path / "notes.txt").write_text("mine")
+    done = launch_here("--mode=compare", f"--workdir={tmp_path}/*", f"--workdir={finished}")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    line = next(line for line in done.stdout.splitlines() if "test_accuracy" in line)
+    assert line.count("%") == 3
+    done = launch_here("--mode=compare", f"--workdir={tmp_path / 'two[1]'}")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    for named in ("ablations", "seeds/*/x*", "s*"):
+        done = launch_here("--mode=compare", f"--workdir={finished}",
+                           f"--workdir={tmp_path / named}")
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert f"{tmp_path / named}: not a run folder" in done.stderr
 
 
 EVAL_REFUSED = [
