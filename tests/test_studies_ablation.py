@@ -198,8 +198,11 @@ def test_nothing_finished_is_run_again(ran, study, launch_here):
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
     plan = launch_here(f"--ablation={study}", f"--workdir={workdir}", "--dry_run")
     assert plan.returncode == 0 and re.search(r"fast +│ 3 +│ - +│ +0 s", plan.stdout), plan.stdout
-    other = launch_here(f"--ablation={study}", f"--workdir={workdir}", "--set=train.batch_size=4")
-    assert other.returncode == 2 and "train.batch_size was 32 and is 4" in other.stderr
+    for dry_run in ([], ["--dry_run"]):
+        other = launch_here(f"--ablation={study}", f"--workdir={workdir}",
+                            "--set=train.batch_size=4", *dry_run)
+        assert other.returncode == 2 and "train.batch_size was 32 and is 4" in other.stderr
+        assert other.stdout == ""
 
 
 def test_killed_and_started_again_gives_the_same_table(ran, study, start, launch, tmp_path):

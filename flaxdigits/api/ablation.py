@@ -26,10 +26,10 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.studies.ablation import Row, check_figures, compare_variants, run_study
 from flaxdigits.studies.on_ray import RayCluster
-from flaxdigits.studies.seeds import checked_seeds, seed_folders, unfinished
+from flaxdigits.studies.seeds import checked_seeds, seed_configs, seed_folders, unfinished
 from flaxdigits.studies.study import ABLATIONS, BASE, Study, load_study, seed_workdir, variants_of
 from flaxdigits.training import parallel, provenance
-from flaxdigits.training.loop import Outcome
+from flaxdigits.training.loop import Outcome, check_folders
 from flaxdigits.training.run_folder import RunFolder
 
 Executor = Literal["local", "ray"]
@@ -101,6 +101,8 @@ def run_ablation(
     warn_of_unused_gpu()
     load = loader(data, raw_data_dir, data_dir)
     check_figures(configs, [study.figure, *study.also], load)
+    for variant, one in configs.items():
+        check_folders(seed_configs(one, chosen, seed_workdir(folder, variant)), load(one))
     source = load(configs[BASE]).source
     tell_of_drawn_data(console, source)
     runs = len(configs) * len(chosen)

@@ -24,11 +24,11 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.studies import collection as finished
 from flaxdigits.studies.ablation import Load
 from flaxdigits.studies.collection import KEPT, Collection, Runs, missing
-from flaxdigits.studies.replication import System, load_systems, shortened
-from flaxdigits.studies.seeds import checked_seeds, train_seeds, unfinished
+from flaxdigits.studies.replication import System, folder_name, load_systems, shortened
+from flaxdigits.studies.seeds import checked_seeds, seed_configs, train_seeds, unfinished
 from flaxdigits.training import parallel, provenance
 from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.loop import Outcome
+from flaxdigits.training.loop import Outcome, check_folders
 from flaxdigits.training.run_folder import RunFolder, clear_errors
 from flaxdigits.training.trackers import Tracker
 
@@ -96,6 +96,10 @@ def replicate(
         Protocol(runs, configs[name][protocol], missing(runs, configs[name][protocol], seeds))
         for name, by_name in found.runs.items() for protocol, runs in by_name.items()]
     load = loader("real", raw_data_dir, data_dir)
+    for one in protocols:
+        if one.missing and not collect_only:
+            check_folders(seed_configs(one.config, one.missing, folder / one.folder),
+                          load(one.config))
     if dry_run:
         console.print(plan_table(
             {one.name: (one.config, one.missing) for one in protocols}, seeds, load))
@@ -131,13 +135,19 @@ class Protocol:
         """Like `dense_cnn, original`."""
         return f"{self.runs.system.name}, {self.runs.protocol}"
 
+    @property
+    def folder(self) -> Path:
+        """Of its seeds, within that of all."""
+        return Path(self.runs.system.name) / folder_name(
+            self.runs.protocol, self.config, self.runs.recipe)
+
 
 def _is_run(
     one: Protocol, workdir: Path, load: Load, told: Callable[[Path], Sequence[Tracker]],
     console: Console,
 ) -> bool:
     """Runs it; whether all its seeds ended."""
-    folder = workdir / one.runs.system.name / one.runs.protocol
+    folder = workdir / one.folder
     to_run = unfinished(folder, one.missing)  # those that went less far than others do not count
     if to_run:
         console.print(f"{one.name}: to run: seed {', '.join(map(str, to_run))}, on "

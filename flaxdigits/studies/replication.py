@@ -152,6 +152,14 @@ def extent(config: ExperimentConfig) -> tuple[int | None, ...]:
     return train.steps, None if train.steps else train.epochs, config.data.limit
 
 
+def folder_name(protocol: str, config: ExperimentConfig, recipe: ExperimentConfig) -> str:
+    """The protocol's, with how much is run if that is not all, like `original,steps=2,limit=60`."""
+    if extent(config) == extent(recipe):
+        return protocol
+    told = zip(("steps", "epochs", "limit"), extent(config), strict=True)
+    return ",".join([protocol, *(f"{name}={value}" for name, value in told if value is not None)])
+
+
 def _replicates(path: Path) -> bool:
     """Whether a file has the function; nothing is executed."""
     try:

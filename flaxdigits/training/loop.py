@@ -179,12 +179,22 @@ def start_folders(
       FlaxdigitsError: as `RunFolder.start` does.
     """
     about = {
-        "data": {"dataset": dataset.name, "source": dataset.source,
-                 "fingerprint": dataset.fingerprint},
-        "versions": provenance.versions(), "git_commit": provenance.git_commit(),
-        "machine": provenance.machine()}
+        "data": _identity(dataset), "versions": provenance.versions(),
+        "git_commit": provenance.git_commit(), "machine": provenance.machine()}
     for path, config in configs.items():
         folders[path].start(validate(config), about)
+
+
+def check_folders(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) -> None:
+    """Raises FlaxdigitsError if one of these folders holds another run; nothing is written."""
+    for path, config in configs.items():
+        folder = RunFolder(path)
+        if folder.is_begun():
+            folder.check_same(config, _identity(dataset))
+
+
+def _identity(dataset: Dataset) -> dict[str, str]:
+    return {"dataset": dataset.name, "source": dataset.source, "fingerprint": dataset.fingerprint}
 
 
 def _ended(folder: RunFolder, total_steps: int) -> Outcome | None:

@@ -9,7 +9,7 @@ that is read is executed.
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +98,36 @@ class RunFolder:
             refuses it.
         """
         self.check_name()
-        with clear_errors(self.path):
-            is_there = (self.path / "config.json").exists()
-        if is_there:
-            self._check_same(config, about["data"])
+        if self.is_begun():
+            self.check_same(config, about["data"])
             self.check_writable()
         else:
             self.write_json("config.json", {"config": to_dict(config), **about})
+
+    def is_begun(self) -> bool:
+        """Whether there is a run in it."""
+        with clear_errors(self.path):
+            return (self.path / "config.json").exists()
+
+    def check_same(self, config: ExperimentConfig, data: dict[str, str]) -> None:
+        """Raises FlaxdigitsError naming what differs if the run in it is another."""
+        changes = self.differences({"config": to_dict(config), "data": data})
+        if changes:
+            raise FlaxdigitsError(
+                f"{self.path} holds another run: {'; '.join(changes)}; choose another --workdir "
+                "or start with the same settings")
+
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        """In what the run in it is another, like `seed was 0 and is 1`; nothing if it is not.
+
+        Args:
+          other: `config` and `data`, as `recorded()` gives them.
+        """
+        old, new = (flatten(run["config"]) | flatten(run["data"], "data.")
+                    for run in (self._start(), other))
+        return [f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
+                for name in sorted(old.keys() | new.keys())
+                if old.get(name) != new.get(name) and name not in FREE_TO_CHANGE]
 
     def check_name(self) -> None:
         """Raises FlaxdigitsError if checkpoints could be saved here, but not read again."""
@@ -192,18 +215,6 @@ class RunFolder:
         if not isinstance(value, dict):
             raise FlaxdigitsError(f"{path}: expected a JSON object")
         return value
-
-    def _check_same(self, config: ExperimentConfig, data: dict[str, str]) -> None:
-        there = self._start()
-        old = flatten(there["config"]) | flatten(there["data"], "data.")
-        new = flatten(to_dict(config)) | flatten(data, "data.")
-        changes = [f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
-                   for name in sorted(old.keys() | new.keys())
-                   if old.get(name) != new.get(name) and name not in FREE_TO_CHANGE]
-        if changes:
-            raise FlaxdigitsError(
-                f"{self.path} holds another run: {'; '.join(changes)}; choose another --workdir "
-                "or start with the same settings")
 
 
 @contextlib.contextmanager
