@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-import jax
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike, Source
@@ -63,7 +62,8 @@ def run_ablation(
       seeds: like `range(5)`; None: the study's own.
       workdir: of all its runs; None is `runs/ablations/<name>`.
       dry_run: only tell what would be run, and how long it would take.
-      executor: `ray` makes each run a task of a Ray cluster; see `RayCluster`.
+      executor: `ray` makes each run a task of a Ray cluster; see `RayCluster`. Where the GPU of
+        this machine is to be theirs, call `jax.config.update("jax_platforms", "cpu")` first.
       cpus_per_run: CPU cores that Ray gives each.
       gpus_per_run: GPUs that Ray gives each.
       data: as for `train`.
@@ -96,7 +96,6 @@ def run_ablation(
     if executor == "ray":
         cluster = RayCluster(study.experiment, data_locations(data, raw_data_dir, data_dir),
                              cpus_per_run, gpus_per_run)
-        jax.config.update("jax_platforms", "cpu")  # other devices are left to the runs
     console = console or make_console()
     warn_of_unused_gpu()
     load = loader(data, raw_data_dir, data_dir)
