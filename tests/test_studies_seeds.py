@@ -141,6 +141,20 @@ def test_a_summary_is_student_s_interval_of_every_figure(
     assert summary["dataset"] == "idx_files" and summary["seeds"] == [0, 1, 2]
 
 
+def test_a_summary_is_of_all_seeds_of_the_config_that_have_ended(
+    compiled_once, tiny_config, tiny_data, train_tiny, tmp_path
+):
+    train_seeds(tiny_config, (0, 1), tiny_data, tmp_path)
+    train_tiny(tmp_path / "seeds" / "7", "seed=7", "optimizer.learning_rate=0.2")
+    train_tiny(tmp_path / "seeds" / "8", "seed=8", "train.stop_after=2")
+    (tmp_path / "seeds" / "notes").mkdir()
+    summary = train_seeds(
+        apply_overrides(tiny_config, ["train.together=2"]), (3, 2), tiny_data, tmp_path)
+    assert summary["seeds"] == summary["finished"] == [0, 1, 2, 3]
+    assert summary["figures"]["test_accuracy"]["n"] == 4
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+
+
 def test_what_is_finished_is_not_done_again(compiled_once, tiny_config, tiny_data, tmp_path):
     train_seeds(tiny_config, (0, 1), tiny_data, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()

@@ -35,7 +35,8 @@ class SeedsOutcome:
 
     Attributes:
       summary: what `summary.json` holds: under `figures` every figure of the seeds' results with
-        its mean, standard deviation and 95 % interval. None if a seed was paused.
+        its mean, standard deviation and 95 % interval, over these seeds and those that ended
+        there before. None if a seed was paused.
       outcomes: of each seed that has ended, diverged or was paused.
       signal: the signal that paused them, if one did.
     """

@@ -93,7 +93,7 @@ def train_seeds(
       tell: called with each seed that has ended, diverged or was paused.
 
     Returns:
-      What `summary.json` holds, or None if some seed was paused.
+      What `summary.json` holds (see `write_summary`), or None if some seed was paused.
 
     Raises:
       FlaxdigitsError: as `flaxdigits.training.loop.train` does, but not for a seed that diverges.
@@ -111,10 +111,23 @@ def results(workdir: Path, seeds: Sequence[int]) -> dict[int, dict[str, Any]]:
 
 
 def write_summary(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    """Writes what `summarise` says to `summary.json`."""
-    summary = summarise(workdir, seeds)
+    """Writes what `summarise` says to `summary.json`: of these seeds, which have ended, and of the
+    others there that have ended with the same config and data.
+    """
+    summary = summarise(workdir, sorted({*seeds, *_ended_alike(workdir, seeds[0])}))
     RunFolder(workdir).write_json("summary.json", summary)
     return summary
+
+
+def _ended_alike(workdir: Path, seed: int) -> list[int]:
+    """The seeds that have ended with the config and the data of this one."""
+    like = RunFolder(seed_folders(workdir, [seed])[seed]).recorded()
+    there = [int(path.name) for path in (workdir / "seeds").iterdir()
+             if re.fullmatch(r"0|[1-9]\d{0,9}", path.name)]
+    going = unfinished(workdir, there)
+    return [other for other, path in seed_folders(workdir, there).items()
+            if other not in going and not RunFolder(path).differences(
+                like | {"config": like["config"] | {"seed": other}})]
 
 
 def summarise(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
