@@ -14,6 +14,8 @@ from test_training_resume import wait_for, without_clocks
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import SHIPPED
 from flaxdigits.models import build_model
+from flaxdigits.overrides import apply_overrides
+from flaxdigits.studies.ablation import compare_variants
 from flaxdigits.studies.statistics import estimate, holm, paired_difference, unpaired_difference
 from flaxdigits.studies.study import ABLATIONS, Study, load_study, same_images, variants_of
 
@@ -138,6 +140,21 @@ def test_images_are_the_same_unless_the_split_is_another():
         "less": ("data.limit=100",), "split seed": ("data.split_seed=1",)}))
     same = {name for name, config in configs.items() if same_images(config, configs["base"])}
     assert same == {"base", "rate", "less"}
+
+
+def test_only_paired_differences_need_the_same_seeds(tiny_config, train_tiny, tmp_path):
+    configs = {"base": tiny_config, "same": apply_overrides(tiny_config, ["train.ema_decay=0.9"]),
+               "other": apply_overrides(tiny_config, ["data.split=random"])}
+    for variant, seeds in (("base", (0, 1)), ("same", (2,)), ("other", (2, 3))):
+        for seed in seeds:  # the others of the four diverged, say
+            setting = {"same": "train.ema_decay=0.9", "other": "data.split=random"}.get(variant)
+            train_tiny(tmp_path / variant / "seeds" / str(seed), f"seed={seed}",
+                       *([setting] if setting else []))
+    rows = {row.variant: row for row in compare_variants(
+        configs, range(4), tmp_path, "validation_accuracy")}
+    assert rows["same"].difference is None and not rows["other"].is_paired
+    base, other = (list(rows[variant].values.values()) for variant in ("base", "other"))
+    assert rows["other"].difference == unpaired_difference(other, base)
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,8 @@ class Row:
       variant: its name.
       values: the figure of each seed that ended.
       estimate: of them; None if every seed diverged.
-      difference: to the base, over the seeds that both have; None for the base itself.
+      difference: to the base, over the seeds that both have, or if it is not paired, over all;
+        None for the base itself and where there are none.
       p_holm: of a paired t-test, corrected for the number of tests in the table.
       is_paired: whether the images are those of the base, so that seeds are compared in pairs.
       diverged: the seeds that did.
@@ -139,12 +140,12 @@ def compare_variants(
 def _difference(
     values: Mapping[int, float], base: Mapping[int, float], is_paired: bool
 ) -> Difference | None:
+    if not is_paired:
+        return unpaired_difference(
+            list(values.values()), list(base.values())) if values and base else None
     both = [seed for seed in values if seed in base]
-    if not both:
-        return None
-    if is_paired:
-        return paired_difference([values[seed] for seed in both], [base[seed] for seed in both])
-    return unpaired_difference(list(values.values()), list(base.values()))
+    return paired_difference(
+        [values[seed] for seed in both], [base[seed] for seed in both]) if both else None
 
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
