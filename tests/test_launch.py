@@ -197,7 +197,7 @@ def test_compare_takes_the_runs_of_a_pattern_alone(finished, launch_here, tmp_pa
 
 
 EVAL_REFUSED = [
-    ("--checkpoint=7", "one of the steps 2, 4, 6"),
+    ("--checkpoint=7", "expected last, best, all or one of the steps 2, 4, 6"),
     ("--checkpoint=first", "one of the steps 2, 4, 6"),
     ("--checkpoint=-2", "one of the steps 2, 4, 6"),
     ("--checkpoint=", "one of the steps 2, 4, 6"),
