@@ -208,11 +208,14 @@ def test_the_table_says_what_the_runs_say(ran):
 
 def test_nothing_finished_is_run_again(ran, study, launch_here):
     workdir, _ = ran
+    begun = workdir / "base" / "seeds" / "0" / "config.json"
+    begun.write_text(json.dumps(json.loads(begun.read_text()) | {"machine": "A computer"}))
     kept = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")
             if path.is_file() and path.name in ("result.json", "diverged.json", "metrics.jsonl")}
     done = launch_here(f"--ablation={study}", f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
+    assert "hardware: A computer, JAX" in (workdir / "study.md").read_text()  # where it was run
     plan = launch_here(f"--ablation={study}", f"--workdir={workdir}", "--dry_run")
     assert plan.returncode == 0 and re.search(r"fast +│ 3 +│ - +│ +0 s", plan.stdout), plan.stdout
     for dry_run in ([], ["--dry_run"]):

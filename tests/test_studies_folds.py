@@ -82,10 +82,13 @@ def test_killed_and_started_again_repeats_nothing(ran, start, launch, tmp_path, 
     process.kill()
     process.communicate()
     first = tmp_path / "folds" / "0" / "seeds" / "0" / "result.json"
+    begun = first.with_name("config.json")
+    begun.write_text(json.dumps(json.loads(begun.read_text()) | {"machine": "A computer"}))
     before = first.stat().st_mtime_ns
     done = launch(*RECIPE, "--data=drawn", f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert first.stat().st_mtime_ns == before
+    assert "hardware: A computer, JAX" in (tmp_path / "writers.md").read_text()
     for fold in range(10):
         ours, theirs = (json.loads((folder / "folds" / str(fold) / "seeds" / "0" / "result.json"
                                     ).read_text()) for folder in (tmp_path, ran[0]))

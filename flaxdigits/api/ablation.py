@@ -161,9 +161,9 @@ def _about(
     """What a reader must know to repeat the study and to judge it."""
     base = configs[BASE]
     folder = RunFolder(seed_folders(seed_workdir(workdir, BASE), seeds)[seed])
-    result, versions = folder.result(), folder.about()["versions"]
+    result, run = folder.result(), folder.about()
     part = study.figure.partition("_")[0]
-    hardware = provenance.machine() if cluster is None else (
+    hardware = run.get("machine", result["device"]) if cluster is None else (
         f"Ray, {cluster.cpus} CPU cores and {cluster.gpus} GPUs a run ({result['device']})")
     return {
         "command": f"`{command}`",
@@ -174,6 +174,6 @@ def _about(
                 "scored",
         "training": f"{result['epochs']:g} epochs in batches of {base.train.batch_size}, scored "
                     f"at the {result['checkpoint']} checkpoint",
-        "hardware": f"{hardware}, JAX {versions['jax']}, about "
+        "hardware": f"{hardware}, JAX {run['versions']['jax']}, about "
                     f"{result['seconds_training'] + result['seconds_evaluating']:.0f} s a run of "
                     "the base"}
