@@ -51,11 +51,8 @@ def load_trackers(name_or_path: str) -> list[Tracker]:
       FlaxdigitsError: if there is no such experiment, or these are no trackers.
     """
     path = find(name_or_path, "--experiment", SHIPPED)
-    loaded = sys.modules.get(_module_name(path))
     with _told_with_its_line(path):
-        if loaded is None or loaded.__file__ != str(path.absolute()):
-            loaded = _execute(path)
-        trackers = list(getattr(loaded, "get_trackers", list)())
+        trackers = list(getattr(_executed(path), "get_trackers", list)())
     for tracker in trackers:
         if not isinstance(tracker, Tracker):
             raise FlaxdigitsError(
@@ -86,13 +83,20 @@ def find(name_or_path: str, flag: str, folder: Path) -> Path:
 
 
 def made_by(path: Path, function: str, kind: type[Made]) -> Made:
-    """What a function of a file returns.
+    """What a function of a file returns; the file is executed.
 
     Raises:
       FlaxdigitsError: with the line at which the file failed, or if that is no `kind`.
     """
     with _told_with_its_line(path):
-        made = getattr(_execute(path), function)()
+        _execute(path)
+    return also_made_by(path, function, kind)
+
+
+def also_made_by(path: Path, function: str, kind: type[Made]) -> Made:
+    """`made_by` of a file that is not executed again if it was the last of its name to be."""
+    with _told_with_its_line(path):
+        made = getattr(_executed(path), function)()
     if not isinstance(made, kind):
         article = "an" if kind.__name__[0] in "AEIOU" else "a"
         raise FlaxdigitsError(f"{path}: {function}() must return {article} {kind.__name__}, "
@@ -106,6 +110,12 @@ def _execute(path: Path) -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look their own module up
     spec.loader.exec_module(module)
     return module
+
+
+def _executed(path: Path) -> ModuleType:
+    """As it was executed last, if no other file of its name was since; or else now."""
+    module = sys.modules.get(_module_name(path))
+    return _execute(path) if module is None or module.__file__ != str(path.absolute()) else module
 
 
 def _module_name(path: Path) -> str:
