@@ -74,6 +74,26 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, launch, tmp_path):
     assert list(tmp_path.rglob("*")) == []
 
 
+PATTERNS = {
+    "train": ["--experiment=mse_cnn"],
+    "seeds": ["--experiment=mse_cnn", "--seeds=0..1"],
+    "folds": ["--experiment=chinese_cnn", "--mode=folds"],
+    "ablation": ["--ablation=mse_cnn"],
+    "planned": ["--ablation=mse_cnn", "--dry_run"],
+    "replicate": ["--mode=replicate", "--experiment=mse_cnn"],
+}
+
+
+@pytest.mark.parametrize("case", PATTERNS)
+@pytest.mark.parametrize("name", ["two[1]", "a*b", "what?"])
+def test_a_path_that_is_a_pattern_is_refused_before_anything(case, name, launch_here, tmp_path):
+    """Orbax would save checkpoints there that nobody can read."""
+    done = launch_here(*PATTERNS[case], f"--workdir={tmp_path / name / 'run'}")
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert f"{tmp_path / name / 'run'}: a run cannot be saved in a path with" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_missing_raw_data_is_one_line(launch, tmp_path):
     done = launch(*NO_DATA, cwd=tmp_path, env={"TFDS_DATA_DIR": str(tmp_path / "data")})
     assert done.returncode == 2 and done.stdout == ""

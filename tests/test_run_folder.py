@@ -279,26 +279,6 @@ def test_a_finished_folder_refuses_another_run(finished_copy, train_tiny):
     assert files(finished_copy) == before
 
 
-PATTERNS = {
-    "train": ["--experiment=mse_cnn"],
-    "seeds": ["--experiment=mse_cnn", "--seeds=0..1"],
-    "folds": ["--experiment=chinese_cnn", "--mode=folds"],
-    "ablation": ["--ablation=mse_cnn"],
-    "planned": ["--ablation=mse_cnn", "--dry_run"],
-    "replicate": ["--mode=replicate", "--experiment=mse_cnn"],
-}
-
-
-@pytest.mark.parametrize("case", PATTERNS)
-@pytest.mark.parametrize("name", ["two[1]", "a*b", "what?"])
-def test_a_path_that_is_a_pattern_is_refused_before_anything(case, name, launch_here, tmp_path):
-    """Orbax would save checkpoints there that nobody can read."""
-    done = launch_here(*PATTERNS[case], f"--workdir={tmp_path / name / 'run'}")
-    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
-    assert f"{tmp_path / name / 'run'}: a run cannot be saved in a path with" in done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_run_that_was_moved_to_such_a_path_is_read(finished, launch_here, tmp_path):
     moved = shutil.copytree(finished, tmp_path / "two[1]")
     done = launch_here("--mode=eval", f"--workdir={moved}")

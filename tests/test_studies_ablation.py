@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from scipy import stats
 from test_training_resume import wait_for, without_clocks
 
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.experiments import SHIPPED
 from flaxdigits.models import build_model
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.studies.ablation import compare_variants
@@ -100,35 +98,13 @@ def test_a_grid_is_every_combination_and_the_base_is_one_of_them():
     assert (config.data.preprocessing, config.model.dense) == ("unit", (4,))
     assert config.optimizer.learning_rate == 0.1
     assert all(config.train.batch_size == 7 for config in configs.values())
-    own = Study("mse_cnn", overrides=("data.dataset=idx_files", "data.folder=/c"), grid={
-        "data.folder": ("/Data/A", "/b"), "model.batch_norm": (True,), "data.limit": (None, 9)})
-    folders = {(config.data.folder, config.model.batch_norm, config.data.limit)
-               for name, config in variants_of(own).items() if name != "base"}
-    assert folders == {(folder, True, limit) for folder in ("/Data/A", "/b")
-                       for limit in (None, 9)}
     with_base = Study("dense_cnn", grid={"model.dropout": (0.1, ())})
     assert list(variants_of(with_base)) == ["base", "dropout="]
-
-
-def test_an_experiment_file_lies_beside_its_study(tmp_path, monkeypatch):
-    study = "from flaxdigits.studies.study import Study\n\ndef get_study():\n    return Study({!r})"
-    (tmp_path / "a").mkdir()
-    shutil.copy(SHIPPED / "mse_cnn.py", tmp_path / "a" / "own.py")
-    (tmp_path / "a" / "near.py").write_text(study.format("own.py"))
-    (tmp_path / "far.py").write_text(study.format(str(tmp_path / "a" / "own.py")))
-    for folder, path in ((tmp_path, "a/near.py"), (tmp_path / "a", "near.py"),
-                         (tmp_path, "far.py")):
-        monkeypatch.chdir(folder)
-        assert variants_of(load_study(path))["base"].experiment == "mse_cnn"
 
 
 def test_bad_variants_are_named():
     with pytest.raises(FlaxdigitsError, match=r"variant 'wide': .*did you mean model\.filters"):
         variants_of(Study("dense_cnn", variants={"wide": ("model.filter=64",)}))
-    study = Study("dense_cnn", variants={"slow": ("train.epochs=20",)})
-    assert list(variants_of(study)) == ["base", "slow"]
-    with pytest.raises(FlaxdigitsError, match="variant 'slow' changes nothing of the base"):
-        variants_of(study, ["train.epochs=20"])
     with pytest.raises(FlaxdigitsError, match="'a b' is there twice"):
         variants_of(Study("dense_cnn", variants={
             "a_b": ("train.epochs=2",), "a b": ("train.epochs=3",)}))
@@ -140,21 +116,6 @@ def test_images_are_the_same_unless_the_split_is_another():
         "less": ("data.limit=100",), "split seed": ("data.split_seed=1",)}))
     same = {name for name, config in configs.items() if same_images(config, configs["base"])}
     assert same == {"base", "rate", "less"}
-
-
-def test_only_paired_differences_need_the_same_seeds(tiny_config, train_tiny, tmp_path):
-    configs = {"base": tiny_config, "same": apply_overrides(tiny_config, ["train.ema_decay=0.9"]),
-               "other": apply_overrides(tiny_config, ["data.split=random"])}
-    for variant, seeds in (("base", (0, 1)), ("same", (2,)), ("other", (2, 3))):
-        for seed in seeds:  # the others of the four diverged, say
-            setting = {"same": "train.ema_decay=0.9", "other": "data.split=random"}.get(variant)
-            train_tiny(tmp_path / variant / "seeds" / str(seed), f"seed={seed}",
-                       *([setting] if setting else []))
-    rows = {row.variant: row for row in compare_variants(
-        configs, range(4), tmp_path, "validation_accuracy")}
-    assert rows["same"].difference is None and not rows["other"].is_paired
-    base, other = (list(rows[variant].values.values()) for variant in ("base", "other"))
-    assert rows["other"].difference == unpaired_difference(other, base)
 
 
 @pytest.fixture(scope="module")
@@ -277,44 +238,24 @@ def test_a_file_that_gives_no_study_is_told(launch_here, tmp_path):
     assert "get_study() must return a Study, got int" in done.stderr
 
 
-WRONG = {
-    "seeds=5": "seeds must be different whole numbers from 0 to 2**32 - 1, as in range(5), got 5",
-    "seeds='01'": "seeds must be different whole numbers",
-    "seeds=(0, 1.5)": "seeds must be different whole numbers",
-    "seeds=(0, 2**32)": "seeds must be different whole numbers",
-    "experiment=3": "experiment must be a name, or the path of a file, got 3",
-    "overrides='seed=1'": "overrides must be several texts, as in ('train.epochs=5',)",
-    "variants=['a']": "variants must be overrides by names",
-    "variants={3: ()}": "variants must be overrides by names, which are texts, got 3",
-    "variants={'a': 'model.dropout=0.3'}": "variants['a'] must be several texts",
-    "variants={'a': (3,)}": "variants['a'] must be several texts, as in ('train.epochs=5',)",
-    "grid=(1, 2)": "grid must be values by field",
-    "grid={3: (1,)}": "grid must be values by the names of fields, got 3",
-    "grid={'model.dropout': 0.3}": "grid['model.dropout'] must be several values",
-    "grid={'model.dropout': '12'}": "grid['model.dropout'] must be several values",
-    "grid={'model.dropout': ()}": "grid['model.dropout'] must be at least one value, got ()",
-    "grid={'rate': {'low': 'seed=1'}}": "grid['rate']['low'] must be several texts",
-    "figure='accuracy'": "figure must be one of validation_accuracy, test_accuracy, got 'accuracy'",
-    "figure=[]": "figure must be one of",
-    "also='validation_loss'": "also must be several texts, as in ('test_accuracy',)",
-    "also=('loss',)": "also must be of validation_accuracy",
-}
-
-
-@pytest.mark.parametrize("fields", WRONG)
-def test_a_study_of_wrong_fields_is_told_with_its_line(fields, launch_here, tmp_path):
-    path = tmp_path / "wrong.py"
-    experiment = "" if fields.startswith("experiment") else "'mse_cnn', "
-    path.write_text("from flaxdigits.studies.study import Study\n\ndef get_study():\n"
-                    f"    return Study({experiment}{fields})\n")
-    done = launch_here(f"--ablation={path}")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"error: {path}:4: {WRONG[fields]}"), done.stderr
-
-
 def test_scoring_on_other_input_trains_the_same_weights(train_tiny, finished, tmp_path):
     outcome = train_tiny(tmp_path / "raw", "evaluate.preprocessing=raw")
     expected = json.loads((finished / "result.json").read_text())
     told = without_clocks(outcome.result)
     assert told["train_accuracy_running"] == expected["train_accuracy_running"]
     assert told["test_loss"] != expected["test_loss"]
+
+
+def test_only_paired_differences_need_the_same_seeds(tiny_config, train_tiny, tmp_path):
+    configs = {"base": tiny_config, "same": apply_overrides(tiny_config, ["train.ema_decay=0.9"]),
+               "other": apply_overrides(tiny_config, ["data.split=random"])}
+    for variant, seeds in (("base", (0, 1)), ("same", (2,)), ("other", (2, 3))):
+        for seed in seeds:  # the others of the four diverged, say
+            setting = {"same": "train.ema_decay=0.9", "other": "data.split=random"}.get(variant)
+            train_tiny(tmp_path / variant / "seeds" / str(seed), f"seed={seed}",
+                       *([setting] if setting else []))
+    rows = {row.variant: row for row in compare_variants(
+        configs, range(4), tmp_path, "validation_accuracy")}
+    assert rows["same"].difference is None and not rows["other"].is_paired
+    base, other = (list(rows[variant].values.values()) for variant in ("base", "other"))
+    assert rows["other"].difference == unpaired_difference(other, base)

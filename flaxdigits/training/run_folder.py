@@ -16,12 +16,12 @@ from typing import Any
 from flaxdigits.config import ExperimentConfig, ModelConfig, flatten, from_dict, to_dict
 from flaxdigits.errors import FlaxdigitsError
 
+# Orbax takes the path of a checkpoint for a pattern when it writes one.
+PATTERN = "[]*?"
+
 # What may differ between a run's start and its continuation: when to pause, with how many others
 # it is trained, and how many checkpoints to keep, decide nothing about the result.
 FREE_TO_CHANGE = ("train.stop_after", "train.together", "checkpoint.keep")
-
-# Orbax takes the path of a checkpoint for a pattern when it writes one.
-PATTERN = "[]*?"
 
 
 class RunFolder:
