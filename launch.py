@@ -5,7 +5,6 @@ import logging
 import os
 import sys
 
-from flaxdigits.api.experiment import recorded_experiment
 from flaxdigits.cli.context import resolve_config
 from flaxdigits.cli.options import Options, parse
 from flaxdigits.cli.process import start_well
@@ -43,9 +42,8 @@ def config_for(options: Options) -> ExperimentConfig | None:
     """Checked before anything heavy is imported; None for the modes that make or find their own."""
     if options.mode == "benchmark" and options.experiment is None:
         return None
-    if options.mode in ("predict", "export"):
-        return recorded_experiment(options.workdir(), experiment=options.experiment)
-    is_own = options.command in ("ablation", "compare", "eval", "replicate", "report")
+    is_own = options.command in (
+        "ablation", "compare", "eval", "export", "predict", "replicate", "report")
     return None if is_own else resolve_config(options)
 
 

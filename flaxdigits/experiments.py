@@ -52,11 +52,8 @@ def load_trackers(name_or_path: str) -> list[Tracker]:
       FlaxdigitsError: if there is no such experiment, or these are no trackers.
     """
     path = find(name_or_path, "--experiment", SHIPPED)
-    loaded = sys.modules.get(_module_name(path))
     with _told_with_its_line(path):
-        if loaded is None or loaded.__file__ != str(path.absolute()):
-            loaded = _execute(path)
-        trackers = list(getattr(loaded, "get_trackers", list)())
+        trackers = list(getattr(_executed(path), "get_trackers", list)())
     for tracker in trackers:
         if not isinstance(tracker, Tracker):
             raise FlaxdigitsError(
@@ -87,13 +84,20 @@ def find(name_or_path: str, flag: str, folder: Path) -> Path:
 
 
 def made_by(path: Path, function: str, kind: type[Made]) -> Made:
-    """What a function of a file returns.
+    """What a function of a file returns; the file is executed.
 
     Raises:
       FlaxdigitsError: with the line at which the file failed, or if that is no `kind`.
     """
     with _told_with_its_line(path):
-        made = getattr(_execute(path), function)()
+        _execute(path)
+    return also_made_by(path, function, kind)
+
+
+def also_made_by(path: Path, function: str, kind: type[Made]) -> Made:
+    """`made_by` of a file that is not executed again if it was the last of its name to be."""
+    with _told_with_its_line(path):
+        made = getattr(_executed(path), function)()
     if not isinstance(made, kind):
         article = "an" if kind.__name__[0] in "AEIOU" else "a"
         raise FlaxdigitsError(f"{path}: {function}() must return {article} {kind.__name__}, "
@@ -109,6 +113,12 @@ def _execute(path: Path) -> ModuleType:
     return module
 
 
+def _executed(path: Path) -> ModuleType:
+    """As it was executed last, if no other file of its name was since; or else now."""
+    module = sys.modules.get(_module_name(path))
+    return _execute(path) if module is None or module.__file__ != str(path.absolute()) else module
+
+
 def _module_name(path: Path) -> str:
     return f"flaxdigits_experiment_{path.stem}"
 
@@ -118,14 +128,12 @@ def _told_with_its_line(path: Path) -> Iterator[None]:
     """Turns whatever the user's file raises into one line that says where."""
     try:
         yield
-    except FlaxdigitsError:
-        raise
     except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
                  if frame.filename == str(path.absolute())]
         place = f"{path}:{lines[-1]}" if lines else str(path)
-        message = " ".join(str(error).split())
-        raise FlaxdigitsError(f"{place}: {type(error).__name__}: {message}") from error
+        kind = "" if isinstance(error, FlaxdigitsError) else f"{type(error).__name__}: "
+        raise FlaxdigitsError(f"{place}: {kind}{' '.join(str(error).split())}") from error
 
 
 def title(path: Path) -> str:

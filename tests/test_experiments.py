@@ -304,6 +304,30 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path):
     assert refusal(tmp_path / "binary.py").startswith(str(tmp_path / "binary.py"))
 
 
+@pytest.mark.parametrize("mode", ["replicate", "predict", "export", "config"])
+def test_a_file_is_executed_once(mode, write, launch_here, finished_copy, tmp_path, monkeypatch):
+    path = write("""
+        from pathlib import Path
+        from flaxdigits.experiments import load_experiment
+        from flaxdigits.studies.replication import Claim, Replication
+
+        with open(Path(__file__).with_name("executed"), "a") as file:
+            file.write("x")
+
+        def get_config():
+            return load_experiment("mse_cnn")
+
+        def get_replication():
+            return Replication("A paper", (Claim("test_accuracy", 0.9, why="It was."),))
+    """)
+    monkeypatch.chdir(tmp_path)
+    extra = {"replicate": ["--collect_only", f"--workdir={tmp_path / 'out'}"],
+             "predict": [f"--workdir={finished_copy}", f"--images={path}"],
+             "export": [f"--workdir={finished_copy}"], "config": []}[mode]
+    launch_here(f"--mode={mode}", f"--experiment={path}", *extra)
+    assert (tmp_path / "executed").read_text() == "x"
+
+
 def test_listing_executes_nothing_and_survives_a_broken_file(write, tmp_path):
     write("'''good: a title.'''\nraise SystemExit(1)\n", "good.py")
     write("x = (\n", "bad.py")

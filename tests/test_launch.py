@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,26 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, launch, tmp_path):
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
     assert told in done.stderr
     assert list(tmp_path.rglob("*")) == []
+
+
+PATTERNS = {
+    "train": ["--experiment=mse_cnn"],
+    "seeds": ["--experiment=mse_cnn", "--seeds=0..1"],
+    "folds": ["--experiment=chinese_cnn", "--mode=folds"],
+    "ablation": ["--ablation=mse_cnn"],
+    "planned": ["--ablation=mse_cnn", "--dry_run"],
+    "replicate": ["--mode=replicate", "--experiment=mse_cnn"],
+}
+
+
+@pytest.mark.parametrize("case", PATTERNS)
+@pytest.mark.parametrize("name", ["two[1]", "a*b", "what?"])
+def test_a_path_that_is_a_pattern_is_refused_before_anything(case, name, launch_here, tmp_path):
+    """Orbax would save checkpoints there that nobody can read."""
+    done = launch_here(*PATTERNS[case], f"--workdir={tmp_path / name / 'run'}")
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert f"{tmp_path / name / 'run'}: a run cannot be saved in a path with" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_raw_data_is_one_line(launch, tmp_path):
@@ -180,8 +201,28 @@ def test_train_eval_and_compare_as_a_user_runs_them(
     assert line.count(accuracy) == 2
 
 
+def test_compare_takes_the_runs_of_a_pattern_alone(finished, launch_here, tmp_path):
+    """Beside runs there may be the folders of studies, benchmarks and seeds."""
+    for name in ("a", "two[1]"):
+        shutil.copytree(finished, tmp_path / name)
+    for name in ("ablations/mine", "seeds/seeds/0"):
+        shutil.copytree(finished, tmp_path / name / "run")
+    (tmp_path / "notes.txt").write_text("mine")
+    done = launch_here("--mode=compare", f"--workdir={tmp_path}/*", f"--workdir={finished}")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    line = next(line for line in done.stdout.splitlines() if "test_accuracy" in line)
+    assert line.count("%") == 3
+    done = launch_here("--mode=compare", f"--workdir={tmp_path / 'two[1]'}")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    for named in ("ablations", "seeds/*/x*", "s*"):
+        done = launch_here("--mode=compare", f"--workdir={finished}",
+                           f"--workdir={tmp_path / named}")
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert f"{tmp_path / named}: not a run folder" in done.stderr
+
+
 EVAL_REFUSED = [
-    ("--checkpoint=7", "one of the steps 2, 4, 6"),
+    ("--checkpoint=7", "expected last, best, all or one of the steps 2, 4, 6"),
     ("--checkpoint=first", "one of the steps 2, 4, 6"),
     ("--checkpoint=-2", "one of the steps 2, 4, 6"),
     ("--checkpoint=", "one of the steps 2, 4, 6"),

@@ -90,7 +90,7 @@ def test_a_pattern_without_a_match_is_told(finished, images, launch_here):
     (["--images=none/*.png"], "no file matches none/*.png"),
     (["--images=launch.py", "--set=seed=1"], "leave out --set"),
     (["--images=launch.py", "--checkpoint=all"], "--checkpoint=all is for --mode=eval"),
-    (["--images=launch.py", "--checkpoint=5"], "one of the steps 2, 4, 6"),
+    (["--images=launch.py", "--checkpoint=5"], "expected last, best or one of the steps 2, 4, 6"),
     (["--mode=eval", "--images=launch.py"], "--images is for --mode=predict alone")])
 def test_what_is_wrong_is_told_in_one_line(flags, told, finished, launch_here):
     done = launch_here("--mode=predict", f"--workdir={finished}", *flags)

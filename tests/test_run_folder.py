@@ -277,3 +277,11 @@ def test_a_finished_folder_refuses_another_run(finished_copy, train_tiny):
     message = refusal(train_tiny, finished_copy, "seed=5")
     assert "seed was 0 and is 5" in message
     assert files(finished_copy) == before
+
+
+def test_a_run_that_was_moved_to_such_a_path_is_read(finished, launch_here, tmp_path):
+    moved = shutil.copytree(finished, tmp_path / "two[1]")
+    done = launch_here("--mode=eval", f"--workdir={moved}")
+    assert done.returncode == 0 and done.stdout.startswith("step 6"), done.stderr
+    message = refusal(RunFolder(moved).start, CONFIG, ABOUT)
+    assert "a run cannot be saved in a path with [ or ]" in message

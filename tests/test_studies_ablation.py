@@ -17,8 +17,9 @@ from test_training_resume import wait_for, without_clocks
 from flaxdigits.cli.options import parse
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.models import build_model
+from flaxdigits.overrides import apply_overrides
 from flaxdigits.reports.study import StudyReport
-from flaxdigits.studies.ablation import Row
+from flaxdigits.studies.ablation import Row, compare_variants
 from flaxdigits.studies.seeds import parse_seeds
 from flaxdigits.studies.statistics import estimate, holm, paired_difference, unpaired_difference
 from flaxdigits.studies.study import ABLATIONS, Study, load_study, same_images, variants_of
@@ -222,15 +223,21 @@ def test_pairs_are_counted_where_seeds_lack_theirs(base, told):
 
 def test_nothing_finished_is_run_again(ran, study, launch_here):
     workdir, _ = ran
+    begun = workdir / "base" / "seeds" / "0" / "config.json"
+    begun.write_text(json.dumps(json.loads(begun.read_text()) | {"machine": "A computer"}))
     kept = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")
             if path.is_file() and path.name in ("result.json", "diverged.json", "metrics.jsonl")}
     done = launch_here(f"--ablation={study}", f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
+    assert "hardware: A computer, JAX" in (workdir / "study.md").read_text()  # where it was run
     plan = launch_here(f"--ablation={study}", f"--workdir={workdir}", "--dry_run")
     assert plan.returncode == 0 and re.search(r"fast +│ 3 +│ - +│ +0 s", plan.stdout), plan.stdout
-    other = launch_here(f"--ablation={study}", f"--workdir={workdir}", "--set=train.batch_size=4")
-    assert other.returncode == 2 and "train.batch_size was 32 and is 4" in other.stderr
+    for dry_run in ([], ["--dry_run"]):
+        other = launch_here(f"--ablation={study}", f"--workdir={workdir}",
+                            "--set=train.batch_size=4", *dry_run)
+        assert other.returncode == 2 and "train.batch_size was 32 and is 4" in other.stderr
+        assert other.stdout == ""
 
 
 def test_killed_and_started_again_gives_the_same_table(ran, study, start, launch, tmp_path):
@@ -264,6 +271,8 @@ REFUSED = {
     "no file": (["--ablation=mine.py"], "--ablation: there is no file mine.py"),
     "with a mode": (["--ablation=dense_cnn", "--mode=eval"], "leave out --experiment and --mode"),
     "dry run of nothing": (["--experiment=mse_cnn", "--dry_run"], "--dry_run is for --ablation"),
+    "trace": (["--ablation=dense_cnn", "--profile"], "--profile is not for --ablation"),
+    "events": (["--ablation=dense_cnn", "--notensorboard"], "--tensorboard is not for --ablation"),
     "bad override": (["--ablation=dense_cnn", "--set=train.epoch=1"], "did you mean train.epochs"),
     "no validation": (["--ablation=dense_cnn", "--set=data.split=official"],
                       "data.split=official has no validation part"),
@@ -292,3 +301,18 @@ def test_scoring_on_other_input_trains_the_same_weights(train_tiny, finished, tm
     told = without_clocks(outcome.result)
     assert told["train_accuracy_running"] == expected["train_accuracy_running"]
     assert told["test_loss"] != expected["test_loss"]
+
+
+def test_only_paired_differences_need_the_same_seeds(tiny_config, train_tiny, tmp_path):
+    configs = {"base": tiny_config, "same": apply_overrides(tiny_config, ["train.ema_decay=0.9"]),
+               "other": apply_overrides(tiny_config, ["data.split=random"])}
+    for variant, seeds in (("base", (0, 1)), ("same", (2,)), ("other", (2, 3))):
+        for seed in seeds:  # the others of the four diverged, say
+            setting = {"same": "train.ema_decay=0.9", "other": "data.split=random"}.get(variant)
+            train_tiny(tmp_path / variant / "seeds" / str(seed), f"seed={seed}",
+                       *([setting] if setting else []))
+    rows = {row.variant: row for row in compare_variants(
+        configs, range(4), tmp_path, "validation_accuracy")}
+    assert rows["same"].difference is None and not rows["other"].is_paired
+    base, other = (list(rows[variant].values.values()) for variant in ("base", "other"))
+    assert rows["other"].difference == unpaired_difference(other, base)

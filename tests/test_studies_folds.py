@@ -3,12 +3,16 @@
 import csv
 import json
 import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from test_training_resume import wait_for, without_clocks
 
+from flaxdigits.cli.context import command_of
+from flaxdigits.cli.options import Options
 from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.experiments import load_experiment
 from flaxdigits.overrides import apply_overrides
@@ -78,15 +82,26 @@ def test_killed_and_started_again_repeats_nothing(ran, start, launch, tmp_path, 
     process.kill()
     process.communicate()
     first = tmp_path / "folds" / "0" / "seeds" / "0" / "result.json"
+    begun = first.with_name("config.json")
+    begun.write_text(json.dumps(json.loads(begun.read_text()) | {"machine": "A computer"}))
     before = first.stat().st_mtime_ns
     done = launch(*RECIPE, "--data=drawn", f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert first.stat().st_mtime_ns == before
+    assert "hardware: A computer, JAX" in (tmp_path / "writers.md").read_text()
     for fold in range(10):
         ours, theirs = (json.loads((folder / "folds" / str(fold) / "seeds" / "0" / "result.json"
                                     ).read_text()) for folder in (tmp_path, ran[0]))
         assert without_clocks(ours) == without_clocks(theirs)
     assert ((tmp_path / "writers.csv").read_bytes() == (ran[0] / "writers.csv").read_bytes())
+
+
+def test_the_command_of_a_run_s_own_folds_names_the_run():
+    run = Options(mode="folds", workdirs=(Path("my run"),), seeds="0..2")
+    assert shlex.split(command_of(run, "--mode=folds")) == [
+        "python", "launch.py", "--mode=folds", "--seeds=0..2", "--workdir=my run"]
+    named = Options(mode="folds", workdirs=(Path("a"),), experiment="chinese_cnn")
+    assert command_of(named, "--mode=folds").endswith("--mode=folds --experiment=chinese_cnn")
 
 
 def test_data_without_writers_is_refused(launch_here):

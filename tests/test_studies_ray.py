@@ -5,9 +5,12 @@ import os
 import signal
 from pathlib import Path
 
+import jax
 import pytest
 from ray.cluster_utils import Cluster
 from test_training_resume import wait_for
+
+import flaxdigits
 
 pytest_plugins = ["tiny_run"]
 
@@ -137,6 +140,16 @@ def test_what_a_worker_refuses_is_one_line(study, launch, tmp_path):
     done = launch(*recipe, env={"RAY_ADDRESS": "nowhere"})
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: cannot reach the Ray cluster: ")
+
+
+def test_a_call_leaves_the_devices_of_its_caller_alone(study):
+    before = jax.config.jax_platforms
+    jax.config.update("jax_platforms", None)
+    try:
+        planned = flaxdigits.run_ablation(study, executor="ray", dry_run=True, seeds=[0])
+        assert planned.rows == [] and jax.config.jax_platforms is None
+    finally:
+        jax.config.update("jax_platforms", before)
 
 
 def test_the_flags_of_ray_are_refused_without_it(launch_here, study):

@@ -152,6 +152,30 @@ def test_partial_runs_are_told_as_such(ran, replicate, tmp_path):
     assert both.stdout.count("is partial, and others went further") == 2
 
 
+def test_one_partial_replication_stands_beside_another(replicate, tmp_path):
+    for settings, left in (
+            (["train.steps=2"], "2 of 6 steps"),
+            (["train.steps=3", "data.limit=60"], "3 of 6 steps, 60 training images"), ([], None)):
+        arguments = ["--seeds=0", *(f"--set={setting}" for setting in settings)]
+        plan = replicate(*arguments, "--dry_run")
+        assert re.search(r"small, original +│ 0 +│ 0 +│", plan.stdout), plan.stdout
+        done = replicate(*arguments)
+        assert done.returncode == 0, done.stderr
+        assert rows(tmp_path / "runs" / "replicate")[0]["reproduced"]["partial"] == left
+    folders = {path.name for path in (tmp_path / "runs" / "replicate" / "small").iterdir()}
+    assert folders == {f"{protocol}{extent}" for protocol in ("original", "held_out") for extent in
+                       ("", ",steps=2", ",steps=3,limit=60")}
+
+
+def test_a_dry_run_tells_of_another_run_in_the_way(replicate, tmp_path):
+    arguments = "--seeds=0", f"--workdir={tmp_path / 'a'}"
+    done = replicate(*arguments, "--set=train.stop_after=3", "--set=train.log_every=2")
+    assert done.returncode == 0, done.stderr
+    for dry_run in ([], ["--dry_run"]):
+        done = replicate(*arguments, *dry_run)
+        assert done.returncode == 2 and "train.log_every was 2 and is 100" in done.stderr
+
+
 def test_it_goes_on_where_it_paused(ran, replicate, tmp_path):
     arguments = "--seeds=0..1", f"--workdir={tmp_path / 'a'}"
     done = replicate(*arguments, "--set=train.stop_after=3")

@@ -13,7 +13,7 @@ from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.studies.seeds import parse_seeds, train_seeds
+from flaxdigits.studies.seeds import checked_seeds, parse_seeds, train_seeds
 from flaxdigits.training.loop import train, train_many
 from flaxdigits.training.program import Program
 from flaxdigits.training.run import Run
@@ -49,6 +49,19 @@ def test_seeds_are_understood(text, seeds):
 def test_other_seeds_are_refused(text):
     with pytest.raises(FlaxdigitsError, match="--seeds"):
         parse_seeds(text)
+
+
+def test_seeds_of_python_and_numpy_are_taken():
+    for seeds in (range(2), [0, 1], np.arange(2), np.arange(2, dtype=np.uint32), iter((0, 1))):
+        chosen = checked_seeds(seeds)
+        assert chosen == (0, 1) and all(type(seed) is int for seed in chosen)
+
+
+@pytest.mark.parametrize("seeds", [
+    5, None, "01", (), (0, 0), (0, 1.5), np.array([0.0]), ("0",), (-1,), (2**32,)])
+def test_seeds_that_are_none_are_refused(seeds):
+    with pytest.raises(FlaxdigitsError, match="seeds must be different whole numbers"):
+        checked_seeds(seeds)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +139,20 @@ def test_a_summary_is_student_s_interval_of_every_figure(
                if type(value) in (int, float)}
     assert summary["figures"].keys() == numbers - {"seed"}
     assert summary["dataset"] == "idx_files" and summary["seeds"] == [0, 1, 2]
+
+
+def test_a_summary_is_of_all_seeds_of_the_config_that_have_ended(
+    compiled_once, tiny_config, tiny_data, train_tiny, tmp_path
+):
+    train_seeds(tiny_config, (0, 1), tiny_data, tmp_path)
+    train_tiny(tmp_path / "seeds" / "7", "seed=7", "optimizer.learning_rate=0.2")
+    train_tiny(tmp_path / "seeds" / "8", "seed=8", "train.stop_after=2")
+    (tmp_path / "seeds" / "notes").mkdir()
+    summary = train_seeds(
+        apply_overrides(tiny_config, ["train.together=2"]), (3, 2), tiny_data, tmp_path)
+    assert summary["seeds"] == summary["finished"] == [0, 1, 2, 3]
+    assert summary["figures"]["test_accuracy"]["n"] == 4
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
 
 
 def test_what_is_finished_is_not_done_again(compiled_once, tiny_config, tiny_data, tmp_path):

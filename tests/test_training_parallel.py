@@ -10,6 +10,8 @@ import pytest
 
 from flaxdigits.training.checkpoints import Checkpoints, flat_arrays
 
+pytest_plugins = ["tiny_run"]
+
 # Everything that could depend on the devices: dropout, batch statistics, augmentation, a batch
 # that four do not divide, a smaller last one. SGD, because Adam and Adadelta blow rounding up.
 RECIPE = [
@@ -129,9 +131,27 @@ def test_processes_that_differ_are_refused(setting, word, start, idx_folder, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_process_flags_are_for_training(launch):
-    done = launch("--experiment=mnist_cnn", "--mode=eval", "--num_processes=2")
-    assert done.returncode == 2 and "--num_processes is for --mode=train alone" in done.stderr
+@pytest.mark.parametrize("arguments", [
+    ["--experiment=mnist_cnn", "--mode=eval"], ["--experiment=mnist_cnn", "--seeds=0..1"],
+    ["--ablation=mse_cnn"]])
+def test_process_flags_are_for_a_single_training(arguments, launch_here):
+    done = launch_here(*arguments, "--coordinator=localhost:1", "--num_processes=2",
+                       "--process_id=1")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "--coordinator is for --mode=train alone" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--experiment=mnist_cnn", "--seeds=0"], ["--experiment=chinese_cnn", "--mode=folds"],
+    ["--mode=replicate"], ["--ablation=mse_cnn"]])
+def test_several_runs_are_refused_to_the_tasks_of_slurm(
+    arguments, launch_here, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    done = launch_here(*arguments)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert "one of 4 tasks of a SLURM step" in done.stderr and list(tmp_path.iterdir()) == []
 
 
 def test_incomplete_or_wrong_process_flags_are_refused(launch):

@@ -2,22 +2,20 @@
 
 import dataclasses
 import os
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-import jax
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import (
     check_before_data,
-    checked_seeds,
     data_locations,
     loader,
     make_console,
     print_table,
+    tell_pause,
     warn_of_unused_gpu,
 )
 from flaxdigits.api.experiment import absolute_paths
@@ -28,10 +26,10 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.studies.ablation import Row, check_figures, compare_variants, run_study
 from flaxdigits.studies.on_ray import RayCluster
-from flaxdigits.studies.seeds import seed_folders, unfinished
+from flaxdigits.studies.seeds import checked_seeds, seed_configs, seed_folders, unfinished
 from flaxdigits.studies.study import ABLATIONS, BASE, Study, load_study, seed_workdir, variants_of
 from flaxdigits.training import parallel, provenance
-from flaxdigits.training.loop import Outcome
+from flaxdigits.training.loop import Outcome, check_folders
 from flaxdigits.training.run_folder import RunFolder
 
 Executor = Literal["local", "ray"]
@@ -65,7 +63,8 @@ def run_ablation(
       seeds: like `range(5)`; None: the study's own.
       workdir: of all its runs; None is `runs/ablations/<name>`.
       dry_run: only tell what would be run, and how long it would take.
-      executor: `ray` makes each run a task of a Ray cluster; see `RayCluster`.
+      executor: `ray` makes each run a task of a Ray cluster; see `RayCluster`. Where the GPU of
+        this machine is to be theirs, call `jax.config.update("jax_platforms", "cpu")` first.
       cpus_per_run: CPU cores that Ray gives each.
       gpus_per_run: GPUs that Ray gives each.
       data: as for `train`.
@@ -78,13 +77,15 @@ def run_ablation(
       FlaxdigitsError: if there is no such study, a variant is not valid, or every seed of the
         base diverged.
     """
+    parallel.check_alone()
     named = os.fspath(ablation)
     study = load_study(named)
     configs = {name: absolute_paths(config)
                for name, config in variants_of(study, overrides).items()}
-    chosen = tuple(study.seeds) if seeds is None else checked_seeds(seeds)
+    chosen = checked_seeds(study.seeds if seeds is None else seeds)
     name = Path(named).stem
     folder = Path("runs/ablations") / name if workdir is None else Path(workdir).expanduser()
+    RunFolder(folder).check_name()
     for variant, one in configs.items():
         check_before_data(one, seed_workdir(folder, variant))
     if any(config.train.deterministic for config in configs.values()):
@@ -96,11 +97,12 @@ def run_ablation(
     if executor == "ray":
         cluster = RayCluster(study.experiment, data_locations(data, raw_data_dir, data_dir),
                              cpus_per_run, gpus_per_run)
-        jax.config.update("jax_platforms", "cpu")  # other devices are left to the runs
     console = console or make_console()
     warn_of_unused_gpu()
     load = loader(data, raw_data_dir, data_dir)
     check_figures(configs, [study.figure, *study.also], load)
+    for variant, one in configs.items():
+        check_folders(seed_configs(one, chosen, seed_workdir(folder, variant)), load(one))
     source = load(configs[BASE]).source
     tell_of_drawn_data(console, source)
     runs = len(configs) * len(chosen)
@@ -117,8 +119,7 @@ def run_ablation(
 
     pause = (cluster or run_study)(configs, chosen, folder, load, tell)
     if pause is not None:
-        told = signal.Signals(pause.signal).name if pause.signal else "train.stop_after"
-        console.print(f"paused by {told}; the same command goes on from there")
+        tell_pause(console, pause.signal)
         return AblationOutcome([], pause.signal)
     rows = compare_variants(configs, chosen, folder, study.figure, study.also)
     if rows[0].estimate is None:
@@ -161,9 +162,9 @@ def _about(
     """What a reader must know to repeat the study and to judge it."""
     base = configs[BASE]
     folder = RunFolder(seed_folders(seed_workdir(workdir, BASE), seeds)[seed])
-    result, versions = folder.result(), folder.about()["versions"]
+    result, run = folder.result(), folder.about()
     part = study.figure.partition("_")[0]
-    hardware = provenance.machine() if cluster is None else (
+    hardware = run.get("machine", result["device"]) if cluster is None else (
         f"Ray, {cluster.cpus} CPU cores and {cluster.gpus} GPUs a run ({result['device']})")
     return {
         "command": f"`{command}`",
@@ -174,6 +175,6 @@ def _about(
                 "scored",
         "training": f"{result['epochs']:g} epochs in batches of {base.train.batch_size}, scored "
                     f"at the {result['checkpoint']} checkpoint",
-        "hardware": f"{hardware}, JAX {versions['jax']}, about "
+        "hardware": f"{hardware}, JAX {run['versions']['jax']}, about "
                     f"{result['seconds_training'] + result['seconds_evaluating']:.0f} s a run of "
                     "the base"}

@@ -32,14 +32,13 @@ def compare(*workdirs: PathLike) -> Comparison:
     """Several runs side by side.
 
     Args:
-      *workdirs: run folders, or patterns of them such as `runs/*`.
+      *workdirs: run folders, or patterns of them such as `runs/*`; of what a pattern finds,
+        only the run folders count.
 
     Raises:
-      FlaxdigitsError: if there are none, or one of them holds no run.
+      FlaxdigitsError: if there are none, one that is named holds no run, or a pattern finds none.
     """
-    paths = [Path(path) for pattern in map(os.fspath, workdirs)
-             for path in sorted(filter(os.path.isdir, glob.glob(os.path.expanduser(pattern))))
-             or [pattern]]
+    paths = [path for named in workdirs for path in _run_folders(os.path.expanduser(named))]
     if not paths:
         raise FlaxdigitsError(
             "--mode=compare needs run folders: --workdir=runs/a --workdir=runs/b, "
@@ -48,3 +47,11 @@ def compare(*workdirs: PathLike) -> Comparison:
     for run in runs:
         run.data()
     return Comparison(runs)
+
+
+def _run_folders(named: str) -> list[Path]:
+    """The run folders that a pattern finds; what is named outright, or finds none, as it is."""
+    if os.path.isdir(named):
+        return [Path(named)]
+    found = [Path(path) for path in sorted(glob.glob(named))]
+    return [path for path in found if (path / "config.json").is_file()] or [Path(named)]

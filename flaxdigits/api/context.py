@@ -4,7 +4,7 @@ import functools
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+import signal
 from pathlib import Path
 from typing import get_args
 
@@ -94,17 +94,6 @@ def loader(
     return load_for
 
 
-def checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
-    """Seeds that are some, and different.
-
-    Raises:
-      FlaxdigitsError: if they are not.
-    """
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise FlaxdigitsError(f"seeds must be different numbers, as in range(10), got {seeds!r}")
-    return tuple(seeds)
-
-
 def checked(config: ExperimentConfig) -> ExperimentConfig:
     """A config that may have been made by hand: valid, with absolute folders.
 
@@ -130,6 +119,17 @@ def run_folder_path(workdir: PathLike | None, config: ExperimentConfig) -> Path:
     return Path("runs") / config.experiment if workdir is None else Path(workdir).expanduser()
 
 
+def new_run_folder(workdir: PathLike | None, config: ExperimentConfig) -> Path:
+    """`run_folder_path`, in which something is to be trained.
+
+    Raises:
+      FlaxdigitsError: if no run can be saved in a folder of this name.
+    """
+    folder = run_folder_path(workdir, config)
+    RunFolder(folder).check_name()
+    return folder
+
+
 def make_console(quiet: bool = False, stderr: bool = False) -> Console:
     """The terminal, a file or a pipe, or plain lines in a notebook.
 
@@ -145,6 +145,13 @@ def print_table(console: Console, table: Table) -> None:
         unbounded = console.options.update(max_width=10_000)
         table.width = console.measure(table, options=unbounded).maximum
     console.print(table, soft_wrap=False, crop=False)
+
+
+def tell_pause(console: Console, received: int | None) -> None:
+    """Says what paused several runs: a signal, or None for `train.stop_after`."""
+    told = (f"{signal.Signals(received).name}; the same command" if received else
+            "train.stop_after; the same command without it, or with a later one,")
+    console.print(f"paused by {told} goes on from there")
 
 
 def warn_of_unused_gpu() -> None:

@@ -10,10 +10,10 @@ from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import (
     check_before_data,
     checked,
-    checked_seeds,
     load_data,
     make_console,
-    run_folder_path,
+    new_run_folder,
+    tell_pause,
     warn_of_unused_gpu,
 )
 from flaxdigits.api.seeds import outcome_line
@@ -23,7 +23,9 @@ from flaxdigits.data.dataset import Dataset
 from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.studies import folds as studies
 from flaxdigits.studies.folds import FoldRun, Tested, fold_configs, read_tested
+from flaxdigits.studies.seeds import checked_seeds
 from flaxdigits.training import parallel, provenance
+from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.loop import Outcome
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.trackers import Tracker
@@ -67,9 +69,10 @@ def train_folds(
     Raises:
       FlaxdigitsError: as `train` does, also if a fold diverges.
     """
+    parallel.check_alone()
     config = checked(config)
     chosen = (config.seed,) if seeds is None else checked_seeds(seeds)
-    folder = run_folder_path(workdir, config)
+    folder = new_run_folder(workdir, config)
     configs = fold_configs(config, chosen, folder)
     check_before_data(next(iter(configs.values())), next(iter(configs)))
     if config.train.deterministic:
@@ -80,19 +83,19 @@ def train_folds(
     console.print(f"{config.experiment}: {dataset.name} ({dataset.source}), {len(configs)} runs, "
                   f"on {provenance.device_name()}, in {folder}")
     tell_of_drawn_data(console, dataset.source)
-    signals: list[int] = []
 
     def tell(one: FoldRun, outcome: Outcome) -> None:
         console.print(f"fold {one.fold}, seed {one.seed}: {outcome_line(outcome)}")
-        signals.extend([outcome.signal] if outcome.signal else [])
 
     def told(path: Path) -> list[Tracker]:
         own = trackers(path) if trackers is not None else ()
         return told_of_a_run(console, tensorboard, profile=False, trackers=own)
 
-    if not studies.train_folds(configs, dataset, told, tell):
-        console.print("paused; the same command goes on from there")
-        return FoldsOutcome(None, signals[0] if signals else None)
+    with Interrupts() as interrupts:
+        is_whole = studies.train_folds(configs, dataset, told, tell)
+    if not is_whole:
+        tell_pause(console, interrupts.received)
+        return FoldsOutcome(None, interrupts.received)
     tested = read_tested(configs, dataset)
     _tell_writers(console, config, chosen, command, next(iter(configs)), dataset, tested, folder)
     tell_of_drawn_data(console, dataset.source)
@@ -106,15 +109,14 @@ def _tell_writers(
 ) -> None:
     from flaxdigits.reports.writers import WritersReport  # matplotlib takes its time to import
 
-    run = RunFolder(first)
-    result, versions = run.result(), run.about()["versions"]
+    result, run = RunFolder(first).result(), RunFolder(first).about()
     report = WritersReport(
         f"{config.experiment}: which hands and which characters fail",
         {"command": f"`{command}`", "seeds": ", ".join(map(str, seeds)),
          "data": f"{dataset.name} ({dataset.source}), ten folds of ten writers, "
                  f"{result['train_examples']:,} images trained on in each",
          "training": f"{result['epochs']:g} epochs, {result['parameters']:,} parameters",
-         "hardware": f"{provenance.machine()}, JAX {versions['jax']}"},
+         "hardware": f"{run.get('machine', result['device'])}, JAX {run['versions']['jax']}"},
         tested, dataset.images)
     folder = RunFolder(workdir)
     for name, content in report.files().items():

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,10 +10,10 @@ from rich.console import Console
 from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.context import (
     check_before_data,
-    checked_seeds,
     loader,
     make_console,
     print_table,
+    tell_pause,
     warn_of_unused_gpu,
 )
 from flaxdigits.api.experiment import absolute_paths
@@ -26,10 +25,11 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.studies import collection as finished
 from flaxdigits.studies.ablation import Load
 from flaxdigits.studies.collection import KEPT, Collection, Runs, missing
-from flaxdigits.studies.replication import System, load_systems, shortened
-from flaxdigits.studies.seeds import train_seeds, unfinished
+from flaxdigits.studies.replication import System, folder_name, load_systems, shortened
+from flaxdigits.studies.seeds import checked_seeds, seed_configs, train_seeds, unfinished
 from flaxdigits.training import parallel, provenance
-from flaxdigits.training.loop import Outcome
+from flaxdigits.training.interrupts import Interrupts
+from flaxdigits.training.loop import Outcome, check_folders
 from flaxdigits.training.run_folder import RunFolder, clear_errors
 from flaxdigits.training.trackers import Tracker
 
@@ -79,11 +79,14 @@ def replicate(
     Raises:
       FlaxdigitsError: as `train_seeds` does, or if a record or `update` cannot be read.
     """
+    parallel.check_alone()
     named = None if experiment is None else os.fspath(experiment)
     systems = load_systems(named, absolute_paths)
     configs = {system.name: shortened(system, overrides) for system in systems}
     seeds = checked_seeds(seeds)
     folder = RUNS / "replicate" if workdir is None else Path(workdir).expanduser()
+    if not collect_only:
+        RunFolder(folder).check_name()
     found = finished.collect(systems, _patterns(collect, collect_only, folder))
     updatable = _updatable(None if update is None else Path(update).expanduser())
     if any(config.train.deterministic for one in configs.values() for config in one.values()):
@@ -94,26 +97,30 @@ def replicate(
         Protocol(runs, configs[name][protocol], missing(runs, configs[name][protocol], seeds))
         for name, by_name in found.runs.items() for protocol, runs in by_name.items()]
     load = loader("real", raw_data_dir, data_dir)
+    for one in protocols:
+        if one.missing and not collect_only:
+            check_folders(seed_configs(one.config, one.missing, folder / one.folder),
+                          load(one.config))
     if dry_run:
         print_table(console, plan_table(
             {one.name: (one.config, one.missing) for one in protocols}, seeds, load))
         return ReplicationOutcome(None)
-    signals: list[int] = []
 
     def told(path: Path) -> list[Tracker]:
         console.print(f"seed {path.name}")
         own = trackers(path) if trackers is not None else ()
         return told_of_a_run(console, tensorboard, profile=False, trackers=own)
 
-    is_whole = collect_only or all(
-        _is_run(one, folder, load, told, console, signals)
-        for one in protocols if one.missing)
+    with Interrupts() as interrupts:
+        is_whole = collect_only or all(
+            not interrupts.received and _is_run(one, folder, load, told, console)
+            for one in protocols if one.missing)
     found = finished.collect(systems, _patterns(collect, collect_only, folder))
     _report(console, command, systems, found, folder, updatable)
-    if not is_whole:
-        name = signal.Signals(signals[0]).name if signals else "train.stop_after"
-        console.print(f"paused by {name}; the same command goes on from there")
-    return ReplicationOutcome(found, signals[0] if signals else None)
+    if is_whole:
+        return ReplicationOutcome(found)
+    tell_pause(console, interrupts.received)
+    return ReplicationOutcome(found, interrupts.received)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,13 +136,19 @@ class Protocol:
         """Like `dense_cnn, original`."""
         return f"{self.runs.system.name}, {self.runs.protocol}"
 
+    @property
+    def folder(self) -> Path:
+        """Of its seeds, within that of all."""
+        return Path(self.runs.system.name) / folder_name(
+            self.runs.protocol, self.config, self.runs.recipe)
+
 
 def _is_run(
     one: Protocol, workdir: Path, load: Load, told: Callable[[Path], Sequence[Tracker]],
-    console: Console, signals: list[int],
+    console: Console,
 ) -> bool:
-    """Runs it; whether it ended, or else a pause did, with its signal if there was one."""
-    folder = workdir / one.runs.system.name / one.runs.protocol
+    """Runs it; whether all its seeds ended."""
+    folder = workdir / one.folder
     to_run = unfinished(folder, one.missing)  # those that went less far than others do not count
     if to_run:
         console.print(f"{one.name}: to run: seed {', '.join(map(str, to_run))}, on "
@@ -144,7 +157,6 @@ def _is_run(
 
     def tell(seed: int, outcome: Outcome) -> None:
         console.print(f"{one.name}, seed {seed}: {outcome_line(outcome)}")
-        signals.extend([outcome.signal] if outcome.signal else [])
 
     return train_seeds(
         one.config, one.missing, load(one.config), folder, told, tell) is not None

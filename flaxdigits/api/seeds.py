@@ -11,10 +11,10 @@ from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import (
     check_before_data,
     checked,
-    checked_seeds,
     load_data,
     make_console,
-    run_folder_path,
+    new_run_folder,
+    tell_pause,
     warn_of_unused_gpu,
 )
 from flaxdigits.api.train import told_of_a_run
@@ -22,7 +22,9 @@ from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.reports.result import tell_of_drawn_data, tell_summary
 from flaxdigits.studies import seeds as studies
+from flaxdigits.studies.seeds import checked_seeds
 from flaxdigits.training import parallel, provenance
+from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.loop import Outcome
 from flaxdigits.training.trackers import Tracker
 
@@ -33,17 +35,15 @@ class SeedsOutcome:
 
     Attributes:
       summary: what `summary.json` holds: under `figures` every figure of the seeds' results with
-        its mean, standard deviation and 95 % interval. None if a seed was paused.
+        its mean, standard deviation and 95 % interval, over these seeds and those that ended
+        there before. None if a seed was paused.
       outcomes: of each seed that has ended, diverged or was paused.
+      signal: the signal that paused them, if one did.
     """
 
     summary: dict[str, Any] | None
     outcomes: dict[int, Outcome]
-
-    @property
-    def signal(self) -> int | None:
-        """The signal that paused them, if one did."""
-        return next((one.signal for one in self.outcomes.values() if one.signal), None)
+    signal: int | None = None
 
 
 def train_seeds(
@@ -70,13 +70,14 @@ def train_seeds(
     Raises:
       FlaxdigitsError: as `train` does; a seed that diverges stops no other, and raises if all do.
     """
+    parallel.check_alone()
     config = checked(config)
     seeds = checked_seeds(seeds)
     if config.train.deterministic:
         parallel.ask_for_deterministic_kernels()
     console = console or make_console()
     warn_of_unused_gpu()
-    folder = run_folder_path(workdir, config)
+    folder = new_run_folder(workdir, config)
     check_before_data(config, folder / "seeds" / str(seeds[0]))
     dataset = load_data(config, data, raw_data_dir, data_dir)
     console.print(
@@ -94,10 +95,11 @@ def train_seeds(
         own = trackers(path) if trackers is not None else ()
         return told_of_a_run(console, tensorboard, profile, own)
 
-    summary = studies.train_seeds(config, seeds, dataset, folder, told, tell)
+    with Interrupts() as interrupts:
+        summary = studies.train_seeds(config, seeds, dataset, folder, told, tell)
     if summary is None:
-        console.print("paused; the same command goes on from there")
-        return SeedsOutcome(None, outcomes)
+        tell_pause(console, interrupts.received)
+        return SeedsOutcome(None, outcomes, interrupts.received)
     if not summary["finished"]:
         raise FlaxdigitsError(
             f"every seed diverged: {next(iter(summary['diverged'].values()))['told']}")

@@ -11,7 +11,7 @@ from flaxdigits.api.context import (
     checked,
     load_data,
     make_console,
-    run_folder_path,
+    new_run_folder,
     warn_of_unused_gpu,
 )
 from flaxdigits.config import ExperimentConfig
@@ -65,7 +65,7 @@ def train(
     parallel.connect(coordinator, num_processes, process_id)
     console = console or make_console(quiet=not parallel.is_writer())
     warn_of_unused_gpu()
-    folder = run_folder_path(workdir, config)
+    folder = new_run_folder(workdir, config)
     check_before_data(config, folder)
     dataset = load_data(config, data, raw_data_dir, data_dir)
     console.print(

@@ -1,5 +1,7 @@
 """`--ablation=NAME`: runs a study, or goes on with it, and writes its table."""
 
+import jax
+
 from flaxdigits.api.ablation import run_ablation
 from flaxdigits.cli.context import command_of, data_arguments, seeds_of
 from flaxdigits.cli.options import Options
@@ -7,6 +9,8 @@ from flaxdigits.cli.options import Options
 
 def run(options: Options, config: None) -> int:
     """Returns the exit status: 0, or 128 + the number of the signal that paused the study."""
+    if options.executor == "ray":
+        jax.config.update("jax_platforms", "cpu")  # other devices are left to the runs
     ended = run_ablation(
         options.ablation, *options.overrides, seeds=seeds_of(options),
         workdir=options.optional_workdir(), dry_run=options.dry_run, executor=options.executor,

@@ -63,6 +63,8 @@ def command_of(options: Options, *mode: str) -> str:
     """The command line that makes the same tables again, wherever the runs and the data are."""
     flags = {"ablation": options.ablation, "experiment": options.experiment,
              "seeds": options.seeds, "update": options.update}
+    if options.mode == "folds" and options.experiment is None:  # of the run that lies there
+        flags["workdir"] = options.workdir()
     return shlex.join([
         "python", "launch.py", *mode,
         *(f"--{name}={value}" for name, value in flags.items() if value is not None),

@@ -2,11 +2,10 @@
 
 from flaxdigits.api.export import export
 from flaxdigits.cli.options import Options
-from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 
 
-def run(options: Options, config: ExperimentConfig) -> int:
+def run(options: Options, config: None) -> int:
     """Writes them to the run's folder `export` and says what they are; returns the exit status."""
     if options.overrides:
         raise FlaxdigitsError("--mode=export is about a run as it was trained: leave out --set")

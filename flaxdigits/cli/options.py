@@ -156,9 +156,15 @@ def parse(arguments: list[str]) -> Options | str:
     if _MODE.value not in MODES:
         raise FlaxdigitsError(f"--mode must be one of {', '.join(MODES)}, got {_MODE.value!r}")
     for flag in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):
-        if flag.value is not None and _MODE.value != "train":
+        if flag.value is not None and (
+                _MODE.value != "train" or _SEEDS.value is not None or _ABLATION.value is not None):
             raise FlaxdigitsError(
-                f"--{flag.name} is for --mode=train alone: --mode={_MODE.value} is one process")
+                f"--{flag.name} is for --mode=train alone, of one run: several seeds, a study and "
+                "every other mode are one process")
+    for flag in (_PROFILE, _TENSORBOARD):
+        if flag.present and _ABLATION.value is not None:
+            raise FlaxdigitsError(f"--{flag.name} is not for --ablation, whose runs are told of "
+                                  "in a line each")
     if _PROFILE.value and _MODE.value != "train":
         raise FlaxdigitsError(f"--profile is for --mode=train alone, got --mode={_MODE.value}")
     if _PEERS.value and _MODE.value != "benchmark":

@@ -6,13 +6,12 @@ import sys
 from flaxdigits.api.context import make_console, print_table
 from flaxdigits.api.predict import predict
 from flaxdigits.cli.options import Options
-from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 
 FIGURE = "figures/predictions.png"
 
 
-def run(options: Options, config: ExperimentConfig) -> int:
+def run(options: Options, config: None) -> int:
     """Prints a table or JSON; returns the exit status, 1 if an image could not be read."""
     if options.overrides:
         raise FlaxdigitsError("--mode=predict uses a run as it was trained: leave out --set")

@@ -1,6 +1,6 @@
 """Scores of a run's checkpoints, kept in `eval.jsonl`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flaxdigits.config import ExperimentConfig
@@ -34,7 +34,9 @@ def evaluate_checkpoints(
     try:
         done = {row["step"]: row for row in folder.rows("eval.jsonl")
                 if row["fingerprint"] == dataset.fingerprint}
-        for step in choose_steps(which, checkpoints, folder, "validation" in run.splits):
+        every = checkpoints.steps() if which == "all" else []
+        for step in every or [choose_step(which, checkpoints, folder, "validation" in run.splits,
+                                          ("last", "best", "all"))]:
             if which == "all" and step in done:
                 yield done[step]
                 continue
@@ -49,10 +51,18 @@ def evaluate_checkpoints(
         checkpoints.close()
 
 
-def choose_steps(
-    which: str, checkpoints: Checkpoints, folder: RunFolder, has_validation: bool
-) -> list[int]:
-    """The steps that `which` means: `last`, `best`, `all` or a step.
+def choose_step(
+    which: str, checkpoints: Checkpoints, folder: RunFolder, has_validation: bool,
+    words: Sequence[str] = ("last", "best"),
+) -> int:
+    """The step that `which` means: `last`, `best` or a step.
+
+    Args:
+      which: as `--checkpoint` takes it.
+      checkpoints: of the run.
+      folder: of the run.
+      has_validation: whether there is anything to choose the best by.
+      words: that the caller takes beside a step.
 
     Raises:
       FlaxdigitsError: if there is none such.
@@ -60,10 +70,8 @@ def choose_steps(
     steps = checkpoints.steps()
     if not steps:
         raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")
-    if which == "all":
-        return steps
     if which == "last":
-        return steps[-1:]
+        return steps[-1]
     if which == "best":
         if not has_validation:
             raise FlaxdigitsError(
@@ -72,9 +80,9 @@ def choose_steps(
         best = checkpoints.best()
         if best is None:
             raise FlaxdigitsError(f"{folder.path}: no checkpoint was scored yet; use last")
-        return [best]
+        return best
     if not which.isdecimal() or int(which) not in steps:
         raise FlaxdigitsError(
-            f"--checkpoint={which}: expected last, best, all or one of the steps "
+            f"--checkpoint={which}: expected {', '.join(words)} or one of the steps "
             f"{', '.join(map(str, steps))}")
-    return [int(which)]
+    return int(which)

@@ -13,7 +13,7 @@ from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.data.framing import FRAMINGS, Framing, measure_framing
 from flaxdigits.data.preprocessing import preprocess
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.evaluation.checkpoints import choose_steps
+from flaxdigits.evaluation.checkpoints import choose_step
 from flaxdigits.models import build_model
 from flaxdigits.training.checkpoints import Checkpoints
 from flaxdigits.training.precision import products
@@ -74,7 +74,7 @@ def load_network(
         raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")
     checkpoints = Checkpoints(folder.checkpoints, access="read")
     try:
-        step, = choose_steps(checkpoint, checkpoints, folder, has_validation=True)
+        step = choose_step(checkpoint, checkpoints, folder, has_validation=True)
         variables = restore_variables(checkpoints, step, fresh, folder.checkpoints)
     finally:
         checkpoints.close()

@@ -20,6 +20,7 @@ from flaxdigits.studies.statistics import (
     unpaired_difference,
 )
 from flaxdigits.studies.study import BASE, same_images, seed_workdir
+from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.loop import Outcome
 
 Load = Callable[[ExperimentConfig], Dataset]
@@ -41,7 +42,8 @@ class Row:
       variant: its name.
       values: the figure of each seed that ended.
       estimate: of them; None if every seed diverged.
-      difference: to the base, over the seeds that both have; None for the base itself.
+      difference: to the base, over the seeds that both have, or if it is not paired, over all;
+        None for the base itself and where there are none.
       p_holm: of a paired t-test, corrected for the number of tests in the table.
       is_paired: whether the images are those of the base, so that seeds are compared in pairs.
       diverged: the seeds that did.
@@ -74,18 +76,15 @@ def run_study(
     Raises:
       FlaxdigitsError: as `flaxdigits.studies.seeds.train_seeds` does.
     """
-    signals: list[int | None] = []
-
-    def told(variant: str, seed: int, outcome: Outcome) -> None:
-        signals.append(outcome.signal)
-        tell(variant, seed, outcome)
-
-    for variant, config in configs.items():
-        summary = train_seeds(
-            config, seeds, load(config), seed_workdir(workdir, variant),
-            tell=functools.partial(told, variant))
-        if summary is None:
-            return Pause(next(filter(None, signals), None))
+    with Interrupts() as interrupts:
+        for variant, config in configs.items():
+            if interrupts.received:
+                return Pause(interrupts.received)
+            summary = train_seeds(
+                config, seeds, load(config), seed_workdir(workdir, variant),
+                tell=functools.partial(tell, variant))
+            if summary is None:
+                return Pause(interrupts.received)
     return None
 
 
@@ -141,12 +140,12 @@ def compare_variants(
 def _difference(
     values: Mapping[int, float], base: Mapping[int, float], is_paired: bool
 ) -> Difference | None:
+    if not is_paired:
+        return unpaired_difference(
+            list(values.values()), list(base.values())) if values and base else None
     both = [seed for seed in values if seed in base]
-    if not both:
-        return None
-    if is_paired:
-        return paired_difference([values[seed] for seed in both], [base[seed] for seed in both])
-    return unpaired_difference(list(values.values()), list(base.values()))
+    return paired_difference(
+        [values[seed] for seed in both], [base[seed] for seed in both]) if both else None
 
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -125,7 +125,8 @@ class RayCluster:
             for one in saved:
                 outcome = _outcome(ray, one, going[one], runs[going[one]])
                 if outcome is not None:
-                    tell(*going[one], dataclasses.replace(outcome, signal=interrupts.received))
+                    told = interrupts.received if outcome.signal else None  # which was Ctrl-C
+                    tell(*going[one], dataclasses.replace(outcome, signal=told))
         if interrupts.received:
             return Pause(interrupts.received)
         return Pause(None) if paused else None

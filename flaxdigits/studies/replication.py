@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flaxdigits.config import ExperimentConfig, flatten, to_dict
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.experiments import SHIPPED, find, list_experiments, load_experiment, made_by
+from flaxdigits.experiments import SHIPPED, also_made_by, find, list_experiments, load_experiment
 from flaxdigits.overrides import apply_overrides
 
 ORIGINAL, HELD_OUT = "original", "held_out"
@@ -110,14 +110,16 @@ def load_systems(
         names = [name_or_path]
     systems = []
     for name in names:
-        replication = made_by(find(name, "--experiment", SHIPPED), "get_replication", Replication)
+        config = load_experiment(name)
+        replication = also_made_by(
+            find(name, "--experiment", SHIPPED), "get_replication", Replication)
         for claim in replication.claims:
             for figure in (claim.figure, *claim.beside):
                 if figure not in FIGURES:
                     raise FlaxdigitsError(
                         f"{name}: a claim's figure must be one of {', '.join(FIGURES)}, "
                         f"got {figure!r}")
-        systems.append(System(adapt(load_experiment(name)), replication))
+        systems.append(System(adapt(config), replication))
     return systems
 
 
@@ -150,6 +152,14 @@ def extent(config: ExperimentConfig) -> tuple[int | None, ...]:
     """How much of a recipe is run: `steps`, or else `epochs`, and `limit`."""
     train = config.train
     return train.steps, None if train.steps else train.epochs, config.data.limit
+
+
+def folder_name(protocol: str, config: ExperimentConfig, recipe: ExperimentConfig) -> str:
+    """The protocol's, with how much is run if that is not all, like `original,steps=2,limit=60`."""
+    if extent(config) == extent(recipe):
+        return protocol
+    told = zip(("steps", "epochs", "limit"), extent(config), strict=True)
+    return ",".join([protocol, *(f"{name}={value}" for name, value in told if value is not None)])
 
 
 def _replicates(path: Path) -> bool:

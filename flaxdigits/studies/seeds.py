@@ -1,8 +1,9 @@
 """Many seeds of an experiment: each a run of its own, and a summary of them all."""
 
 import dataclasses
+import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,26 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if len(set(seeds)) < len(seeds):
         raise FlaxdigitsError(f"--seeds names a seed twice: {text}")
     return tuple(seeds)
+
+
+def checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
+    """Seeds that are some, and different, as Python's numbers.
+
+    Args:
+      seeds: like `range(5)`, `(0, 3, 7)` or NumPy's `arange(5)`.
+
+    Raises:
+      FlaxdigitsError: if they are something else, or none that a run may have.
+    """
+    try:
+        chosen = tuple(map(operator.index, seeds))
+    except TypeError:  # which operator.index and what is no iterable raise
+        chosen = ()
+    if not chosen or len(set(chosen)) < len(chosen) or not all(
+            0 <= seed < 2**32 for seed in chosen):
+        raise FlaxdigitsError("seeds must be different whole numbers from 0 to 2**32 - 1, as in "
+                              f"range(5), got {seeds!r}")
+    return chosen
 
 
 def seed_folders(workdir: Path, seeds: Sequence[int]) -> dict[int, Path]:
@@ -72,7 +93,7 @@ def train_seeds(
       tell: called with each seed that has ended, diverged or was paused.
 
     Returns:
-      What `summary.json` holds, or None if some seed was paused.
+      What `summary.json` holds (see `write_summary`), or None if some seed was paused.
 
     Raises:
       FlaxdigitsError: as `flaxdigits.training.loop.train` does, but not for a seed that diverges.
@@ -90,10 +111,23 @@ def results(workdir: Path, seeds: Sequence[int]) -> dict[int, dict[str, Any]]:
 
 
 def write_summary(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    """Writes what `summarise` says to `summary.json`."""
-    summary = summarise(workdir, seeds)
+    """Writes what `summarise` says to `summary.json`: of these seeds, which have ended, and of the
+    others there that have ended with the same config and data.
+    """
+    summary = summarise(workdir, sorted({*seeds, *_ended_alike(workdir, seeds[0])}))
     RunFolder(workdir).write_json("summary.json", summary)
     return summary
+
+
+def _ended_alike(workdir: Path, seed: int) -> list[int]:
+    """The seeds that have ended with the config and the data of this one."""
+    like = RunFolder(seed_folders(workdir, [seed])[seed]).recorded()
+    there = [int(path.name) for path in (workdir / "seeds").iterdir()
+             if re.fullmatch(r"0|[1-9]\d{0,9}", path.name)]
+    going = unfinished(workdir, there)
+    return [other for other, path in seed_folders(workdir, there).items()
+            if other not in going and not RunFolder(path).differences(
+                like | {"config": like["config"] | {"seed": other}})]
 
 
 def summarise(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from flaxdigits.config import ExperimentConfig, to_dict
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import ABLATIONS, find, load_experiment, made_by
 from flaxdigits.overrides import apply_overrides
+from flaxdigits.studies.seeds import checked_seeds
 
 BASE = "base"
 FIGURES = ("validation_accuracy", "test_accuracy")
+OVERRIDE = "train.epochs=5"  # an example
 SHOWN = (*FIGURES, "validation_loss", "test_loss", "train_accuracy", "train_loss")
 
 
@@ -25,7 +27,7 @@ class Study:
     """What is compared with what.
 
     Attributes:
-      experiment: the base: a name, or the path of a file.
+      experiment: the base: a name, or the path of a file, from the folder of the study's own.
       overrides: of the base and so of all, as `--set` takes them.
       variants: by name, in which overrides each differs from the base.
       grid: by field, its values, as in `{"model.dropout": (0, 0.1)}`; or by a name of your own,
@@ -33,6 +35,9 @@ class Study:
       seeds: that each is trained with.
       figure: of `result.json`, by which they are compared. Choose by `validation_accuracy`.
       also: further figures that the table shows.
+
+    Raises:
+      FlaxdigitsError: naming the first field that is of another kind.
     """
 
     experiment: str
@@ -44,6 +49,51 @@ class Study:
     figure: str = FIGURES[0]
     also: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.experiment, str):
+            raise _refused("experiment", "a name, or the path of a file", self.experiment)
+        _check_texts("overrides", self.overrides, OVERRIDE)
+        _check_variants("variants", self.variants)
+        if not isinstance(self.grid, Mapping):
+            raise _refused("grid", "values by field, as in {'model.dropout': (0, 0.1)}", self.grid)
+        for factor, values in self.grid.items():
+            place = f"grid[{factor!r}]"
+            if not isinstance(factor, str):
+                raise _refused("grid", "values by the names of fields", factor)
+            if isinstance(values, Mapping):
+                _check_variants(place, values)
+            elif not isinstance(values, list | tuple | range):
+                raise _refused(place, "several values, as in (0, 0.1)", values)
+            if not values:
+                raise _refused(place, "at least one value", values)
+        checked_seeds(self.seeds)
+        if self.figure not in FIGURES:
+            raise _refused("figure", f"one of {', '.join(FIGURES)}", self.figure)
+        _check_texts("also", self.also, FIGURES[1])
+        for name in self.also:
+            if name not in SHOWN:
+                raise _refused("also", f"of {', '.join(SHOWN)}", name)
+
+
+def _check_variants(field: str, variants: Any) -> None:
+    """Raises FlaxdigitsError if these are not overrides by names."""
+    if not isinstance(variants, Mapping):
+        raise _refused(field, "overrides by names, as in {'long': ('train.epochs=5',)}", variants)
+    for name, changes in variants.items():
+        if not isinstance(name, str):
+            raise _refused(field, "overrides by names, which are texts", name)
+        _check_texts(f"{field}[{name!r}]", changes, OVERRIDE)
+
+
+def _check_texts(field: str, texts: Any, example: str) -> None:
+    """Raises FlaxdigitsError if this is no list of texts, or a single one, without its comma."""
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise _refused(field, f"several texts, as in ({example!r},)", texts)
+
+
+def _refused(field: str, wanted: str, value: Any) -> FlaxdigitsError:
+    return FlaxdigitsError(f"{field} must be {wanted}, got {value!r}")
+
 
 def load_study(name_or_path: str) -> Study:
     """A shipped study, or one of the user's own (`path/to/mine.py`).
@@ -53,16 +103,10 @@ def load_study(name_or_path: str) -> Study:
     """
     path = find(name_or_path, "--ablation", ABLATIONS)
     study = made_by(path, "get_study", Study)
-    if study.figure not in FIGURES:
-        raise FlaxdigitsError(
-            f"{path}: figure must be one of {', '.join(FIGURES)}, got {study.figure!r}")
-    for name in study.also:
-        if name not in SHOWN:
-            raise FlaxdigitsError(
-                f"{path}: also must be of {', '.join(SHOWN)}, got {name!r}")
-    if not study.seeds or len(set(study.seeds)) < len(study.seeds):
-        raise FlaxdigitsError(f"{path}: seeds must be different numbers, got {study.seeds}")
-    return study
+    if not study.experiment.endswith(".py"):
+        return study
+    beside = path.parent / Path(study.experiment).expanduser()
+    return dataclasses.replace(study, experiment=str(beside))
 
 
 def variants_of(study: Study, overrides: Sequence[str] = ()) -> dict[str, ExperimentConfig]:
@@ -73,7 +117,8 @@ def variants_of(study: Study, overrides: Sequence[str] = ()) -> dict[str, Experi
       overrides: for the base and so for all, such as those of the command line.
 
     Raises:
-      FlaxdigitsError: naming the variant whose config is not valid, or that is there twice.
+      FlaxdigitsError: naming the variant whose config is not valid, or that is there twice, or
+        that is no other than the base.
     """
     base = apply_overrides(load_experiment(study.experiment), [*study.overrides, *overrides])
     configs = {BASE: base}
@@ -82,7 +127,11 @@ def variants_of(study: Study, overrides: Sequence[str] = ()) -> dict[str, Experi
             config = apply_overrides(base, changes)
         except FlaxdigitsError as error:
             raise FlaxdigitsError(f"variant {name!r}: {error}") from error
-        if config == base:  # the place of the base in the grid
+        if config == base and name in study.variants:
+            raise FlaxdigitsError(f"variant {name!r} changes nothing of the base, which has "
+                                  f"{', '.join(changes) or 'the same fields'} too: leave out one "
+                                  "of them")
+        if config == base:  # its place in the grid
             continue
         if folder_name(name) in map(folder_name, configs):
             raise FlaxdigitsError(f"variant {name!r} is there twice: give it another name")
@@ -129,4 +178,6 @@ def _combinations(
 
 def _text(value: Any) -> str:
     """A value as `--set` takes it."""
-    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value).lower()
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

@@ -137,8 +137,9 @@ def train_many(
                 Loop(program, saved, interrupts).train()
                 for path, one in zip(group, saved, strict=True):
                     result = one.result()
+                    is_paused = result is None and one.diverged is None
                     end(path, Outcome(one.run.step, one.run.total_steps, result,
-                                      one.signal() or None, one.diverged))
+                                      one.signal() or None if is_paused else None, one.diverged))
     return outcomes
 
 
@@ -178,12 +179,22 @@ def start_folders(
       FlaxdigitsError: as `RunFolder.start` does.
     """
     about = {
-        "data": {"dataset": dataset.name, "source": dataset.source,
-                 "fingerprint": dataset.fingerprint},
-        "versions": provenance.versions(), "git_commit": provenance.git_commit(),
-        "machine": provenance.machine()}
+        "data": _identity(dataset), "versions": provenance.versions(),
+        "git_commit": provenance.git_commit(), "machine": provenance.machine()}
     for path, config in configs.items():
         folders[path].start(validate(config), about)
+
+
+def check_folders(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) -> None:
+    """Raises FlaxdigitsError if one of these folders holds another run; nothing is written."""
+    for path, config in configs.items():
+        folder = RunFolder(path)
+        if folder.is_begun():
+            folder.check_same(config, _identity(dataset))
+
+
+def _identity(dataset: Dataset) -> dict[str, str]:
+    return {"dataset": dataset.name, "source": dataset.source, "fingerprint": dataset.fingerprint}
 
 
 def _ended(folder: RunFolder, total_steps: int) -> Outcome | None:

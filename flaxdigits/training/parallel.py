@@ -41,9 +41,7 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
     if all(given) and not 0 <= process_id < num_processes:
         raise FlaxdigitsError(
             f"--process_id must be from 0 to {num_processes - 1}, got {process_id}")
-    is_tpu = _is_on_a_tpu_machine()
-    # Of the step: a batch script that srun has not started is one process, whatever was allotted.
-    slurm = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+    is_tpu, slurm = _is_on_a_tpu_machine(), _slurm_tasks() > 1
     if not (all(given) or is_tpu or slurm):
         return
     try:
@@ -53,6 +51,19 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
             _log.warning("taken for a single TPU machine, not a pod: %s", first_line(error))
             return
         raise FlaxdigitsError(f"cannot join the other processes: {first_line(error)}") from error
+
+
+def check_alone() -> None:
+    """Raises FlaxdigitsError in a SLURM step of several tasks, each of which would do the same."""
+    if _slurm_tasks() > 1:
+        raise FlaxdigitsError(
+            f"this is one of {_slurm_tasks()} tasks of a SLURM step, and several runs are trained "
+            "by one process with all its devices: start it with srun --ntasks=1")
+
+
+def _slurm_tasks() -> int:
+    """Of the step: a batch script that srun has not started is one, whatever was allotted."""
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
 
 
 def _is_on_a_tpu_machine() -> bool:

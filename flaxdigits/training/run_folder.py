@@ -9,12 +9,15 @@ that is read is executed.
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from flaxdigits.config import ExperimentConfig, ModelConfig, flatten, from_dict, to_dict
 from flaxdigits.errors import FlaxdigitsError
+
+# Orbax takes the path of a checkpoint for a pattern when it writes one.
+PATTERN = "[]*?"
 
 # What may differ between a run's start and its continuation: when to pause, with how many others
 # it is trained, and how many checkpoints to keep, decide nothing about the result.
@@ -94,15 +97,48 @@ class RunFolder:
             differ.
 
         Raises:
-          FlaxdigitsError: naming what differs, or if the folder cannot be written.
+          FlaxdigitsError: naming what differs, or if the folder cannot be written or `check_name`
+            refuses it.
         """
-        with clear_errors(self.path):
-            is_there = (self.path / "config.json").exists()
-        if is_there:
-            self._check_same(config, about["data"])
+        self.check_name()
+        if self.is_begun():
+            self.check_same(config, about["data"])
             self.check_writable()
         else:
             self.write_json("config.json", {"config": to_dict(config), **about})
+
+    def is_begun(self) -> bool:
+        """Whether there is a run in it."""
+        with clear_errors(self.path):
+            return (self.path / "config.json").exists()
+
+    def check_same(self, config: ExperimentConfig, data: dict[str, str]) -> None:
+        """Raises FlaxdigitsError naming what differs if the run in it is another."""
+        changes = self.differences({"config": to_dict(config), "data": data})
+        if changes:
+            raise FlaxdigitsError(
+                f"{self.path} holds another run: {'; '.join(changes)}; choose another --workdir "
+                "or start with the same settings")
+
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        """In what the run in it is another, like `seed was 0 and is 1`; nothing if it is not.
+
+        Args:
+          other: `config` and `data`, as `recorded()` gives them.
+        """
+        old, new = (flatten(run["config"]) | flatten(run["data"], "data.")
+                    for run in (self._start(), other))
+        return [f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
+                for name in sorted(old.keys() | new.keys())
+                if old.get(name) != new.get(name) and name not in FREE_TO_CHANGE]
+
+    def check_name(self) -> None:
+        """Raises FlaxdigitsError if checkpoints could be saved here, but not read again."""
+        strange = [character for character in PATTERN if character in str(self.path)]
+        if strange:
+            raise FlaxdigitsError(
+                f"{self.path}: a run cannot be saved in a path with {' or '.join(strange)}; choose "
+                "another --workdir")
 
     def check_writable(self) -> None:
         """Raises FlaxdigitsError if files cannot be made here."""
@@ -182,18 +218,6 @@ class RunFolder:
         if not isinstance(value, dict):
             raise FlaxdigitsError(f"{path}: expected a JSON object")
         return value
-
-    def _check_same(self, config: ExperimentConfig, data: dict[str, str]) -> None:
-        there = self._start()
-        old = flatten(there["config"]) | flatten(there["data"], "data.")
-        new = flatten(to_dict(config)) | flatten(data, "data.")
-        changes = [f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
-                   for name in sorted(old.keys() | new.keys())
-                   if old.get(name) != new.get(name) and name not in FREE_TO_CHANGE]
-        if changes:
-            raise FlaxdigitsError(
-                f"{self.path} holds another run: {'; '.join(changes)}; choose another --workdir "
-                "or start with the same settings")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,74 @@
+"""What a study's file says: its fields, and where it finds its experiment."""
+
+import shutil
+
+import pytest
+
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.experiments import SHIPPED
+from flaxdigits.studies.study import Study, load_study, variants_of
+
+pytest_plugins = ["tiny_run"]
+
+
+def test_texts_of_a_grid_stay_as_they_are():
+    own = Study("mse_cnn", overrides=("data.dataset=idx_files", "data.folder=/c"), grid={
+        "data.folder": ("/Data/A", "/b"), "model.batch_norm": (True,), "data.limit": (None, 9)})
+    folders = {(config.data.folder, config.model.batch_norm, config.data.limit)
+               for name, config in variants_of(own).items() if name != "base"}
+    assert folders == {(folder, True, limit) for folder in ("/Data/A", "/b")
+                       for limit in (None, 9)}
+
+
+def test_a_named_variant_that_changes_nothing_is_told():
+    study = Study("dense_cnn", variants={"slow": ("train.epochs=20",)})
+    assert list(variants_of(study)) == ["base", "slow"]
+    with pytest.raises(FlaxdigitsError, match="variant 'slow' changes nothing of the base"):
+        variants_of(study, ["train.epochs=20"])
+
+
+def test_an_experiment_file_lies_beside_its_study(tmp_path, monkeypatch):
+    study = "from flaxdigits.studies.study import Study\n\ndef get_study():\n    return Study({!r})"
+    (tmp_path / "a").mkdir()
+    shutil.copy(SHIPPED / "mse_cnn.py", tmp_path / "a" / "own.py")
+    (tmp_path / "a" / "near.py").write_text(study.format("own.py"))
+    (tmp_path / "far.py").write_text(study.format(str(tmp_path / "a" / "own.py")))
+    for folder, path in ((tmp_path, "a/near.py"), (tmp_path / "a", "near.py"),
+                         (tmp_path, "far.py")):
+        monkeypatch.chdir(folder)
+        assert variants_of(load_study(path))["base"].experiment == "mse_cnn"
+
+
+WRONG = {
+    "seeds=5": "seeds must be different whole numbers from 0 to 2**32 - 1, as in range(5), got 5",
+    "seeds='01'": "seeds must be different whole numbers",
+    "seeds=(0, 1.5)": "seeds must be different whole numbers",
+    "seeds=(0, 2**32)": "seeds must be different whole numbers",
+    "experiment=3": "experiment must be a name, or the path of a file, got 3",
+    "overrides='seed=1'": "overrides must be several texts, as in ('train.epochs=5',)",
+    "variants=['a']": "variants must be overrides by names",
+    "variants={3: ()}": "variants must be overrides by names, which are texts, got 3",
+    "variants={'a': 'model.dropout=0.3'}": "variants['a'] must be several texts",
+    "variants={'a': (3,)}": "variants['a'] must be several texts, as in ('train.epochs=5',)",
+    "grid=(1, 2)": "grid must be values by field",
+    "grid={3: (1,)}": "grid must be values by the names of fields, got 3",
+    "grid={'model.dropout': 0.3}": "grid['model.dropout'] must be several values",
+    "grid={'model.dropout': '12'}": "grid['model.dropout'] must be several values",
+    "grid={'model.dropout': ()}": "grid['model.dropout'] must be at least one value, got ()",
+    "grid={'rate': {'low': 'seed=1'}}": "grid['rate']['low'] must be several texts",
+    "figure='accuracy'": "figure must be one of validation_accuracy, test_accuracy, got 'accuracy'",
+    "figure=[]": "figure must be one of",
+    "also='validation_loss'": "also must be several texts, as in ('test_accuracy',)",
+    "also=('loss',)": "also must be of validation_accuracy",
+}
+
+
+@pytest.mark.parametrize("fields", WRONG)
+def test_a_study_of_wrong_fields_is_told_with_its_line(fields, launch_here, tmp_path):
+    path = tmp_path / "wrong.py"
+    experiment = "" if fields.startswith("experiment") else "'mse_cnn', "
+    path.write_text("from flaxdigits.studies.study import Study\n\ndef get_study():\n"
+                    f"    return Study({experiment}{fields})\n")
+    done = launch_here(f"--ablation={path}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: {path}:4: {WRONG[fields]}"), done.stderr
