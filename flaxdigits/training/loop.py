@@ -30,8 +30,10 @@ from flaxdigits.training.saved_run import SavedRun
 from flaxdigits.training.trackers import Tracker, Trackers
 
 # A compiled call takes about this long: short enough to stop or report soon, long enough that
-# the return to Python costs nothing.
+# the return to Python costs nothing. Of slow steps several, since a call fetches the memory that it
+# works in anew (kaggle_cnn: a fifth of a second, half of one beside other programs).
 SECONDS_PER_CALL = 0.5
+STEPS_PER_CALL = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +231,7 @@ class Loop:
                 break
             ready = [one for one in self.runs if one.goes_on() and one.run.step == behind]
             count = min(ready[0].steps_to_next_event(),
-                        agree(max(1, int(SECONDS_PER_CALL * rate)), np.min))
+                        agree(max(STEPS_PER_CALL, int(SECONDS_PER_CALL * rate)), np.min))
             start = time.perf_counter()
             reports = self.program(
                 [one.run for one in self.runs], [one.order() for one in self.runs],
