@@ -106,5 +106,5 @@ def _as_of_others(
         weights = layer.variables["params"]
         return convolve_native(args[0], weights["kernel"], layer.padding) + weights["bias"]
     if isinstance(layer, MaxPool) and context.method_name == "__call__":
-        return nn.max_pool(args[0], (2, 2), (2, 2))
+        return nn.max_pool(args[0], window_shape=(2, 2), strides=(2, 2))
     return method(*args, **kwargs)

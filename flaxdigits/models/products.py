@@ -11,6 +11,6 @@ LARGE = 10**9  # multiply-adds
 
 def multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """[batch, in] @ [in, out] -> [batch, out]; large ones of float32 in train steps by oneDNN."""
-    is_large = onednn.is_offered() and x.dtype == jnp.float32 and x.size * kernel.shape[1] > LARGE
-    return lax.platform_dependent(
-        x, kernel, cpu=onednn.multiply if is_large else jnp.matmul, default=jnp.matmul)
+    if not (onednn.is_offered() and x.dtype == jnp.float32 and x.size * kernel.shape[1] > LARGE):
+        return x @ kernel
+    return lax.platform_dependent(x, kernel, cpu=onednn.multiply, default=jnp.matmul)
