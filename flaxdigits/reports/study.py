@@ -158,9 +158,12 @@ def differences(
     axes.xaxis.set_major_formatter(FuncFormatter(
         lambda value, _: f"{value:+g}".replace("-", "−") if value else "0"))
     axes.set_xlabel(
-        f"{_spoken(figure)}, {POINTS} from the base's {100 * base.estimate.mean:.2f} %\n"
+        f"{_spoken(figure)}, {POINTS} from the base's {100 * base.estimate.mean:.2f} %",
+        color=theme.muted, fontsize=8)
+    drawing.text(
+        0.5, 0.13 / height,
         "dots: seeds; lines: 95 % intervals; colour: p < 0.05 after Holm; squares: other images",
-        color=theme.muted, fontsize=8, linespacing=1.5)
+        color=theme.muted, fontsize=8, ha="center")
     drawing.text(0.02, 1 - 0.27 / height, title, color=theme.text, fontsize=10.5, weight="bold",
                  parse_math=False)
     return drawing
