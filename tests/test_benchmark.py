@@ -60,9 +60,10 @@ def test_peers_are_of_the_published_networks(launch_here, arguments, told):
     assert told in done.stderr
 
 
-def test_a_benchmark_of_what_cannot_be_trained_says_so(launch, tmp_path):
+def test_a_benchmark_of_what_cannot_be_trained_says_so(launch, idx_folder, tmp_path):
     done = launch("--mode=benchmark", "--experiment=dense_cnn", f"--workdir={tmp_path}",
-                  "--data=drawn", "--set", "model.filters=2,2,2,2,2,2")
+                  "--set", "data.dataset=idx_files", "--set", f"data.folder={idx_folder}",
+                  "--set", "model.filters=2,2,2,2,2,2")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 

@@ -1,5 +1,6 @@
 """The command line: what it refuses, in one line and before anything is done, and every mode."""
 
+import functools
 import json
 import os
 import shutil
@@ -64,14 +65,26 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_bad_input_is_one_line_and_leaves_nothing(case, launch, tmp_path):
+def test_bad_input_is_one_line_and_leaves_nothing(case, launch_here, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    assert_refused(launch_here, case, tmp_path)
+
+
+@pytest.mark.parametrize("case", ["unknown flag", "unknown experiment", "no weights"])
+def test_bad_input_ends_the_process_without_a_traceback(case, launch, tmp_path):
+    assert_refused(functools.partial(
+        launch, cwd=tmp_path, env={"TFDS_DATA_DIR": str(tmp_path / "data")}), case, tmp_path)
+
+
+def assert_refused(launch, case, folder):
     arguments, told = REFUSED[case]
-    done = launch(*arguments, cwd=tmp_path, env={"TFDS_DATA_DIR": str(tmp_path / "data")})
+    done = launch(*arguments)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
     assert told in done.stderr
-    assert list(tmp_path.rglob("*")) == []
+    assert list(folder.rglob("*")) == []
 
 
 PATTERNS = {

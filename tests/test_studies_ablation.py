@@ -240,6 +240,7 @@ def test_nothing_finished_is_run_again(ran, study, launch_here):
         assert other.stdout == ""
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_gives_the_same_table(ran, study, start, launch, tmp_path):
     process = start(f"--ablation={study}", f"--workdir={tmp_path}")
     wait_for((tmp_path / "fast" / "seeds" / "1" / "checkpoints").exists, process)
@@ -274,17 +275,23 @@ REFUSED = {
     "trace": (["--ablation=dense_cnn", "--profile"], "--profile is not for --ablation"),
     "events": (["--ablation=dense_cnn", "--notensorboard"], "--tensorboard is not for --ablation"),
     "bad override": (["--ablation=dense_cnn", "--set=train.epoch=1"], "did you mean train.epochs"),
-    "no validation": (["--ablation=dense_cnn", "--set=data.split=official"],
-                      "data.split=official has no validation part"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_bad_studies_are_one_line(case, launch_here, tmp_path, monkeypatch, environment):
+def test_bad_studies_are_one_line(case, launch_here, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments, told = REFUSED[case]
-    done = launch_here(*arguments, "--data=drawn", f"--data_dir={environment['TFDS_DATA_DIR']}")
+    done = launch_here(*arguments)
     assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_figure_that_no_run_will_have_is_told_before_any_run(study, launch_here, tmp_path):
+    done = launch_here(
+        f"--ablation={study}", "--set=data.split=official", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "data.split=official has no validation part" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -76,6 +76,7 @@ def test_the_tables_count_the_errors_of_the_runs(ran, drawn):
         assert Image.open(workdir / name).size[0] > 1000
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_repeats_nothing(ran, start, launch, tmp_path, environment):
     process = start(*RECIPE, "--data=drawn", f"--workdir={tmp_path}")
     wait_for((tmp_path / "folds" / "2" / "seeds" / "0" / "checkpoints").exists, process)

@@ -15,9 +15,10 @@ pytest_plugins = ["tiny_run"]
 # Everything that could depend on the devices: dropout, batch statistics, augmentation, a batch
 # that four do not divide, a smaller last one. SGD, because Adam and Adadelta blow rounding up.
 RECIPE = [
-    "--experiment=mnist_cnn", "--set=data.dataset=idx_files", "--set=data.split=holdout",
+    "--experiment=dense_cnn", "--set=data.dataset=idx_files", "--set=data.split=holdout",
     "--set=train.epochs=2", "--set=train.batch_size=30", "--set=train.log_every=2",
-    "--set=model.batch_norm=true", "--set=model.filters=4,4,8,8",
+    "--set=model.batch_norm=true", "--set=model.filters=4,4", "--set=model.dense=16",
+    "--set=data.preprocessing=unit",
     "--set=data.augmentation.shift=0.1", "--set=data.augmentation.rotation=5",
     "--set=train.ema_decay=0.9", "--set=optimizer.name=sgd", "--set=optimizer.learning_rate=0.02",
 ]
@@ -77,7 +78,7 @@ def ends(processes):
     return [process.returncode for process in processes], outputs
 
 
-@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+@pytest.mark.parametrize("parallel", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_two_processes_equal_one(parallel, start, idx_folder, tmp_path, one_device):
     common = (f"--set=data.folder={idx_folder}", f"--workdir={tmp_path}",
               f"--set=train.parallel={parallel}")

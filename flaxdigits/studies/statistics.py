@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+import scipy
 
 CONFIDENCE = 0.95
 ROUNDING = 1e-9  # of fractions: differences that scatter by less are taken for equal
@@ -55,7 +55,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     if n == 1:
         return Estimate(mean, None, n, None, None)
     sd = float(np.std(values, ddof=1))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / math.sqrt(n)
+    half = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / math.sqrt(n)
     return Estimate(mean, sd, n, mean - half, mean + half)
 
 
@@ -63,7 +63,7 @@ def scatter(told: Estimate) -> tuple[float, float] | None:
     """Where a further single value would lie in 95 of 100 cases, by Student's t; None of one."""
     if told.sd is None:
         return None
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, told.n - 1))
+    quantile = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, told.n - 1))
     half = quantile * told.sd * math.sqrt(1 + 1 / told.n)
     return told.mean - half, told.mean + half
 
@@ -77,7 +77,7 @@ def paired_difference(values: Sequence[float], base: Sequence[float]) -> Differe
     told = estimate(differences)
     p = None
     if told.sd is not None and told.sd > ROUNDING:
-        p = float(stats.ttest_rel(values, base).pvalue)
+        p = float(scipy.stats.ttest_rel(values, base).pvalue)
     return Difference(told.mean, told.low, told.high, told.n, p)
 
 
@@ -90,7 +90,7 @@ def unpaired_difference(values: Sequence[float], base: Sequence[float]) -> Diffe
     squares = [told.sd**2 / told.n for told in (ours, theirs)]
     freedom = sum(squares)**2 / sum(
         square**2 / (told.n - 1) for square, told in zip(squares, (ours, theirs), strict=True))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(sum(squares))
+    half = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(sum(squares))
     return Difference(mean, mean - half, mean + half, n, None)
 
 
