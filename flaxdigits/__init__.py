@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from flaxdigits.api.export import export as export
     from flaxdigits.api.folds import FoldsOutcome as FoldsOutcome
     from flaxdigits.api.folds import train_folds as train_folds
+    from flaxdigits.api.growth import Growth as Growth
+    from flaxdigits.api.growth import run_growth as run_growth
     from flaxdigits.api.predict import Readings as Readings
     from flaxdigits.api.predict import predict as predict
     from flaxdigits.api.replicate import ReplicationOutcome as ReplicationOutcome
@@ -71,6 +73,7 @@ _HOMES = {
     "run_ablation": "api.ablation",
     "replicate": "api.replicate",
     "run_benchmark": "api.benchmark",
+    "run_growth": "api.growth",
     "evaluate": "api.evaluate",
     "predict": "api.predict",
     "export": "api.export",
@@ -86,6 +89,7 @@ _HOMES = {
     "ExperimentConfig": "config",
     "FlaxdigitsError": "errors",
     "FoldsOutcome": "api.folds",
+    "Growth": "api.growth",
     "Outcome": "training.loop",
     "Readings": "api.predict",
     "ReplicationOutcome": "api.replicate",

@@ -59,9 +59,9 @@ def test_editors_and_python_see_the_same_names():
 
 CALLS = {
     "train": "train", "seeds": "train_seeds", "folds": "train_folds", "ablation": "run_ablation",
-    "replicate": "replicate", "benchmark": "run_benchmark", "eval": "evaluate", "report": "report",
-    "summary": "summary", "data": "data_sheet", "prepare": "prepare", "compare": "compare",
-    "predict": "predict", "export": "export"}
+    "replicate": "replicate", "benchmark": "run_benchmark", "growth": "run_growth",
+    "eval": "evaluate", "report": "report", "summary": "summary", "data": "data_sheet",
+    "prepare": "prepare", "compare": "compare", "predict": "predict", "export": "export"}
 FLAGS = {field.name for field in dataclasses.fields(Options)}
 # What parts of the command line read of the options, and what the calls name otherwise.
 READ_BY = {"data_arguments": {"data", "raw_data_dir", "data_dir"}, "seeds_of": {"seeds"},

@@ -8,9 +8,12 @@ import pytest
 from conftest import ROOT
 
 from flaxdigits.benchmark.compare import ROUNDS
+from flaxdigits.benchmark.ours import random_data
 from flaxdigits.benchmark.peers import random_images
+from flaxdigits.data.splits import split_indices
 from flaxdigits.experiments import load_experiment
 from flaxdigits.models import build_model
+from flaxdigits.overrides import apply_overrides
 from flaxdigits.reports.layers import list_layers
 
 pytest_plugins = ["tiny_run"]
@@ -80,7 +83,20 @@ def test_memory_stays_in_bounds(name, batch_size, environment):
              + 10 * 4 * sum(layer.parameters for layer in layers)
              + 3 * batch_size * sum(layer.activation_bytes for layer in layers))
     done = subprocess.run(
-        [sys.executable, "-m", "flaxdigits.benchmark.ours", name, f"train.batch_size={batch_size}"],
+        [sys.executable, "-m", "flaxdigits.benchmark.ours", name,
+         *map(str, (len(images), size, size, classes, 6 * len(images) // 7)),
+         f"train.batch_size={batch_size}"],
         input="2\n", text=True, capture_output=True, check=True, cwd=ROOT,
         env=environment | {"PYTHONPATH": str(ROOT)})
-    assert json.loads(done.stdout.splitlines()[-1])["peak_bytes"] < bound
+    facts, told = map(json.loads, done.stdout.splitlines())
+    assert told["peak_bytes"] < bound == facts["memory_bound"]
+
+
+@pytest.mark.parametrize("change", [
+    ["data.split=writers"], ["data.dataset=image_folder", "data.folder=mine"]])
+def test_noise_stands_for_every_data_set_and_split(change):
+    config = apply_overrides(load_experiment("chinese_cnn"), change)
+    dataset = random_data(config, (1_500, 48, 48, 1), 15, None)
+    assert dataset.name == config.data.dataset and dataset.images.shape == (1_500, 48, 48, 1)
+    rows = split_indices(config.data, dataset)
+    assert sum(map(len, rows.values())) == 1_500 and len(rows["train"]) == 1_200

@@ -15,7 +15,7 @@ from rich.text import Text
 from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import check_before_data, load_data, make_console
 from flaxdigits.api.experiment import experiment as find_experiment
-from flaxdigits.benchmark.compare import ALIKE, Timings, compare
+from flaxdigits.benchmark.compare import ALIKE, Timings, compare, ours
 from flaxdigits.benchmark.peers import PEERS
 from flaxdigits.benchmark.start_up import seconds_to_first_step
 from flaxdigits.errors import FlaxdigitsError
@@ -105,24 +105,25 @@ def _measure(
     # Prepared, so that starting up does not prepare them.
     dataset = load_data(config, data, raw_data_dir, data_dir)
     timed = (*overrides, *(ALIKE if peers else ()))
-    timings = compare(
-        name, timed, config.train.batch_size, PEERS if peers else ())
-    ours = timings["ours"]
+    timings = compare({"ours": ours(name, timed, dataset)} | {
+        peer: [f"{peer}_peer", name, str(config.train.batch_size)]
+        for peer in (PEERS if peers else ())})
+    own = timings["ours"]
     where = [f"--data={dataset.source}",
              *(f"--{flag}={value}" for flag, value in (
                  ("raw_data_dir", raw_data_dir), ("data_dir", data_dir)) if value)]
     cold, warm = seconds_to_first_step(
         [f"--experiment={name}", *(f"--set={override}" for override in overrides), *where])
-    seconds = ours.median / 1000
-    rate = ours.facts["step_flops"] / seconds
+    seconds = own.median / 1000
+    rate = own.facts["step_flops"] / seconds
     return {
-        **ours.facts, "overrides": list(timed), "milliseconds": ours.median,
+        **own.facts, "overrides": list(timed), "milliseconds": own.median,
         "steps_per_second": 1 / seconds,
         "images_per_second": config.train.batch_size / seconds, "flops_per_second": rate,
-        "fraction_of_large_product": rate / ours.facts["product_flops"],
+        "fraction_of_large_product": rate / own.facts["product_flops"],
         "seconds_to_first_step_cold": cold, "seconds_to_first_step_warm": warm,
-        "peak_bytes": ours.peak_bytes,
-        "ratios": {peer: timing.median / ours.median for peer, timing in timings.items()
+        "peak_bytes": own.peak_bytes,
+        "ratios": {peer: timing.median / own.median for peer, timing in timings.items()
                    if peer != "ours"},
         "timings": {label: _readable(timing) for label, timing in timings.items()}}
 

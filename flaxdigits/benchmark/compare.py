@@ -7,10 +7,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from flaxdigits.benchmark.peers import MOST_STEPS, PEERS
+from flaxdigits.benchmark.peers import MOST_STEPS
+from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
 
 ROUNDS = 5
@@ -39,25 +40,36 @@ class Timings:
         return statistics.median(self.milliseconds)
 
 
+def ours(name: str, overrides: Sequence[str], dataset: Dataset) -> list[str]:
+    """The words of a process that times our train step, on noise in the shape of `dataset`."""
+    count, height, width, _ = dataset.images.shape
+    sizes = count, height, width, len(dataset.class_names), dataset.official_train or 0
+    return ["ours", name, *map(str, sizes), *overrides]
+
+
 def compare(
-    name: str, overrides: Sequence[str], batch_size: int, peers: Sequence[str] = PEERS
+    commands: Mapping[str, Sequence[str]], rounds: int = ROUNDS, seconds: float = SECONDS
 ) -> dict[str, Timings]:
-    """Times `ours` and the peers, round after round, each in a process of its own.
+    """Times train steps in turn, round after round, each in a process of its own.
+
+    Args:
+      commands: a module of `flaxdigits.benchmark` and its words, by a label.
+      rounds: how many.
+      seconds: how long a timing of the first of them shall take; all take as many steps.
 
     Raises:
       FlaxdigitsError: if a process ends before it has answered.
     """
-    commands = {"ours": ["ours", name, *overrides]} | {
-        peer: [f"{peer}_peer", name, str(batch_size)] for peer in peers}
     with contextlib.ExitStack() as stack:
         workers, facts = {}, {}
         for label, words in commands.items():  # one after the other: each begins undisturbed
             workers[label] = stack.enter_context(_worker(words))
             facts[label] = _answer(workers[label], label)
-        first = _time(workers["ours"], "ours", 1)["milliseconds"]
-        steps = max(1, min(MOST_STEPS, round(SECONDS * 1000 / first)))
+        label, worker = next(iter(workers.items()))
+        once = _time(worker, label, 1)["milliseconds"]
+        steps = max(1, min(MOST_STEPS, round(seconds * 1000 / once)))
         answers = [{label: _time(worker, label, steps) for label, worker in workers.items()}
-                   for _ in range(ROUNDS)]
+                   for _ in range(rounds)]
     return {label: Timings(
         facts[label], [answer[label]["milliseconds"] for answer in answers],
         answers[-1][label]["peak_bytes"]) for label in commands}

@@ -1,7 +1,11 @@
-"""Our own train step, timed on request: `python -m flaxdigits.benchmark.ours chinese_cnn`.
+"""Our own train step, timed on request.
 
-Overrides may follow. Served as `flaxdigits.benchmark.peers` says, with the step's cost counted from
-the layers and what a large matrix product reaches in the same process.
+    python -m flaxdigits.benchmark.ours mnist_cnn 70000 28 28 10 60000
+
+The numbers are the images of the data set, their height and width, the classes, and how many
+images are the official training part, 0 where there is none; overrides may follow. Served as
+`flaxdigits.benchmark.peers` says, with the step's cost counted from the layers and what a large
+matrix product reaches in the same process.
 """
 
 import sys
@@ -9,8 +13,9 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from flaxdigits.benchmark.peers import random_images, serve
+from flaxdigits.benchmark.peers import noise, serve
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.experiments import load_experiment
@@ -19,6 +24,7 @@ from flaxdigits.reports.layers import list_layers
 from flaxdigits.training import provenance
 from flaxdigits.training.program import Program
 from flaxdigits.training.run import Run
+from flaxdigits.training.state import count_parameters
 
 LARGE = {"cpu": 2048}  # rows and columns of the large product; elsewhere 8192
 
@@ -47,17 +53,39 @@ def product_flops() -> float:
     return 2 * size**3 / min(seconds)
 
 
-def noise(name: str, config: ExperimentConfig) -> Dataset:
-    """A data set of random pixels, as many as the real one has."""
-    images, labels, classes = random_images(name, config.train.batch_size)
+def memory_bound(run: Run) -> int:
+    """Bytes that a process which trains it stays under on the CPU.
+
+    The data, ten times the parameters, three times the activations of a batch, and 750 MB.
+    """
+    data, batch_size = run.dataset, run.config.train.batch_size
+    layers = list_layers(run.task.model, data.images.shape[1:])
+    return (data.images.nbytes + data.labels.nbytes + 750_000_000
+            + 10 * 4 * sum(layer.parameters for layer in layers)
+            + 3 * batch_size * sum(layer.activation_bytes for layer in layers))
+
+
+def random_data(
+    config: ExperimentConfig, shape: tuple[int, ...], classes: int, official_train: int | None
+) -> Dataset:
+    """Random pixels in the place of the config's data set, by a hundred writers.
+
+    Args:
+      config: of the experiment.
+      shape: of the images: (examples, height, width, 1).
+      classes: how many there are.
+      official_train: as of `Dataset`.
+    """
+    images, labels = noise(shape, classes)
     return Dataset(config.data.dataset, "noise", tuple(map(str, range(classes))), images, labels,
-                   None, None, min(60_000, len(images)), "noise")
+                   np.arange(len(labels)) % 100, None, official_train, "noise")
 
 
-def main(name: str, overrides: list[str]) -> None:
+def main(name: str, sizes: list[int], overrides: list[str]) -> None:
     """Serves the timings of one experiment."""
     config = apply_overrides(load_experiment(name), overrides)
-    run = Run(config, noise(name, config))
+    count, height, width, classes, official = sizes
+    run = Run(config, random_data(config, (count, height, width, 1), classes, official or None))
     program, order = Program(run, 1), run.order(0)
 
     def milliseconds(steps: int) -> float:
@@ -67,9 +95,11 @@ def main(name: str, overrides: list[str]) -> None:
         return (time.perf_counter() - start) / steps * 1000
 
     milliseconds(1)
-    serve({"batch_size": config.train.batch_size, "step_flops": step_flops(run),
+    serve({"batch_size": config.train.batch_size, "steps_per_epoch": run.steps_per_epoch,
+           "examples": len(run.splits["train"]), "parameters": count_parameters(run.state.params),
+           "memory_bound": memory_bound(run), "step_flops": step_flops(run),
            "product_flops": product_flops(), "device": provenance.device_name()}, milliseconds)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(sys.argv[1], [int(size) for size in sys.argv[2:7]], sys.argv[7:])

@@ -26,9 +26,14 @@ def random_images(name: str, batch_size: int) -> tuple[np.ndarray, np.ndarray, i
       images: [n, height, width, 1] uint8; labels: [n] int32.
     """
     (size, classes, count) = (64, 15, 15_000) if name == "chinese_cnn" else (28, 10, 70_000)
+    return *noise((max(count, batch_size), size, size, 1), classes), classes
+
+
+def noise(shape: tuple[int, ...], classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random pixels, uint8 of `shape`, and random labels of them, int32."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (max(count, batch_size), size, size, 1), np.uint8)
-    return images, rng.integers(0, classes, len(images)).astype(np.int32), classes
+    images = rng.integers(0, 256, shape, np.uint8)
+    return images, rng.integers(0, classes, len(images)).astype(np.int32)
 
 
 def peak_bytes() -> int:

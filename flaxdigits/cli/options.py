@@ -11,7 +11,7 @@ from flaxdigits.experiments import ABLATIONS, list_experiments
 
 HELP = "python launch.py --experiment=NAME [--mode=MODE] [--set field=value ...]\n"
 MODES = ("train", "eval", "report", "summary", "data", "config", "prepare", "compare",
-         "folds", "benchmark", "replicate", "predict", "export")
+         "folds", "benchmark", "growth", "replicate", "predict", "export")
 WITH_SEEDS = ("train", "folds", "replicate")
 
 _EXPERIMENT = flags.DEFINE_string(

@@ -1,0 +1,91 @@
+"""How the cost of an experiment grows with its sizes."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.jupyter import JupyterMixin
+from rich.table import Table
+from rich.text import Text
+
+from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.context import check_before_data, load_data, make_console
+from flaxdigits.api.experiment import experiment as find_experiment
+from flaxdigits.benchmark.compare import compare, ours
+from flaxdigits.benchmark.growth import ROUNDS, SECONDS, exponents, figures, sizes
+from flaxdigits.data.splits import split_indices
+from flaxdigits.training.provenance import machine, versions
+from flaxdigits.training.run_folder import RunFolder
+
+
+@dataclasses.dataclass(frozen=True)
+class Growth(JupyterMixin):
+    """Timings of several sizes; a table in a notebook, or for rich's `print`.
+
+    Attributes:
+      measured: what each size asks for and takes.
+      exponents: the power of examples, batch and parameters by which the cost grows; 1 is in
+        proportion.
+      file: `growth.json`, which holds both.
+    """
+
+    measured: dict[str, dict[str, Any]]
+    exponents: dict[str, float]
+    file: Path
+
+    def __rich__(self) -> Table:
+        return _table(self.measured)
+
+
+def run_growth(
+    experiment: PathLike, *overrides: str, workdir: PathLike | None = None, data: Source = "auto",
+    raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
+    console: Console | None = None,
+) -> Growth:
+    """Times an experiment with fewer examples, other batches and other widths, in turn.
+
+    Every size trains in a process of its own, on random pixels in the shape of the data.
+
+    Args:
+      experiment: its name or path.
+      *overrides: as for `flaxdigits.experiment`.
+      workdir: where `growth.json` is written; None is `runs/growth`.
+      data: as for `train`.
+      raw_data_dir: as for `train`.
+      data_dir: as for `train`.
+      console: as for `train`; told what is timed.
+
+    Raises:
+      FlaxdigitsError: if there is no such experiment.
+    """
+    config = find_experiment(experiment, *overrides)
+    check_before_data(config, Path())
+    dataset = load_data(config, data, raw_data_dir, data_dir)
+    found = sizes(config, len(split_indices(config.data, dataset)["train"]))
+    folder = RunFolder(Path("runs/growth") if workdir is None else Path(workdir).expanduser())
+    folder.path.mkdir(parents=True, exist_ok=True)
+    (console or make_console()).print(f"{config.experiment}: timing {len(found)} sizes")
+    timings = compare(
+        {told: ours(str(experiment), [*overrides, *size.overrides], dataset)
+         for told, size in found.items()}, ROUNDS, SECONDS)
+    measured = {told: figures(timing) for told, timing in timings.items()}
+    powers = exponents(measured, found)
+    folder.write_json("growth.json", {
+        "experiment": config.experiment, "overrides": list(overrides), "processor": machine(),
+        "versions": versions(), "exponents": powers, "sizes": measured})
+    return Growth(measured, powers, folder.path / "growth.json")
+
+
+def _table(measured: dict[str, dict[str, Any]]) -> Table:
+    table = Table()
+    for title in ("", "examples", "batch", "parameters", "GFLOP/step", "ms/step", "epoch",
+                  "peak MB", "at most MB"):
+        table.add_column(title, justify="right" if title else "left")
+    for told, found in measured.items():
+        table.add_row(
+            Text(told), f"{found['examples']:,}", f"{found['batch_size']:,}",
+            f"{found['parameters']:,}", f"{found['step_flops'] / 1e9:.2f}",
+            f"{found['milliseconds']:.2f}", f"{found['epoch_seconds']:.2f} s",
+            f"{found['peak_bytes'] / 1e6:,.0f}", f"{found['memory_bound'] / 1e6:,.0f}")
+    return table

@@ -1,0 +1,83 @@
+"""How the cost of training grows with examples, batch and parameters: one experiment in sizes."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from flaxdigits.benchmark.compare import Timings
+from flaxdigits.config import ExperimentConfig
+
+SHIPPED = "as it is"
+ROUNDS = 3
+SECONDS = 2.0  # of a timing of the experiment as it is; all sizes take as many steps
+
+# What is told of a size as its extent and as its cost, by what grows.
+MEASURES = {
+    "examples": ("examples", "epoch_seconds"),
+    "batch": ("batch_size", "milliseconds"),
+    "parameters": ("parameters", "milliseconds"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """A variant of an experiment.
+
+    Attributes:
+      grows: "examples", "batch" or "parameters"; None as it is.
+      overrides: what it changes.
+    """
+
+    grows: str | None
+    overrides: tuple[str, ...] = ()
+
+
+def sizes(config: ExperimentConfig, examples: int) -> dict[str, Size]:
+    """By their names: as it is, fewer examples, other batches, other widths.
+
+    Args:
+      config: of the experiment.
+      examples: that it trains on.
+    """
+    batch_size, model = config.train.batch_size, config.model
+    found = {SHIPPED: Size(None)}
+    for share in (4, 2):
+        found[f"1/{share} of the examples"] = Size(
+            "examples", (f"data.limit={math.ceil(examples / share)}",))
+    for told, factor in (("half the batch", 0.5), ("twice the batch", 2)):
+        found[told] = Size("batch", (f"train.batch_size={math.ceil(factor * batch_size)}",))
+    for told, factor in (("half as wide", 0.5), ("twice as wide", 2)):
+        found[told] = Size("parameters", tuple(
+            f"model.{name}={','.join(str(math.ceil(factor * width)) for width in widths)}"
+            for name, widths in (("filters", model.filters), ("dense", model.dense)) if widths))
+    return found
+
+
+def figures(timings: Timings) -> dict[str, Any]:
+    """What is told of a size: what it asks for, what that takes, and the memory bound."""
+    facts, milliseconds = timings.facts, timings.median
+    return {
+        **{name: facts[name] for name in (
+            "examples", "batch_size", "parameters", "step_flops", "memory_bound")},
+        "milliseconds": milliseconds, "peak_bytes": timings.peak_bytes,
+        "epoch_seconds": facts["steps_per_epoch"] * milliseconds / 1000,
+        "timings": timings.milliseconds}
+
+
+def exponents(measured: dict[str, dict[str, Any]], found: dict[str, Size]) -> dict[str, float]:
+    """By which power of its extent the cost grows: 1 is in proportion.
+
+    The slope of a line by least squares through the logarithms.
+
+    Args:
+      measured: `figures` of each size.
+      found: the sizes.
+    """
+    powers = {}
+    for grows, (extent, cost) in MEASURES.items():
+        of = [measured[told] for told, size in found.items() if size.grows in (None, grows)]
+        powers[grows] = float(np.polyfit(
+            *(np.log([one[name] for one in of]) for name in (extent, cost)), 1)[0])
+    return powers

@@ -1,0 +1,23 @@
+"""--mode=growth: how the cost of an experiment grows with examples, batch and parameters."""
+
+from flaxdigits.api.context import make_console, print_table
+from flaxdigits.api.growth import run_growth
+from flaxdigits.cli.context import data_arguments
+from flaxdigits.cli.options import Options
+from flaxdigits.config import ExperimentConfig
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.training.provenance import machine
+
+
+def run(options: Options, config: ExperimentConfig) -> int:
+    """Prints a table and a line of the powers; returns the exit status."""
+    if options.experiment is None:
+        raise FlaxdigitsError("--mode=growth needs --experiment; --list names them")
+    found = run_growth(options.experiment, *options.overrides, workdir=options.optional_workdir(),
+                       **data_arguments(options))
+    console = make_console()
+    print_table(console, found.__rich__())
+    console.print(f"{config.experiment} grows with " + ", ".join(
+        f"{grows} to the power of {power:.2f}" for grows, power in found.exponents.items()))
+    console.print(f"{machine()}; all timings: {found.file}")
+    return 0
