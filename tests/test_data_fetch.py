@@ -29,13 +29,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         content = self.server.files[name]
         self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
+        garbled = behaviour == "garbled"
+        self.send_header("Content-Length", "some bytes" if garbled else str(len(content)))
         self.end_headers()
         with contextlib.suppress(OSError):  # the client has given up, as it should
             getattr(self, behaviour)(content)
 
     def whole(self, content: bytes) -> None:
         self.wfile.write(content)
+
+    garbled = whole
 
     def cut(self, content: bytes) -> None:
         self.wfile.write(content[:-1000])
@@ -83,8 +86,9 @@ def check(path: Path) -> None:
         raise FlaxdigitsError("not the file meant")
 
 
-def test_whole(server, tmp_path):
-    fetch([f"{server.url}/whole/file"], tmp_path / "new" / "file", check, QUICK)
+@pytest.mark.parametrize("behaviour", ["whole", "garbled"])
+def test_whole(behaviour, server, tmp_path):
+    fetch([f"{server.url}/{behaviour}/file"], tmp_path / "new" / "file", check, QUICK)
     assert (tmp_path / "new" / "file").read_bytes() == CONTENT
     assert os.listdir(tmp_path / "new") == ["file"]
 

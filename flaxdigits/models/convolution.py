@@ -15,14 +15,13 @@ On GPUs and TPUs it is XLA's convolution. The choice is made when a program is l
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from flaxdigits.models import onednn
-from flaxdigits.models.winograd import convolve_winograd, products_shape
+from flaxdigits.models.winograd import convolve_winograd, products_size
 
 PARTS = 4  # of a batch that is convolved by XLA on the CPU
 CACHE_BYTES = 64_000_000  # that a CPU's caches hold at most
@@ -42,8 +41,7 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
     height, width, channels, _ = kernel.shape
     if x.dtype != jnp.float32:
         on_cpu = convolve_native  # Winograd's transforms are too coarse in fewer bits
-    elif (onednn.is_offered()
-          and 4 * math.prod(products_shape(x.shape, kernel.shape, padding)) > CACHE_BYTES):
+    elif onednn.is_offered() and 4 * products_size(x.shape, kernel.shape, padding) > CACHE_BYTES:
         on_cpu = onednn.convolve
     elif channels == 1 or height == width == 1:
         on_cpu = _convolve_patches

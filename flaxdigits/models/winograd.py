@@ -71,22 +71,38 @@ def tile_length(length: int, size: int) -> int:
     return min(lengths, key=lambda tile: -(-length // tile) * (tile + size - 1))
 
 
-def products_shape(
-    images: tuple[int, ...], kernel: tuple[int, ...], padding: str
-) -> tuple[int, int, int]:
-    """Of the products that `convolve_winograd` adds up, for arrays of these shapes.
+class Tiling(NamedTuple):
+    """How the outputs along an axis are cut into tiles.
 
-    Returns:
-      products of a tile, tiles, output channels.
+    Attributes:
+      outputs: of the axis.
+      before: zeros in front of its inputs.
+      tile: outputs of a tile.
+      count: tiles; the last one may reach beyond.
     """
-    pads = lax.padtype_to_pads(images[1:3], kernel[:2], (1, 1), padding)
-    products, tiles = 1, images[0]
-    for length, pad, size in zip(images[1:3], pads, kernel[:2], strict=True):
-        wanted = length + sum(pad) - size + 1
-        tile = tile_length(wanted, size)
-        products *= tile + size - 1
-        tiles *= -(-wanted // tile)
-    return products, tiles, kernel[3]
+
+    outputs: int
+    before: int
+    tile: int
+    count: int
+
+
+def tilings(space: Sequence[int], kernel: Sequence[int], padding: str) -> list[Tiling]:
+    """Of images and kernels of the given height and width."""
+    pads = lax.padtype_to_pads(space, kernel, (1, 1), padding)
+    axes = []
+    for length, (low, high), size in zip(space, pads, kernel, strict=True):
+        outputs = length + low + high - size + 1
+        tile = tile_length(outputs, size)
+        axes.append(Tiling(outputs, low, tile, -(-outputs // tile)))
+    return axes
+
+
+def products_size(images: tuple[int, ...], kernel: tuple[int, ...], padding: str) -> int:
+    """How many products `convolve_winograd` adds up, for arrays of these shapes."""
+    axes = tilings(images[1:3], kernel[:2], padding)
+    return images[0] * kernel[3] * math.prod(
+        (axis.tile + size - 1) * axis.count for axis, size in zip(axes, kernel[:2], strict=True))
 
 
 def convolve_winograd(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
@@ -101,15 +117,12 @@ def convolve_winograd(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Arra
       [batch, height', width', out] float32.
     """
     sizes, (batch, *space, channels) = kernel.shape[:2], x.shape
-    pads = lax.padtype_to_pads(space, sizes, (1, 1), padding)
-    wanted = [length + sum(pad) - size + 1
-              for length, pad, size in zip(space, pads, sizes, strict=True)]
-    m, n = (tile_length(length, size) for length, size in zip(wanted, sizes, strict=True))
-    rows, columns = -(-wanted[0] // m), -(-wanted[1] // n)  # of tiles
+    axes = tilings(space, sizes, padding)
+    (m, n), (rows, columns) = (axis.tile for axis in axes), (axis.count for axis in axes)
     more = -(-(sizes[0] - 1) // m), -(-(sizes[1] - 1) // n)  # tiles that the last ones reach into
     whole = (rows + more[0]) * m, (columns + more[1]) * n
-    x = jnp.pad(x, ((0, 0), *((low, length - width - low) for (low, _), length, width
-                              in zip(pads, whole, space, strict=True)), (0, 0)))
+    x = jnp.pad(x, ((0, 0), *((axis.before, length - width - axis.before) for axis, length, width
+                              in zip(axes, whole, space, strict=True)), (0, 0)))
     # Split and not sliced with a stride: the gradient of that is a sum of mostly zeros.
     blocks = x.reshape(batch, rows + more[0], m, columns + more[1], n, channels)
     places = [lax.split(line, [1] * n, axis=4) for line in lax.split(blocks, [1] * m, axis=2)]
@@ -125,4 +138,4 @@ def convolve_winograd(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Arra
         kernels.reshape(len(inputs), channels, -1))
     tiles = np.kron(down.outputs, across.outputs) @ products.reshape(len(inputs), -1)
     tiles = tiles.reshape(m, n, batch, rows, columns, -1).transpose(2, 3, 0, 4, 1, 5)
-    return tiles.reshape(batch, rows * m, columns * n, -1)[:, :wanted[0], :wanted[1]]
+    return tiles.reshape(batch, rows * m, columns * n, -1)[:, :axes[0].outputs, :axes[1].outputs]
