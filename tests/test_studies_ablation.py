@@ -1,28 +1,21 @@
-"""Studies: what a file means, what is run and not run again, and what the table says."""
+"""Studies: what is run and not run again, and what the table says."""
 
 import csv
 import io
 import json
 import re
-import shlex
 
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 from PIL import Image
 from rich.console import Console
 from scipy import stats
 from test_training_resume import wait_for, without_clocks
 
-from flaxdigits.cli.options import parse
-from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.models import build_model
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.reports.study import StudyReport
 from flaxdigits.studies.ablation import Row, compare_variants
-from flaxdigits.studies.seeds import parse_seeds
-from flaxdigits.studies.statistics import estimate, holm, paired_difference, unpaired_difference
-from flaxdigits.studies.study import ABLATIONS, Study, load_study, same_images, variants_of
+from flaxdigits.studies.statistics import estimate, paired_difference, unpaired_difference
 
 pytest_plugins = ["tiny_run"]
 
@@ -46,113 +39,6 @@ def study(idx_folder, tmp_path_factory):
     path = tmp_path_factory.mktemp("study") / "rates.py"
     path.write_text(STUDY.format(folder=idx_folder))
     return path
-
-
-def test_an_estimate_is_student_s():
-    values = [0.91, 0.93, 0.96]
-    told = estimate(values)
-    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
-    assert (told.mean, told.sd, told.n, told.low, told.high) == pytest.approx(
-        (np.mean(values), np.std(values, ddof=1), 3, low, high))
-    assert estimate([0.5]).low is None and estimate([0.5]).sd is None
-
-
-def test_differences_over_the_same_seeds_are_paired():
-    base = [0.90, 0.95, 0.92, 0.97]
-    better = np.add(base, [0.010, 0.012, 0.008, 0.011])
-    paired, unpaired = paired_difference(better, base), unpaired_difference(better, base)
-    expected = stats.ttest_rel(better, base)
-    interval = expected.confidence_interval()
-    assert (paired.p, paired.low, paired.high, paired.n) == pytest.approx(
-        (expected.pvalue, interval.low, interval.high, 4))
-    assert (paired.mean, unpaired.mean) == pytest.approx((0.01025, 0.01025))
-    assert paired.low > 0 > unpaired.low and unpaired.p is None
-    same = paired_difference(np.add(base, 0.02), base)
-    assert same.p is None and (same.low, same.high) == pytest.approx((0.02, 0.02))
-    assert paired_difference([0.5], [0.25]).low is None
-
-
-def test_holm_corrects_as_published():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
-
-
-@pytest.mark.parametrize("name", sorted(path.stem for path in ABLATIONS.glob("*.py")))
-def test_shipped_studies_are_valid(name):
-    study = load_study(name)
-    configs = variants_of(study)
-    assert len(configs) > 1 and len(study.seeds) >= 5
-    for config in configs.values():
-        build_model(config.model, 10)
-        assert config.data.split != "official"
-
-
-def test_the_studies_of_the_five_systems_are_there():
-    assert {path.stem for path in ABLATIONS.glob("*.py")} >= {
-        "chinese_cnn", "mse_cnn", "dense_cnn", "kaggle_cnn"}
-
-
-TABLES = sorted((ABLATIONS / "results").glob("*.md"))
-
-
-@pytest.mark.parametrize("path", TABLES, ids=[path.stem for path in TABLES])
-def test_the_committed_tables_are_those_of_the_shipped_studies(path):
-    text = path.read_text(encoding="utf-8")
-    (command,) = re.findall(r"^- command: `(.*)`$", text, re.MULTILINE)
-    with flagsaver.flagsaver():
-        options = parse(shlex.split(command)[1:])
-    assert options.command == "ablation" and options.ablation == path.stem
-    study = load_study(path.stem)
-    base = " ".join([study.experiment, *study.overrides, *options.overrides])
-    assert f"\n- base: {base}\n" in text
-    table = [re.split(r"(?<!\\) ?\| ?", line)[1:-1] for line in text.splitlines()
-             if line.startswith("|")]
-    rows = {row[0].replace("\\|", "|"): int(row[1]) for row in table[2:]}
-    assert list(rows) == list(variants_of(study, options.overrides))
-    seeds = study.seeds if options.seeds is None else parse_seeds(options.seeds)
-    assert rows["base"] == len(seeds)
-    assert f"\n- seeds: {', '.join(map(str, seeds))}\n" in text
-    assert "(real)" in text and path.with_suffix(".csv").is_file()
-    assert Image.open(path.with_suffix(".png")).width > 500
-
-
-def test_there_are_committed_tables_and_nothing_else():
-    assert TABLES
-    assert {path.stem for path in (ABLATIONS / "results").iterdir()} == {
-        path.stem for path in TABLES}
-
-
-def test_a_grid_is_every_combination_and_the_base_is_one_of_them():
-    study = Study(
-        "dense_cnn", overrides=("data.split=holdout",), variants={"slow": ("train.epochs=20",)},
-        grid={"data.preprocessing": ("column_norm", "unit"), "model.dense": ((8, 8), (4,)),
-              "rate": {"low": (), "high": ("optimizer.learning_rate=0.1",)}})
-    configs = variants_of(study, ["train.batch_size=7"])
-    assert list(configs)[:2] == ["base", "slow"]
-    assert len(configs) == 2 + 2 * 2 * 2
-    config = configs["preprocessing=unit, dense=4, high"]
-    assert (config.data.preprocessing, config.model.dense) == ("unit", (4,))
-    assert config.optimizer.learning_rate == 0.1
-    assert all(config.train.batch_size == 7 for config in configs.values())
-    with_base = Study("dense_cnn", grid={"model.dropout": (0.1, ())})
-    assert list(variants_of(with_base)) == ["base", "dropout="]
-
-
-def test_bad_variants_are_named():
-    with pytest.raises(FlaxdigitsError, match=r"variant 'wide': .*did you mean model\.filters"):
-        variants_of(Study("dense_cnn", variants={"wide": ("model.filter=64",)}))
-    with pytest.raises(FlaxdigitsError, match="'a b' is there twice"):
-        variants_of(Study("dense_cnn", variants={
-            "a_b": ("train.epochs=2",), "a b": ("train.epochs=3",)}))
-
-
-def test_images_are_the_same_unless_the_split_is_another():
-    configs = variants_of(Study("chinese_cnn", overrides=("data.split=writers",), variants={
-        "fold": ("data.fold=1",), "random": ("data.split=random",), "rate": ("train.epochs=5",),
-        "less": ("data.limit=100",), "split seed": ("data.split_seed=1",)}))
-    same = {name for name, config in configs.items() if same_images(config, configs["base"])}
-    assert same == {"base", "rate", "less"}
 
 
 @pytest.fixture(scope="module")

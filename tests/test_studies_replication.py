@@ -1,21 +1,18 @@
-"""Replications: what is run, what counts, what is told of it, and that the README tells it."""
+"""Replications: what is run, what counts and what is told of it."""
 
 import json
 import re
-import shlex
 import shutil
 
 import numpy as np
 import pytest
 from conftest import ROOT
-from scipy import stats
-from test_report import PROBE, Page, browse  # noqa: F401
+from test_report import Page
 
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.reports.replication import BEGIN, END, ReplicationReport, put_between_markers
+from flaxdigits.reports.replication import BEGIN, END, put_between_markers
 from flaxdigits.studies.collection import collect, missing
 from flaxdigits.studies.replication import load_systems
-from flaxdigits.studies.statistics import estimate, scatter
 
 pytest_plugins = ["tiny_run"]
 
@@ -272,68 +269,8 @@ def test_bad_requests_are_one_line(case, replicate, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_scatter_is_where_a_further_value_lies():
-    values = [0.91, 0.93, 0.96]
-    low, high = scatter(estimate(values))
-    expected = stats.t(2, np.mean(values), np.std(values, ddof=1) * np.sqrt(4 / 3))
-    assert (low, high) == pytest.approx(expected.interval(0.95))
-    assert scatter(estimate([0.9])) is None
-
-
-# From here on: what is committed.
-
-COMMAND = ("python launch.py --mode=replicate --update=README.md --collect=experiments/results "
-           "--collect_only")
-
-
-def committed():
-    """The README and the report of the committed files."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    systems = load_systems()
-    return text, ReplicationReport(systems, collect(systems, [RESULTS]), COMMAND)
-
-
-def test_the_readme_holds_the_table_of_the_committed_results():
-    text, report = committed()
-    assert put_between_markers(text, report.block()) == text, (
-        "run the command that the README names below its table")
-    assert report.collection.left_out == {}
-    assert {system.name for system in report.systems} == {
-        "chinese_cnn", "mnist_cnn", "mse_cnn", "kaggle_cnn", "dense_cnn"}
-
-
-def test_the_readme_is_updated_by_its_command(launch_here, tmp_path, monkeypatch):
-    text, _ = committed()
-    assert f"\nMade by `{COMMAND}`.\n" in text
-    (tmp_path / "README.md").write_text(re.sub(f"{BEGIN}.*{END}", f"{BEGIN}\n{END}", text,
-                                               flags=re.DOTALL))
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "results").symlink_to(RESULTS)
-    monkeypatch.chdir(tmp_path)
-    done = launch_here(*shlex.split(COMMAND)[2:])
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "README.md").read_text() == text
-
-
 def test_markers_must_be_there_once():
     assert put_between_markers(f"a\n{BEGIN}\nold\n{END}\nz", "new") == f"a\n{BEGIN}\nnew\n{END}\nz"
     for text in ("", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}"):
         with pytest.raises(FlaxdigitsError):
             put_between_markers(text, "new")
-
-
-def test_committed_results_tell_no_place_and_no_time():
-    for _, record in committed()[1].collection.records():
-        text = record.file().decode()
-        assert record.path.read_text() == text
-        assert not re.search(r'"/|seconds|"[A-Z]:\\\\', text), record.path
-
-
-@pytest.mark.parametrize("width", [400, 1200])
-def test_the_page_fits_its_window(width, browse, tmp_path):  # noqa: F811
-    page = committed()[1].files()["replication.html"].decode()
-    probe = tmp_path / "probe.html"
-    probe.write_text(PROBE.format(width=width, page=json.dumps(page).replace("</", "<\\/")))
-    told = json.loads(re.search("<title>(.*)</title>", browse(probe, 1300, "--dump-dom")).group(1))
-    assert told["wide"] == width and told["needed"] <= width, told
-    assert told["broken"] == 0 and told["shown"] == 6, told

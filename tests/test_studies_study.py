@@ -1,4 +1,4 @@
-"""What a study's file says: its fields, and where it finds its experiment."""
+"""What a study's file says: its fields, its variants, and where it finds its experiment."""
 
 import shutil
 
@@ -6,9 +6,57 @@ import pytest
 
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import SHIPPED
-from flaxdigits.studies.study import Study, load_study, variants_of
+from flaxdigits.models import build_model
+from flaxdigits.studies.study import ABLATIONS, Study, load_study, same_images, variants_of
 
 pytest_plugins = ["tiny_run"]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in ABLATIONS.glob("*.py")))
+def test_shipped_studies_are_valid(name):
+    study = load_study(name)
+    configs = variants_of(study)
+    assert len(configs) > 1 and len(study.seeds) >= 5
+    for config in configs.values():
+        build_model(config.model, 10)
+        assert config.data.split != "official"
+
+
+def test_the_studies_of_the_five_systems_are_there():
+    assert {path.stem for path in ABLATIONS.glob("*.py")} >= {
+        "chinese_cnn", "mse_cnn", "dense_cnn", "kaggle_cnn"}
+
+
+def test_a_grid_is_every_combination_and_the_base_is_one_of_them():
+    study = Study(
+        "dense_cnn", overrides=("data.split=holdout",), variants={"slow": ("train.epochs=20",)},
+        grid={"data.preprocessing": ("column_norm", "unit"), "model.dense": ((8, 8), (4,)),
+              "rate": {"low": (), "high": ("optimizer.learning_rate=0.1",)}})
+    configs = variants_of(study, ["train.batch_size=7"])
+    assert list(configs)[:2] == ["base", "slow"]
+    assert len(configs) == 2 + 2 * 2 * 2
+    config = configs["preprocessing=unit, dense=4, high"]
+    assert (config.data.preprocessing, config.model.dense) == ("unit", (4,))
+    assert config.optimizer.learning_rate == 0.1
+    assert all(config.train.batch_size == 7 for config in configs.values())
+    with_base = Study("dense_cnn", grid={"model.dropout": (0.1, ())})
+    assert list(variants_of(with_base)) == ["base", "dropout="]
+
+
+def test_bad_variants_are_named():
+    with pytest.raises(FlaxdigitsError, match=r"variant 'wide': .*did you mean model\.filters"):
+        variants_of(Study("dense_cnn", variants={"wide": ("model.filter=64",)}))
+    with pytest.raises(FlaxdigitsError, match="'a b' is there twice"):
+        variants_of(Study("dense_cnn", variants={
+            "a_b": ("train.epochs=2",), "a b": ("train.epochs=3",)}))
+
+
+def test_images_are_the_same_unless_the_split_is_another():
+    configs = variants_of(Study("chinese_cnn", overrides=("data.split=writers",), variants={
+        "fold": ("data.fold=1",), "random": ("data.split=random",), "rate": ("train.epochs=5",),
+        "less": ("data.limit=100",), "split seed": ("data.split_seed=1",)}))
+    same = {name for name, config in configs.items() if same_images(config, configs["base"])}
+    assert same == {"base", "rate", "less"}
 
 
 def test_texts_of_a_grid_stay_as_they_are():

@@ -1,0 +1,98 @@
+"""What is committed of replications and studies: made by its commands, and told in the README."""
+
+import json
+import re
+import shlex
+
+import pytest
+from absl.testing import flagsaver
+from conftest import ROOT
+from PIL import Image
+from test_report import PROBE, browse  # noqa: F401
+
+from flaxdigits.cli.options import parse
+from flaxdigits.reports.replication import BEGIN, END, ReplicationReport, put_between_markers
+from flaxdigits.studies.collection import collect
+from flaxdigits.studies.replication import load_systems
+from flaxdigits.studies.seeds import parse_seeds
+from flaxdigits.studies.study import ABLATIONS, load_study, variants_of
+
+pytest_plugins = ["tiny_run"]
+
+RESULTS = str(ROOT / "experiments" / "results")
+COMMAND = ("python launch.py --mode=replicate --update=README.md --collect=experiments/results "
+           "--collect_only")
+TABLES = sorted((ABLATIONS / "results").glob("*.md"))
+
+
+@pytest.mark.parametrize("path", TABLES, ids=[path.stem for path in TABLES])
+def test_the_committed_tables_are_those_of_the_shipped_studies(path):
+    text = path.read_text(encoding="utf-8")
+    (command,) = re.findall(r"^- command: `(.*)`$", text, re.MULTILINE)
+    with flagsaver.flagsaver():
+        options = parse(shlex.split(command)[1:])
+    assert options.command == "ablation" and options.ablation == path.stem
+    study = load_study(path.stem)
+    base = " ".join([study.experiment, *study.overrides, *options.overrides])
+    assert f"\n- base: {base}\n" in text
+    table = [re.split(r"(?<!\\) ?\| ?", line)[1:-1] for line in text.splitlines()
+             if line.startswith("|")]
+    rows = {row[0].replace("\\|", "|"): int(row[1]) for row in table[2:]}
+    assert list(rows) == list(variants_of(study, options.overrides))
+    seeds = study.seeds if options.seeds is None else parse_seeds(options.seeds)
+    assert rows["base"] == len(seeds)
+    assert f"\n- seeds: {', '.join(map(str, seeds))}\n" in text
+    assert "(real)" in text and path.with_suffix(".csv").is_file()
+    assert Image.open(path.with_suffix(".png")).width > 500
+
+
+def test_there_are_committed_tables_and_nothing_else():
+    assert TABLES
+    assert {path.stem for path in (ABLATIONS / "results").iterdir()} == {
+        path.stem for path in TABLES}
+
+
+def committed():
+    """The README and the report of the committed files."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    systems = load_systems()
+    return text, ReplicationReport(systems, collect(systems, [RESULTS]), COMMAND)
+
+
+def test_the_readme_holds_the_table_of_the_committed_results():
+    text, report = committed()
+    assert put_between_markers(text, report.block()) == text, (
+        "run the command that the README names below its table")
+    assert report.collection.left_out == {}
+    assert {system.name for system in report.systems} == {
+        "chinese_cnn", "mnist_cnn", "mse_cnn", "kaggle_cnn", "dense_cnn"}
+
+
+def test_the_readme_is_updated_by_its_command(launch_here, tmp_path, monkeypatch):
+    text, _ = committed()
+    assert f"\nMade by `{COMMAND}`.\n" in text
+    (tmp_path / "README.md").write_text(re.sub(f"{BEGIN}.*{END}", f"{BEGIN}\n{END}", text,
+                                               flags=re.DOTALL))
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "results").symlink_to(RESULTS)
+    monkeypatch.chdir(tmp_path)
+    done = launch_here(*shlex.split(COMMAND)[2:])
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "README.md").read_text() == text
+
+
+def test_committed_results_tell_no_place_and_no_time():
+    for _, record in committed()[1].collection.records():
+        text = record.file().decode()
+        assert record.path.read_text() == text
+        assert not re.search(r'"/|seconds|"[A-Z]:\\\\', text), record.path
+
+
+@pytest.mark.parametrize("width", [400, 1200])
+def test_the_page_fits_its_window(width, browse, tmp_path):  # noqa: F811
+    page = committed()[1].files()["replication.html"].decode()
+    probe = tmp_path / "probe.html"
+    probe.write_text(PROBE.format(width=width, page=json.dumps(page).replace("</", "<\\/")))
+    told = json.loads(re.search("<title>(.*)</title>", browse(probe, 1300, "--dump-dom")).group(1))
+    assert told["wide"] == width and told["needed"] <= width, told
+    assert told["broken"] == 0 and told["shown"] == 6, told

@@ -1,0 +1,56 @@
+"""`train.init_from`: a run that starts from the weights of another."""
+
+import shutil
+
+import numpy as np
+from test_checkpoints import opened, refusal  # noqa: F401
+
+pytest_plugins = ["tiny_run"]
+
+
+def params_of(checkpoints):
+    return checkpoints.restore_arrays(checkpoints.last())["params"]
+
+
+def test_init_from_takes_the_weights_of_another_run(
+    finished, train_tiny, opened, tmp_path  # noqa: F811
+):
+    train_tiny(tmp_path, f"train.init_from={finished}", "train.steps=1", "seed=9",
+               "optimizer.learning_rate=1e-9")
+    first = params_of(opened(finished / "checkpoints"))
+    second = params_of(opened(tmp_path / "checkpoints"))
+    for layer, arrays in first.items():
+        for name, array in arrays.items():
+            np.testing.assert_allclose(second[layer][name], array, atol=1e-6, err_msg=layer)
+
+
+def test_init_from_takes_the_averaged_weights_where_there_are_any(
+    train_tiny, opened, tmp_path  # noqa: F811
+):
+    train_tiny(tmp_path / "ema", "train.ema_decay=0.9", "train.steps=4")
+    train_tiny(tmp_path / "next", f"train.init_from={tmp_path / 'ema'}", "train.steps=1",
+               "optimizer.learning_rate=1e-9")
+    saved = opened(tmp_path / "ema" / "checkpoints").restore_arrays(4)
+    averaged, latest = saved["ema"]["Dense_0"]["kernel"], saved["params"]["Dense_0"]["kernel"]
+    taken = params_of(opened(tmp_path / "next" / "checkpoints"))["Dense_0"]["kernel"]
+    np.testing.assert_allclose(taken, averaged, atol=1e-6)
+    assert not np.allclose(taken, latest, atol=1e-6)
+
+
+def test_init_from_refuses_other_shapes_and_other_folders(finished, train_tiny, tmp_path):
+    other = refusal(train_tiny, tmp_path / "a", f"train.init_from={finished}", "model.dense=9")
+    assert "params.Dense_0.bias has shape [8], this config's has shape [9]" in other
+    none = refusal(train_tiny, tmp_path / "b", f"train.init_from={tmp_path}")
+    assert f"{tmp_path}: not a run folder" in none
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_stands_without_the_one_it_began_from(
+    finished_copy, train_tiny, launch_here, tmp_path
+):
+    second = tmp_path / "second"
+    train_tiny(second, f"train.init_from={finished_copy}", "train.stop_after=2")
+    shutil.rmtree(finished_copy)
+    done = launch_here("--mode=eval", f"--workdir={second}")
+    assert done.returncode == 0, done.stderr
+    assert train_tiny(second, f"train.init_from={finished_copy}").step == 6
