@@ -13,9 +13,11 @@ pytest_plugins = ["tiny_run"]
 
 PAUSED = "paused by SIGTERM; the same command goes on from there"
 # A run of it is sent SIGTERM when all of it is done but the loop's own last steps.
-EXPERIMENT = '''"""A network, and a signal that comes late."""
+LATE = '''"""A network, and a signal that comes late."""
 import signal
 from flaxdigits.config import *
+from flaxdigits.experiments import load_experiment
+from flaxdigits.overrides import apply_overrides
 from flaxdigits.studies.replication import Claim, Replication
 from flaxdigits.training.trackers import Tracker
 
@@ -25,7 +27,8 @@ class Late(Tracker):
 
 def get_trackers():
     return [Late()]
-
+'''
+DIGITS = '''
 def get_config():
     return ExperimentConfig(
         "late", ModelConfig("dense_cnn", filters=(2,), dense=(8,)),
@@ -36,19 +39,7 @@ def get_replication():
     return Replication("A paper", held_out=("data.split=holdout",), claims=(
         Claim("validation_accuracy", 0.9, why="It was."),))
 '''
-FOLDS = '''"""A small network on Chinese numerals, and a signal that comes late."""
-import signal
-from flaxdigits.experiments import load_experiment
-from flaxdigits.overrides import apply_overrides
-from flaxdigits.training.trackers import Tracker
-
-class Late(Tracker):
-    def finish(self, result, figures):
-        signal.raise_signal(signal.SIGTERM)
-
-def get_trackers():
-    return [Late()]
-
+NUMERALS = '''
 def get_config():
     return apply_overrides(load_experiment("chinese_cnn"), [
         "train.steps=2", "data.limit=64", "model.filters=1,1,1", "model.dense=4"])
@@ -58,7 +49,7 @@ def get_config():
 @pytest.fixture
 def late(idx_folder, tmp_path):
     path = tmp_path / "late.py"
-    path.write_text(EXPERIMENT.format(folder=idx_folder))
+    path.write_text(LATE + DIGITS.format(folder=idx_folder))
     return f"--experiment={path}"
 
 
@@ -106,7 +97,7 @@ def test_a_replication_stops_after_the_protocol_that_ended(late, launch_here, tm
 
 def test_folds_stop_after_the_one_that_ended(launch_here, environment, tmp_path):
     path, workdir = tmp_path / "late.py", tmp_path / "run"
-    path.write_text(FOLDS)
+    path.write_text(LATE + NUMERALS)
     arguments = ("--mode=folds", f"--experiment={path}", f"--workdir={workdir}", "--data=drawn",
                  f"--data_dir={environment['TFDS_DATA_DIR']}")
     done = launch_here(*arguments)

@@ -69,9 +69,9 @@ def claims_figure(rows: Sequence[Row], theme: Theme = LIGHT) -> Figure:
             _dots(axes, [_error(value) for value in values], place + offset, colour, runs, theme)
             shown += values
         axes.plot([_error(row.claim.accuracy)], [place], "D", markersize=6.5, color=theme.wrong)
-    axes.set_xscale("log")
     low, high = min(map(_error, shown)), max(map(_error, shown))
     axes.set_xlim(1.5 * high, low / 1.5)
+    axes.set_xscale("log")
     ticks = [1 - mark for mark in MARKED if low / 1.5 <= 1 - mark <= 1.5 * high]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
