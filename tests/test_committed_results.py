@@ -1,5 +1,6 @@
 """What is committed of replications and studies: made by its commands, and told in the README."""
 
+import ast
 import json
 import re
 import shlex
@@ -25,13 +26,20 @@ COMMAND = ("python launch.py --mode=replicate --update=README.md --collect=exper
 TABLES = sorted((ABLATIONS / "results").glob("*.md"))
 
 
+def understood(command):
+    with flagsaver.flagsaver():
+        return parse(shlex.split(command)[1:])
+
+
 @pytest.mark.parametrize("path", TABLES, ids=[path.stem for path in TABLES])
 def test_the_committed_tables_are_those_of_the_shipped_studies(path):
     text = path.read_text(encoding="utf-8")
     (command,) = re.findall(r"^- command: `(.*)`$", text, re.MULTILINE)
-    with flagsaver.flagsaver():
-        options = parse(shlex.split(command)[1:])
+    options = understood(command)
     assert options.command == "ablation" and options.ablation == path.stem
+    told = ast.get_docstring(ast.parse((ABLATIONS / f"{path.stem}.py").read_text()))
+    (told,) = re.findall("^    (python launch.*)$", told.replace("\\\n", ""), re.MULTILINE)
+    assert understood(told) == options
     study = load_study(path.stem)
     base = " ".join([study.experiment, *study.overrides, *options.overrides])
     assert f"\n- base: {base}\n" in text

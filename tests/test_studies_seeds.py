@@ -198,6 +198,7 @@ def test_runs_that_differ_in_more_are_not_trained_together(tiny_config, tiny_dat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_is_bitwise_equal(start, launch, idx_folder, tmp_path):
     recipe = ["--experiment=mse_cnn", "--set=data.dataset=idx_files",
               f"--set=data.folder={idx_folder}", "--set=data.split=holdout",
