@@ -2,7 +2,7 @@
 
     python launch.py --experiment=chinese_cnn
 
-About 75 s of training on two cores (67 ms a step), and 12 s of scoring.
+About 75 s of training on two cores (68 ms a step), and 12 s of scoring.
 Expected: 96.97 % ± 0.91 of the validation images (5 seeds; claimed about 97.7 %), and 96.23 % ±
 1.35 of the test images with `--set data.split=writers` (5 seeds).
 
