@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
 
 def config_for(options: Options) -> ExperimentConfig | None:
     """Checked before anything heavy is imported; None for the modes that make or find their own."""
-    if options.mode == "benchmark" and options.experiment is None:
+    if options.mode in ("benchmark", "growth") and options.experiment is None:
         return None
     is_own = options.command in (
         "ablation", "compare", "eval", "export", "predict", "replicate", "report")

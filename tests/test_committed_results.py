@@ -1,10 +1,12 @@
 """What is committed of replications and studies: made by its commands, and told in the README."""
 
 import ast
+import csv
 import json
 import re
 import shlex
 
+import numpy as np
 import pytest
 from absl.testing import flagsaver
 from conftest import ROOT
@@ -94,6 +96,22 @@ def test_committed_results_tell_no_place_and_no_time():
         text = record.file().decode()
         assert record.path.read_text() == text
         assert not re.search(r'"/|seconds|"[A-Z]:\\\\', text), record.path
+
+
+def test_the_readme_tells_the_committed_folds():
+    lines = (ROOT / "experiments" / "results" / "folds" / "writers.csv").read_text().splitlines()
+    rows = list(csv.DictReader(lines))
+    errors = np.array([int(row["errors"]) for row in rows if row["character"] == "all"])
+    hardest = max({row["character"] for row in rows} - {"all"}, key=lambda character: sum(
+        int(row["errors"]) for row in rows if row["character"] == character))
+    assert len(errors) == 100 and hardest == "三"
+    right = 100 * (1 - errors / 150)
+    tenth = 100 * np.sort(errors)[-10:].sum() / errors.sum()
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    for told in (f"{right.mean():.2f} % of a hand's images are read rightly",
+                 f"{errors.sum()} errors in 15,000", f"of the median hand's {np.median(right):.2f} %",
+                 f"of the hardest {right.min():.0f} %", f"a tenth of the writers makes {tenth:.0f} %"):
+        assert told in text, told
 
 
 @pytest.mark.parametrize("width", [400, 1200])

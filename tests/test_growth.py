@@ -3,9 +3,8 @@
 import json
 
 import pytest
-from conftest import ROOT
 
-from flaxdigits.benchmark.growth import SHIPPED, Size, exponents, sizes
+from flaxdigits.benchmark.growth import AS_IT_IS, ROUNDS, Size, exponents, sizes
 from flaxdigits.experiments import list_experiments, load_experiment
 from flaxdigits.overrides import apply_overrides
 
@@ -17,46 +16,74 @@ SMALL = ("--set", "model.filters=2", "--set", "model.dense=4,4", "--set", "train
 def test_sizes_change_what_they_say(name):
     config = load_experiment(name)
     found = sizes(config, 12_001)
-    assert next(iter(found)) == SHIPPED and found[SHIPPED] == Size(None)
+    assert next(iter(found)) == AS_IT_IS and found[AS_IT_IS] == Size(None)
     configs = {told: apply_overrides(config, size.overrides) for told, size in found.items()}
     assert configs["1/4 of the examples"].data.limit == 3_001
-    assert configs["twice the batch"].train.batch_size == 2 * config.train.batch_size
-    wide = configs["twice as wide"].model
-    assert wide.filters == tuple(2 * width for width in config.model.filters)
-    assert wide.dense == tuple(2 * width for width in config.model.dense)
-    assert len(set(map(repr, configs.values()))) == len(configs) == 7
+    assert configs["1/2 of the examples"].data.limit == 6_001
+    for told, factor in (("half", 0.5), ("twice", 2)):
+        assert configs[f"{told} the batch"].train.batch_size == factor * config.train.batch_size
+        wide = configs[f"{told} as wide"].model
+        assert wide.filters == tuple(factor * width for width in config.model.filters)
+        assert wide.dense == tuple(factor * width for width in config.model.dense)
+    assert len(configs) == 7
+
+
+@pytest.mark.parametrize(("overrides", "missing"), [
+    (["train.batch_size=1"], {"half the batch"}),
+    (["data.limit=1"], {"1/4 of the examples", "1/2 of the examples"}),
+    (["model.filters=", "model.dense="], {"half as wide", "twice as wide"})])
+def test_what_would_be_the_same_again_is_left_out(overrides, missing):
+    config = apply_overrides(load_experiment("dense_cnn"), overrides)
+    whole = set(sizes(load_experiment("dense_cnn"), 100))
+    assert whole - set(sizes(config, config.data.limit or 100)) == missing
 
 
 def test_powers_are_slopes_of_what_grows_alone():
-    found = {SHIPPED: Size(None), "fewer": Size("examples"), "less": Size("batch"),
+    found = {AS_IT_IS: Size(None), "fewer": Size("examples"), "less": Size("batch"),
              "wider": Size("parameters")}
     shipped = {"examples": 100, "epoch_seconds": 3.0, "batch_size": 8, "parameters": 50,
                "milliseconds": 2.0}
     measured = {
-        SHIPPED: shipped, "fewer": shipped | {"examples": 50, "epoch_seconds": 1.5},
+        AS_IT_IS: shipped, "fewer": shipped | {"examples": 50, "epoch_seconds": 1.5},
         "less": shipped | {"batch_size": 4, "milliseconds": 2.0},
         "wider": shipped | {"parameters": 100, "milliseconds": 8.0}}
     assert exponents(measured, found) == pytest.approx(
         {"examples": 1, "batch": 0, "parameters": 2})
+    del found["wider"]
+    assert set(exponents(measured, found)) == {"examples", "batch"}
 
 
-def test_it_needs_an_experiment(launch_here, finished):
-    done = launch_here("--mode=growth", f"--workdir={finished}")
+@pytest.mark.parametrize("workdir", [None, "empty", "finished"])
+def test_it_needs_an_experiment(workdir, launch_here, finished, tmp_path):
+    folder = {None: [], "empty": [f"--workdir={tmp_path}"], "finished": [f"--workdir={finished}"]}
+    done = launch_here("--mode=growth", *folder[workdir])
     assert done.returncode == 2 and done.stdout == ""
     assert "--mode=growth needs --experiment" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("mode", ["growth", "benchmark"])
+def test_where_nothing_can_be_written_is_told(mode, launch_here, idx_folder, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    done = launch_here(f"--mode={mode}", "--experiment=dense_cnn", f"--workdir={tmp_path / 'file'}",
+                       "--set=data.dataset=idx_files", f"--set=data.folder={idx_folder}")
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert str(tmp_path / "file") in done.stderr
 
 
 @pytest.mark.slow
 def test_every_size_is_timed_and_told(launch, idx_folder, tmp_path):
     done = launch("--mode=growth", "--experiment=dense_cnn", f"--workdir={tmp_path}",
                   "--set", "data.dataset=idx_files", "--set", f"data.folder={idx_folder}",
-                  "--set", "data.split=holdout", *SMALL, cwd=ROOT)
+                  "--set", "data.split=holdout", "--set", "optimizer.warmup_steps=100", *SMALL)
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "growth.json").read_text())
     found = told["sizes"]
-    assert found[SHIPPED]["examples"] == 183 and found["1/4 of the examples"]["examples"] == 46
-    assert found["twice as wide"]["parameters"] > found[SHIPPED]["parameters"]
+    assert set(told["exponents"]) == {"examples", "batch", "parameters"}
+    assert found["half the batch"]["batch_size"] == 4
+    assert found[AS_IT_IS]["examples"] == 183 and found["1/4 of the examples"]["examples"] == 46
+    assert found["twice as wide"]["parameters"] > found[AS_IT_IS]["parameters"]
     for size in found.values():
+        assert len(size["timings"]) == ROUNDS
         assert size["epoch_seconds"] == pytest.approx(
             -(-size["examples"] // size["batch_size"]) * size["milliseconds"] / 1000)
         assert 50e6 < size["peak_bytes"] < size["memory_bound"]

@@ -15,7 +15,7 @@ from rich.text import Text
 from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import check_before_data, load_data, make_console
 from flaxdigits.api.experiment import experiment as find_experiment
-from flaxdigits.benchmark.compare import ALIKE, Timings, compare, ours
+from flaxdigits.benchmark.compare import ALIKE, Timings, compare, our_command
 from flaxdigits.benchmark.peers import PEERS
 from flaxdigits.benchmark.start_up import seconds_to_first_step
 from flaxdigits.errors import FlaxdigitsError
@@ -61,13 +61,14 @@ def run_benchmark(
       console: as for `train`; with peers, told a line of ratios each.
 
     Raises:
-      FlaxdigitsError: if there is no such experiment, or no such peer.
+      FlaxdigitsError: if there is no such experiment or peer, its data are not there, nothing can
+        be written, or a process ends early.
     """
     names = list(PUBLISHED) if experiment is None else [os.fspath(experiment)]
     if peers:
         _check_peers(names, overrides)
     folder = RunFolder(Path("runs/benchmark") if workdir is None else Path(workdir).expanduser())
-    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.check_writable()
     console = console or make_console()
     measured: dict[str, dict[str, Any]] = {}
     for name in names:
@@ -105,7 +106,7 @@ def _measure(
     # Prepared, so that starting up does not prepare them.
     dataset = load_data(config, data, raw_data_dir, data_dir)
     timed = (*overrides, *(ALIKE if peers else ()))
-    timings = compare({"ours": ours(name, timed, dataset)} | {
+    timings = compare({"ours": our_command(name, timed, dataset)} | {
         peer: [f"{peer}_peer", name, str(config.train.batch_size)]
         for peer in (PEERS if peers else ())})
     own = timings["ours"]

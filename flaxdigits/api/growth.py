@@ -1,6 +1,7 @@
 """How the cost of an experiment grows with its sizes."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.text import Text
 from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import check_before_data, load_data, make_console
 from flaxdigits.api.experiment import experiment as find_experiment
-from flaxdigits.benchmark.compare import compare, ours
+from flaxdigits.benchmark.compare import compare, our_command
 from flaxdigits.benchmark.growth import ROUNDS, SECONDS, exponents, figures, sizes
 from flaxdigits.data.splits import split_indices
 from flaxdigits.training.provenance import machine, versions
@@ -45,30 +46,34 @@ def run_growth(
 ) -> Growth:
     """Times an experiment with fewer examples, other batches and other widths, in turn.
 
-    Every size trains in a process of its own, on random pixels in the shape of the data.
+    Every size trains in a process of its own, on random pixels in the shape of the data; all are
+    in memory at once. A warm-up is left out, which a smaller size may be too short for.
 
     Args:
       experiment: its name or path.
       *overrides: as for `flaxdigits.experiment`.
-      workdir: where `growth.json` is written; None is `runs/growth`.
+      workdir: where `growth.json` is written; None is `runs/growth/<experiment>`.
       data: as for `train`.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
       console: as for `train`; told what is timed.
 
     Raises:
-      FlaxdigitsError: if there is no such experiment.
+      FlaxdigitsError: if there is no such experiment, its data are not there or lack its split,
+        nothing can be written, or a process ends early.
     """
     config = find_experiment(experiment, *overrides)
     check_before_data(config, Path())
+    folder = RunFolder(Path("runs/growth") / config.experiment if workdir is None
+                       else Path(workdir).expanduser())
     dataset = load_data(config, data, raw_data_dir, data_dir)
     found = sizes(config, len(split_indices(config.data, dataset)["train"]))
-    folder = RunFolder(Path("runs/growth") if workdir is None else Path(workdir).expanduser())
-    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.check_writable()
     (console or make_console()).print(f"{config.experiment}: timing {len(found)} sizes")
     timings = compare(
-        {told: ours(str(experiment), [*overrides, *size.overrides], dataset)
-         for told, size in found.items()}, ROUNDS, SECONDS)
+        {told: our_command(
+            os.fspath(experiment), [*overrides, *size.overrides, "optimizer.warmup_steps=0"],
+            dataset) for told, size in found.items()}, ROUNDS, SECONDS)
     measured = {told: figures(timing) for told, timing in timings.items()}
     powers = exponents(measured, found)
     folder.write_json("growth.json", {

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -22,7 +23,7 @@ ALIKE = tuple(f"data.augmentation.{what}=0" for what in ("rotation", "zoom", "sh
 
 @dataclasses.dataclass(frozen=True)
 class Timings:
-    """Of one framework's train step.
+    """Of one process.
 
     Attributes:
       facts: what its process said of itself.
@@ -40,7 +41,7 @@ class Timings:
         return statistics.median(self.milliseconds)
 
 
-def ours(name: str, overrides: Sequence[str], dataset: Dataset) -> list[str]:
+def our_command(name: str, overrides: Sequence[str], dataset: Dataset) -> list[str]:
     """The words of a process that times our train step, on noise in the shape of `dataset`."""
     count, height, width, _ = dataset.images.shape
     sizes = count, height, width, len(dataset.class_names), dataset.official_train or 0
@@ -55,7 +56,8 @@ def compare(
     Args:
       commands: a module of `flaxdigits.benchmark` and its words, by a label.
       rounds: how many.
-      seconds: how long a timing of the first of them shall take; all take as many steps.
+      seconds: how long a timing of the first of them shall take; of the others as many steps, of
+        ours at most an epoch.
 
     Raises:
       FlaxdigitsError: if a process ends before it has answered.
@@ -78,9 +80,11 @@ def compare(
 @contextlib.contextmanager
 def _worker(words: Sequence[str]) -> Iterator[subprocess.Popen]:
     module, *arguments = words
+    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ  # they share a GPU
     with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(
             [sys.executable, "-m", f"flaxdigits.benchmark.{module}", *arguments], text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors) as process:
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+            env=environment) as process:
         process.stderr = errors
         try:
             yield process

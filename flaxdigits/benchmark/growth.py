@@ -2,16 +2,17 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from flaxdigits.benchmark.compare import Timings
 from flaxdigits.config import ExperimentConfig
+from flaxdigits.overrides import apply_overrides
 
-SHIPPED = "as it is"
+AS_IT_IS = "as it is"
 ROUNDS = 3
-SECONDS = 3.0  # of a timing of the experiment as it is; all sizes take as many steps
+SECONDS = 3.0  # of a timing of the experiment as it is; others take as many steps, or an epoch
 
 # What is told of a size as its extent and as its cost, by what grows.
 MEASURES = {
@@ -26,23 +27,25 @@ class Size:
     """A variant of an experiment.
 
     Attributes:
-      grows: "examples", "batch" or "parameters"; None as it is.
-      overrides: what it changes.
+      grows: what is another than in the experiment as it is; None: nothing.
+      overrides: that make it so.
     """
 
-    grows: str | None
+    grows: Literal["examples", "batch", "parameters"] | None
     overrides: tuple[str, ...] = ()
 
 
 def sizes(config: ExperimentConfig, examples: int) -> dict[str, Size]:
     """By their names: as it is, fewer examples, other batches, other widths.
 
+    What would be the same again is left out: other widths of a network that has none, say.
+
     Args:
       config: of the experiment.
       examples: that it trains on.
     """
     batch_size, model = config.train.batch_size, config.model
-    found = {SHIPPED: Size(None)}
+    found = {AS_IT_IS: Size(None)}
     for share in (4, 2):
         found[f"1/{share} of the examples"] = Size(
             "examples", (f"data.limit={math.ceil(examples / share)}",))
@@ -52,6 +55,12 @@ def sizes(config: ExperimentConfig, examples: int) -> dict[str, Size]:
         found[told] = Size("parameters", tuple(
             f"model.{name}={','.join(str(math.ceil(factor * width)) for width in widths)}"
             for name, widths in (("filters", model.filters), ("dense", model.dense)) if widths))
+    configs: list[ExperimentConfig] = []
+    for told in list(found):
+        changed = apply_overrides(config, found[told].overrides)
+        if changed in configs:
+            del found[told]
+        configs.append(changed)
     return found
 
 
@@ -74,10 +83,14 @@ def exponents(measured: dict[str, dict[str, Any]], found: dict[str, Size]) -> di
     Args:
       measured: `figures` of each size.
       found: the sizes.
+
+    Returns:
+      powers by what grows, of what was varied.
     """
     powers = {}
     for grows, (extent, cost) in MEASURES.items():
         of = [measured[told] for told, size in found.items() if size.grows in (None, grows)]
-        powers[grows] = float(np.polyfit(
-            *(np.log([one[name] for one in of]) for name in (extent, cost)), 1)[0])
+        if len({one[extent] for one in of}) > 1:
+            powers[grows] = float(np.polyfit(
+                *(np.log([one[name] for one in of]) for name in (extent, cost)), 1)[0])
     return powers

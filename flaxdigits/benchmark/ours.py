@@ -54,7 +54,7 @@ def product_flops() -> float:
 
 
 def memory_bound(run: Run) -> int:
-    """Bytes that a process which trains it stays under on the CPU.
+    """Bytes that a process which does its train steps is to stay under on the CPU.
 
     The data, ten times the parameters, three times the activations of a batch, and 750 MB.
     """
@@ -81,10 +81,16 @@ def random_data(
                    np.arange(len(labels)) % 100, None, official_train, "noise")
 
 
-def main(name: str, sizes: list[int], overrides: list[str]) -> None:
-    """Serves the timings of one experiment."""
+def main(name: str, shape: list[int], overrides: list[str]) -> None:
+    """Serves the timings of one experiment.
+
+    Args:
+      name: of the experiment.
+      shape: of the data: images, height, width, classes, images of the official training part.
+      overrides: of the config.
+    """
     config = apply_overrides(load_experiment(name), overrides)
-    count, height, width, classes, official = sizes
+    count, height, width, classes, official = shape
     run = Run(config, random_data(config, (count, height, width, 1), classes, official or None))
     program, order = Program(run, 1), run.order(0)
 

@@ -9,9 +9,9 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.provenance import machine
 
 
-def run(options: Options, config: ExperimentConfig) -> int:
+def run(options: Options, config: ExperimentConfig | None) -> int:
     """Prints a table and a line of the powers; returns the exit status."""
-    if options.experiment is None:
+    if options.experiment is None or config is None:
         raise FlaxdigitsError("--mode=growth needs --experiment; --list names them")
     found = run_growth(options.experiment, *options.overrides, workdir=options.optional_workdir(),
                        **data_arguments(options))
