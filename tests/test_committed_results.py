@@ -109,8 +109,10 @@ def test_the_readme_tells_the_committed_folds():
     tenth = 100 * np.sort(errors)[-10:].sum() / errors.sum()
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     for told in (f"{right.mean():.2f} % of a hand's images are read rightly",
-                 f"{errors.sum()} errors in 15,000", f"of the median hand's {np.median(right):.2f} %",
-                 f"of the hardest {right.min():.0f} %", f"a tenth of the writers makes {tenth:.0f} %"):
+                 f"{errors.sum()} errors in 15,000",
+                 f"of the median hand's {np.median(right):.2f} %",
+                 f"of the hardest {right.min():.0f} %",
+                 f"a tenth of the writers makes {tenth:.0f} %"):
         assert told in text, told
 
 
