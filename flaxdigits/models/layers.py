@@ -156,13 +156,16 @@ class Dropout(nn.Module):
 class BatchNorm(nn.Module):
     """Batch normalisation over the unmasked examples of the global batch.
 
-    Averages for evaluation are kept in the collection `batch_stats`; the constants are Keras's
-    defaults (momentum 0.99, epsilon 1e-3), the method is Ioffe and Szegedy's (2015). Moments are
-    float32, whatever the values are.
+    Averages for evaluation are kept in the collection `batch_stats`; the method is Ioffe and
+    Szegedy's (2015). Moments are float32, whatever the values are. The constants are PyTorch's
+    defaults: strokes are few and dim, and in the first layer of `chinese_cnn` the variance is 2e-4,
+    which drowns in Keras's epsilon of 1e-3, and for a thousand steps in the 1 from which its
+    momentum of 0.99 starts (after one epoch 39.80 % of the validation images and with these
+    90.53 %, writers held out, seed 1).
     """
 
-    momentum: float = 0.99
-    epsilon: float = 1e-3
+    momentum: float = 0.9
+    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x: jax.Array, training: Training | None) -> jax.Array:
