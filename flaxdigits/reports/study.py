@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
@@ -131,10 +132,12 @@ def differences(
     base, *others = rows
     others = [row for row in others if row.difference is not None]
     longest = max((len(row.variant) for row in others), default=4)
-    width, height = 7.2, 1.35 + 0.36 * max(1, len(others))
+    heading = textwrap.wrap(title, 74)
+    head = 0.28 + 0.2 * len(heading)  # inches
+    width, height = 7.2, 0.87 + head + 0.36 * max(1, len(others))
     drawing, axes = blank(width, height, theme)
     left = min(0.5, (0.35 + 0.074 * longest) / width)
-    axes.set_position((left, 0.72 / height, 0.97 - left, 1 - 1.2 / height))
+    axes.set_position((left, 0.72 / height, 0.97 - left, 1 - (0.72 + head) / height))
     axes.axvline(0, color=theme.muted, linewidth=1)
     for place, row in enumerate(others):
         told = row.difference
@@ -164,8 +167,8 @@ def differences(
         0.5, 0.13 / height,
         "dots: seeds; lines: 95 % intervals; colour: p < 0.05 after Holm; squares: other images",
         color=theme.muted, fontsize=8, ha="center")
-    drawing.text(0.02, 1 - 0.27 / height, title, color=theme.text, fontsize=10.5, weight="bold",
-                 parse_math=False)
+    drawing.text(0.02, 1 - 0.13 / height, "\n".join(heading), color=theme.text, fontsize=10.5,
+                 weight="bold", va="top", linespacing=1.4, parse_math=False)
     return drawing
 
 
