@@ -45,5 +45,7 @@ def get_replication() -> Replication:
         claims=(Claim(
             "test_accuracy", 0.995, about="Kaggle score",
             why="The original gave its network images of 0..1 in training and of 0..255 in "
-                "validation and test; ours gives it 0..1 throughout. Which of the 70,000 are "
-                "Kaggle's test images is not known here: a seed cuts ours."),))
+                "validation and test; ours gives it 0..1 throughout. In the study kaggle_cnn, of a "
+                "smaller network, that costs the accuracy 0.32 points (95 % interval -1.27 to "
+                "+0.63), and multiplies the loss by forty. Which of the 70,000 are Kaggle's test "
+                "images is not known here: a seed cuts ours."),))
