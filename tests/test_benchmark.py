@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -90,6 +91,14 @@ def test_memory_stays_in_bounds(name, batch_size, environment):
         env=environment | {"PYTHONPATH": str(ROOT)})
     facts, told = map(json.loads, done.stdout.splitlines())
     assert told["peak_bytes"] < bound == facts["memory_bound"]
+
+
+def test_the_peak_is_that_of_the_process_alone(environment):
+    held = np.ones(600_000_000, np.uint8)  # touched, so that it is in memory
+    told = "from flaxdigits.benchmark.peers import peak_bytes; print(peak_bytes())"
+    done = subprocess.run([sys.executable, "-c", told], text=True, capture_output=True, check=True,
+                          cwd=ROOT, env=environment)
+    assert held[-1] and 5e6 < int(done.stdout) < 300e6
 
 
 @pytest.mark.parametrize("change", [

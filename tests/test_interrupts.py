@@ -57,7 +57,15 @@ def finished(workdir):
     return sorted(str(path.parent.relative_to(workdir)) for path in workdir.rglob("result.json"))
 
 
-def test_one_within_another_notes_the_same():
+@pytest.fixture
+def python_s_handlers():
+    """In the background of a shell, SIGINT is ignored from the start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_one_within_another_notes_the_same(python_s_handlers):
     with Interrupts() as outer:
         with Interrupts() as inner:
             signal.raise_signal(signal.SIGTERM)
