@@ -43,15 +43,20 @@ def idx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of subprocesses: one device, a compilation cache, data of their own."""
-    shared = tmp_path_factory.mktemp("shared")
+    """The environment of subprocesses: one device, a compilation cache, data of their own.
+
+    The data are prepared once for all of pytest's workers, under the lock of their builders; what
+    JAX compiles is not, as it does not write the files of its cache at a stroke.
+    """
+    shared, base = tmp_path_factory.mktemp("shared"), tmp_path_factory.getbasetemp()
+    prepared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "prepared"
     kept = {name: value for name, value in os.environ.items()
             if not name.startswith(("FLAXDIGITS_", "JAX_", "XLA_", "TFDS_"))}
     return kept | {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(shared / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        "TFDS_DATA_DIR": str(shared / "data"),
+        "TFDS_DATA_DIR": str(prepared),
         "COLUMNS": "200",
     }
 

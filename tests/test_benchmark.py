@@ -31,6 +31,7 @@ def measured(launch, idx_folder, tmp_path_factory):
     return done.stdout, json.loads((folder / "benchmark.json").read_text())["experiments"]
 
 
+@pytest.mark.slow
 def test_operations_are_counted_from_the_layers(measured):
     _, found = measured
     convolution = 2 * 28 * 28 * 9 * 2
@@ -38,6 +39,7 @@ def test_operations_are_counted_from_the_layers(measured):
     assert found["dense_cnn"]["step_flops"] == 8 * (2 * convolution + 3 * dense)
 
 
+@pytest.mark.slow
 def test_figures_follow_from_the_timings(measured):
     told, found = measured
     figures = found["dense_cnn"]

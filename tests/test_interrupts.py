@@ -140,6 +140,7 @@ def test_a_study_stops_after_the_variant_that_ended(
     assert len(finished(tmp_path)) == 4
 
 
+@pytest.mark.slow
 def test_a_study_that_paused_goes_on(launch_here, idx_folder, tmp_path):
     path, workdir = tmp_path / "rates.py", tmp_path / "run"
     path.write_text(

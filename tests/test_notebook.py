@@ -41,6 +41,7 @@ def parameters(notebook):
     return cell
 
 
+@pytest.mark.slow
 def test_it_runs_from_top_to_bottom(notebook, environment, idx_folder, tmp_path, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -232,6 +232,7 @@ def tiny_flags(idx_folder, workdir):
             f"--workdir={workdir}"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_costs_no_checkpoint(
     environment, launch_here, idx_folder, tmp_path
 ):

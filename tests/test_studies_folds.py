@@ -40,6 +40,7 @@ def ran(drawn, launch, tmp_path_factory):
     return workdir, done.stdout
 
 
+@pytest.mark.slow
 def test_every_writer_is_tested_once(ran, drawn):
     workdir, output = ran
     config, dataset = drawn
@@ -51,6 +52,7 @@ def test_every_writer_is_tested_once(ran, drawn):
     assert all(f"fold {fold}, seed 0: accuracy" in output for fold in range(10))
 
 
+@pytest.mark.slow
 def test_the_tables_count_the_errors_of_the_runs(ran, drawn):
     workdir, _ = ran
     results = [json.loads((workdir / "folds" / str(fold) / "seeds" / "0" / "result.json"

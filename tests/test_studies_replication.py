@@ -149,6 +149,7 @@ def test_partial_runs_are_told_as_such(ran, replicate, tmp_path):
     assert both.stdout.count("is partial, and others went further") == 2
 
 
+@pytest.mark.slow
 def test_one_partial_replication_stands_beside_another(replicate, tmp_path):
     for settings, left in (
             (["train.steps=2"], "2 of 6 steps"),

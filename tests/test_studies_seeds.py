@@ -94,6 +94,7 @@ def test_seeds_under_vmap_are_their_own_runs_but_for_rounding(
         assert_same_run(tmp_path / "seeds" / str(seed), alone / str(seed), assert_close)
 
 
+@pytest.mark.slow
 def test_seeds_spread_over_devices_are_their_own_but_for_rounding(launch, idx_folder, tmp_path):
     settings = ["data.dataset=idx_files", f"data.folder={idx_folder}", "train.steps=4",
                 "model.filters=4,4", "train.batch_size=17"]

@@ -141,6 +141,7 @@ def test_event_files_of_a_run_that_went_on_show_no_step_twice(track, tmp_path):
     assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_event_files_are_written_by_default_and_left_out_on_demand(launch, idx_folder, tmp_path):
     recipe = ["--experiment=dense_cnn", "--set=data.dataset=idx_files", "--set=model.filters=2",
               f"--set=data.folder={idx_folder}", "--set=train.steps=30", "--set=model.dense=4"]

@@ -78,7 +78,8 @@ def ends(processes):
     return [process.returncode for process in processes], outputs
 
 
-@pytest.mark.parametrize("parallel", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
 def test_two_processes_equal_one(parallel, start, idx_folder, tmp_path, one_device):
     common = (f"--set=data.folder={idx_folder}", f"--workdir={tmp_path}",
               f"--set=train.parallel={parallel}")
@@ -92,6 +93,7 @@ def test_two_processes_equal_one(parallel, start, idx_folder, tmp_path, one_devi
     assert_equal_runs(tmp_path, one_device)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_pauses_both(start, idx_folder, tmp_path):
     processes = start_two(start, common=(
         f"--set=data.folder={idx_folder}", f"--workdir={tmp_path}", "--set=train.epochs=100000"))
@@ -105,6 +107,7 @@ def test_a_signal_to_one_process_pauses_both(start, idx_folder, tmp_path):
     assert "paused by SIGTERM" in outputs[0]
 
 
+@pytest.mark.slow
 def test_two_processes_start_from_the_weights_of_another_run(
     start, idx_folder, tmp_path, one_device
 ):
@@ -120,7 +123,8 @@ def test_two_processes_start_from_the_weights_of_another_run(
             np.testing.assert_allclose(weights[name], expected, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize(("setting", "word"), [("seed=1", "config"), ("workdir", "run folder")])
+@pytest.mark.parametrize(("setting", "word"), [
+    ("seed=1", "config"), pytest.param("workdir", "run folder", marks=pytest.mark.slow)])
 def test_processes_that_differ_are_refused(setting, word, start, idx_folder, tmp_path, one_device):
     if setting == "workdir":
         each = [f"--workdir={one_device}"], [f"--workdir={tmp_path}"]

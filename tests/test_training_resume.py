@@ -83,7 +83,8 @@ def test_killed_and_started_again_is_bitwise_equal(
     assert_bitwise_equal(tmp_path, undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [
+    signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_signals_save_and_say_how_to_go_on(
     number, recipe, start, launch, tmp_path, undisturbed
 ):
