@@ -261,6 +261,7 @@ def test_eval_refuses_other_data(finished_copy, launch_here):
     assert "0" * 64 in done.stderr and fingerprint in done.stderr
 
 
+@pytest.mark.slow
 def test_drawn_data_is_said_so_at_both_ends_and_refused_as_real(
     launch, launch_here, environment, tmp_path
 ):

@@ -49,6 +49,7 @@ def ran(study, launch, tmp_path_factory):
     return workdir, done.stdout
 
 
+@pytest.mark.slow
 def test_the_table_says_what_the_runs_say(ran):
     workdir, output = ran
     rows = {row["variant"]: row for row in json.loads((workdir / "study.json").read_text())["rows"]}
@@ -107,6 +108,7 @@ def test_pairs_are_counted_where_seeds_lack_theirs(base, told):
     assert (line["n"], line["pairs"]) == ("3", str(len(base)))
 
 
+@pytest.mark.slow
 def test_nothing_finished_is_run_again(ran, study, launch_here):
     workdir, _ = ran
     begun = workdir / "base" / "seeds" / "0" / "config.json"
@@ -196,6 +198,7 @@ def test_scoring_on_other_input_trains_the_same_weights(train_tiny, finished, tm
     assert told["test_loss"] != expected["test_loss"]
 
 
+@pytest.mark.slow
 def test_only_paired_differences_need_the_same_seeds(tiny_config, train_tiny, tmp_path):
     configs = {"base": tiny_config, "same": apply_overrides(tiny_config, ["train.ema_decay=0.9"]),
                "other": apply_overrides(tiny_config, ["data.split=random"])}

@@ -142,6 +142,7 @@ def test_a_summary_is_student_s_interval_of_every_figure(
     assert summary["dataset"] == "idx_files" and summary["seeds"] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_summary_is_of_all_seeds_of_the_config_that_have_ended(
     compiled_once, tiny_config, tiny_data, train_tiny, tmp_path
 ):

@@ -53,7 +53,7 @@ def assert_equal_runs(workdir, expected_workdir):
         np.testing.assert_allclose(row["train_loss"], expected["train_loss"], rtol=1e-4)
 
 
-@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+@pytest.mark.parametrize("parallel", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_four_devices_equal_one(parallel, launch, idx_folder, tmp_path, one_device):
     done = launch(*RECIPE, f"--set=data.folder={idx_folder}", f"--workdir={tmp_path}",
                   f"--set=train.parallel={parallel}", env={"JAX_NUM_CPU_DEVICES": "4"})

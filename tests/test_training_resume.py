@@ -101,6 +101,7 @@ def test_signals_save_and_say_how_to_go_on(
     assert_bitwise_equal(tmp_path, undisturbed)
 
 
+@pytest.mark.slow
 def test_pause_leaves_the_schedule_whole(recipe, launch, tmp_path, undisturbed):
     paused = launch(*recipe, f"--workdir={tmp_path}", "--set=train.stop_after=33")
     assert paused.returncode == 0, paused.stderr
