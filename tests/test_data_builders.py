@@ -64,7 +64,9 @@ def python(code: str, *arguments: object) -> subprocess.Popen:
 def prepare_tiny(data_dir: Path, first: str = "") -> subprocess.Popen:
     return python(
         f"import sys, tiny_digits\n{first}\n"
-        "tiny_digits.TinyDigits(config='drawn', data_dir=sys.argv[1]).download_and_prepare()\n",
+        "builder = tiny_digits.TinyDigits(config='drawn', data_dir=sys.argv[1])\n"
+        "builder.download_and_prepare()\n"
+        "builder.read()\n",
         data_dir)
 
 
@@ -89,6 +91,13 @@ def test_a_prepared_copy_is_reused(tmp_path, monkeypatch):
     again = TinyDigits(config="drawn", data_dir=tmp_path)
     again.download_and_prepare()
     assert len(again.read().labels) == COUNT
+
+
+def test_prepared_by_another_since_it_was_opened(tmp_path):
+    late = TinyDigits(config="drawn", data_dir=tmp_path)
+    TinyDigits(config="drawn", data_dir=tmp_path).download_and_prepare()
+    late.download_and_prepare()
+    assert_tiny(late.read())
 
 
 def test_killed_while_preparing(tmp_path):

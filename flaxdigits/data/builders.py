@@ -69,19 +69,18 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
           FlaxdigitsError: the raw files are missing or damaged, or `data_dir` cannot be written.
           FetchError: they had to be downloaded and could not be.
         """
-        if self.is_prepared() and not kwargs:
-            return
-        try:
-            with _alone_in(Path(self.data_path.parent)):
-                if self.is_prepared() and not kwargs:  # by whoever was in here before
-                    self.info.read_from_directory(self.data_dir)
-                else:
+        if kwargs or not self.is_prepared():
+            try:
+                with _alone_in(Path(self.data_path.parent)):
                     super().download_and_prepare(file_format=file_format, **kwargs)
-        except (OSError, RuntimeError) as error:  # the latter is ArrayRecord's for a full disk
-            raise FlaxdigitsError(
-                f"{self.data_dir_root}: the prepared data set cannot be written there "
-                f"({getattr(error, 'strerror', None) or error}); free space or choose another "
-                "folder with --data_dir") from error
+            except (OSError, RuntimeError) as error:  # the latter is ArrayRecord's for a full disk
+                raise FlaxdigitsError(
+                    f"{self.data_dir_root}: the prepared data set cannot be written there "
+                    f"({getattr(error, 'strerror', None) or error}); free space or choose another "
+                    "folder with --data_dir") from error
+        if not self.info.initialized:  # another process prepared it since this builder was opened
+            self.info.set_file_format(file_format, override=True)
+            self.info.read_from_directory(self.data_dir)
 
     def read(self) -> Examples:
         """Everything prepared, all parts one after another, in the raw order.
