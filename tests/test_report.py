@@ -139,7 +139,8 @@ def test_a_report_that_fails_leaves_the_result(finished_copy, launch_here, caplo
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1] == f"complete at step 6: {finished_copy / 'result.json'}"
     assert read(finished_copy)["test_errors"] == before["test_errors"]
-    (note,) = caplog.messages
+    (note,) = (record.message for record in caplog.records
+               if record.name.startswith("flaxdigits"))  # Orbax may call the disk slow
     assert note.startswith("the report was not written: ") and "--mode=report" in note
     refused = launch_here("--mode=report", f"--workdir={finished_copy}")
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1

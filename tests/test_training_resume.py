@@ -83,6 +83,20 @@ def test_killed_and_started_again_is_bitwise_equal(
     assert_bitwise_equal(tmp_path, undisturbed)
 
 
+def test_killed_while_the_report_is_drawn(recipe, start, launch, tmp_path, undisturbed):
+    process = start(*recipe, f"--workdir={tmp_path}")
+    wait_for((tmp_path / "predictions.npz").exists, process)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "report.html").exists(), "killed too late to tell anything"
+    assert not (tmp_path / "result.json").exists()
+    done = launch(*recipe, f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert_bitwise_equal(tmp_path, undisturbed)
+    for name in ("predictions.npz", "report.html", "figures"):
+        assert (tmp_path / name).exists()
+
+
 @pytest.mark.parametrize("number", [
     signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_signals_save_and_say_how_to_go_on(

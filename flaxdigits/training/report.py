@@ -24,13 +24,13 @@ _log = logging.getLogger(__name__)
 
 
 def report_or_note(
-    run: Run, folder: RunFolder, predictions: Mapping[str, Predictions]
+    run: Run, folder: RunFolder, result: Mapping[str, Any], predictions: Mapping[str, Predictions]
 ) -> dict[str, Path]:
     """`write_report`; where it fails, a note and no figures, since the result stands without."""
     if not is_writer():
         return {}
     try:
-        return write_report(run, folder, predictions)
+        return write_report(run, folder, result, predictions)
     except Exception as error:  # whatever a library makes of a full disk or an odd font
         _log.warning("the report was not written: %s; the result stands, and --mode=report "
                      "--workdir=%s tries again", first_line(error), folder.path)
@@ -38,13 +38,14 @@ def report_or_note(
 
 
 def write_report(
-    run: Run, folder: RunFolder, predictions: Mapping[str, Predictions]
+    run: Run, folder: RunFolder, result: Mapping[str, Any], predictions: Mapping[str, Predictions]
 ) -> dict[str, Path]:
     """Writes `predictions.npz`, `figures/` and `report.html`.
 
     Args:
       run: with the state that the result is about.
-      folder: of the run, with its result.
+      folder: of the run.
+      result: what its `result.json` holds, or will.
       predictions: of the splits that were not trained on.
 
     Returns:
@@ -52,7 +53,6 @@ def write_report(
     """
     from flaxdigits.reports.run_report import RunReport  # matplotlib takes its time to import
 
-    result = folder.result()
     split = next(name for name in HELD_OUT if name in predictions)
     held_out, dataset = predictions[split], run.dataset
     layers = list_layers(run.task.model, dataset.images.shape[1:])
@@ -95,7 +95,7 @@ def report_finished(config: ExperimentConfig, dataset: Dataset, folder: RunFolde
         run.state = checkpoints.restore(step, run.state)
     finally:
         checkpoints.close()
-    write_report(run, folder, {
+    write_report(run, folder, result, {
         split: run.predict(split) for split in HELD_OUT if split in run.splits})
 
 

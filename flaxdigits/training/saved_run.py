@@ -100,9 +100,9 @@ class SavedRun:
         self._checkpoints.save(self.run.step, self.run.state, record)
 
     def result(self) -> dict[str, Any] | None:
-        """Scores every split, writes `result.json`, then the report.
+        """Scores every split, writes the report and, last of all, `result.json`.
 
-        None if the run was paused or has diverged.
+        So a run that is killed on the way does it again. None if it was paused or has diverged.
         """
         run = self.run
         if run.step < run.total_steps or self.diverged is not None:
@@ -122,8 +122,9 @@ class SavedRun:
                 held_out[split] = predictions
         result = run.figures(scores, step, running)
         self._checkpoints.wait()
+        figures = report_or_note(run, self.folder, result, held_out)
         self.folder.write_json("result.json", result)
-        self.trackers.finish(result, report_or_note(run, self.folder, held_out))
+        self.trackers.finish(result, figures)
         return result
 
     def _end(self) -> int:
