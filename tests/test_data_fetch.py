@@ -130,6 +130,29 @@ def test_no_network(closed_port, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.fixture
+def silent_port():
+    """Accepts no connection and refuses none, as where a firewall drops what comes."""
+    with socket.socket() as listening, contextlib.ExitStack() as stack:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        address = listening.getsockname()
+        for _ in range(4):  # the queue is full after one or two
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+        yield address[1]
+
+
+@pytest.mark.slow
+def test_a_missing_network_is_noticed_within_ten_seconds(silent_port, tmp_path):
+    start = time.monotonic()
+    with pytest.raises(FetchError, match="no answer in time"):
+        fetch([f"http://127.0.0.1:{silent_port}/{name}" for name in "abc"], tmp_path / "file",
+              check)
+    assert time.monotonic() - start < 10  # the time that is promised, whatever machine it is
+
+
 def test_a_host_that_is_down_does_not_hide_one_that_is_up(server, closed_port, tmp_path):
     fetch([f"http://127.0.0.1:{closed_port}/file", f"{server.url}/whole/file"],
           tmp_path / "file", check, QUICK)
