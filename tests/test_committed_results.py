@@ -15,9 +15,12 @@ from test_report import PROBE, browse  # noqa: F401
 
 from flaxdigits.cli.options import parse
 from flaxdigits.reports.replication import BEGIN, END, ReplicationReport, put_between_markers
+from flaxdigits.reports.study import StudyReport
+from flaxdigits.studies.ablation import Row, compare_rows
 from flaxdigits.studies.collection import collect
 from flaxdigits.studies.replication import load_systems
 from flaxdigits.studies.seeds import parse_seeds
+from flaxdigits.studies.statistics import Estimate, estimate
 from flaxdigits.studies.study import ABLATIONS, load_study, variants_of
 
 pytest_plugins = ["tiny_run"]
@@ -31,6 +34,46 @@ TABLES = sorted((ABLATIONS / "results").glob("*.md"))
 def understood(command):
     with flagsaver.flagsaver():
         return parse(shlex.split(command)[1:])
+
+
+def study_report(name):
+    """A study's report, made from the committed values of its seeds alone."""
+    told = json.loads((ABLATIONS / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    rows = []
+    for row in told["rows"]:
+        values = {int(seed): value for seed, value in row["values"].items()}
+        also = {figure: Estimate(**value) for figure, value in row["also"].items()}
+        rows.append(Row(row["variant"], values, estimate(list(values.values())), None, None,
+                        row["is_paired"], tuple(row["diverged"]), also))
+    return StudyReport(told["title"], told["figure"], told["about"], compare_rows(rows))
+
+
+@pytest.mark.parametrize("path", TABLES, ids=[path.stem for path in TABLES])
+def test_the_committed_tables_are_made_of_the_committed_values(path):
+    files = study_report(path.stem).files()
+    markdown = files["study.md"].decode().replace("(study.png)", f"({path.stem}.png)")
+    assert markdown == path.read_text(encoding="utf-8")
+    assert files["study.csv"].decode() == path.with_suffix(".csv").read_text(encoding="utf-8")
+    assert files["study.json"] == path.with_suffix(".json").read_bytes()
+
+
+def differences_of(name):
+    """By variant: the difference to the base in points, and its interval."""
+    return {row.variant: tuple(f"{abs(100 * value):.2f}" for value in (
+        row.difference.mean, row.difference.low, row.difference.high))
+        for row in study_report(name).rows[1:]}
+
+
+def test_what_is_told_of_studies_is_what_they_found():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    chinese = differences_of("chinese_cnn")
+    assert (f"Half the width costs {chinese['half as wide'][0]} points and one convolution less "
+            f"{chinese['two convolutions'][0]};") in text
+    ((mean, low, high),) = differences_of("kaggle_cnn").values()
+    assert (f"costs the accuracy {mean} points (95 % interval -{low} to +{high}), and multiplies "
+            "the loss by forty") in text
+    scaled, unscaled = (row.also["validation_loss"].mean for row in study_report("kaggle_cnn").rows)
+    assert 35 < unscaled / scaled < 45
 
 
 @pytest.mark.parametrize("path", TABLES, ids=[path.stem for path in TABLES])

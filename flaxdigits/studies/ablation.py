@@ -115,26 +115,30 @@ def compare_variants(
       figure: by which they are compared.
       also: further figures of the rows.
     """
-    values, diverged, others = {}, {}, {}
-    for variant in configs:
-        folder = seed_workdir(workdir, variant)
-        ended = results(folder, seeds)
-        values[variant] = {seed: result[figure] for seed, result in ended.items()}
-        diverged[variant] = tuple(map(int, summarise(folder, seeds)["diverged"]))
-        others[variant] = {name: estimate([result[name] for result in ended.values()])
-                           for name in also if ended}
     rows = []
     for variant, config in configs.items():
-        is_paired = same_images(config, configs[BASE])
-        own = list(values[variant].values())
+        folder = seed_workdir(workdir, variant)
+        ended = results(folder, seeds)
+        values = {seed: result[figure] for seed, result in ended.items()}
         rows.append(Row(
-            variant, values[variant], estimate(own) if own else None,
-            None if variant == BASE else _difference(values[variant], values[BASE], is_paired),
-            None, is_paired, diverged[variant], others[variant]))
-    tested = [row for row in rows if row.difference and row.difference.p is not None]
+            variant, values, estimate(list(values.values())) if values else None, None, None,
+            same_images(config, configs[BASE]),
+            tuple(map(int, summarise(folder, seeds)["diverged"])),
+            {name: estimate([result[name] for result in ended.values()])
+             for name in also if ended}))
+    return compare_rows(rows)
+
+
+def compare_rows(rows: Sequence[Row]) -> list[Row]:
+    """The rows, the base first, with their differences to it and the tests of these."""
+    base, *others = rows
+    compared = [base, *(
+        dataclasses.replace(row, difference=_difference(row.values, base.values, row.is_paired))
+        for row in others)]
+    tested = [row for row in compared if row.difference and row.difference.p is not None]
     corrected = dict(zip(
         (row.variant for row in tested), holm([row.difference.p for row in tested]), strict=True))
-    return [dataclasses.replace(row, p_holm=corrected.get(row.variant)) for row in rows]
+    return [dataclasses.replace(row, p_holm=corrected.get(row.variant)) for row in compared]
 
 
 def _difference(
