@@ -33,7 +33,7 @@ def weights_of(shape: tuple[int, ...]) -> np.ndarray:
     return normal(5, *shape)
 
 
-def assert_same_layer(ours: nn.Module, theirs: nn.Module, variables, x):
+def assert_same_layer(ours: nn.Module, theirs: nn.Module, variables, x, jit=jit):
     """The outputs, and the gradients by variables and input."""
     def output_and_gradients(module: nn.Module, variables, x):
         output, back = jax.vjp(module.apply, variables, x)
@@ -67,6 +67,38 @@ def test_convolution_is_linens(kernel, image, channels, features, padding):
                             "bias": normal(2, features)}}
     assert_same_layer(Conv(features, kernel, padding=padding),
                       nn.Conv(features, kernel, padding=padding), variables, x)
+
+
+def assert_convolution_is_linens(batch, kernel, image, channels, features, padding):
+    """As train steps are compiled."""
+    x = normal(0, batch, *image, channels)
+    variables = {"params": {"kernel": normal(1, *kernel, channels, features),
+                            "bias": normal(2, features)}}
+    assert_same_layer(Conv(features, kernel, padding=padding),
+                      nn.Conv(features, kernel, padding=padding), variables, x, jax.jit)
+
+
+@pytest.mark.slow
+@settings(max_examples=30, **FEW)
+@given(st.integers(1, 9), st.tuples(st.integers(1, 5), st.integers(1, 5)),
+       st.tuples(st.integers(5, 20), st.integers(5, 20)), st.integers(1, 40), st.integers(1, 40),
+       st.sampled_from(["SAME", "VALID"]))
+def test_optimised_convolutions_are_linens(batch, kernel, image, channels, features, padding):
+    assert_convolution_is_linens(batch, kernel, image, channels, features, padding)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel, image, channels, features, padding", [
+    (3, 64, 1, 32, "SAME"), (3, 32, 32, 64, "SAME"), (3, 16, 64, 128, "SAME"),  # chinese_cnn
+    (3, 28, 1, 32, "VALID"), (3, 26, 32, 64, "VALID"), (2, 12, 64, 128, "VALID"),  # mnist_cnn
+    (2, 11, 128, 256, "VALID"),
+    (4, 28, 1, 32, "VALID"), (3, 12, 32, 32, "VALID"),  # mse_cnn
+    (5, 28, 1, 32, "SAME"), (5, 28, 32, 32, "SAME"), (3, 14, 32, 64, "SAME"),  # kaggle_cnn
+    (3, 14, 64, 64, "SAME"),
+])
+def test_convolutions_of_the_networks_are_linens(kernel, image, channels, features, padding):
+    assert_convolution_is_linens(
+        8, (kernel, kernel), (image, image), channels, features, padding)
 
 
 # --- pooling -------------------------------------------------------------------------------------
