@@ -151,7 +151,7 @@ class Run:
         """The indices of one epoch's examples, in the order in which they are seen."""
         index = self.splits["train"].astype(np.int32)
         return self.devices.replicate(
-            np.asarray(epoch_order(stream(self.config.seed, "order"), epoch, index)))
+            epoch_order(stream(self.config.seed, "order"), epoch, index))
 
     def clock(self, **seconds: float) -> None:
         """Adds to the record's clocks."""
