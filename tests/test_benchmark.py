@@ -74,25 +74,51 @@ def test_a_benchmark_of_what_cannot_be_trained_says_so(launch, idx_folder, tmp_p
     assert "the benchmark of ours ended early" in done.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name, batch_size", [("kaggle_cnn", 512), ("chinese_cnn", 256)])
-def test_memory_stays_in_bounds(name, batch_size, environment):
-    """Under the data, ten times the parameters, three times the activations, and 750 MB."""
+def memory_bound(name: str, batch_size: int) -> float:
+    """The data, ten times the parameters, three times the activations of a batch, and 750 MB."""
     config = load_experiment(name)
     size, classes = (64, 15) if name == "chinese_cnn" else (28, 10)
     layers = list_layers(build_model(config.model, classes), (size, size, 1))
     images, labels, _ = random_images(name, batch_size)
-    bound = (images.nbytes + labels.nbytes + 750e6
-             + 10 * 4 * sum(layer.parameters for layer in layers)
-             + 3 * batch_size * sum(layer.activation_bytes for layer in layers))
+    return (images.nbytes + labels.nbytes + 750e6
+            + 10 * 4 * sum(layer.parameters for layer in layers)
+            + 3 * batch_size * sum(layer.activation_bytes for layer in layers))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, batch_size", [("kaggle_cnn", 512), ("chinese_cnn", 256)])
+def test_memory_of_train_steps_stays_in_bounds(name, batch_size, environment):
+    bound = memory_bound(name, batch_size)
+    images, _, classes = random_images(name, batch_size)
     done = subprocess.run(
         [sys.executable, "-m", "flaxdigits.benchmark.ours", name,
-         *map(str, (len(images), size, size, classes, 6 * len(images) // 7)),
+         *map(str, (*images.shape[:3], classes, 6 * len(images) // 7)),
          f"train.batch_size={batch_size}"],
         input="2\n", text=True, capture_output=True, check=True, cwd=ROOT,
         env=environment | {"PYTHONPATH": str(ROOT)})
     facts, told = map(json.loads, done.stdout.splitlines())
     assert told["peak_bytes"] < bound == facts["memory_bound"]
+
+
+WHOLE = """
+import atexit, runpy, sys
+from flaxdigits.benchmark.peers import peak_bytes
+atexit.register(lambda: print("peak", peak_bytes()))
+runpy.run_path("launch.py", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mse_cnn", "chinese_cnn"])
+def test_memory_of_a_whole_run_stays_in_bounds(name, environment, tmp_path):
+    """Scored, saved, with its page and its event files."""
+    done = subprocess.run(
+        [sys.executable, "-c", WHOLE, f"--experiment={name}", "--data=drawn",
+         "--set=train.steps=30", f"--workdir={tmp_path}"],
+        text=True, capture_output=True, check=True, cwd=ROOT,
+        env=environment | {"PYTHONPATH": str(ROOT)})
+    assert (tmp_path / "report.html").exists() and (tmp_path / "tensorboard").exists()
+    assert int(done.stdout.split()[-1]) < memory_bound(name, 32)
 
 
 def test_the_peak_is_that_of_the_process_alone(environment):

@@ -146,7 +146,10 @@ def test_event_files_of_a_run_that_went_on_show_no_step_twice(track, tmp_path):
 def test_event_files_are_written_by_default_and_left_out_on_demand(launch, idx_folder, tmp_path):
     recipe = ["--experiment=dense_cnn", "--set=data.dataset=idx_files", "--set=model.filters=2",
               f"--set=data.folder={idx_folder}", "--set=train.steps=30", "--set=model.dense=4"]
-    done = launch(*recipe, f"--workdir={tmp_path / 'a'}", "--profile")
+    (tmp_path / "torch").mkdir()  # which tensorboardX would import, and not be asked for
+    (tmp_path / "torch" / "__init__.py").write_text("raise RuntimeError('PyTorch is imported')")
+    done = launch(*recipe, f"--workdir={tmp_path / 'a'}", "--profile",
+                  env={"PYTHONPATH": str(tmp_path)})
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert "accuracy/test" in events(tmp_path / "a").Tags()["scalars"]
     (trace,) = (tmp_path / "a" / "profile").rglob("perfetto_trace.json.gz")

@@ -1,7 +1,10 @@
 """TensorBoard event files, without TensorFlow: the extra `tensorboard`, which is tensorboardX."""
 
+import contextlib
 import importlib.util
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,8 @@ class TensorBoard(Tracker):
         self, config: ExperimentConfig, workdir: Path, step: int, total_steps: int
     ) -> None:
         """Opens a file; whatever a run that was killed wrote after `step` counts no more."""
-        from tensorboardX import SummaryWriter
+        with _not_found("torch"):  # imported for a name alone: 200 MB and more than a second
+            from tensorboardX import SummaryWriter
 
         self._writer = SummaryWriter(
             str(workdir / "tensorboard"), purge_step=step + 1, filename_suffix=f".{step:010d}")
@@ -56,6 +60,19 @@ class TensorBoard(Tracker):
         lines = json.dumps(values, indent=2, ensure_ascii=False).splitlines()
         # Indented by four, Markdown leaves it as it is.
         self._writer.add_text(name, "".join(f"    {line}\n" for line in lines), step)
+
+
+@contextlib.contextmanager
+def _not_found(module: str) -> Iterator[None]:
+    """Whoever imports this module meanwhile is told that there is none, unless it is loaded."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None
+    try:
+        yield
+    finally:
+        del sys.modules[module]
 
 
 def _tag(name: str) -> str:
