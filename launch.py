@@ -7,7 +7,7 @@ import sys
 
 from flaxdigits.cli.context import resolve_config
 from flaxdigits.cli.options import Options, parse
-from flaxdigits.cli.process import start_well
+from flaxdigits.cli.process import INTERRUPTED, imports_are_done, start_well
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 
@@ -23,15 +23,16 @@ def main(arguments: list[str]) -> int:
         if options.logs == "all":
             logging.getLogger().setLevel(logging.INFO)
         config = config_for(options)
-        status = importlib.import_module(f"flaxdigits.cli.{options.command}").run(options, config)
+        mode = importlib.import_module(f"flaxdigits.cli.{options.command}")
+        imports_are_done()
+        status = mode.run(options, config)
         sys.stdout.flush()
         return status
     except FlaxdigitsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: what was saved stays, the same command goes on from it",
-              file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,6 +5,7 @@ name and checks types and ranges; `to_dict` and `from_dict` carry it through JSO
 """
 
 import dataclasses
+import re
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -206,19 +207,28 @@ def _build(cls: type, values: Any, path: str, own: dict[type, type]) -> Any:
 def validate(config: ExperimentConfig) -> ExperimentConfig:
     """Returns the config with every field's type and range checked, and their combinations.
 
+    Lists become tuples, and whole numbers floats where these are meant.
+
     Raises:
       FlaxdigitsError: naming the first field that is wrong.
     """
-    def walk(node: Any, path: str) -> None:
+    def walk(node: Any, path: str) -> Any:
         hints = typing.get_type_hints(type(node))
+        checked = {}
         for field in dataclasses.fields(node):
-            value = getattr(node, field.name)
-            if dataclasses.is_dataclass(value) and not isinstance(value, type):
-                walk(value, join(path, field.name))
-            else:
-                check(value, hints[field.name], field, join(path, field.name))
+            value, full = getattr(node, field.name), join(path, field.name)
+            is_group = dataclasses.is_dataclass(value) and not isinstance(value, type)
+            checked[field.name] = walk(value, full) if is_group else check(
+                value, hints[field.name], field, full)
+        return dataclasses.replace(node, **checked)
 
-    walk(config, "")
+    if not isinstance(config, ExperimentConfig):
+        raise FlaxdigitsError("the config must be an ExperimentConfig, such as "
+                              f"flaxdigits.experiment('mse_cnn') gives, got {config!r}")
+    config = walk(config, "")
+    if not re.fullmatch(r"[^/\\\s.][^/\\]*", config.experiment):
+        raise FlaxdigitsError("experiment must be a name, which runs/<experiment> is made of, got "
+                              f"{config.experiment!r}")
     optimizer, data = config.optimizer, config.data
     if optimizer.schedule == "onecycle" and optimizer.warmup_steps:
         raise FlaxdigitsError(

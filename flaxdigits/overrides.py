@@ -22,6 +22,8 @@ def apply_overrides(config: ExperimentConfig, assignments: Iterable[str]) -> Exp
       FlaxdigitsError: naming an unknown field and its near matches, or a wrong type or range.
     """
     for assignment in assignments:
+        if not isinstance(assignment, str):
+            raise FlaxdigitsError(f"fields are changed by 'name=value', got {assignment!r}")
         name, equals, text = assignment.partition("=")
         if not equals:
             raise FlaxdigitsError(f"--set takes name=value, got {assignment!r}")
@@ -81,7 +83,8 @@ def _parse_as(text: str, hint: Any) -> Any:
         return text
     if typing.get_origin(hint) is tuple:
         element = typing.get_args(hint)[0]
-        return tuple(_parse_as(item, element) for item in text.strip("()[]").split(",") if item)
+        items = text.strip("()[] ").removesuffix(",")  # as Python writes a tuple of one
+        return tuple(_parse_as(item, element) for item in items.split(",")) if items else ()
     if hint is bool:
         return {"true": True, "false": False}.get(text.lower(), text)
     if hint is type(None):

@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import itertools
 import json
 import re
 import shlex
@@ -69,11 +70,29 @@ def test_what_is_told_of_studies_is_what_they_found():
     chinese = differences_of("chinese_cnn")
     assert (f"Half the width costs {chinese['half as wide'][0]} points and one convolution less "
             f"{chinese['two convolutions'][0]};") in text
+    base, faster, _, adam, entropy, *_ = (
+        f"{100 * row.estimate.mean:.2f}" for row in study_report("mse_cnn").rows)
+    assert (f"SGD at 0.01 has {base} % of the validation images, at 0.1 it has {faster} %, and "
+            f"Adam {adam} %; cross-entropy at 0.01 has {entropy} %.") in text
     ((mean, low, high),) = differences_of("kaggle_cnn").values()
     assert (f"costs the accuracy {mean} points (95 % interval -{low} to +{high}), and multiplies "
             "the loss by forty") in text
     scaled, unscaled = (row.also["validation_loss"].mean for row in study_report("kaggle_cnn").rows)
     assert 35 < unscaled / scaled < 45
+
+
+def test_what_is_told_of_keras_is_what_it_came_to():
+    told = json.loads((ROOT / "experiments" / "originals" / "dense_cnn.json").read_text())
+    epochs = [[f"{100 * accuracy:.2f}" for accuracy in history["test_accuracy"]]
+              for history in told["seeds"].values()]
+    ends = [of_seed[-1] for of_seed in epochs]
+    every = sorted(itertools.chain.from_iterable(epochs), key=float)
+    (dense,) = (system for system in load_systems() if system.name == "dense_cnn")
+    claim = dense.replication.claims[0]
+    assert (f"ends at {', '.join(ends[:-1])} and {ends[-1]} ({len(ends)} seeds), and its "
+            f"{len(every)} epochs lie between {every[0]} and {every[-1]}") in claim.why
+    assert all(f"{name} {version.rsplit('.', 1)[0]}" in claim.why for name, version in (
+        ("Keras", told["versions"]["keras"]), ("TensorFlow", told["versions"]["tensorflow"])))
 
 
 @pytest.mark.parametrize("path", TABLES, ids=[path.stem for path in TABLES])

@@ -3,7 +3,9 @@
 import json
 import textwrap
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import flaxdigits.models
 from flaxdigits.config import ExperimentConfig, to_dict
@@ -123,6 +125,58 @@ def test_an_own_file_trains_and_is_evaluated(own_run, launch_here):
 def own_data(workdir):
     data = json.loads((workdir / "config.json").read_text())["config"]["data"]
     return [f"--set=data.{name}={data[name]}" for name in ("dataset", "folder", "split")]
+
+
+LEAST = """
+    import dataclasses
+    import flax.linen as nn
+    from flaxdigits.config import ExperimentConfig, ModelConfig
+    from flaxdigits.models import register
+
+    @register("least")
+    class Least(nn.Module):
+        {fields}
+        @nn.compact
+        def __call__(self, images, training):
+            return nn.Dense({logits})(images.reshape(len(images), -1))
+
+    def get_config():
+        return ExperimentConfig("least", ModelConfig("least", {config}))
+"""
+
+
+def train_least(write, launch_here, idx_folder, tmp_path, fields="", logits="10", config=""):
+    path = write(LEAST.format(fields=fields, logits=logits, config=config))
+    return launch_here(
+        f"--experiment={path}", f"--workdir={tmp_path / 'run'}", "--set=data.dataset=idx_files",
+        f"--set=data.folder={idx_folder}", "--set=data.split=holdout", "--set=train.steps=2")
+
+
+def test_an_own_architecture_has_the_fields_that_it_wants(
+    write, registry, launch_here, idx_folder, tmp_path
+):
+    done = train_least(write, launch_here, idx_folder, tmp_path)
+    assert done.returncode == 0, done.stderr
+    picture = np.full((40, 40), 255, np.uint8)
+    picture[10:30, 18:22] = 0
+    Image.fromarray(picture).save(tmp_path / "one.png")
+    read = launch_here("--mode=predict", f"--workdir={tmp_path / 'run'}",
+                       f"--experiment={tmp_path / 'mine.py'}", f"--images={tmp_path / 'one.png'}")
+    assert read.returncode == 0 and "one.png" in read.stdout, read.stderr
+
+
+@pytest.mark.parametrize("change, told", [
+    ({"config": "filters=(8,)"}, "model.filters is (8,), and Least has no field of that name"),
+    ({"fields": "depth: int\n"}, "Least has a field depth without a default, which ModelConfig"),
+    ({"logits": "11"}, "Least makes [2, 11] of 2 images; it must be logits, [2, 10]"),
+])
+def test_an_own_architecture_that_does_not_fit_is_told(
+    change, told, write, registry, launch_here, idx_folder, tmp_path
+):
+    done = train_least(write, launch_here, idx_folder, tmp_path, **change)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert told in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_weights_of_an_own_run_are_taken_as_the_first_ones(own_run, launch_here, tmp_path):

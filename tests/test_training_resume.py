@@ -2,7 +2,9 @@
 
 import json
 import signal
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,6 +85,21 @@ def test_killed_and_started_again_is_bitwise_equal(
     assert_bitwise_equal(tmp_path, undisturbed)
 
 
+def test_a_second_process_in_the_same_folder_is_refused(
+    recipe, start, launch, tmp_path, undisturbed
+):
+    process = start(*recipe, f"--workdir={tmp_path}")
+    wait_for(lambda: rows_of(tmp_path) >= 2, process)
+    process.send_signal(signal.SIGSTOP)
+    second = launch(*recipe, f"--workdir={tmp_path}")
+    process.send_signal(signal.SIGCONT)
+    assert second.returncode == 2 and second.stderr.count("\n") == 1
+    assert f"{tmp_path}: another process trains there" in second.stderr
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert_bitwise_equal(tmp_path, undisturbed)
+
+
 def test_killed_while_the_report_is_drawn(recipe, start, launch, tmp_path, undisturbed):
     process = start(*recipe, f"--workdir={tmp_path}")
     wait_for((tmp_path / "predictions.npz").exists, process)
@@ -113,6 +130,19 @@ def test_signals_save_and_say_how_to_go_on(
     done = launch(*recipe, f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert_bitwise_equal(tmp_path, undisturbed)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at what is loaded in /proc")
+def test_ctrl_c_while_jax_is_imported_ends_the_process(recipe, start, tmp_path):
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here
+    process = start(*recipe, f"--workdir={tmp_path}")
+    signal.signal(signal.SIGINT, usual)
+    wait_for(lambda: "jaxlib" in Path(f"/proc/{process.pid}/maps").read_text(), process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert output == "interrupted: what was saved stays, the same command goes on from it\n"
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.slow

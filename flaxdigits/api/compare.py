@@ -53,5 +53,5 @@ def _run_folders(named: str) -> list[Path]:
     """The run folders that a pattern finds; what is named outright, or finds none, as it is."""
     if os.path.isdir(named):
         return [Path(named)]
-    found = [Path(path) for path in sorted(glob.glob(named))]
+    found = [Path(path) for path in sorted(glob.glob(named, recursive=True))]
     return [path for path in found if (path / "config.json").is_file()] or [Path(named)]

@@ -127,6 +127,8 @@ def new_run_folder(workdir: PathLike | None, config: ExperimentConfig) -> Path:
     """
     folder = run_folder_path(workdir, config)
     RunFolder(folder).check_name()
+    if folder.exists() and not folder.is_dir():
+        raise FlaxdigitsError(f"{folder}: is a file; name another --workdir")
     return folder
 
 

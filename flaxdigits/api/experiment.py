@@ -42,7 +42,8 @@ def recorded_experiment(
     folder = RunFolder(Path(workdir).expanduser())
     model_config = ModelConfig
     if experiment is not None:
-        model_config = type(load_experiment(os.fspath(experiment)).model)
+        named = load_experiment(os.fspath(experiment)).model
+        model_config = type(named)
     try:
         config = folder.config(model_config)
     except FlaxdigitsError as error:
@@ -51,6 +52,10 @@ def recorded_experiment(
         raise FlaxdigitsError(
             f"{error}; if the architecture is your own, name its file with --experiment"
         ) from error
+    if experiment is not None and named.name != config.model.name:
+        raise FlaxdigitsError(
+            f"{folder.path}: a run of the architecture {config.model.name}, and {experiment} has "
+            f"{named.name}: leave out --experiment, or name the run's own file")
     # Where the run paused last is no wish to pause there again.
     config = dataclasses.replace(
         config, train=dataclasses.replace(config.train, stop_after=None))

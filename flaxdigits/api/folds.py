@@ -17,7 +17,7 @@ from flaxdigits.api.context import (
     warn_of_unused_gpu,
 )
 from flaxdigits.api.seeds import outcome_line
-from flaxdigits.api.train import told_of_a_run
+from flaxdigits.api.train import check_maker, told_of_a_run
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.reports.result import tell_of_drawn_data
@@ -71,6 +71,7 @@ def train_folds(
     """
     parallel.check_alone()
     config = checked(config)
+    check_maker(trackers)
     chosen = (config.seed,) if seeds is None else checked_seeds(seeds)
     folder = new_run_folder(workdir, config)
     configs = fold_configs(config, chosen, folder)

@@ -49,8 +49,9 @@ def predict(
       FlaxdigitsError: if there is no such run or checkpoint, no file matches, or the figure cannot
         be written.
     """
-    files = _find([images] if isinstance(images, str | os.PathLike) else images)
     folder = RunFolder(Path(workdir).expanduser())
+    folder.data()
+    files = _find([images] if isinstance(images, str | os.PathLike) else images)
     sheet = None if figure is None else Path(figure).expanduser()
     if sheet is not None:
         with clear_errors(sheet):

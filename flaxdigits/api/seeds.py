@@ -17,7 +17,7 @@ from flaxdigits.api.context import (
     tell_pause,
     warn_of_unused_gpu,
 )
-from flaxdigits.api.train import told_of_a_run
+from flaxdigits.api.train import check_maker, told_of_a_run
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.reports.result import tell_of_drawn_data, tell_summary
@@ -72,6 +72,7 @@ def train_seeds(
     """
     parallel.check_alone()
     config = checked(config)
+    check_maker(trackers)
     seeds = checked_seeds(seeds)
     if config.train.deterministic:
         parallel.ask_for_deterministic_kernels()

@@ -1,7 +1,8 @@
 """Training of one run."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -15,6 +16,7 @@ from flaxdigits.api.context import (
     warn_of_unused_gpu,
 )
 from flaxdigits.config import ExperimentConfig
+from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.reports.result import tell_of_drawn_data, tell_result
 from flaxdigits.training import loop, parallel, provenance
 from flaxdigits.training.loop import Outcome
@@ -60,6 +62,7 @@ def train(
         written, or the loss stops being finite; what was saved before stays.
     """
     config = checked(config)
+    check_trackers(trackers)
     if config.train.deterministic:
         parallel.ask_for_deterministic_kernels()
     parallel.connect(coordinator, num_processes, process_id)
@@ -89,10 +92,26 @@ def train(
     return outcome
 
 
+def check_trackers(trackers: Sequence[Tracker]) -> None:
+    """Raises FlaxdigitsError if one of them is no tracker."""
+    if not isinstance(trackers, list | tuple) or not all(
+            isinstance(tracker, Tracker) for tracker in trackers):
+        raise FlaxdigitsError("trackers must be several of subclasses of flaxdigits.training."
+                              f"trackers.Tracker, as in [MyTracker()], got {trackers!r}")
+
+
+def check_maker(trackers: Callable[[Path], Sequence[Tracker]] | None) -> None:
+    """Raises FlaxdigitsError if this is no function that gives a run its trackers."""
+    if trackers is not None and not callable(trackers):
+        raise FlaxdigitsError("trackers must be a function of a run's folder, as in "
+                              f"lambda workdir: [MyTracker()], got {trackers!r}")
+
+
 def told_of_a_run(
     console: Console, tensorboard: bool, profile: bool, trackers: Sequence[Tracker]
 ) -> list[Tracker]:
     """The console, those that are asked for, and the user's own."""
+    check_trackers(trackers)
     told: list[Tracker] = [for_console(console)]
     if tensorboard and is_installed():
         told.append(TensorBoard())

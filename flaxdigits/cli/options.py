@@ -13,6 +13,7 @@ HELP = "python launch.py --experiment=NAME [--mode=MODE] [--set field=value ...]
 MODES = ("train", "eval", "report", "summary", "data", "config", "prepare", "compare",
          "folds", "benchmark", "growth", "replicate", "predict", "export")
 WITH_SEEDS = ("train", "folds", "replicate")
+WITH_CHECKPOINT = ("eval", "predict", "export")
 
 _EXPERIMENT = flags.DEFINE_string(
     "experiment", None, "Name of a shipped experiment (--list), or the path of a file of yours.")
@@ -173,6 +174,14 @@ def parse(arguments: list[str]) -> Options | str:
         if flag.value != flag.default and _MODE.value != "predict":
             raise FlaxdigitsError(
                 f"--{flag.name} is for --mode=predict alone, got --mode={_MODE.value}")
+    if _CHECKPOINT.present and _MODE.value not in WITH_CHECKPOINT:
+        raise FlaxdigitsError(f"--checkpoint is for --mode={' or '.join(WITH_CHECKPOINT)}, not "
+                              f"for --mode={_MODE.value}; checkpoint.report=best reports the best")
+    if _SEEDS.value is not None and any(
+            override.partition("=")[0].strip() == "seed" for override in _SET.value):
+        raise FlaxdigitsError("--seeds names the seeds: leave out --set seed=")
+    if "" in _WORKDIR.value:
+        raise FlaxdigitsError("--workdir is empty: name a folder, or leave it out")
     if _SEEDS.value is not None and _MODE.value not in WITH_SEEDS:
         raise FlaxdigitsError(
             f"--seeds is for --mode={' or '.join(WITH_SEEDS)}, not for --mode={_MODE.value}")

@@ -4,11 +4,14 @@ import hashlib
 import io
 import os
 import platform
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 TUNABLE = "glibc.malloc.hugetlb"
+INTERRUPTED = "interrupted: what was saved stays, the same command goes on from it"
 
 
 def start_well() -> None:
@@ -19,7 +22,12 @@ def start_well() -> None:
     again in its own place. (A step of `kaggle_cnn` takes 1.6 GB for its work; fetching those from
     the kernel in pages of 4 KiB took a fifth of the time of a step.) What a terminal cannot show,
     such as the name of a file that is not UTF-8, is printed as escapes, which in JSON are right.
+
+    Ctrl-C ends the process at once, until `imports_are_done`: extensions that are being loaded
+    swallow a KeyboardInterrupt, or abort.
     """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache_folder()))
@@ -30,6 +38,17 @@ def start_well() -> None:
         os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, f"{TUNABLE}=1"]))
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def imports_are_done() -> None:
+    """From here on Ctrl-C raises KeyboardInterrupt."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os.write(2, f"{INTERRUPTED}\n".encode())
+    os._exit(128 + number)
 
 
 def _are_pages_on_request() -> bool:

@@ -33,7 +33,8 @@ def read_photo(path: Path) -> np.ndarray:
     """
     try:
         if not path.is_file():
-            raise ValueError("no such file")
+            raise ValueError("a folder; name its files, as in 'folder/*.png'"
+                             if Path(path).is_dir() else "no such file")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:

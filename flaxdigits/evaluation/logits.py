@@ -59,7 +59,8 @@ def _logits(
 ) -> jax.Array:
     def one(index: jax.Array) -> jax.Array:
         batch = spread(images[index])
-        return model.apply(variables, preprocess(batch, preprocessing)).astype(jnp.float32)
+        return model.apply(
+            variables, preprocess(batch, preprocessing), None).astype(jnp.float32)
 
     with products("fp32"):  # scores do not depend on how the weights came about
         return lax.map(one, batches)

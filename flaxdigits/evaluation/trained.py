@@ -45,7 +45,7 @@ class TrainedNetwork:
         """[batch, height, width, 1] uint8 -> [batch, classes] float32."""
         with products("fp32"):
             return self.model.apply(
-                self.variables, preprocess(images, self.config.data.preprocessing)
+                self.variables, preprocess(images, self.config.data.preprocessing), None
             ).astype(jnp.float32)
 
 
@@ -74,7 +74,8 @@ def load_network(
         raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")
     checkpoints = Checkpoints(folder.checkpoints, access="read")
     try:
-        step = choose_step(checkpoint, checkpoints, folder, has_validation=True)
+        step = choose_step(checkpoint, checkpoints, folder,
+                           has_validation=config.data.split != "official")
         variables = restore_variables(checkpoints, step, fresh, folder.checkpoints)
     finally:
         checkpoints.close()

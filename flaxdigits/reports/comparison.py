@@ -1,5 +1,8 @@
 """Several runs side by side."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from rich.table import Table
 from rich.text import Text
 
@@ -14,21 +17,24 @@ COLUMNS = {
 
 
 def comparison_table(folders: list[RunFolder]) -> Table:
-    """A row a figure and a column a run, whose names are those of the folders.
+    """A row a figure and a column a run, whose names are the ends of the folders' paths.
 
     Raises:
       FlaxdigitsError: if a folder holds no run.
     """
     table = Table()
     table.add_column("", no_wrap=True)
-    results = []
+    results, names = [], _short_names([folder.path for folder in folders])
     for folder in folders:
         result = folder.result()
-        name = folder.path.name
+        name = names[folder.path]
         if result is None:
-            data = folder.data()
-            result = {"dataset": data["dataset"], "data_source": data["source"]}
-            name += " (unfinished)"
+            run = folder.recorded()
+            result = {"dataset": run["data"]["dataset"], "data_source": run["data"]["source"],
+                      "experiment": run["config"].get("experiment"),
+                      "split": run["config"].get("data", {}).get("split"),
+                      "seed": run["config"].get("seed")}
+            name += " (unfinished)" if folder.diverged() is None else " (diverged)"
         results.append(result)
         table.add_column(Text(name), justify="right", overflow="fold")
     for name, form in COLUMNS.items():
@@ -37,3 +43,11 @@ def comparison_table(folders: list[RunFolder]) -> Table:
             cells = ("-" if value is None else form.format(value) for value in values)
             table.add_row(name, *map(Text, cells))
     return table
+
+
+def _short_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """The last parts of each path, as many as tell them apart."""
+    depth = 1
+    while len({path.parts[-depth:] for path in paths}) < len(set(paths)):
+        depth += 1
+    return {path: str(Path(*path.parts[-depth:])) for path in paths}

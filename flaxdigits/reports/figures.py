@@ -6,16 +6,18 @@ of it.
 
 import dataclasses
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from flaxdigits.reports.fonts import Labels
+from flaxdigits.reports.fonts import Labels, families
 
 DOTS_PER_INCH = 160
 MOST_NUMBERED = 30  # classes up to which the cells of a confusion matrix hold their numbers
@@ -46,9 +48,11 @@ DARK = Theme(
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
+    """The figure as a PNG file; what no font has, in names of files and variants, is a box."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
+    with matplotlib.rc_context({"font.sans-serif": families()}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
     return file.getvalue()
 
 

@@ -1,6 +1,7 @@
 """A font that has the characters of the class names; other names where there is none."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 
@@ -55,6 +56,14 @@ def legible(class_names: Iterable[str], paths: Iterable[str] | None = None) -> L
         tuple(name if _has(plain, set(name)) else f"class {place}"
               for place, name in enumerate(names)),
         FontProperties(fname=plain))
+
+
+def families() -> list[str]:
+    """Matplotlib's own font, and if there is one, one that has Chinese characters."""
+    names = [entry.name for entry in font_manager.fontManager.ttflist]
+    chinese = (name for family in CHINESE_FAMILIES for name in names
+               if family.lower() in name.lower())
+    return ["DejaVu Sans", *itertools.islice(chinese, 1)]
 
 
 def _cut(name: str) -> str:

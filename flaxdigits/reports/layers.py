@@ -74,7 +74,7 @@ def list_layers(model: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:
 
     with nn.intercept_methods(note):
         variables = jax.eval_shape(
-            model.init, jax.random.key(0), jnp.zeros((1, *image_shape)))
+            model.init, jax.random.key(0), jnp.zeros((1, *image_shape)), None)
     paths = [call.path for call in calls]
     return [
         Layer(call.path, type(call.module).__name__, tuple(call.output.shape[1:]),

@@ -13,6 +13,7 @@ from typing import Any
 from flaxdigits.config import ExperimentConfig, to_dict
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import ABLATIONS, find, load_experiment, made_by
+from flaxdigits.models import build_model
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.studies.seeds import checked_seeds
 
@@ -125,8 +126,12 @@ def variants_of(study: Study, overrides: Sequence[str] = ()) -> dict[str, Experi
     for name, changes in [*study.variants.items(), *_combinations(study.grid)]:
         try:
             config = apply_overrides(base, changes)
+            build_model(config.model, num_classes=1)
         except FlaxdigitsError as error:
             raise FlaxdigitsError(f"variant {name!r}: {error}") from error
+        if config.seed != base.seed:
+            raise FlaxdigitsError(f"variant {name!r} changes seed, which every variant is given "
+                                  "in turn: name them in seeds, or with --seeds")
         if config == base and name in study.variants:
             raise FlaxdigitsError(f"variant {name!r} changes nothing of the base, which has "
                                   f"{', '.join(changes) or 'the same fields'} too: leave out one "
@@ -135,6 +140,12 @@ def variants_of(study: Study, overrides: Sequence[str] = ()) -> dict[str, Experi
             continue
         if folder_name(name) in map(folder_name, configs):
             raise FlaxdigitsError(f"variant {name!r} is there twice: give it another name")
+        if folder_name(name).startswith("study."):  # as the files of the table are named
+            raise FlaxdigitsError(f"variant {name!r}: give it a name that begins otherwise")
+        for other, known in configs.items():
+            if config == known:
+                raise FlaxdigitsError(
+                    f"variant {name!r} is {other!r} once more: leave out one of them")
         configs[name] = config
     return configs
 

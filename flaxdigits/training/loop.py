@@ -95,7 +95,8 @@ def train_many(
       What `tell` was told; after a signal, some runs are not among them.
 
     Raises:
-      FlaxdigitsError: as `train` does, but not for a loss that is not finite.
+      FlaxdigitsError: as `train` does, but not for a loss that is not finite; or if another
+        process trains in one of the folders.
     """
     folders = {path: RunFolder(path, is_writer()) for path in configs}
     (path, config), *_ = configs.items()
@@ -127,6 +128,7 @@ def train_many(
             with contextlib.ExitStack() as stack:
                 saved = []
                 for path in group:
+                    stack.enter_context(folders[path].held())
                     run = first if configs[path] == first.config else first.sibling(configs[path])
                     if run is not first:
                         _take_weights(run, folders[path])

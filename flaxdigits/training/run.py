@@ -17,7 +17,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.logits import LogitsProgram
 from flaxdigits.evaluation.predictions import Predictions
 from flaxdigits.evaluation.scores import Scores, flat, score
-from flaxdigits.models import build_model
+from flaxdigits.models import build_model, check_logits
 from flaxdigits.training import provenance
 from flaxdigits.training.checkpoints import Record
 from flaxdigits.training.optimizers import create_optimizer, create_schedule
@@ -59,6 +59,8 @@ class Run:
         optimizer = create_optimizer(config.optimizer, self.schedule)
         self.task = TrainTask(config, model, optimizer, plan)
         self.state = self._fresh_state()
+        check_logits(model, self.state.variables(), dataset.images.shape[1:],
+                     len(dataset.class_names))
         self.examples = self.devices.replicate(Examples(dataset.images, dataset.labels))
         self.logits = LogitsProgram(
             model, config.evaluate.preprocessing or config.data.preprocessing,

@@ -7,6 +7,7 @@ that is read is executed.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -149,6 +150,32 @@ class RunFolder:
                 probe.write_text("")
                 probe.unlink()
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes from training in it.
+
+        The lock is the kernel's, so that it goes with its process, however that ends.
+
+        Raises:
+          FlaxdigitsError: if another process holds it, or nothing can be written.
+        """
+        if not self._is_writer:
+            yield
+            return
+        with clear_errors(self.path):
+            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            with contextlib.suppress(OSError):  # of a file system without locks
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise FlaxdigitsError(
+                        f"{self.path}: another process trains there; wait for it, or choose "
+                        "another --workdir") from None
+            yield
+        finally:
+            os.close(lock)
+
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Replaces a file by rename."""
         self.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
@@ -210,9 +237,11 @@ class RunFolder:
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise FlaxdigitsError(
-                f"{self.path}: not a run folder, it has no {name}; name the folder of a run "
-                "with --workdir") from None
+            runs = sorted(path for above in (".", "*", "folds/*")
+                          for path in self.path.glob(f"{above}/seeds/*/config.json"))
+            told = (f"holds several runs; name one of them, such as {runs[0].parent}," if runs else
+                    f"not a run folder, it has no {name}; name the folder of a run")
+            raise FlaxdigitsError(f"{self.path}: {told} with --workdir") from None
         except (OSError, ValueError) as error:
             raise FlaxdigitsError(f"{path}: cannot be read: {error}") from error
         if not isinstance(value, dict):

@@ -65,7 +65,7 @@ def init_variables(model: nn.Module, seed: int, image_shape: tuple[int, ...]) ->
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _init(model: nn.Module, rng: jax.Array, image_shape: tuple[int, ...]) -> dict[str, Any]:
-    return model.init(rng, jnp.zeros((1, *image_shape)))
+    return model.init(rng, jnp.zeros((1, *image_shape)), None)
 
 
 def create_train_state(
