@@ -192,6 +192,17 @@ def test_whole_numbers_become_floats_where_a_float_belongs():
     assert [type(rate) for rate in rates.model.dropout] == [float, float]
 
 
+def test_lists_become_tuples():
+    made = validate(ExperimentConfig("a", ModelConfig("x", filters=[8, 8])))
+    assert made.model.filters == (8, 8) and hash(made)
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", " a"])
+def test_an_experiment_is_named_as_its_folder_can_be(name):
+    with pytest.raises(FlaxdigitsError, match="experiment must be a name"):
+        validate(ExperimentConfig(name, ModelConfig("x")))
+
+
 def test_missing_fields_take_their_defaults():
     assert from_dict({"experiment": "a", "model": {"name": "x"}}) == ExperimentConfig(
         "a", ModelConfig("x"))

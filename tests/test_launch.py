@@ -51,6 +51,11 @@ REFUSED = {
     "compare of nothing": (["--mode=compare"], "--mode=compare needs run folders"),
     "compare of no run": (["--mode=compare", "--workdir=a*"], "not a run folder"),
     "train in two": ([*TRAIN, "--workdir=a", "--workdir=b"], "needs one --workdir, got 2"),
+    "checkpoint of no eval": ([*TRAIN, "--checkpoint=best"], "--checkpoint is for --mode=eval"),
+    "a seed of seeds": ([*TRAIN, "--seeds=0,1", "--set=seed=3"], "leave out --set seed="),
+    "empty workdir": ([*TRAIN, "--workdir="], "--workdir is empty"),
+    "no name": ([*TRAIN, "--set=experiment=../up"], "experiment must be a name"),
+    "no number in a list": ([*TRAIN, "--set=model.filters=2,,2"], "a list of numbers like 32,64"),
     # what is known without the data is told without the data
     "split of another": ([*NO_DATA, "--set=data.split=writers"], "data.split=writers"),
     "fold of no split": ([*NO_DATA, "--set=data.fold=3"], "data.fold=3"),

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import flax.linen as nn
 import jax
@@ -175,11 +176,25 @@ def test_a_comparison_shows_a_run_that_is_not_finished_as_such(finished_copy, fi
     (finished_copy / "result.json").unlink()
     text = printed(comparison_table([RunFolder(finished), RunFolder(finished_copy)]))
     assert "copy (unfinished)" in text
+    experiment = next(line for line in text.splitlines() if "experiment" in line)
+    assert experiment.count(" tiny ") == 2
+    (finished_copy / "diverged.json").write_text('{"step": 3, "told": "no"}')
+    assert "copy (diverged)" in printed(comparison_table([RunFolder(finished_copy)]))
     row = next(line for line in text.splitlines() if "test_accuracy" in line)
     assert [cell.strip() for cell in row.split("│")[2:4]] == [
         f"{read(finished)['test_accuracy']:.3%}", "-"]
     with pytest.raises(FlaxdigitsError, match="not a run folder"):
         comparison_table([RunFolder(tmp_path / "none")])
+
+
+def test_compared_runs_of_the_same_name_are_told_apart(finished, tmp_path):
+    for variant in ("a", "b"):
+        shutil.copytree(finished, tmp_path / variant / "seeds" / "0")
+    folders = [RunFolder(path) for path in sorted(tmp_path.glob("*/seeds/0"))]
+    text = printed(comparison_table(folders))
+    assert "a/seeds/0" in text and "b/seeds/0" in text
+    with pytest.raises(FlaxdigitsError, match="holds several runs; name one of them, such as"):
+        RunFolder(tmp_path / "a").data()
 
 
 def test_layers_are_listed_in_the_order_of_their_calls(tiny_config):

@@ -9,8 +9,16 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image
 
 from flaxdigits.data.raw_chinese_mnist import CLASS_NAMES
-from flaxdigits.reports.figures import DARK, LIGHT, confusion, confusion_matrix, first_layer, png
-from flaxdigits.reports.fonts import legible
+from flaxdigits.reports.figures import (
+    DARK,
+    LIGHT,
+    blank,
+    confusion,
+    confusion_matrix,
+    first_layer,
+    png,
+)
+from flaxdigits.reports.fonts import families, legible
 from flaxdigits.reports.layers import Layer
 from flaxdigits.reports.run_report import RunReport
 from flaxdigits.reports.sheets import (
@@ -93,6 +101,14 @@ def test_every_character_is_drawn(paths):
                    prediction_sheet(shown, names, "samples"),
                    data_sheet(images / 255, labels, names, "data")):
         assert pixels(png(figure)).std() > 5
+
+
+def test_names_in_any_text_are_drawn_or_boxes_without_a_word(monkeypatch):
+    figure, axes = blank(2, 1, LIGHT)
+    axes.set_title("名字, 三 ± 1")
+    drawn = pixels(png(figure))
+    monkeypatch.setattr("flaxdigits.reports.figures.families", lambda: ["DejaVu Sans"])
+    assert (pixels(png(figure)) != drawn).any() or len(families()) == 1
 
 
 def test_the_confusion_matrix_counts():

@@ -1,5 +1,6 @@
 """What a study's file says: its fields, its variants, and where it finds its experiment."""
 
+import re
 import shutil
 
 import pytest
@@ -49,6 +50,17 @@ def test_bad_variants_are_named():
     with pytest.raises(FlaxdigitsError, match="'a b' is there twice"):
         variants_of(Study("dense_cnn", variants={
             "a_b": ("train.epochs=2",), "a b": ("train.epochs=3",)}))
+
+
+@pytest.mark.parametrize("variants, told", [
+    ({"seed": ("seed=5",)}, "variant 'seed' changes seed, which every variant is given in turn"),
+    ({"a": ("model.dropout=0.4",), "b": ("model.dropout=0.4",)}, "variant 'b' is 'a' once more"),
+    ({"study.md": ("train.epochs=2",)}, "variant 'study.md': give it a name"),
+    ({"two rates": ("model.dropout=0.1,0.1",)}, "variant 'two rates': model.dropout must be empty"),
+])
+def test_variants_that_would_mislead_are_refused(variants, told):
+    with pytest.raises(FlaxdigitsError, match=re.escape(told)):
+        variants_of(Study("dense_cnn", variants=variants))
 
 
 def test_images_are_the_same_unless_the_split_is_another():

@@ -10,11 +10,11 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from flaxdigits.reports.fonts import Labels, families
@@ -48,10 +48,17 @@ DARK = Theme(
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file; what no font has, in names of files and variants, is a box."""
-    file = io.BytesIO()
-    with matplotlib.rc_context({"font.sans-serif": families()}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+    """The figure as a PNG file.
+
+    Where there is no font for them, Chinese characters in names of files and variants are boxes.
+    """
+    file, fonts = io.BytesIO(), families()
+    for text in figure.findobj(Text):
+        if text.get_fontproperties().get_file() is None:
+            text.set_fontfamily(fonts)  # what the first has not, the next one draws
+    with warnings.catch_warnings():
+        if len(fonts) == 1:
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
     return file.getvalue()
 
