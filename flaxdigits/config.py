@@ -218,8 +218,10 @@ def validate(config: ExperimentConfig) -> ExperimentConfig:
         for field in dataclasses.fields(node):
             value, full = getattr(node, field.name), join(path, field.name)
             is_group = dataclasses.is_dataclass(value) and not isinstance(value, type)
-            checked[field.name] = walk(value, full) if is_group else check(
+            new = walk(value, full) if is_group else check(
                 value, hints[field.name], field, full)
+            if field.init:
+                checked[field.name] = new
         return dataclasses.replace(node, **checked)
 
     if not isinstance(config, ExperimentConfig):
