@@ -29,7 +29,7 @@ def seconds_to_first_step(arguments: Sequence[str]) -> tuple[float, float]:
 def _seconds(arguments: Sequence[str], workdir: Path, cache: Path) -> float:
     metrics = workdir / "metrics.jsonl"
     command = [
-        sys.executable, str(LAUNCH), *arguments, f"--workdir={workdir}", "--tensorboard=false",
+        sys.executable, str(LAUNCH), *arguments, f"--workdir={workdir}",
         "--set=train.log_every=1", "--set=train.stop_after=1"]
     start = time.perf_counter()
     with subprocess.Popen(
