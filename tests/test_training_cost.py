@@ -78,6 +78,7 @@ def test_a_step_costs_what_it_did(name):
         assert value == expected[figure], figure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_experiments())
 def test_a_compiled_step_costs_what_it_did(name):
     if committed()["jaxlib"] != jaxlib.__version__:

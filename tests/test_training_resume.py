@@ -85,6 +85,7 @@ def test_killed_and_started_again_is_bitwise_equal(
     assert_bitwise_equal(tmp_path, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_second_process_in_the_same_folder_is_refused(
     recipe, start, launch, tmp_path, undisturbed
 ):
