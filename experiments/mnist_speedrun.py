@@ -2,7 +2,8 @@
 
     python launch.py --experiment=mnist_speedrun
 
-Expected: 99.26 % ± 0.07 of the test images (3 seeds, on two cores of a CPU).
+Expected: 99.26 % ± 0.06 of the test images (10 seeds, `--seeds=0..9`, the worst 99.17 %). Training
+takes 62 s on two cores of a CPU, after 2.4 s of compiling.
 
 Ours from end to end, chosen on the `holdout` split's validation images: a small network, Adam on
 one OneCycle (Smith and Topin 2018), four epochs. On a GPU add `--set train.precision=bf16`; how
