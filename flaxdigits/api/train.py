@@ -62,11 +62,11 @@ def train(
         written, or the loss stops being finite; what was saved before stays.
     """
     config = checked(config)
-    check_trackers(trackers)
     if config.train.deterministic:
         parallel.ask_for_deterministic_kernels()
     parallel.connect(coordinator, num_processes, process_id)
     console = console or make_console(quiet=not parallel.is_writer())
+    told = told_of_a_run(console, tensorboard, profile, trackers)
     warn_of_unused_gpu()
     folder = new_run_folder(workdir, config)
     check_before_data(config, folder)
@@ -75,7 +75,6 @@ def train(
         f"{config.experiment}: {dataset.name} ({dataset.source}), split {config.data.split}, "
         f"seed {config.seed}, on {provenance.device_name()}, in {folder}")
     tell_of_drawn_data(console, dataset.source)
-    told = told_of_a_run(console, tensorboard, profile, trackers)
     outcome = loop.train(config, dataset, folder, told)
     for tracker in told:
         if isinstance(tracker, Profile):

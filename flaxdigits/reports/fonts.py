@@ -60,10 +60,7 @@ def legible(class_names: Iterable[str], paths: Iterable[str] | None = None) -> L
 
 def families() -> list[str]:
     """Matplotlib's own font, and if there is one, one that has Chinese characters."""
-    names = [entry.name for entry in font_manager.fontManager.ttflist]
-    chinese = (name for family in CHINESE_FAMILIES for name in names
-               if family.lower() in name.lower())
-    return ["DejaVu Sans", *itertools.islice(chinese, 1)]
+    return ["DejaVu Sans", *(entry.name for entry in itertools.islice(_chinese(_upright()), 1))]
 
 
 def _cut(name: str) -> str:
@@ -73,12 +70,20 @@ def _cut(name: str) -> str:
 def _installed() -> Iterator[str]:
     """Matplotlib's own font, then those of Chinese families, then every other one."""
     yield str(font_manager.findfont("DejaVu Sans"))
-    upright = [entry for entry in font_manager.fontManager.ttflist
-               if entry.style == "normal" and entry.weight in (400, "normal", "regular")
-               and not re.search("Emoji|Last ?Resort|Symbol", entry.name)]
-    named = [entry.fname for family in CHINESE_FAMILIES for entry in upright
-             if family.lower() in entry.name.lower()]
-    yield from dict.fromkeys([*named, *(entry.fname for entry in upright)])
+    upright = _upright()
+    yield from dict.fromkeys(entry.fname for entry in [*_chinese(upright), *upright])
+
+
+def _upright() -> list[font_manager.FontEntry]:
+    return [entry for entry in font_manager.fontManager.ttflist
+            if entry.style == "normal" and entry.weight in (400, "normal", "regular")
+            and not re.search("Emoji|Last ?Resort|Symbol", entry.name)]
+
+
+def _chinese(entries: Iterable[font_manager.FontEntry]) -> Iterator[font_manager.FontEntry]:
+    """Those of Chinese families, the plain ones first."""
+    return (entry for family in CHINESE_FAMILIES for entry in entries
+            if family.lower() in entry.name.lower())
 
 
 def _has(path: str, characters: set[str]) -> bool:

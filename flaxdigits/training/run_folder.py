@@ -165,13 +165,13 @@ class RunFolder:
         with clear_errors(self.path):
             lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            with contextlib.suppress(OSError):  # of a file system without locks
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise FlaxdigitsError(
-                        f"{self.path}: another process trains there; wait for it, or choose "
-                        "another --workdir") from None
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise FlaxdigitsError(f"{self.path}: another process trains there; wait for it, "
+                                      "or choose another --workdir") from None
+            except OSError:  # a file system without locks
+                pass
             yield
         finally:
             os.close(lock)
