@@ -14,6 +14,8 @@ from flaxdigits.data.fetch import FetchError
 from flaxdigits.data.own import OwnData, read_own
 from flaxdigits.errors import FlaxdigitsError
 
+XLA_ALIGNMENT = 64  # bytes; what does not begin at a multiple of it, XLA copies
+
 _log = logging.getLogger(__name__)
 
 
@@ -37,7 +39,7 @@ class Dataset:
 
     name: as in `DataConfig.dataset`
     source: "real" or "drawn"
-    images: [n, height, width, 1] uint8
+    images: [n, height, width, 1] uint8, read-only
     labels: [n] int32
     writers, samples: [n] int32, or None where the data set does not tell
     official_train: how many of the first rows are the official training part; None: no parts
@@ -113,10 +115,20 @@ def _dataset(
         name=name,
         source=source,
         class_names=class_names,
-        images=examples.images[..., None],
+        images=_in_place(examples.images)[..., None],
         labels=examples.labels,
         writers=examples.writers,
         samples=examples.samples,
         official_train=official_train,
         fingerprint=fingerprint(examples.images, examples.labels, examples.writers),
     )
+
+
+def _in_place(images: np.ndarray) -> np.ndarray:
+    """The same, to read alone, where JAX takes them for an array of the CPU's without a copy."""
+    memory = np.empty(images.nbytes + XLA_ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % XLA_ALIGNMENT
+    placed = memory[start:start + images.nbytes].reshape(images.shape)
+    placed[...] = images
+    placed.flags.writeable = False
+    return placed
