@@ -7,6 +7,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before anything imports JAX
 import struct
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,3 +89,14 @@ def start(environment: dict[str, str]) -> Callable[..., subprocess.Popen]:
             text=True, stdin=subprocess.DEVNULL)
 
     return run
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Writes an experiment file of one's own and gives its path."""
+    def write_file(text: str, name: str = "mine.py") -> Path:
+        path = tmp_path / name
+        path.write_text(textwrap.dedent(text))
+        return path
+
+    return write_file

@@ -1,0 +1,169 @@
+"""Architectures of one's own, in an experiment file outside the repository."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import flaxdigits.models
+
+pytest_plugins = ["tiny_run"]
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """Forgets afterwards what a test registers."""
+    monkeypatch.setattr(
+        flaxdigits.models, "ARCHITECTURES", dict(flaxdigits.models.ARCHITECTURES))
+
+
+OWN = """
+    '''mine: a single dense layer, to show an experiment of one's own.'''
+
+    from __future__ import annotations
+
+    import dataclasses
+
+    import flax.linen as nn
+    import jax
+
+    from flaxdigits.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainConfig
+    from flaxdigits.models import register
+
+
+    @dataclasses.dataclass(frozen=True)
+    class OwnConfig(ModelConfig):
+        scale: float = 1.0
+        bias: bool | None = None
+
+
+    @register("own_net")
+    class OwnNet(nn.Module):
+        num_classes: int
+        filters: tuple[int, ...]
+        dense: tuple[int, ...]
+        dropout: tuple[float, ...]
+        batch_norm: bool
+        scale: float
+        bias: bool | None
+
+        @nn.compact
+        def __call__(self, images, training=None):
+            flat = images.reshape(len(images), -1)
+            return self.scale * nn.Dense(self.num_classes, use_bias=bool(self.bias))(flat)
+
+
+    def get_config() -> ExperimentConfig:
+        return ExperimentConfig(
+            "mine", OwnConfig("own_net", scale=2.0, bias=True),
+            optimizer=OptimizerConfig(name="sgd", learning_rate=0.1),
+            train=TrainConfig(batch_size=50, steps=8))
+"""
+
+
+@pytest.fixture
+def own_run(write, registry, launch_here, idx_folder, tmp_path):
+    """An experiment file outside the repository, and the folder of its run."""
+    path, workdir = write(OWN), tmp_path / "run"
+    done = launch_here(
+        f"--experiment={path}", f"--workdir={workdir}", "--set=data.dataset=idx_files",
+        f"--set=data.folder={idx_folder}", "--set=data.split=holdout", "--set=model.scale=0.5")
+    assert done.returncode == 0, done.stderr
+    return path, workdir
+
+
+def test_an_own_file_trains_and_is_evaluated(own_run, launch_here):
+    path, workdir = own_run
+    result = json.loads((workdir / "result.json").read_text())
+    assert result["experiment"] == "mine" and result["steps"] == 8
+    assert result["parameters"] == 28 * 28 * 10 + 10
+    assert result["test_accuracy"] > 0.5, "bright bars in noise are easy"
+    recorded = json.loads((workdir / "config.json").read_text())["config"]["model"]
+    assert recorded["scale"] == 0.5 and recorded["bias"] is True
+
+    done = launch_here("--mode=eval", f"--workdir={workdir}", f"--experiment={path}")
+    assert done.returncode == 0, done.stderr
+    row = json.loads((workdir / "eval.jsonl").read_text())
+    assert row["step"] == 8 and row["test_errors"] == result["test_errors"]
+
+    summary = launch_here("--mode=summary", f"--experiment={path}", f"--workdir={workdir}",
+                          *own_data(workdir))
+    assert summary.returncode == 0, summary.stderr
+    assert "7,850" in summary.stdout
+
+
+def own_data(workdir):
+    data = json.loads((workdir / "config.json").read_text())["config"]["data"]
+    return [f"--set=data.{name}={data[name]}" for name in ("dataset", "folder", "split")]
+
+
+LEAST = """
+    import dataclasses
+    import flax.linen as nn
+    from flaxdigits.config import ExperimentConfig, ModelConfig
+    from flaxdigits.models import register
+
+    @register("least")
+    class Least(nn.Module):
+        {fields}
+        @nn.compact
+        def __call__(self, images, training):
+            return nn.Dense({logits})(images.reshape(len(images), -1))
+
+    def get_config():
+        return ExperimentConfig("least", ModelConfig("least", {config}))
+"""
+
+
+def train_least(write, launch_here, idx_folder, tmp_path, fields="", logits="10", config=""):
+    path = write(LEAST.format(fields=fields, logits=logits, config=config))
+    return launch_here(
+        f"--experiment={path}", f"--workdir={tmp_path / 'run'}", "--set=data.dataset=idx_files",
+        f"--set=data.folder={idx_folder}", "--set=data.split=holdout", "--set=train.steps=2")
+
+
+def test_an_own_architecture_has_the_fields_that_it_wants(
+    write, registry, launch_here, idx_folder, tmp_path
+):
+    done = train_least(write, launch_here, idx_folder, tmp_path)
+    assert done.returncode == 0, done.stderr
+    picture = np.full((40, 40), 255, np.uint8)
+    picture[10:30, 18:22] = 0
+    Image.fromarray(picture).save(tmp_path / "one.png")
+    read = launch_here("--mode=predict", f"--workdir={tmp_path / 'run'}",
+                       f"--experiment={tmp_path / 'mine.py'}", f"--images={tmp_path / 'one.png'}")
+    assert read.returncode == 0 and "one.png" in read.stdout, read.stderr
+
+
+@pytest.mark.parametrize("change, told", [
+    ({"config": "filters=(8,)"}, "model.filters is (8,), and Least has no field of that name"),
+    ({"fields": "depth: int\n"}, "Least has a field depth without a default, which ModelConfig"),
+    ({"logits": "11"}, "Least makes [2, 11] of 2 images; it must be logits, [2, 10]"),
+])
+def test_an_own_architecture_that_does_not_fit_is_told(
+    change, told, write, registry, launch_here, idx_folder, tmp_path
+):
+    done = train_least(write, launch_here, idx_folder, tmp_path, **change)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert told in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_an_own_run_are_taken_as_the_first_ones(own_run, launch_here, tmp_path):
+    path, workdir = own_run
+    done = launch_here(
+        f"--experiment={path}", f"--workdir={tmp_path / 'second'}", *own_data(workdir),
+        "--set=model.scale=0.5", f"--set=train.init_from={workdir}", "--set=train.steps=1",
+        "--set=optimizer.learning_rate=1e-9")
+    assert done.returncode == 0, done.stderr
+    second = json.loads((tmp_path / "second" / "result.json").read_text())
+    first = json.loads((workdir / "result.json").read_text())
+    assert second["test_loss"] == pytest.approx(first["test_loss"], rel=1e-5)
+
+
+def test_an_own_run_without_its_file_says_what_is_missing(own_run, launch_here):
+    _, workdir = own_run
+    done = launch_here("--mode=eval", f"--workdir={workdir}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "--experiment" in done.stderr
