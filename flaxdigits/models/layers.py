@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.models.convolution import convolve
 from flaxdigits.models.products import multiply
 
@@ -49,10 +50,21 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        _check_size(self, x, (1, 1) if self.padding == "SAME" else self.kernel_size)
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", glorot_uniform, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return convolve(x, kernel, self.padding) + bias
+
+
+def _check_size(layer: nn.Module, x: jax.Array, least: tuple[int, int]) -> None:
+    """Raises FlaxdigitsError if images, or what is left of them, are too small for a layer."""
+    height, width = x.shape[1:3]
+    if height < least[0] or width < least[1]:
+        raise FlaxdigitsError(
+            f"{layer.name} needs at least {least[0]}x{least[1]} pixels and is given "
+            f"{height}x{width}: use larger images (data.image_size) or fewer layers "
+            "(model.filters)")
 
 
 class Dense(nn.Module):
@@ -80,6 +92,7 @@ class MaxPool(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        _check_size(self, x, (2, 2))
         return max_pool(x)
 
 
