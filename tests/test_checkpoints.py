@@ -10,7 +10,7 @@ import pytest
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.training.checkpoints import Checkpoints, Record
+from flaxdigits.training.checkpoints import DELETED, Checkpoints, Record
 from flaxdigits.training.run_folder import RunFolder
 
 pytest_plugins = ["tiny_run"]
@@ -87,6 +87,15 @@ def test_keeping_goes_on_after_opening_again(opened, tmp_path):
     again.save(7, state(7), Record(validation_accuracy=0.3, validation_loss=1.0))
     again.wait()
     assert again.steps() == [1, 7]
+
+
+def test_a_kill_amid_a_deletion_leaves_no_half_of_a_checkpoint(opened, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *given, **options: None)
+        save_scored(opened(tmp_path, 2), [None, None, None])
+    assert (tmp_path / DELETED / "1").is_dir() and not (tmp_path / "1").exists()
+    assert opened(tmp_path, 2).steps() == [2, 3]
+    assert not (tmp_path / DELETED).exists()
 
 
 def test_a_state_comes_back_as_it_was(opened, tmp_path):

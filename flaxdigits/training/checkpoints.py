@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +18,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.training.parallel import first_line
+from flaxdigits.training.parallel import first_line, is_writer
 
 SAVE = "cannot save a checkpoint: {}; is there space, and may you write there?"
 READ = ("cannot read a checkpoint: {}; it is damaged: name another with --checkpoint, or delete "
         "its folder to go on from the one before")
+
+# Where Orbax moves what is to be deleted: at a stroke, so that a kill leaves no half of a step.
+DELETED = ".deleted"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +54,14 @@ class Checkpoints:
         self._folder = folder.absolute()
         self._keep = keep
         is_writing = access == "write"
+        if is_writing:
+            self._clear_deleted()  # of a run that was killed meanwhile
         with self._clear_errors(SAVE), _without_warnings():  # that reading is but reading
             self._manager = ocp.CheckpointManager(
                 self._folder,
                 options=ocp.CheckpointManagerOptions(
                     cleanup_tmp_directories=is_writing, read_only=not is_writing,
-                    create=is_writing),
+                    create=is_writing, todelete_subdir=DELETED if is_writing else None),
                 item_handlers={"state": ocp.StandardCheckpointHandler(),
                                "record": ocp.JsonCheckpointHandler()})
         self._steps = set(self._manager.all_steps())
@@ -158,6 +164,11 @@ class Checkpoints:
         for step in doomed:
             self._manager.delete(step)
             self._steps.remove(step)
+        self._clear_deleted()
+
+    def _clear_deleted(self) -> None:
+        if is_writer():
+            shutil.rmtree(self._folder / DELETED, ignore_errors=True)
 
     @contextlib.contextmanager
     def _clear_errors(self, what: str, step: int | None = None) -> Iterator[None]:
