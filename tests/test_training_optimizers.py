@@ -201,6 +201,12 @@ def test_warm_up_rises_from_zero_before_the_schedule(name, fields):
         found[4:], rates_by_hand(name, 0.5, 16, **fields), rtol=1e-5, atol=1e-7)
 
 
+def test_a_schedule_is_told_while_it_warms_up():
+    config = OptimizerConfig(
+        schedule="inverse_time", learning_rate=1.0, decay_rate=0.01, warmup_steps=200)
+    assert float(create_schedule(config, 1000)(100)) == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("total", [1, 2, 3, 4])
 @pytest.mark.parametrize("name", ["constant", "cosine", "onecycle", "inverse_time"])
 def test_the_shortest_runs_have_finite_positive_rates(name, total):

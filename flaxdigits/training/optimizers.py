@@ -1,6 +1,7 @@
 """From an `OptimizerConfig` to an optax optimizer, with Keras's arithmetic where the two differ."""
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from flaxdigits.config import OptimizerConfig
@@ -23,7 +24,9 @@ def create_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule
         "cosine": lambda: optax.cosine_decay_schedule(peak, after),
         # Smith and Topin (2018), with optax's defaults: 30 % rising from a 25th of the peak.
         "onecycle": lambda: optax.cosine_onecycle_schedule(max(total_steps, 2), peak),
-        "inverse_time": lambda: lambda step: peak / (1 + config.decay_rate * step),
+        # During warm-up, when its value does not count, it is asked for steps below 0.
+        "inverse_time": lambda: lambda step: peak / (
+            1 + config.decay_rate * jnp.maximum(step, 0)),
     }[config.schedule]()
     if not config.warmup_steps:
         return schedule
