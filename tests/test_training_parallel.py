@@ -3,11 +3,16 @@
 import json
 import signal
 import socket
+import subprocess
+import sys
 import time
 
+import jax
 import numpy as np
 import pytest
+from conftest import ROOT
 
+from flaxdigits.training import parallel
 from flaxdigits.training.checkpoints import Checkpoints, flat_arrays
 
 pytest_plugins = ["tiny_run"]
@@ -53,12 +58,37 @@ def assert_equal_runs(workdir, expected_workdir):
         np.testing.assert_allclose(row["train_loss"], expected["train_loss"], rtol=1e-4)
 
 
-@pytest.mark.parametrize("parallel", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
-def test_four_devices_equal_one(parallel, launch, idx_folder, tmp_path, one_device):
+@pytest.mark.parametrize("kind", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
+def test_four_devices_equal_one(kind, launch, idx_folder, tmp_path, one_device):
     done = launch(*RECIPE, f"--set=data.folder={idx_folder}", f"--workdir={tmp_path}",
-                  f"--set=train.parallel={parallel}", env={"JAX_NUM_CPU_DEVICES": "4"})
+                  f"--set=train.parallel={kind}", env={"JAX_NUM_CPU_DEVICES": "4"})
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "result.json").read_text())["device"] == "cpu x 4"
+    assert_equal_runs(tmp_path, one_device)
+
+
+REORDERED = """
+import runpy
+import jax
+import numpy as np
+
+jax.make_mesh = lambda sizes, names, axis_types: jax.sharding.Mesh(
+    np.array(jax.devices())[[0, 1, 3, 2]], names, axis_types=axis_types)
+runpy.run_path("launch.py", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_pmap_takes_the_devices_in_the_order_of_their_mesh(
+    environment, idx_folder, tmp_path, one_device
+):
+    """On TPUs JAX puts neighbours side by side."""
+    done = subprocess.run(
+        [sys.executable, "-c", REORDERED, *RECIPE, f"--set=data.folder={idx_folder}",
+         f"--workdir={tmp_path}", "--set=train.parallel=pmap"],
+        cwd=ROOT, text=True, capture_output=True, check=False,
+        env=environment | {"JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
     assert_equal_runs(tmp_path, one_device)
 
 
@@ -79,10 +109,10 @@ def ends(processes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", ["jit", "pmap"])
-def test_two_processes_equal_one(parallel, start, idx_folder, tmp_path, one_device):
+@pytest.mark.parametrize("kind", ["jit", "pmap"])
+def test_two_processes_equal_one(kind, start, idx_folder, tmp_path, one_device):
     common = (f"--set=data.folder={idx_folder}", f"--workdir={tmp_path}",
-              f"--set=train.parallel={parallel}")
+              f"--set=train.parallel={kind}")
     # Paused half-way, so that both of them also go on from a checkpoint.
     codes, outputs = ends(start_two(start, common=(*common, "--set=train.stop_after=5")))
     assert codes == [0, 0], outputs
@@ -167,3 +197,34 @@ def test_incomplete_or_wrong_process_flags_are_refused(launch):
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
         assert word in done.stderr
+
+
+@pytest.mark.parametrize(("tasks", "seen", "own"), [
+    ("8(x4)", "0,1,2,3,4,5,6,7", None),  # one each, which JAX sees to
+    ("8(x4)", "3", [0]),  # --gpus-per-task=1 shows a task its own alone
+    ("1(x4)", "0,1,2,3", [0, 1, 2, 3]),
+    ("1", "", None),
+])
+def test_a_task_of_slurm_takes_its_own_gpus(tasks, seen, own, monkeypatch):
+    asked = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *given: asked.append(given))
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", tasks)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    parallel.connect(None, None, None)
+    assert asked == [(None, None, None, own)]
+
+
+def test_who_is_connected_stays_so(monkeypatch):
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    parallel.connect("localhost:1", 1, 0)  # the second training in a notebook
+
+
+def test_a_tpu_whose_metadata_cannot_be_had_is_alone(monkeypatch, caplog):
+    def refuse(*given):
+        raise OSError("no route to metadata.google.internal")
+
+    monkeypatch.setattr(jax.distributed, "initialize", refuse)
+    monkeypatch.setattr(parallel, "_is_on_a_tpu_machine", lambda: True)
+    parallel.connect(None, None, None)
+    assert "a single TPU machine" in caplog.text

@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import logging
 import os
+import re
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -42,11 +43,12 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
         raise FlaxdigitsError(
             f"--process_id must be from 0 to {num_processes - 1}, got {process_id}")
     is_tpu, slurm = _is_on_a_tpu_machine(), _slurm_tasks() > 1
-    if not (all(given) or is_tpu or slurm):
+    if jax.distributed.is_initialized() or not (all(given) or is_tpu or slurm):
         return
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
-    except (RuntimeError, ValueError) as error:
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, _gpus_of_task() if slurm else None)
+    except (RuntimeError, ValueError, OSError) as error:  # the last of the TPU's metadata server
         if is_tpu and not (all(given) or slurm):
             _log.warning("taken for a single TPU machine, not a pod: %s", first_line(error))
             return
@@ -64,6 +66,16 @@ def check_alone() -> None:
 def _slurm_tasks() -> int:
     """Of the step: a batch script that srun has not started is one, whatever was allotted."""
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+
+
+def _gpus_of_task() -> list[int] | None:
+    """Those that are a SLURM task's own, of those that it sees.
+
+    None leaves it to JAX, which gives a node's tasks one each of those that all of them see.
+    """
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    alone = re.fullmatch(r"1(\(x\d+\))?", os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    return list(range(len(seen))) if seen != [""] and (alone or len(seen) == 1) else None
 
 
 def _is_on_a_tpu_machine() -> bool:
@@ -168,7 +180,8 @@ def parallel_steps(task: TrainTask, devices: Devices) -> Callable[..., Any]:
         task = dataclasses.replace(task, axis_name=AXIS)
         return jax.pmap(
             functools.partial(train_steps, task), axis_name=AXIS,
-            in_axes=(None, None, None, 0, None, None), out_axes=None)
+            in_axes=(None, None, None, 0, None, None), out_axes=None,
+            devices=list(devices.mesh.devices.flat))
     task = dataclasses.replace(task, spread=devices.spread)
     return jax.jit(
         functools.partial(train_steps, task), donate_argnums=0,
