@@ -112,4 +112,16 @@ def test_layers_of_linens_own_that_are_told_things_in_words():
     layers = list_layers(Own(), (8, 6, 1))
     assert [(layer.name, layer.flops, layer.parameters) for layer in layers] == [
         ("first", 2 * 4 * 3 * 4 * 9, 40), ("norm", 0, 8), ("drop", 0, 0),
-        ("shared", 2 * 4 * 3 * 16, 20), ("shared", 2 * 4 * 3 * 16, 20)]
+        ("shared", 2 * 4 * 3 * 16, 20), ("shared", 2 * 4 * 3 * 16, 0)]
+
+
+def test_parameters_of_the_network_itself_are_counted():
+    class Own(nn.Module):
+        @nn.compact
+        def __call__(self, x, training=None):
+            x = nn.Dense(7)(x.reshape(len(x), -1))
+            return x @ self.param("matrix", nn.initializers.ones, (7, 5))
+
+    layers = list_layers(Own(), (8, 6, 1))
+    assert [(layer.name, layer.output_shape, layer.flops, layer.parameters) for layer in layers] \
+        == [("Dense_0", (7,), 2 * 48 * 7, 49 * 7), ("Own", (5,), 2 * 7 * 5, 35)]

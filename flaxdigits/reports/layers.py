@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from rich.table import Table
 from rich.text import Text
@@ -36,8 +37,8 @@ class Layer:
 
     @property
     def name(self) -> str:
-        """The last of `path`."""
-        return self.path[-1]
+        """The last of `path`; of the network itself its kind."""
+        return self.path[-1] if self.path else self.kind
 
     @property
     def activation_bytes(self) -> int:
@@ -53,10 +54,13 @@ class _Call:
     path: tuple[str, ...]
     inputs: Any  # arguments and options, arrays as their shapes
     output: jax.ShapeDtypeStruct
+    inner: list["_Call"]  # made meanwhile
 
 
 def list_layers(model: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:
-    """The network's innermost layers in the order of their calls; nothing is computed.
+    """The network's innermost layers, and what else has parameters, in the order of their calls.
+
+    Nothing is computed. Parameters count where they are first used.
 
     Args:
       model: a linen module from images to logits.
@@ -65,22 +69,27 @@ def list_layers(model: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:
     calls: list[_Call] = []
 
     def note(call: Any, arguments: Any, options: Any, context: nn.module.InterceptorContext) -> Any:
+        before = len(calls)
         output = call(*arguments, **options)
         if context.method_name == "__call__":
             module = context.module
             calls.append(_Call(module.clone(parent=None), module.path,
-                               jax.tree.map(_shape, (arguments, options)), _shape(output)))
+                               jax.tree.map(_shape, (arguments, options)), _shape(output),
+                               calls[before:]))
         return output
 
     with nn.intercept_methods(note):
         variables = jax.eval_shape(
             model.init, jax.random.key(0), jnp.zeros((1, *image_shape)), None)
-    paths = [call.path for call in calls]
-    return [
-        Layer(call.path, type(call.module).__name__, tuple(call.output.shape[1:]),
-              _parameters(variables.get("params", {}), call.path), _flops(call))
-        for call in calls
-        if not any(other != call.path and other[:len(call.path)] == call.path for other in paths)]
+    parameters = _parameters(variables.get("params", {}), {call.path for call in calls})
+    layers = []
+    for call in calls:
+        own = parameters.pop(call.path, 0)
+        if own or not call.inner:
+            flops = _flops(call) - sum(_flops(one) for one in call.inner if not one.inner)
+            layers.append(Layer(call.path, type(call.module).__name__,
+                                tuple(call.output.shape[1:]), own, flops))
+    return layers
 
 
 def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
@@ -181,7 +190,10 @@ def _inner(params: dict[str, Any]) -> Iterator[Jaxpr]:
             yield value
 
 
-def _parameters(params: Any, path: tuple[str, ...]) -> int:
-    for name in path:
-        params = params.get(name, {})
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+def _parameters(params: Any, modules: set[tuple[str, ...]]) -> dict[tuple[str, ...], int]:
+    """How many each of the called modules has itself, by its path."""
+    counts = dict.fromkeys(modules, 0)
+    for path, leaf in traverse_util.flatten_dict(params).items():
+        owner = max((module for module in modules if path[:len(module)] == module), key=len)
+        counts[owner] += math.prod(leaf.shape)
+    return counts
