@@ -80,6 +80,17 @@ def test_another_run_is_refused_and_what_differs_is_named(folder, config, data, 
     assert files(folder.path) == before
 
 
+def test_who_trains_a_run_that_another_began_adds_where(tmp_path):
+    begun = RunFolder(tmp_path)
+    begun.start(CONFIG, {"data": ABOUT["data"]})
+    assert begun.about() == {"data": ABOUT["data"]}
+    begun.start(CONFIG, ABOUT)
+    assert begun.about() == ABOUT
+    begun.start(CONFIG, ABOUT | {"git_commit": "later"})
+    begun.start(CONFIG, {"data": ABOUT["data"]})
+    assert begun.about() == ABOUT
+
+
 def test_files_are_replaced_by_rename(folder):
     path = folder.path / "result.json"
     folder.write_json("result.json", {"name": "数字", "steps": 1})
@@ -166,7 +177,7 @@ def test_a_damaged_result_is_told_by_its_path(folder):
 
 
 WRITES = {
-    "start": lambda folder: folder.start(CONFIG, ABOUT),
+    "start": lambda folder: RunFolder(folder.path / "another").start(CONFIG, ABOUT),
     "check_writable": lambda folder: folder.check_writable(),
     "append": lambda folder: folder.append("metrics.jsonl", {"step": 1}),
     "cut_metrics": lambda folder: folder.cut_metrics(0),
@@ -210,6 +221,21 @@ def test_a_folder_that_may_not_be_written_is_told(write, mode):
         assert str(folder.path) in message
         folder.path.chmod(0o755)
         assert files(outer) == before
+    finally:
+        shutil.rmtree(outer)
+
+
+def test_a_run_is_found_where_nothing_may_be_written():
+    outer = Path(tempfile.mkdtemp())
+    try:
+        folder = RunFolder(outer / "run")
+        folder.start(CONFIG, ABOUT)
+        outer.chmod(0o755)
+        folder.path.chmod(0o555)
+        with without_root():
+            folder.start(CONFIG, ABOUT)
+            another = ABOUT | {"data": ABOUT["data"] | {"source": "drawn"}}
+            assert "data.source was" in refusal(folder.start, CONFIG, another)
     finally:
         shutil.rmtree(outer)
 

@@ -11,6 +11,8 @@ from ray.cluster_utils import Cluster
 from test_training_resume import wait_for
 
 import flaxdigits
+from flaxdigits.training.provenance import machine
+from flaxdigits.training.run_folder import RunFolder
 
 pytest_plugins = ["tiny_run"]
 
@@ -108,6 +110,8 @@ def test_runs_go_on_when_a_worker_is_killed_and_when_a_node_is_lost(
     assert summary["finished"] == [0, 1]
     assert "Ray, 1 CPU cores and 0 GPUs a run (cpu x 1)" in (workdir / "study.md").read_text()
     for name, result in results(workdir).items():
+        about = RunFolder(workdir / name).about()  # the worker's own
+        assert about["machine"] == machine() and about["versions"]["jax"]
         lines = (workdir / name / "metrics.jsonl").read_text().splitlines()
         steps = [json.loads(line)["step"] for line in lines]
         assert steps == sorted(set(steps)) and steps[-1] == result["steps"] == 40

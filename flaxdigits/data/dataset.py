@@ -56,6 +56,10 @@ class Dataset:
     official_train: int | None
     fingerprint: str
 
+    def identity(self) -> dict[str, str]:
+        """What tells it from other data: the fields `dataset`, `source` and `fingerprint`."""
+        return {"dataset": self.name, "source": self.source, "fingerprint": self.fingerprint}
+
 
 def load_dataset(config: DataConfig, locations: DataLocations) -> Dataset:
     """Reads the data set that `config` names.

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from flaxdigits.config import ExperimentConfig, from_dict, to_dict
+from flaxdigits.config import ExperimentConfig, from_dict, to_dict, validate
 from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment
@@ -25,7 +25,7 @@ from flaxdigits.studies.ablation import Load, Pause, Tell
 from flaxdigits.studies.seeds import seed_configs, unfinished, write_summary
 from flaxdigits.studies.study import seed_workdir
 from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.loop import Outcome, start_folders, train_many
+from flaxdigits.training.loop import Outcome, train_many
 from flaxdigits.training.parallel import ask_for_deterministic_kernels, first_line
 from flaxdigits.training.run_folder import RunFolder
 
@@ -90,7 +90,8 @@ class RayCluster:
         for variant, config in configs.items():
             folder = seed_workdir(workdir, variant)
             of_seeds = seed_configs(config, seeds, folder)
-            start_folders(of_seeds, {path: RunFolder(path) for path in of_seeds}, load(config))
+            for path, one in of_seeds.items():
+                RunFolder(path).start(validate(one), {"data": load(config).identity()})
             for seed, path in unfinished(folder, seeds).items():
                 runs[variant, seed] = RemoteRun(
                     experiment, to_dict(of_seeds[path]), str(path), locations, self.cpus)

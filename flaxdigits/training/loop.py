@@ -106,7 +106,7 @@ def train_many(
     check_same_everywhere("data", dataset.fingerprint)
     check_same_everywhere("run folder", [folder.contents() for folder in folders.values()])
     _take_weights(first, folders[path])
-    start_folders(configs, folders, dataset)
+    _start_folders(configs, folders, dataset)
     outcomes = {}
 
     def end(path: Path, outcome: Outcome) -> None:
@@ -174,7 +174,7 @@ def _take_weights(run: Run, folder: RunFolder) -> None:
         run.take_weights(run.config.train.init_from)
 
 
-def start_folders(
+def _start_folders(
     configs: Mapping[Path, ExperimentConfig], folders: Mapping[Path, RunFolder], dataset: Dataset
 ) -> None:
     """Writes the `config.json` of each run, or checks that the one there is of the same run.
@@ -183,7 +183,7 @@ def start_folders(
       FlaxdigitsError: as `RunFolder.start` does.
     """
     about = {
-        "data": _identity(dataset), "versions": provenance.versions(),
+        "data": dataset.identity(), "versions": provenance.versions(),
         "git_commit": provenance.git_commit(), "machine": provenance.machine()}
     for path, config in configs.items():
         folders[path].start(validate(config), about)
@@ -194,11 +194,7 @@ def check_folders(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) ->
     for path, config in configs.items():
         folder = RunFolder(path)
         if folder.is_begun():
-            folder.check_same(config, _identity(dataset))
-
-
-def _identity(dataset: Dataset) -> dict[str, str]:
-    return {"dataset": dataset.name, "source": dataset.source, "fingerprint": dataset.fingerprint}
+            folder.check_same(config, dataset.identity())
 
 
 def _ended(folder: RunFolder, total_steps: int) -> Outcome | None:

@@ -95,7 +95,7 @@ class RunFolder:
         Args:
           config: resolved.
           about: `data` (see `data()`), and `versions`, `git_commit` and `machine`, which may
-            differ.
+            differ. Who begins a run for others to train leaves them out; they are added then.
 
         Raises:
           FlaxdigitsError: naming what differs, or if the folder cannot be written or `check_name`
@@ -104,7 +104,9 @@ class RunFolder:
         self.check_name()
         if self.is_begun():
             self.check_same(config, about["data"])
-            self.check_writable()
+            recorded = self._start()
+            if recorded.keys() == {"config", "data"}:
+                self.write_json("config.json", recorded | about)
         else:
             self.write_json("config.json", {"config": to_dict(config), **about})
 
