@@ -9,6 +9,7 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image
 
 from flaxdigits.data.raw_chinese_mnist import CLASS_NAMES
+from flaxdigits.evaluation.predict import Guess, Reading
 from flaxdigits.reports.figures import (
     DARK,
     LIGHT,
@@ -20,6 +21,7 @@ from flaxdigits.reports.figures import (
 )
 from flaxdigits.reports.fonts import families, legible
 from flaxdigits.reports.layers import Layer
+from flaxdigits.reports.readings import reading_sheet
 from flaxdigits.reports.run_report import RunReport
 from flaxdigits.reports.sheets import (
     data_sheet,
@@ -109,6 +111,13 @@ def test_names_in_any_text_are_drawn_or_boxes_without_a_word(monkeypatch):
     drawn = pixels(png(figure))
     monkeypatch.setattr("flaxdigits.reports.figures.families", lambda: ["DejaVu Sans"])
     assert (pixels(png(figure)) != drawn).any() or len(families()) == 1
+
+
+def test_names_of_images_are_drawn_beside_digits(tmp_path):
+    path = tmp_path / "三.png"
+    Image.fromarray(IMAGES[0, ..., 0]).save(path)
+    read = Reading(str(path), (Guess("3", 0.9),), None, IMAGES[0, ..., 0], (0, 0, 1, 1))
+    assert pixels(png(reading_sheet([read], [str(digit) for digit in range(10)]))).std() > 5
 
 
 def test_the_confusion_matrix_counts():

@@ -59,7 +59,7 @@ def reading_sheet(
     for place, reading in enumerate(shown):
         left, top = place % columns * wide + 0.12, place // columns * high + 0.42
         axes.text(left, top, _cut(Path(reading.file).name), fontsize=7.5, color=theme.muted,
-                  va="center", font=names.font, parse_math=False)
+                  va="center", parse_math=False)
         top += 0.6 * LINE
         pixels = read_photo(Path(reading.file))
         height, width = (side / max(pixels.shape[:2]) * TILE for side in pixels.shape[:2])
