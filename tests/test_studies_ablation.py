@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from flaxdigits.overrides import apply_overrides
 from flaxdigits.reports.study import StudyReport
 from flaxdigits.studies.ablation import Row, compare_variants
 from flaxdigits.studies.statistics import estimate, paired_difference, unpaired_difference
+from flaxdigits.training.run_folder import RunFolder
 
 pytest_plugins = ["tiny_run"]
 
@@ -173,6 +175,44 @@ def test_bad_studies_are_one_line(case, launch_here, tmp_path, monkeypatch):
     done = launch_here(*arguments)
     assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+LATE = """
+from flaxdigits.studies.study import Study
+
+def get_study():
+    return Study("dense_cnn", overrides=("data.split=holdout",), variants={{
+        "slow": ("train.epochs=2",), "late": ({change!r},)}})
+"""
+
+
+@pytest.mark.parametrize(("change", "told"), [
+    ("optimizer.warmup_steps=40", "variant 'late': optimizer.warmup_steps must be below"),
+    ("train.epochs=2000000000", "variant 'late': train.epochs=2000000000 makes"),
+])
+def test_a_variant_that_does_not_fit_the_data_is_told_before_any_run(
+    change, told, launch_here, idx_folder, tmp_path
+):
+    (tmp_path / "late.py").write_text(LATE.format(change=change))
+    done = launch_here(
+        f"--ablation={tmp_path / 'late.py'}", "--set=data.dataset=idx_files",
+        "--set=train.epochs=1", f"--set=data.folder={idx_folder}",
+        f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and told in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_study_goes_on_without_the_weights_that_it_began_with(
+    study, finished, launch_here, tmp_path
+):
+    weights = shutil.copytree(finished, tmp_path / "weights")
+    recipe = (f"--ablation={study}", "--seeds=0", f"--workdir={tmp_path / 'run'}", "--dry_run",
+              f"--set=train.init_from={weights}")
+    shutil.rmtree(weights)
+    assert "weights: not a run folder" in launch_here(*recipe).stderr
+    for variant in ("base", "fast", "fatal", "other_images"):
+        RunFolder(tmp_path / "run" / variant / "seeds" / "0").write_json("config.json", {})
+    assert "not a run's config" in launch_here(*recipe).stderr
 
 
 def test_a_figure_that_no_run_will_have_is_told_before_any_run(study, launch_here, tmp_path):

@@ -105,6 +105,8 @@ def test_the_command_of_a_run_s_own_folds_names_the_run():
         "python", "launch.py", "--mode=folds", "--seeds=0..2", "--workdir=my run"]
     named = Options(mode="folds", workdirs=(Path("a"),), experiment="chinese_cnn")
     assert command_of(named, "--mode=folds").endswith("--mode=folds --experiment=chinese_cnn")
+    drawn = Options(mode="folds", experiment="chinese_cnn", data="drawn")
+    assert command_of(drawn, "--mode=folds").endswith("--experiment=chinese_cnn --data=drawn")
 
 
 def test_data_without_writers_is_refused(launch_here):

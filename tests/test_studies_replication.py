@@ -7,8 +7,10 @@ import shutil
 import numpy as np
 import pytest
 from conftest import ROOT
+from rich.console import Console
 from test_report import Page
 
+import flaxdigits
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.reports.replication import BEGIN, END, put_between_markers
 from flaxdigits.studies.collection import collect, missing
@@ -251,6 +253,7 @@ REFUSED = {
     "drawn": (["--data=drawn"], "drawn ones replicate nothing"),
     "changed": (["--set=optimizer.learning_rate=1"],
                 "small by its recipe, and optimizer.learning_rate is 1.0 in place of 0.1"),
+    "a seed": (["--set=seed=7"], "--mode=replicate runs every seed in turn: name them"),
     "nothing there": (["--collect=nowhere/*"], "--collect=nowhere/*: there is nothing"),
     "no file": (["--update=no.md"],
                 "no.md: cannot read: No such file or directory; name a file that is there"),
@@ -268,6 +271,25 @@ def test_bad_requests_are_one_line(case, replicate, tmp_path):
     done = replicate(*arguments)
     assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_written_while_it_runs_stays(ran, small, monkeypatch, tmp_path):
+    text = tmp_path / "text.md"
+    text.write_text(f"{BEGIN}\n{END}\n")
+    calls = []
+
+    def slow(systems, patterns):
+        calls.append(patterns)
+        if len(calls) == 2:  # after the runs
+            text.write_text(f"written meanwhile\n{text.read_text()}")
+        return collect(systems, patterns)
+
+    monkeypatch.setattr("flaxdigits.studies.collection.collect", slow)
+    odd = shutil.copytree(ran / "results", tmp_path / "x[1]")  # which is no pattern
+    flaxdigits.replicate(small, collect=odd, collect_only=True, update=text,
+                         workdir=tmp_path / "out", console=Console(quiet=True, markup=False))
+    assert calls == [[str(odd)]] * 2
+    assert text.read_text().startswith("written meanwhile\n") and "`small`" in text.read_text()
 
 
 def test_markers_must_be_there_once():

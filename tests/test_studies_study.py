@@ -63,6 +63,12 @@ def test_variants_that_would_mislead_are_refused(variants, told):
         variants_of(Study("dense_cnn", variants=variants))
 
 
+def test_a_seed_of_all_variants_is_refused():
+    study = Study("dense_cnn", variants={"a": ("train.epochs=3",)})
+    with pytest.raises(FlaxdigitsError, match="dense_cnn with seed=7: a study gives every seed"):
+        variants_of(study, ["seed=7"])
+
+
 def test_images_are_the_same_unless_the_split_is_another():
     configs = variants_of(Study("chinese_cnn", overrides=("data.split=writers",), variants={
         "fold": ("data.fold=1",), "random": ("data.split=random",), "rate": ("train.epochs=5",),

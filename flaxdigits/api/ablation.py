@@ -24,7 +24,7 @@ from flaxdigits.api.seeds import outcome_line
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.reports.result import tell_of_drawn_data
-from flaxdigits.studies.ablation import Row, check_figures, compare_variants, run_study
+from flaxdigits.studies.ablation import Row, check_variants, compare_variants, run_study
 from flaxdigits.studies.on_ray import RayCluster
 from flaxdigits.studies.seeds import checked_seeds, seed_configs, seed_folders, unfinished
 from flaxdigits.studies.study import ABLATIONS, BASE, Study, load_study, seed_workdir, variants_of
@@ -87,7 +87,8 @@ def run_ablation(
     folder = Path("runs/ablations") / name if workdir is None else Path(workdir).expanduser()
     RunFolder(folder).check_name()
     for variant, one in configs.items():
-        check_before_data(one, seed_workdir(folder, variant))
+        first, *_ = seed_configs(one, chosen, seed_workdir(folder, variant))
+        check_before_data(one, first)
     if any(config.train.deterministic for config in configs.values()):
         parallel.ask_for_deterministic_kernels()
     if executor not in get_args(Executor):
@@ -100,7 +101,7 @@ def run_ablation(
     console = console or make_console()
     warn_of_unused_gpu()
     load = loader(data, raw_data_dir, data_dir)
-    check_figures(configs, [study.figure, *study.also], load)
+    check_variants(configs, [study.figure, *study.also], load)
     for variant, one in configs.items():
         check_folders(seed_configs(one, chosen, seed_workdir(folder, variant)), load(one))
     source = load(configs[BASE]).source

@@ -61,7 +61,8 @@ def train_folds(
       data: as for `train`.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
-      trackers: gives those of a fold, from its run folder.
+      trackers: gives those of a fold, from its run folder; of folds that are trained at once, as
+        on a GPU, the first alone is told of, as it is on the console and in event files.
       tensorboard: as for `train`.
       command: what the tables say they were made by.
       console: as for `train`.

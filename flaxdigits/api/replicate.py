@@ -52,7 +52,8 @@ class ReplicationOutcome:
 
 def replicate(
     experiment: PathLike | None = None, *overrides: str, seeds: Sequence[int] = range(5),
-    workdir: PathLike | None = None, collect: Sequence[str] = (), collect_only: bool = False,
+    workdir: PathLike | None = None, collect: PathLike | Sequence[PathLike] = (),
+    collect_only: bool = False,
     update: PathLike | None = None, dry_run: bool = False, raw_data_dir: PathLike | None = None,
     data_dir: PathLike | None = None,
     trackers: Callable[[Path], Sequence[Tracker]] | None = None, tensorboard: bool = True,
@@ -65,13 +66,15 @@ def replicate(
       *overrides: of how much is trained alone, such as `train.epochs=1`.
       seeds: of each protocol.
       workdir: of the runs and the report; None is `runs/replicate`.
-      collect: patterns of finished runs that count in place of runs; see `--collect`.
+      collect: one or several patterns of finished runs that count in place of runs; see
+        `--collect`.
       collect_only: run nothing, report what there is.
       update: a Markdown file in which the table is put between its markers.
       dry_run: only tell what would be run, and how long it would take.
       raw_data_dir: as for `train`; the data are real ones.
       data_dir: as for `train`.
-      trackers: gives those of a seed, from its run folder.
+      trackers: gives those of a seed, from its run folder; of seeds that are trained at once, as
+        on a GPU, the first alone is told of, as it is on the console and in event files.
       tensorboard: as for `train`.
       command: what the report says it was made by.
       console: as for `train`.
@@ -88,7 +91,9 @@ def replicate(
     if not collect_only:
         RunFolder(folder).check_name()
     found = finished.collect(systems, _patterns(collect, collect_only, folder))
-    updatable = _updatable(None if update is None else Path(update).expanduser())
+    updated = None if update is None else Path(update).expanduser()
+    if updated is not None:
+        _updated(updated, "")  # whether it can be, before anything is run
     if any(config.train.deterministic for one in configs.values() for config in one.values()):
         parallel.ask_for_deterministic_kernels()
     console = console or make_console()
@@ -116,7 +121,7 @@ def replicate(
             not interrupts.received and _is_run(one, folder, load, told, console)
             for one in protocols if one.missing)
     found = finished.collect(systems, _patterns(collect, collect_only, folder))
-    _report(console, command, systems, found, folder, updatable)
+    _report(console, command, systems, found, folder, updated)
     if is_whole:
         return ReplicationOutcome(found)
     tell_pause(console, interrupts.received)
@@ -162,34 +167,35 @@ def _is_run(
         one.config, one.missing, load(one.config), folder, told, tell) is not None
 
 
-def _patterns(collect: Sequence[str], collect_only: bool, workdir: Path) -> list[str]:
+def _patterns(
+    collect: PathLike | Sequence[PathLike], collect_only: bool, workdir: Path
+) -> list[str]:
     """Where to look for finished runs: what was named, else in `runs`; and those of before."""
-    if collect and collect_only:
-        return list(collect)
-    places = [workdir] if collect else [RUNS, workdir]
-    return [*collect, *(str(place) for place in places if place.is_dir())]
+    several = [collect] if isinstance(collect, str | os.PathLike) else collect
+    named = [os.fspath(pattern) for pattern in several]
+    if named and collect_only:
+        return named
+    places = [workdir] if named else [RUNS, workdir]
+    return [*named, *(str(place) for place in places if place.is_dir())]
 
 
-def _updatable(path: Path | None) -> tuple[Path, str] | None:
-    """The file that --update names and its text, checked before anything is run."""
+def _updated(path: Path, block: str) -> str:
+    """The text of the file that --update names, with this between its markers."""
     from flaxdigits.reports.replication import put_between_markers
 
-    if path is None:
-        return None
     with clear_errors(path, "read"):
         text = path.read_text(encoding="utf-8")
     try:
-        put_between_markers(text, "")
+        return put_between_markers(text, block)
     except FlaxdigitsError as error:
         raise FlaxdigitsError(f"{path}: {error}") from error
-    return path, text
 
 
 def _report(
     console: Console, command: str, systems: Sequence[System], collection: Collection,
-    workdir: Path, update: tuple[Path, str] | None,
+    workdir: Path, updated: Path | None,
 ) -> None:
-    from flaxdigits.reports.replication import ReplicationReport, put_between_markers
+    from flaxdigits.reports.replication import ReplicationReport
 
     report = ReplicationReport(systems, collection, command)
     folder = RunFolder(workdir)
@@ -205,9 +211,8 @@ def _report(
     if len(left_out) > MOST_LEFT_OUT:
         console.print(f"{len(left_out) - MOST_LEFT_OUT} more that do not count are in "
                       f"{workdir / 'replication.json'}")
-    if update is not None:
-        path, text = update
-        RunFolder(path.parent).write(path.name, put_between_markers(text, report.block()).encode())
-        console.print(f"updated: {path}")
+    if updated is not None:
+        RunFolder(updated.parent).write(updated.name, _updated(updated, report.block()).encode())
+        console.print(f"updated: {updated}")
     console.print(f"report: {workdir / 'replication.html'}, and .md, .json; the runs that count as "
                   f"small files: {workdir / KEPT}")

@@ -62,9 +62,10 @@ def train_seeds(
       data: as for `train`.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
-      trackers: gives those of a seed, from its run folder.
+      trackers: gives those of a seed, from its run folder; of seeds that are trained at once, as
+        on a GPU, the first alone is told of, as it is on the console and in event files.
       tensorboard: as for `train`.
-      profile: trace some steps of each seed: `<workdir>/seeds/<seed>/profile`.
+      profile: trace some steps of each seed that is told of: `<workdir>/seeds/<seed>/profile`.
       console: as for `train`.
 
     Raises:

@@ -62,7 +62,8 @@ def own_trackers(options: Options) -> Callable[[Path], Sequence[Tracker]]:
 def command_of(options: Options, *mode: str) -> str:
     """The command line that makes the same tables again, wherever the runs and the data are."""
     flags = {"ablation": options.ablation, "experiment": options.experiment,
-             "seeds": options.seeds, "update": options.update}
+             "data": None if options.data == "auto" else options.data, "seeds": options.seeds,
+             "update": options.update}
     if options.mode == "folds" and options.experiment is None:  # of the run that lies there
         flags["workdir"] = options.workdir()
     return shlex.join([

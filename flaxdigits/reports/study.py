@@ -198,7 +198,7 @@ def _difference(row: Row) -> str:
 
 
 def _lacks_pairs(row: Row) -> bool:
-    """Whether a seed of the row, or of the base, has none to be compared with."""
+    """Whether a seed of the row has none of the base to be compared with."""
     return (row.is_paired and row.difference is not None
             and row.difference.n != row.estimate.n)
 

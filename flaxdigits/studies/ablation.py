@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxdigits.config import ExperimentConfig
+from flaxdigits.data.batches import BatchPlan
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
@@ -22,6 +23,8 @@ from flaxdigits.studies.statistics import (
 from flaxdigits.studies.study import BASE, same_images, seed_workdir
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.loop import Outcome
+from flaxdigits.training.optimizers import create_schedule
+from flaxdigits.training.run import total_steps
 
 Load = Callable[[ExperimentConfig], Dataset]
 Tell = Callable[[str, int, Outcome], None]
@@ -88,12 +91,22 @@ def run_study(
     return None
 
 
-def check_figures(
+def check_variants(
     configs: Mapping[str, ExperimentConfig], figures: Sequence[str], load: Load
 ) -> None:
-    """Raises FlaxdigitsError if a variant's split lacks the part that a figure is about."""
+    """Checks what needs the data, before anything is trained.
+
+    Raises:
+      FlaxdigitsError: naming the variant whose split or schedule does not fit the data, or whose
+        split lacks the part that a figure is about.
+    """
     for variant, config in configs.items():
-        parts = split_indices(config.data, load(config))
+        try:
+            parts = split_indices(config.data, load(config))
+            plan = BatchPlan(len(parts["train"]), config.train.batch_size, devices=1)
+            create_schedule(config.optimizer, total_steps(config.train, plan))
+        except FlaxdigitsError as error:
+            raise FlaxdigitsError(f"variant {variant!r}: {error}") from error
         for figure in figures:
             part = figure.partition("_")[0]
             if part not in parts:

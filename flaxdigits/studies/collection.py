@@ -115,7 +115,8 @@ def missing(runs: Runs, config: ExperimentConfig, seeds: Sequence[int]) -> list[
 
 def _paths(pattern: str) -> list[Path]:
     """The run folders and files of records that a pattern finds, itself or somewhere beneath."""
-    tops = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
+    named = os.path.expanduser(pattern)
+    tops = [named] if os.path.exists(named) else sorted(glob.glob(named, recursive=True))
     if not tops:
         raise FlaxdigitsError(f"--collect={pattern}: there is nothing of this name")
     paths = []

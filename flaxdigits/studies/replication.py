@@ -132,6 +132,9 @@ def shortened(system: System, overrides: tuple[str, ...]) -> dict[str, Experimen
     configs = {}
     for protocol, recipe in system.recipes().items():
         configs[protocol] = apply_overrides(recipe, overrides)
+        if configs[protocol].seed != recipe.seed:
+            raise FlaxdigitsError("--mode=replicate runs every seed in turn: name them with "
+                                  "--seeds in place of --set seed=")
         changed = differences(configs[protocol], recipe)
         if changed:
             raise FlaxdigitsError(

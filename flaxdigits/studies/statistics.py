@@ -71,13 +71,12 @@ def scatter(told: Estimate) -> tuple[float, float] | None:
 def paired_difference(values: Sequence[float], base: Sequence[float]) -> Difference:
     """Values less those of the base, seed by seed, on the same images.
 
-    Differences that are all the same leave nothing to test: then there is no p.
+    Differences that are all the same tell of no scatter: then there is no interval and no p.
     """
-    differences = np.subtract(values, base)
-    told = estimate(differences)
-    p = None
-    if told.sd is not None and told.sd > ROUNDING:
-        p = float(scipy.stats.ttest_rel(values, base).pvalue)
+    told = estimate(np.subtract(values, base))
+    if told.sd is None or told.sd <= ROUNDING:
+        return Difference(told.mean, None, None, told.n, None)
+    p = float(scipy.stats.ttest_rel(values, base).pvalue)
     return Difference(told.mean, told.low, told.high, told.n, p)
 
 

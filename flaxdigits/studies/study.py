@@ -121,7 +121,11 @@ def variants_of(study: Study, overrides: Sequence[str] = ()) -> dict[str, Experi
       FlaxdigitsError: naming the variant whose config is not valid, or that is there twice, or
         that is no other than the base.
     """
-    base = apply_overrides(load_experiment(study.experiment), [*study.overrides, *overrides])
+    experiment = load_experiment(study.experiment)
+    base = apply_overrides(experiment, [*study.overrides, *overrides])
+    if base.seed != experiment.seed:
+        raise FlaxdigitsError(f"{study.experiment} with seed={base.seed}: a study gives every seed "
+                              "in turn: name them in seeds, or with --seeds")
     configs = {BASE: base}
     for name, changes in [*study.variants.items(), *_combinations(study.grid)]:
         try:

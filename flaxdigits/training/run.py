@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flaxdigits.config import ExperimentConfig
+from flaxdigits.config import ExperimentConfig, TrainConfig
 from flaxdigits.data.batches import BatchPlan, epoch_order
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.splits import split_indices
@@ -50,11 +50,7 @@ class Run:
         train_config, model = config.train, build_model(config.model, len(dataset.class_names))
         plan = BatchPlan(len(self.splits["train"]), train_config.batch_size, self.devices.count)
         self.steps_per_epoch = plan.steps_per_epoch
-        self.total_steps = train_config.steps or train_config.epochs * plan.steps_per_epoch
-        if self.total_steps >= 2**31:
-            raise FlaxdigitsError(
-                f"train.epochs={train_config.epochs} makes {self.total_steps} steps; "
-                "2,147,483,647 are the most")
+        self.total_steps = total_steps(train_config, plan)
         self.schedule = create_schedule(config.optimizer, self.total_steps)
         optimizer = create_optimizer(config.optimizer, self.schedule)
         self.task = TrainTask(config, model, optimizer, plan)
@@ -159,6 +155,19 @@ class Run:
         """Adds to the record's clocks."""
         added = {name: getattr(self.record, name) + value for name, value in seconds.items()}
         self.record = dataclasses.replace(self.record, **added)
+
+
+def total_steps(config: TrainConfig, plan: BatchPlan) -> int:
+    """The steps of a whole run.
+
+    Raises:
+      FlaxdigitsError: if they are too many to be counted in an int32.
+    """
+    steps = config.steps or config.epochs * plan.steps_per_epoch
+    if steps >= 2**31:
+        raise FlaxdigitsError(
+            f"train.epochs={config.epochs} makes {steps} steps; 2,147,483,647 are the most")
+    return steps
 
 
 @jax.jit
