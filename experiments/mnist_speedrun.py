@@ -26,5 +26,5 @@ def get_config() -> ExperimentConfig:
         model=ModelConfig("chinese_cnn", filters=(24, 48, 64), dense=(96,)),
         data=DataConfig(dataset="mnist", split="official", preprocessing="unit"),
         optimizer=OptimizerConfig(name="adam", learning_rate=0.004, schedule="onecycle"),
-        train=TrainConfig(batch_size=256, epochs=4, log_every=235),  # an epoch in one call
+        train=TrainConfig(batch_size=256, epochs=4, log_every=235),  # on a GPU an epoch a call
     )
