@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from rich.console import Console
 
@@ -23,6 +23,7 @@ from flaxdigits.api.plan import plan_table
 from flaxdigits.api.seeds import outcome_line
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.experiments import find, load_experiment, title
 from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.studies.ablation import Row, check_variants, compare_variants, run_study
 from flaxdigits.studies.on_ray import RayCluster
@@ -149,8 +150,6 @@ def _tell_table(
 
 def _title(name_or_path: str) -> str:
     """The first line of a study's docstring, or its name."""
-    from flaxdigits.experiments import find, title
-
     path = find(name_or_path, "--ablation", ABLATIONS)
     return title(path).rstrip(".") or path.stem
 
@@ -174,8 +173,16 @@ def _about(
         "data": f"{result['dataset']} ({result['data_source']}), split {result['split']}: "
                 f"{result['train_examples']:,} images trained on, {result[f'{part}_examples']:,} "
                 "scored",
-        "training": f"{result['epochs']:g} epochs in batches of {base.train.batch_size}, scored "
+        "training": f"{_epochs(result, study)} in batches of {base.train.batch_size}, scored "
                     f"at the {result['checkpoint']} checkpoint",
         "hardware": f"{hardware}, JAX {run['versions']['jax']}, about "
                     f"{result['seconds_training'] + result['seconds_evaluating']:.0f} s a run of "
                     "the base"}
+
+
+def _epochs(result: Mapping[str, Any], study: Study) -> str:
+    """How long the base was trained, and where that is less, how long its recipe is."""
+    told, recipe = f"{result['epochs']:g}", load_experiment(study.experiment).train
+    if recipe.steps is None and result["epochs"] < recipe.epochs:
+        return f"{told} of the recipe's {recipe.epochs} epochs"
+    return f"{told} epochs"
