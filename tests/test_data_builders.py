@@ -1,6 +1,8 @@
 """The tensorflow-datasets builders, the copies they prepare, and where `load_dataset` looks."""
 
 import dataclasses
+import errno
+import fcntl
 import logging
 import pickle
 import subprocess
@@ -68,6 +70,19 @@ def prepare_tiny(data_dir: Path, first: str = "") -> subprocess.Popen:
         "builder.download_and_prepare()\n"
         "builder.read()\n",
         data_dir)
+
+
+def test_without_locks_nothing_of_others_is_cleared(tmp_path, monkeypatch):
+    def refuse(*given):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    builder = TinyDigits(config="drawn", data_dir=tmp_path)
+    live = builder.data_path.parent / "incomplete.ABC_1.0.0"
+    live.mkdir(parents=True)
+    builder.download_and_prepare()
+    assert_tiny(builder.read())
+    assert live.is_dir()
 
 
 def test_everything_comes_back_in_order(tmp_path, capfd):

@@ -125,3 +125,23 @@ def test_parameters_of_the_network_itself_are_counted():
     layers = list_layers(Own(), (8, 6, 1))
     assert [(layer.name, layer.output_shape, layer.flops, layer.parameters) for layer in layers] \
         == [("Dense_0", (7,), 2 * 48 * 7, 49 * 7), ("Own", (5,), 2 * 7 * 5, 35)]
+
+
+def test_what_outer_modules_compute_is_counted_once_a_call():
+    class Middle(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            both = self.param("both", lambda key: (jnp.ones((6, 6)), jnp.ones(6)))
+            return nn.Dense(6)(x) @ both[0] + both[1]
+
+    class Own(nn.Module):
+        @nn.compact
+        def __call__(self, x, training=None):
+            middle = Middle(name="middle")
+            x = middle(middle(x.reshape(len(x), -1)))
+            return x @ self.param("matrix", nn.initializers.ones, (6, 5))
+
+    layers = list_layers(Own(), (3, 2, 1))
+    assert [(layer.name, layer.flops, layer.parameters) for layer in layers] == [
+        ("Dense_0", 72, 42), ("middle", 72, 42), ("Dense_0", 72, 0), ("middle", 72, 0),
+        ("Own", 60, 30)]

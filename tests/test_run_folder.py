@@ -1,15 +1,9 @@
-"""The files of a run: whole at any moment, of one run only, and what a disk may refuse."""
+"""The files of a run: whole at any moment, and of one run only."""
 
-import contextlib
 import json
-import os
 import shutil
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
-import jax
 import pytest
 
 from flaxdigits.config import ExperimentConfig, ModelConfig, TrainConfig, to_dict
@@ -17,8 +11,6 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.run_folder import RunFolder
 
 pytest_plugins = ["tiny_run"]
-
-LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
 
 CONFIG = ExperimentConfig("a", ModelConfig("dense_cnn", filters=(8,)))
 ABOUT = {"data": {"dataset": "mnist", "source": "real", "fingerprint": "f0"},
@@ -174,121 +166,6 @@ def test_a_damaged_result_is_told_by_its_path(folder):
     for content in (b"", b'{"steps": 1', b"3"):
         (folder.path / "result.json").write_bytes(content)
         assert str(folder.path / "result.json") in refusal(folder.result)
-
-
-WRITES = {
-    "start": lambda folder: RunFolder(folder.path / "another").start(CONFIG, ABOUT),
-    "check_writable": lambda folder: folder.check_writable(),
-    "append": lambda folder: folder.append("metrics.jsonl", {"step": 1}),
-    "cut_metrics": lambda folder: folder.cut_metrics(0),
-    "write_json": lambda folder: folder.write_json("result.json", {}),
-}
-
-
-@pytest.mark.parametrize("write", WRITES)
-def test_a_path_below_a_file_is_told(write, tmp_path):
-    (tmp_path / "file").write_text("mine")
-    message = refusal(WRITES[write], RunFolder(tmp_path / "file" / "run"))
-    assert str(tmp_path / "file" / "run") in message and "cannot write" in message
-    assert files(tmp_path) == {"file": b"mine"}
-
-
-@contextlib.contextmanager
-def without_root():
-    """Lets file modes bind even where the tests run as root."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-@pytest.mark.parametrize("mode", [0o555, 0o000])
-@pytest.mark.parametrize("write", WRITES)
-def test_a_folder_that_may_not_be_written_is_told(write, mode):
-    outer = Path(tempfile.mkdtemp())  # not tmp_path, which others may not enter
-    try:
-        folder = RunFolder(outer / "run")
-        folder.start(CONFIG, ABOUT)
-        before = files(outer)
-        outer.chmod(0o755)
-        folder.path.chmod(mode)
-        with without_root():
-            message = refusal(WRITES[write], folder)
-        assert str(folder.path) in message
-        folder.path.chmod(0o755)
-        assert files(outer) == before
-    finally:
-        shutil.rmtree(outer)
-
-
-def test_a_run_is_found_where_nothing_may_be_written():
-    outer = Path(tempfile.mkdtemp())
-    try:
-        folder = RunFolder(outer / "run")
-        folder.start(CONFIG, ABOUT)
-        outer.chmod(0o755)
-        folder.path.chmod(0o555)
-        with without_root():
-            folder.start(CONFIG, ABOUT)
-            another = ABOUT | {"data": ABOUT["data"] | {"source": "drawn"}}
-            assert "data.source was" in refusal(folder.start, CONFIG, another)
-    finally:
-        shutil.rmtree(outer)
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here to write to")
-def test_a_full_disk_is_told_and_the_old_file_stays(folder):
-    folder.write_json("result.json", {"steps": 1})
-    (folder.path / "result.json.part").symlink_to("/dev/full")
-    message = refusal(folder.write_json, "result.json", {"steps": 2})
-    assert "No space left" in message and str(folder.path / "result.json") in message
-    assert folder.result() == {"steps": 1}
-    (folder.path / "metrics.jsonl").symlink_to("/dev/full")
-    assert "No space left" in refusal(folder.append, "metrics.jsonl", {"step": 1})
-
-
-def tiny_flags(idx_folder, workdir):
-    return ["--experiment=mse_cnn", "--set=data.dataset=idx_files",
-            f"--set=data.folder={idx_folder}", "--set=train.steps=6",
-            "--set=checkpoint.every_steps=2", "--set=train.batch_size=50",
-            f"--workdir={workdir}"]
-
-
-@pytest.mark.slow
-def test_a_disk_that_fills_up_costs_no_checkpoint(
-    environment, launch_here, idx_folder, tmp_path
-):
-    flags = tiny_flags(idx_folder, tmp_path / "run")
-    assert launch_here(*flags, "--set=train.stop_after=2").returncode == 0
-    kept = files(tmp_path / "run" / "checkpoints" / "2")
-
-    # No file over 24 KiB: smaller than the weights, larger than config.json. The programs are
-    # compiled already, so that no larger file but the checkpoint's is written.
-    done = subprocess.run(
-        ["bash", "-c", 'ulimit -f 24; exec "$@"', "bash", sys.executable, str(LAUNCH), *flags],
-        env=environment | {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir},
-        capture_output=True, text=True, check=False)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.count("\n") == 1 and "cannot save a checkpoint" in done.stderr
-    assert files(tmp_path / "run" / "checkpoints" / "2") == kept
-    assert not (tmp_path / "run" / "result.json").exists()
-
-    done = launch_here(*flags)
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(row) for row in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
-    assert rows[-1]["step"] == 6
-
-
-def test_training_where_nothing_can_be_written_is_one_line(launch_here, idx_folder, tmp_path):
-    (tmp_path / "file").write_text("mine")
-    done = launch_here(*tiny_flags(idx_folder, tmp_path / "file" / "run"))
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "cannot write" in done.stderr
 
 
 def test_a_complete_run_says_so_and_changes_nothing(finished_copy, train_tiny):

@@ -217,6 +217,7 @@ def test_a_task_of_slurm_takes_its_own_gpus(tasks, seen, own, monkeypatch):
 
 def test_who_is_connected_stays_so(monkeypatch):
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *given: pytest.fail("again"))
     parallel.connect("localhost:1", 1, 0)  # the second training in a notebook
 
 

@@ -21,7 +21,7 @@ from flaxdigits.api.context import (
 from flaxdigits.api.experiment import absolute_paths
 from flaxdigits.api.plan import plan_table
 from flaxdigits.api.seeds import outcome_line
-from flaxdigits.config import ExperimentConfig
+from flaxdigits.config import ExperimentConfig, TrainConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import find, load_experiment, title
 from flaxdigits.reports.result import tell_of_drawn_data
@@ -81,6 +81,7 @@ def run_ablation(
     parallel.check_alone()
     named = os.fspath(ablation)
     study = load_study(named)
+    recipe = load_experiment(study.experiment)
     configs = {name: absolute_paths(config)
                for name, config in variants_of(study, overrides).items()}
     chosen = checked_seeds(study.seeds if seeds is None else seeds)
@@ -127,7 +128,8 @@ def run_ablation(
     if rows[0].estimate is None:
         raise FlaxdigitsError("the base diverged with every seed: there is nothing to compare with")
     _tell_table(console, _title(named), study.figure, rows, folder, _about(
-        command, overrides, study, configs, chosen, folder, next(iter(rows[0].values)), cluster))
+        command, overrides, study, recipe, configs, chosen, folder,
+        next(iter(rows[0].values)), cluster))
     tell_of_drawn_data(console, source)
     return AblationOutcome(rows)
 
@@ -155,7 +157,7 @@ def _title(name_or_path: str) -> str:
 
 
 def _about(
-    command: str, overrides: Sequence[str], study: Study,
+    command: str, overrides: Sequence[str], study: Study, recipe: ExperimentConfig,
     configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path, seed: int,
     cluster: RayCluster | None,
 ) -> dict[str, str]:
@@ -173,16 +175,16 @@ def _about(
         "data": f"{result['dataset']} ({result['data_source']}), split {result['split']}: "
                 f"{result['train_examples']:,} images trained on, {result[f'{part}_examples']:,} "
                 "scored",
-        "training": f"{_epochs(result, study)} in batches of {base.train.batch_size}, scored "
-                    f"at the {result['checkpoint']} checkpoint",
+        "training": f"{_epochs(result, recipe.train)} in batches of {base.train.batch_size}, "
+                    f"scored at the {result['checkpoint']} checkpoint",
         "hardware": f"{hardware}, JAX {run['versions']['jax']}, about "
                     f"{result['seconds_training'] + result['seconds_evaluating']:.0f} s a run of "
                     "the base"}
 
 
-def _epochs(result: Mapping[str, Any], study: Study) -> str:
+def _epochs(result: Mapping[str, Any], recipe: TrainConfig) -> str:
     """How long the base was trained, and where that is less, how long its recipe is."""
-    told, recipe = f"{result['epochs']:g}", load_experiment(study.experiment).train
+    told = f"{result['epochs']:g}"
     if recipe.steps is None and result["epochs"] < recipe.epochs:
         return f"{told} of the recipe's {recipe.epochs} epochs"
     return f"{told} epochs"

@@ -225,12 +225,13 @@ def _generate(examples: Examples, rows: range) -> Iterator[tuple[int, dict[str, 
 def _alone_in(folder: Path) -> Iterator[None]:
     """Holds the folder for this process, cleared of what a killed preparation left in it.
 
-    The lock is the kernel's, so that it goes with its process, however that ends.
+    The lock is the kernel's, so that it goes with its process, however that ends. On a file system
+    without locks each prepares the whole by itself, and nothing is cleared.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
-        with contextlib.suppress(OSError):  # a file system without locks
+        with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
-        for stale in folder.glob("incomplete.*"):
-            shutil.rmtree(stale)
+            for stale in folder.glob("incomplete.*"):
+                shutil.rmtree(stale, ignore_errors=True)
         yield

@@ -63,8 +63,8 @@ def _check_size(layer: nn.Module, x: jax.Array, least: tuple[int, int]) -> None:
     if height < least[0] or width < least[1]:
         raise FlaxdigitsError(
             f"{layer.name} needs at least {least[0]}x{least[1]} pixels and is given "
-            f"{height}x{width}: use larger images (data.image_size) or fewer layers "
-            "(model.filters)")
+            f"{height}x{width}: use larger images (of an image_folder: data.image_size) or "
+            "another network")
 
 
 class Dense(nn.Module):

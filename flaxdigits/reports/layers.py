@@ -82,13 +82,16 @@ def list_layers(model: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:
         variables = jax.eval_shape(
             model.init, jax.random.key(0), jnp.zeros((1, *image_shape)), None)
     parameters = _parameters(variables.get("params", {}), {call.path for call in calls})
-    layers = []
+    owners = {path for path, count in parameters.items() if count}
+    layers: list[Layer] = []
+    flops: dict[int, int] = {}  # of each listed call itself
     for call in calls:
-        own = parameters.pop(call.path, 0)
-        if own or not call.inner:
-            flops = _flops(call) - sum(_flops(one) for one in call.inner if not one.inner)
-            layers.append(Layer(call.path, type(call.module).__name__,
-                                tuple(call.output.shape[1:]), own, flops))
+        if call.path not in owners and call.inner:
+            continue
+        flops[id(call)] = _flops(call) - sum(flops.get(id(one), 0) for one in call.inner)
+        layers.append(Layer(
+            call.path, type(call.module).__name__, tuple(call.output.shape[1:]),
+            parameters.pop(call.path, 0), flops[id(call)]))
     return layers
 
 
@@ -195,5 +198,5 @@ def _parameters(params: Any, modules: set[tuple[str, ...]]) -> dict[tuple[str, .
     counts = dict.fromkeys(modules, 0)
     for path, leaf in traverse_util.flatten_dict(params).items():
         owner = max((module for module in modules if path[:len(module)] == module), key=len)
-        counts[owner] += math.prod(leaf.shape)
+        counts[owner] += sum(math.prod(array.shape) for array in jax.tree.leaves(leaf))
     return counts

@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.batches import BatchPlan
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.models import build_model
 from flaxdigits.studies.seeds import results, summarise, train_seeds
 from flaxdigits.studies.statistics import (
     Difference,
@@ -25,6 +28,7 @@ from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.loop import Outcome
 from flaxdigits.training.optimizers import create_schedule
 from flaxdigits.training.run import total_steps
+from flaxdigits.training.state import init_variables
 
 Load = Callable[[ExperimentConfig], Dataset]
 Tell = Callable[[str, int, Outcome], None]
@@ -97,14 +101,17 @@ def check_variants(
     """Checks what needs the data, before anything is trained.
 
     Raises:
-      FlaxdigitsError: naming the variant whose split or schedule does not fit the data, or whose
-        split lacks the part that a figure is about.
+      FlaxdigitsError: naming the variant whose split, schedule or network does not fit the data,
+        or whose split lacks the part that a figure is about.
     """
     for variant, config in configs.items():
         try:
-            parts = split_indices(config.data, load(config))
+            dataset = load(config)
+            parts = split_indices(config.data, dataset)
             plan = BatchPlan(len(parts["train"]), config.train.batch_size, devices=1)
             create_schedule(config.optimizer, total_steps(config.train, plan))
+            model = build_model(config.model, len(dataset.class_names))
+            jax.eval_shape(functools.partial(init_variables, model, 0, dataset.images.shape[1:]))
         except FlaxdigitsError as error:
             raise FlaxdigitsError(f"variant {variant!r}: {error}") from error
         for figure in figures:

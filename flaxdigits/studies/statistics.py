@@ -36,7 +36,7 @@ class Difference:
 
     Attributes:
       mean: of the differences.
-      low: of their 95 % interval; None where one value cannot tell.
+      low: of their 95 % interval; None where one value cannot tell, or all are the same.
       high: likewise.
       n: how many pairs, or of unpaired values the smaller number.
       p: of a paired t-test; None where there is none.
