@@ -1,10 +1,10 @@
 """mse_cnn: why the squared error with SGD stops at 94.6 %: loss against optimizer.
 
-    python launch.py --ablation=mse_cnn --seeds=0..2 --set train.epochs=3
+    python launch.py --ablation=mse_cnn --seeds=0..2
 
-24 runs on 55,000 images, validated on 5,000: `results/mse_cnn.md`. A run took 26 s on two cores.
-Without flags they are 40, of the original's 20 epochs. In three epochs every other variant is
-beyond what the base comes to in 20: the loss is slow to begin, not limited.
+24 runs of the original's 20 epochs on 55,000 images, validated on 5,000: `results/mse_cnn.md`. They
+took 59 minutes on two cores, with other work beside them; without `--seeds` they are 40. The loss
+is slow to begin, not limited: with Adam it comes to 99.20 %, as cross-entropy does.
 """
 
 from flaxdigits.studies.study import Study
