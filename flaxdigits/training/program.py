@@ -4,11 +4,11 @@ All that tells such runs apart (state, order, keys, how many steps) is an argume
 so that one compilation serves them all. How many of them a call advances is the device's choice:
 
 - On a CPU one on each device, and the others after them. Milliseconds a step and seed on two
-  shared cores of an AMD EPYC (JAX 0.10.2), for one seed alone, five under `lax.map` and five under
-  `vmap`: `dense_cnn` 11.8, 11.6, 15.4; `mse_cnn` 7.5, 6.7, 8.8; `chinese_cnn` (four) 227, 226 and
-  not finished. `lax.map` gains nothing over the same program called for one seed after another,
-  which has each seed's result as soon as it is there; `vmap` makes batched products, which are
-  slow there.
+  shared cores of an AMD EPYC (JAX 0.10.2, medians of three calls), for one seed alone, five under
+  `lax.map` and five under `vmap`: `dense_cnn` 6.4, 5.9, 10.0; `mse_cnn` 3.8, 3.7, 4.9;
+  `chinese_cnn` 86, 81, 115. `lax.map` gains little over the same program called for one seed after
+  another, which has each seed's result as soon as it is there; `vmap` (`train.together=5`) makes
+  batched products, which are slow there.
 - Elsewhere all that fit the memory, under `vmap`, the seeds spread over the devices. A small
   network leaves most of a GPU idle; several at once use it.
 
