@@ -203,6 +203,26 @@ def test_a_variant_that_does_not_fit_the_data_is_told_before_any_run(
     assert not (tmp_path / "run").exists()
 
 
+def test_the_experiment_of_a_study_is_executed_once(write, launch_here, idx_folder, tmp_path):
+    write("""
+        from pathlib import Path
+        from flaxdigits.experiments import load_experiment
+
+        with open(Path(__file__).with_name("executed"), "a") as file:
+            file.write("x")
+
+        def get_config():
+            return load_experiment("dense_cnn")
+    """)
+    (tmp_path / "late.py").write_text(
+        LATE.format(change="train.epochs=3").replace("dense_cnn", "mine.py"))
+    done = launch_here(
+        f"--ablation={tmp_path / 'late.py'}", "--set=data.dataset=idx_files", "--dry_run",
+        f"--set=data.folder={idx_folder}", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "executed").read_text() == "x"
+
+
 def test_a_study_goes_on_without_the_weights_that_it_began_with(
     study, finished, launch_here, tmp_path
 ):

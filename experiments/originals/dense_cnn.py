@@ -3,8 +3,8 @@
     python experiments/originals/dense_cnn.py /path/to/raw/data 0 1 2
 
 Trains the seeds that are named on real MNIST (the folder holds `mnist/*.gz`) with the extra [bench]
-and writes the accuracies of every epoch to `dense_cnn.json` beside this file. Five
-minutes a seed on two cores that did other work too.
+and writes the accuracies of every epoch to `dense_cnn.json` beside this file. Five minutes a seed
+on two cores that did other work too.
 """
 
 import json

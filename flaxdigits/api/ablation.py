@@ -23,7 +23,7 @@ from flaxdigits.api.plan import plan_table
 from flaxdigits.api.seeds import outcome_line
 from flaxdigits.config import ExperimentConfig, TrainConfig
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.experiments import find, load_experiment, title
+from flaxdigits.experiments import find, title
 from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.studies.ablation import Row, check_variants, compare_variants, run_study
 from flaxdigits.studies.on_ray import RayCluster
@@ -81,7 +81,6 @@ def run_ablation(
     parallel.check_alone()
     named = os.fspath(ablation)
     study = load_study(named)
-    recipe = load_experiment(study.experiment)
     configs = {name: absolute_paths(config)
                for name, config in variants_of(study, overrides).items()}
     chosen = checked_seeds(study.seeds if seeds is None else seeds)
@@ -128,8 +127,7 @@ def run_ablation(
     if rows[0].estimate is None:
         raise FlaxdigitsError("the base diverged with every seed: there is nothing to compare with")
     _tell_table(console, _title(named), study.figure, rows, folder, _about(
-        command, overrides, study, recipe, configs, chosen, folder,
-        next(iter(rows[0].values)), cluster))
+        command, overrides, study, configs, chosen, folder, next(iter(rows[0].values)), cluster))
     tell_of_drawn_data(console, source)
     return AblationOutcome(rows)
 
@@ -157,7 +155,7 @@ def _title(name_or_path: str) -> str:
 
 
 def _about(
-    command: str, overrides: Sequence[str], study: Study, recipe: ExperimentConfig,
+    command: str, overrides: Sequence[str], study: Study,
     configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path, seed: int,
     cluster: RayCluster | None,
 ) -> dict[str, str]:
@@ -175,7 +173,7 @@ def _about(
         "data": f"{result['dataset']} ({result['data_source']}), split {result['split']}: "
                 f"{result['train_examples']:,} images trained on, {result[f'{part}_examples']:,} "
                 "scored",
-        "training": f"{_epochs(result, recipe.train)} in batches of {base.train.batch_size}, "
+        "training": f"{_epochs(result, study.recipe.train)} in batches of {base.train.batch_size}, "
                     f"scored at the {result['checkpoint']} checkpoint",
         "hardware": f"{hardware}, JAX {run['versions']['jax']}, about "
                     f"{result['seconds_training'] + result['seconds_evaluating']:.0f} s a run of "

@@ -1,7 +1,6 @@
 """What a run's network reads in image files."""
 
 import dataclasses
-import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from flaxdigits.api.experiment import recorded_experiment
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.predict import Reading, read_images
 from flaxdigits.evaluation.trained import load_network
+from flaxdigits.patterns import find_paths
 from flaxdigits.reports.readings import reading_table
 from flaxdigits.training.run_folder import RunFolder, clear_errors
 
@@ -82,9 +82,7 @@ def _find(patterns: Sequence[PathLike]) -> list[str]:
     named = [os.path.expanduser(os.fspath(pattern)) for pattern in patterns]
     found: dict[str, None] = {}
     for pattern in named:
-        matches = [pattern] if os.path.exists(pattern) else sorted(
-            glob.glob(pattern, recursive=True))
-        found |= dict.fromkeys(matches or [pattern])
+        found |= dict.fromkeys(find_paths(pattern) or [pattern])
     if not any(map(os.path.exists, found)):
         raise FlaxdigitsError(f"--images: no file matches {', '.join(named)}")
     return list(found)

@@ -53,9 +53,8 @@ class ReplicationOutcome:
 def replicate(
     experiment: PathLike | None = None, *overrides: str, seeds: Sequence[int] = range(5),
     workdir: PathLike | None = None, collect: PathLike | Sequence[PathLike] = (),
-    collect_only: bool = False,
-    update: PathLike | None = None, dry_run: bool = False, raw_data_dir: PathLike | None = None,
-    data_dir: PathLike | None = None,
+    collect_only: bool = False, update: PathLike | None = None, dry_run: bool = False,
+    raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
     trackers: Callable[[Path], Sequence[Tracker]] | None = None, tensorboard: bool = True,
     command: str = "flaxdigits.replicate", console: Console | None = None,
 ) -> ReplicationOutcome:

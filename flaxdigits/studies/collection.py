@@ -1,7 +1,6 @@
 """Which finished runs count for a replication: found anywhere, matched with the recipes."""
 
 import dataclasses
-import glob
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 from flaxdigits.config import ExperimentConfig, from_dict
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.patterns import find_paths
 from flaxdigits.studies.records import Record, read_record
 from flaxdigits.studies.replication import FIGURES, HELD_OUT, ORIGINAL, System, differences, extent
 
@@ -115,8 +115,7 @@ def missing(runs: Runs, config: ExperimentConfig, seeds: Sequence[int]) -> list[
 
 def _paths(pattern: str) -> list[Path]:
     """The run folders and files of records that a pattern finds, itself or somewhere beneath."""
-    named = os.path.expanduser(pattern)
-    tops = [named] if os.path.exists(named) else sorted(glob.glob(named, recursive=True))
+    tops = find_paths(pattern)
     if not tops:
         raise FlaxdigitsError(f"--collect={pattern}: there is nothing of this name")
     paths = []

@@ -4,6 +4,7 @@ A file of ten lines makes one: a function `get_study()` that returns a `Study`.
 """
 
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,6 +76,11 @@ class Study:
             if name not in SHOWN:
                 raise _refused("also", f"of {', '.join(SHOWN)}", name)
 
+    @functools.cached_property
+    def recipe(self) -> ExperimentConfig:
+        """The config of the experiment, whose file is executed once."""
+        return load_experiment(self.experiment)
+
 
 def _check_variants(field: str, variants: Any) -> None:
     """Raises FlaxdigitsError if these are not overrides by names."""
@@ -121,9 +127,8 @@ def variants_of(study: Study, overrides: Sequence[str] = ()) -> dict[str, Experi
       FlaxdigitsError: naming the variant whose config is not valid, or that is there twice, or
         that is no other than the base.
     """
-    experiment = load_experiment(study.experiment)
-    base = apply_overrides(experiment, [*study.overrides, *overrides])
-    if base.seed != experiment.seed:
+    base = apply_overrides(study.recipe, [*study.overrides, *overrides])
+    if base.seed != study.recipe.seed:
         raise FlaxdigitsError(f"{study.experiment} with seed={base.seed}: a study gives every seed "
                               "in turn: name them in seeds, or with --seeds")
     configs = {BASE: base}
