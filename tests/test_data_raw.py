@@ -150,6 +150,7 @@ def test_chinese_mnist_unzipped(jpegs, tmp_path):
     folder.mkdir(parents=True)
     for key, content in jpegs.items():
         (tmp_path / "chinese_mnist" / kaggle_name(key)).write_bytes(content)
+    (tmp_path / "chinese_mnist" / "broken.zip").write_bytes(b"PK")  # hides nothing
     assert read_jpegs(tmp_path) == jpegs
 
 
@@ -229,14 +230,6 @@ def test_a_broken_archive_does_not_hide_a_whole_one(raw_data_dir, jpegs, tmp_pat
     assert read_jpegs(tmp_path) == jpegs
 
 
-def test_a_broken_archive_does_not_hide_the_unpacked_files(jpegs, tmp_path):
-    (tmp_path / "chinese_mnist").mkdir()
-    for key, content in jpegs.items():
-        (tmp_path / "chinese_mnist" / Path(kaggle_name(key)).name).write_bytes(content)
-    (tmp_path / ARCHIVE).write_bytes(b"PK")
-    assert read_jpegs(tmp_path) == jpegs
-
-
 def test_a_name_of_thousands_of_digits(tmp_path):
     write_zip(tmp_path / ARCHIVE, {f"input_{'1' * 5_000}_1_1.jpg": b"x"})
     assert "holds 0 of" in told_in_a_line(read_chinese_mnist, tmp_path)
@@ -271,9 +264,9 @@ def test_every_inverted_byte_of_a_zip_is_one_line(tmp_path, method):
 
 
 def bomb(path: Path) -> None:
-    """3,000 images of a MiB each, as the zip declares."""
+    """600 images of a MiB each, as the zip declares."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for key in raw_order()[:3_000]:
+        for key in raw_order()[:600]:
             archive.writestr(kaggle_name(key), bytes(1 << 20), compresslevel=1)
 
 
@@ -284,10 +277,10 @@ def lying_bomb(path: Path) -> None:
         archive.getinfo(kaggle_name((1, 1, 1))).file_size = 4_000  # in the directory alone
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("write", "told"), [
     pytest.param(bomb, "is declared as 1048576 bytes, and at most", id="declared"),
-    pytest.param(lying_bomb, "is not as long as its 4000 bytes", id="not declared"),
+    pytest.param(lying_bomb, "is not as long as its 4000 bytes", id="not declared",
+                 marks=pytest.mark.slow),
 ])
 def test_what_expands_beyond_measure_takes_no_memory(tmp_path, write, told):
     path = tmp_path / ARCHIVE
