@@ -4,7 +4,9 @@ import dataclasses
 import errno
 import fcntl
 import logging
+import os
 import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -180,25 +182,79 @@ def test_downloads_go_to_the_data_dir(tmp_path):
     assert (tmp_path / "downloads" / "flaxdigits" / "raw.npy").exists()
 
 
-@pytest.mark.parametrize("damage", ["cut", "altered", "missing", "info"])
+def make_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+RECORDS = "tiny_digits-train.array_record-00000-of-00001"
+DAMAGES = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-20]),
+    "empty": lambda path: path.write_bytes(b""),
+    "missing": Path.unlink,
+    "a FIFO": make_fifo,
+    "a folder": make_folder,
+    "binary": lambda path: path.write_bytes(bytes(range(256))),
+    "a list": lambda path: path.write_text("[]"),
+    "a number of 10,000 digits": lambda path: path.write_text("1" * 10_000),
+    "10,000 brackets": lambda path: path.write_text("[" * 10_000),
+    "no metadata": lambda path: path.write_text("{}"),
+}
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "metadata.json", RECORDS])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_of_a_copy_is_named(tmp_path, name, damage):
+    builder = TinyDigits(config="drawn", data_dir=tmp_path)
+    builder.download_and_prepare()
+    folder = Path(builder.data_dir)
+    DAMAGES[damage](folder / name)
+    with pytest.raises(FlaxdigitsError) as error:
+        prepared_tiny(tmp_path)
+    assert str(error.value) == (
+        f"{folder / name}: the prepared copy is damaged; delete the folder {folder} and run again "
+        "to prepare it anew")
+
+
+def prepared_tiny(data_dir: Path) -> Examples:
+    builder = TinyDigits(config="drawn", data_dir=data_dir)
+    builder.download_and_prepare()
+    return builder.read()
+
+
+@pytest.mark.parametrize("damage", ["records", "fingerprint", "empty folder", "a file"])
 def test_a_damaged_copy_is_noticed(tmp_path, damage):
     builder = TinyDigits(config="drawn", data_dir=tmp_path)
     builder.download_and_prepare()
     folder = Path(builder.data_dir)
-    path = next(folder.glob("*train*"))
-    content = bytearray(path.read_bytes())
-    if damage == "cut":
-        path.write_bytes(content[:len(content) // 2])
-    elif damage == "altered":
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
-    elif damage == "missing":
-        path.unlink()
-    else:
+    if damage == "records":
+        flip(folder / RECORDS)
+    elif damage == "fingerprint":
         (folder / "metadata.json").write_text('{"fingerprint": "0"}')
+    else:
+        shutil.rmtree(folder)
+        folder.mkdir() if damage == "empty folder" else folder.write_bytes(b"")
     with pytest.raises(FlaxdigitsError, match="prepared copy is damaged") as error:
-        TinyDigits(config="drawn", data_dir=tmp_path).read()
-    assert str(folder) in str(error.value)
+        prepared_tiny(tmp_path)
+    assert f"delete the folder {folder} and run" in str(error.value)
+
+
+def test_a_fifo_in_place_of_the_lock_does_not_hang(tmp_path):
+    folder = tmp_path / "tiny_digits" / "drawn"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / ".lock")
+    assert_tiny(prepared_tiny(tmp_path))
 
 
 def test_builders_pickle_with_their_raw_folder(tmp_path):
@@ -255,7 +311,7 @@ def test_auto_takes_a_prepared_copy_before_anything_else(real_data_dir, tmp_path
 
 @pytest.mark.parametrize("source", ["auto", "real"])
 def test_a_raw_folder_that_lacks_the_files_is_an_error(tiny_in_place_of_mnist, tmp_path, source):
-    with pytest.raises(FlaxdigitsError, match=r"train-images-idx3-ubyte\.gz: cannot be read"):
+    with pytest.raises(FlaxdigitsError, match=r"train-images-idx3-ubyte\.gz: no such file"):
         load_dataset(DataConfig(), DataLocations(tmp_path, tmp_path, source))
 
 

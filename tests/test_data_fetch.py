@@ -173,6 +173,13 @@ def test_part_of_a_killed_download_is_replaced(server, tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_a_fifo_in_place_of_a_part_is_replaced(server, tmp_path):
+    os.mkfifo(tmp_path / "file.part")
+    os.mkfifo(tmp_path / "file")
+    fetch([f"{server.url}/whole/file"], tmp_path / "file", check, QUICK)
+    assert (tmp_path / "file").is_file() and os.listdir(tmp_path) == ["file"]
+
+
 def test_a_folder_that_cannot_be_written_is_not_a_network_error(server, tmp_path):
     (tmp_path / "occupied").write_bytes(b"")
     with pytest.raises(FlaxdigitsError, match="cannot be written") as error:
@@ -181,7 +188,7 @@ def test_a_folder_that_cannot_be_written_is_not_a_network_error(server, tmp_path
 
 
 def test_real_mnist(server, raw_data_dir, tmp_path):
-    for name in raw_mnist.SHA256:
+    for name in (f"{name}.gz" for name in raw_mnist.SHA256):
         server.files[name] = (raw_data_dir / "mnist" / name).read_bytes()
     addresses = [f"{server.url}/altered/", f"{server.url}/whole/"]
     raw_mnist.fetch_mnist(tmp_path, addresses)

@@ -61,17 +61,28 @@ def test_idx_files_without_a_test_part(tmp_path):
     assert load("idx_files", tmp_path).official_train is None
 
 
-@pytest.mark.parametrize("name, content, told", [
-    ("train-images-idx3-ubyte", idx(IMAGES)[:-1], "says 210 bytes and it holds only 209"),
-    ("train-images-idx3-ubyte", idx(IMAGES) + b"x", "holds more than that"),
-    ("train-images-idx3-ubyte", idx(IMAGES)[:9], "cut short within its header"),
-    ("train-images-idx3-ubyte", idx(LABELS), "not an idx file"),
-    ("train-images-idx3-ubyte", b"", "starts with nothing"),
-    ("train-images-idx3-ubyte", idx(IMAGES[:3]), "7 labels for 3 images"),
-    ("train-labels-idx1-ubyte.gz", gzip.compress(idx(LABELS))[:-9], "cannot be read"),
-    ("train-labels-idx1-ubyte.gz", idx(LABELS), "cannot be read"),
-    ("t10k-images-idx3-ubyte", idx(IMAGES), "lacks t10k-labels"),
-])
+DAMAGED = {
+    "last byte missing": (
+        "train-images-idx3-ubyte", idx(IMAGES)[:-1], "says 210 bytes and it holds only 209"),
+    "one byte more": ("train-images-idx3-ubyte", idx(IMAGES) + b"x", "holds more than that"),
+    "cut in the header": (
+        "train-images-idx3-ubyte", idx(IMAGES)[:9], "cut short within its header"),
+    "labels for images": ("train-images-idx3-ubyte", idx(LABELS), "not an idx file"),
+    "empty": ("train-images-idx3-ubyte", b"", "starts with nothing"),
+    "no rows": ("train-images-idx3-ubyte", idx(IMAGES[:0]), "0 x 6 x 5, which is empty"),
+    "no pixels": (
+        "train-images-idx3-ubyte", bytes([0, 0, 8, 3]) + bytes(4) + b"\xff" * 8, "which is empty"),
+    "fewer images": ("train-images-idx3-ubyte", idx(IMAGES[:3]), "7 labels for 3 images"),
+    "gzip cut": (
+        "train-labels-idx1-ubyte.gz", gzip.compress(idx(LABELS))[:-9], "cannot be read"),
+    "gzip altered": (
+        "train-labels-idx1-ubyte.gz", gzip.compress(idx(LABELS))[:12] + bytes(30),
+        "cannot be read"),
+    "test labels missing": ("t10k-images-idx3-ubyte", idx(IMAGES), "lacks t10k-labels"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "told"), DAMAGED.values(), ids=DAMAGED)
 def test_damaged_idx_files(tmp_path, name, content, told):
     write_idx(tmp_path, "train", IMAGES, LABELS)
     (tmp_path / name).write_bytes(content)

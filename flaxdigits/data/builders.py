@@ -7,8 +7,10 @@ prepare ArrayRecord files in the raw order, without TensorFlow.
 import contextlib
 import fcntl
 import functools
-import itertools
+import json
+import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +21,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from flaxdigits.data import raw_chinese_mnist, raw_mnist
 from flaxdigits.data.examples import Examples, fingerprint
+from flaxdigits.data.files import open_regular
 from flaxdigits.errors import FlaxdigitsError
 
 DRAWN_SEED = 0
@@ -26,6 +29,24 @@ DRAWN_SEED = 0
 DRAWN_VERSION = "1.0.0"
 
 _ROWS_AT_ONCE = 4096
+_METADATA = ("dataset_info.json", "features.json", "metadata.json")  # of a prepared copy
+
+
+class CheckedInfo(tfds.core.DatasetInfo):
+    """A DatasetInfo that says in one line which file of a prepared copy is damaged."""
+
+    def read_from_directory(self, dataset_info_dir: str | os.PathLike[str]) -> None:
+        """Reads the metadata of a prepared copy.
+
+        Raises:
+          FlaxdigitsError: a file is missing, damaged or not a regular one.
+        """
+        folder = Path(dataset_info_dir)
+        _check_files(folder)
+        try:
+            super().read_from_directory(folder)
+        except Exception as error:  # protobuf, JSON and assertions, and which is not documented
+            raise _damaged(folder / "dataset_info.json", folder) from error
 
 
 class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -88,15 +109,15 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         Raises:
           FlaxdigitsError: the prepared copy is damaged.
         """
-        damaged = FlaxdigitsError(
-            f"{self.data_dir}: the prepared copy is damaged; delete that folder and run again")
+        folder = Path(self.data_dir)
+        _check_files(folder)
         try:
-            examples = self._read()
             expected = self.info.metadata["fingerprint"]
-        except Exception as error:  # the readers do not say which kinds they raise
-            raise damaged from error
+        except (KeyError, TypeError) as error:
+            raise _damaged(folder / "metadata.json", folder) from error
+        examples = self._read()
         if fingerprint(examples.images, examples.labels, examples.writers) != expected:
-            raise damaged
+            raise _damaged(folder, folder)
         return examples
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -109,7 +130,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         }
         if self.knows_writers:
             features |= {name: tfds.features.Scalar(np.int32) for name in ("writer", "sample")}
-        return tfds.core.DatasetInfo(
+        return CheckedInfo(
             builder=self,
             description=self.__doc__,
             features=tfds.features.FeaturesDict(features),
@@ -139,16 +160,26 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return self.read_raw(download_dir)
 
     def _read(self) -> Examples:
-        count = self.info.splits.total_num_examples
-        images = np.empty((count, *self.image_size), np.uint8)
+        folder = Path(self.data_dir)
         names = ("label", "writer", "sample") if self.knows_writers else ("label",)
-        columns = {name: np.empty(count, np.int32) for name in names}
-        rows = itertools.chain.from_iterable(map(self._rows, self.info.splits))
-        for row, features in enumerate(rows):
-            pixels = features["image"].bytes_list.value[0]
-            images[row] = np.frombuffer(pixels, np.uint8).reshape(self.image_size)
-            for name, column in columns.items():
-                column[row] = features[name].int64_list.value[0]
+        try:
+            count = self.info.splits.total_num_examples
+            images = np.empty((count, *self.image_size), np.uint8)
+            columns = {name: np.empty(count, np.int32) for name in names}
+            paths = {part: split.filepaths[0] for part, split in self.info.splits.items()}
+        except Exception as error:  # of numbers and names that cannot be
+            raise _damaged(folder / "dataset_info.json", folder) from error
+        row = 0
+        for part, path in paths.items():
+            try:
+                for features in self._rows(part):
+                    pixels = features["image"].bytes_list.value[0]
+                    images[row] = np.frombuffer(pixels, np.uint8).reshape(self.image_size)
+                    for name, column in columns.items():
+                        column[row] = features[name].int64_list.value[0]
+                    row += 1
+            except Exception as error:  # the readers do not say which kinds they raise
+                raise _damaged(Path(path), folder) from error
         return Examples(images, *columns.values())
 
     def _rows(self, part: str) -> Iterator[Mapping[str, Any]]:
@@ -221,6 +252,32 @@ def _generate(examples: Examples, rows: range) -> Iterator[tuple[int, dict[str, 
         yield row, features
 
 
+def _damaged(path: Path, folder: Path) -> FlaxdigitsError:
+    return FlaxdigitsError(
+        f"{path}: the prepared copy is damaged; delete the folder {folder} and run again to "
+        "prepare it anew")
+
+
+def _check_files(folder: Path) -> None:
+    """Checks that a prepared copy's metadata are JSON and all that lies in it can be read.
+
+    Raises:
+      FlaxdigitsError: naming the first file that is wrong.
+    """
+    path = folder
+    try:
+        for path in sorted(folder.iterdir()):
+            mode = path.stat().st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise _damaged(path, folder)
+        for path in (folder / name for name in _METADATA):
+            with open_regular(path) as file:
+                if not isinstance(json.load(file), dict):
+                    raise ValueError("no JSON object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(path, folder) from error
+
+
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Holds the folder for this process, cleared of what a killed preparation left in it.
@@ -229,7 +286,8 @@ def _alone_in(folder: Path) -> Iterator[None]:
     without locks each prepares the whole by itself, and nothing is cleared.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    # Opened for both, as opening a FIFO only for writing waits for a reader.
+    with open(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666), "rb") as lock:
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
             for stale in folder.glob("incomplete.*"):

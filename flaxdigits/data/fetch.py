@@ -95,15 +95,17 @@ def _download(address: str, part: Path, timeouts: Timeouts) -> None:
     except urllib.error.HTTPError as error:
         error.close()
         raise _Broken(f"refused with HTTP {error.code}") from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # the last: odd redirects
         raise _Broken(_reason(error)) from error
-    with response, part.open("wb") as file:
+    part.unlink(missing_ok=True)  # it may be what a killed download left, or a FIFO
+    with response, part.open("xb") as file:
         while chunk := _next_chunk(response):
             file.write(chunk)
             if time.monotonic() > deadline:
                 raise _Broken(f"not finished after {timeouts.total:g} s")
         expected, got = response.headers.get("Content-Length", "").strip(), file.tell()
-    if expected.isdecimal() and int(expected) != got:  # a garbled one says nothing
+    # A garbled length says nothing, nor does one of more digits than Python converts.
+    if expected.isdecimal() and len(expected) < 20 and int(expected) != got:
         raise _Broken(f"cut short: {got} of {expected} bytes came")
 
 

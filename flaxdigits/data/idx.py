@@ -1,52 +1,96 @@
-"""The idx format of MNIST's files: a magic number, the dimensions, then the bytes.
+"""The idx format of MNIST's files: a magic number, the dimensions, then the values.
 
-Described at http://yann.lecun.com/exdb/mnist: two zero bytes, 0x08 for unsigned bytes, the number
-of dimensions, then each dimension as a big-endian 32-bit integer.
+Described at http://yann.lecun.com/exdb/mnist: two zero bytes, the type of the values (0x08 for
+unsigned bytes, 0x0c for 32-bit integers), the number of dimensions, then each dimension as a
+big-endian 32-bit integer.
 """
 
 import gzip
+import hashlib
 import math
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from flaxdigits.data.files import open_regular
 from flaxdigits.errors import FlaxdigitsError
 
-_UNSIGNED_BYTE = 0x08
+UNSIGNED_BYTES = np.dtype(np.uint8)
+INTEGERS = np.dtype(">i4")
+
+_CODES = {UNSIGNED_BYTES: 0x08, INTEGERS: 0x0C}
+_NAMES = {UNSIGNED_BYTES: "unsigned bytes", INTEGERS: "32-bit integers"}
 _LARGEST = 1 << 31  # bytes; it has to fit in memory several times
+_CHUNK = 1 << 20
+_GZIP_MAGIC = b"\x1f\x8b"
 
 
-def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """The array of an idx file of unsigned bytes, gzipped if its name ends in .gz.
+def read_idx(
+    path: Path, dimensions: int, dtype: np.dtype = UNSIGNED_BYTES, largest: int = _LARGEST
+) -> np.ndarray:
+    """Reads an idx file, plain or gzipped, which its first bytes decide and not its name.
 
-    Returns: uint8, with as many dimensions as asked for.
+    Args:
+      dimensions: the number of dimensions that the file must have.
+      dtype: UNSIGNED_BYTES or INTEGERS, which the file must hold.
+      largest: the most bytes of values that are read.
+
+    Returns: an array of that type with that many dimensions.
+
     Raises:
-      FlaxdigitsError: the file is missing, no idx file of that many dimensions, cut short, or
-        longer than its header says.
+      FlaxdigitsError: the file is missing, not regular, not an idx file of that type and number
+        of dimensions, cut short, longer than its header says, or larger than `largest`.
     """
-    open_file = gzip.open if path.suffix == ".gz" else open
     try:
-        with open_file(path, "rb") as file:
-            magic = file.read(4)
-            if magic != bytes([0, 0, _UNSIGNED_BYTE, dimensions]):
-                raise FlaxdigitsError(
-                    f"{path}: not an idx file of unsigned bytes in {dimensions} dimensions "
-                    f"(it starts with {magic.hex() or 'nothing'}); get the file anew")
-            header = file.read(4 * dimensions)
-            if len(header) < 4 * dimensions:
-                raise FlaxdigitsError(f"{path}: cut short within its header; get the file anew")
-            shape = np.frombuffer(header, ">u4").tolist()
-            expected = math.prod(shape)
-            if expected > _LARGEST:
-                raise FlaxdigitsError(
-                    f"{path}: its header says {expected} bytes, and at most {_LARGEST} are read; "
-                    "get the file anew")
-            content = file.read(expected + 1)  # never more than the header says, and one to tell
+        with open_regular(path) as raw:
+            if raw.peek(2)[:2] != _GZIP_MAGIC:
+                return _parse(raw, path, dimensions, dtype, largest)
+            with gzip.GzipFile(fileobj=raw) as file:
+                return _parse(file, path, dimensions, dtype, largest)
     except (OSError, EOFError, zlib.error) as error:
-        raise FlaxdigitsError(f"{path}: cannot be read ({error}); get the file anew") from error
-    if len(content) != expected:
-        held = "more than that" if len(content) > expected else f"only {len(content)}"
+        reason = getattr(error, "strerror", None) or error
+        raise FlaxdigitsError(f"{path}: cannot be read ({reason}); get the file anew") from error
+
+
+def content_sha256(array: np.ndarray) -> str:
+    """Returns the sha256, in hex, of the decompressed idx file that holds these unsigned bytes."""
+    shape = np.array(array.shape, ">u4").tobytes()
+    digest = hashlib.sha256(bytes([0, 0, _CODES[UNSIGNED_BYTES], array.ndim]) + shape)
+    digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def _parse(
+    file: BinaryIO, path: Path, dimensions: int, dtype: np.dtype, largest: int
+) -> np.ndarray:
+    magic = file.read(4)
+    if magic != bytes([0, 0, _CODES[dtype], dimensions]):
         raise FlaxdigitsError(
-            f"{path}: its header says {expected} bytes and it holds {held}; get the file anew")
-    return np.frombuffer(content, np.uint8).reshape(shape)
+            f"{path}: not an idx file of {_NAMES[dtype]} in {dimensions} dimensions "
+            f"(it starts with {magic.hex() or 'nothing'}); get the file anew")
+    header = file.read(4 * dimensions)
+    if len(header) < 4 * dimensions:
+        raise FlaxdigitsError(f"{path}: cut short within its header; get the file anew")
+    shape = np.frombuffer(header, ">u4").tolist()
+    expected = math.prod(shape) * dtype.itemsize
+    if expected > largest:
+        raise FlaxdigitsError(
+            f"{path}: its header says {expected} bytes, and at most {largest} are read; "
+            "get the file anew")
+    if not expected:
+        raise FlaxdigitsError(
+            f"{path}: its header says {' x '.join(map(str, shape))}, which is empty; "
+            "get the file anew")
+    content = bytearray()  # grows with what the file holds, not with what its header promises
+    while len(content) <= expected:
+        chunk = file.read(min(_CHUNK, expected + 1 - len(content)))  # one byte more than it says
+        if not chunk:
+            break
+        content += chunk
+    if len(content) != expected:
+        found = "more than that" if len(content) > expected else f"only {len(content)}"
+        raise FlaxdigitsError(
+            f"{path}: its header says {expected} bytes and it holds {found}; get the file anew")
+    return np.frombuffer(content, dtype).reshape(shape)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from flaxdigits.config import DataConfig
 from flaxdigits.data.examples import Examples
-from flaxdigits.data.idx import read_idx
+from flaxdigits.data.idx_folder import read_idx_folder
 from flaxdigits.errors import FlaxdigitsError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".tif", ".tiff", ".webp")
@@ -31,9 +31,7 @@ class OwnData:
 def read_own(config: DataConfig) -> OwnData:
     """Reads `config.folder`, which is laid out as `config.dataset` says.
 
-    "idx_files": train-images-idx3-ubyte and train-labels-idx1-ubyte and, if there is a test part,
-    t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, each plain or with .gz, as Fashion-MNIST
-    and KMNIST come.
+    "idx_files": as `read_idx_folder` says.
 
     "image_folder": <folder>/<class>/<image>, or <folder>/train/<class>/<image> and
     <folder>/test/<class>/<image>. Images become grey (transparency is dropped) and, with
@@ -49,45 +47,9 @@ def read_own(config: DataConfig) -> OwnData:
         raise FlaxdigitsError(
             f"data.folder={config.folder}: no such folder; data.dataset={config.dataset} reads "
             "one of your own")
-    return _idx_files(folder) if config.dataset == "idx_files" else _image_folder(
-        folder, config.image_size)
-
-
-def _idx_files(folder: Path) -> OwnData:
-    parts = [_idx_part(folder, "train")]
-    has_test = any(folder.glob("t10k-*"))
-    if has_test:
-        parts.append(_idx_part(folder, "t10k"))
-    sizes = {images.shape[1:] for images, _ in parts}
-    if len(sizes) > 1:
-        raise FlaxdigitsError(
-            f"{folder}: training images are {_size(parts[0][0])} and test images "
-            f"{_size(parts[1][0])}; both must have one size")
-    images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return OwnData(
-        Examples(images, labels.astype(np.int32)),
-        tuple(str(label) for label in range(int(labels.max()) + 1)),
-        len(parts[0][0]) if has_test else None,
-    )
-
-
-def _idx_part(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    images_path = _plain_or_gz(folder, f"{part}-images-idx3-ubyte")
-    labels_path = _plain_or_gz(folder, f"{part}-labels-idx1-ubyte")
-    images, labels = read_idx(images_path, dimensions=3), read_idx(labels_path, dimensions=1)
-    if len(images) != len(labels) or not images.size:
-        raise FlaxdigitsError(
-            f"{labels_path}: {len(labels)} labels for {len(images)} images in "
-            f"{images_path.name}; there must be as many of both, and some")
-    return images, labels
-
-
-def _plain_or_gz(folder: Path, name: str) -> Path:
-    for path in (folder / f"{name}.gz", folder / name):
-        if path.exists():
-            return _inside(folder, path)
-    raise FlaxdigitsError(
-        f"{folder}: lacks {name} or {name}.gz, which data.dataset=idx_files reads")
+    if config.dataset == "idx_files":
+        return OwnData(*read_idx_folder(folder))
+    return _image_folder(folder, config.image_size)
 
 
 def _image_folder(folder: Path, image_size: int | None) -> OwnData:

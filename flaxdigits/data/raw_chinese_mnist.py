@@ -8,10 +8,9 @@ whether the article's JPEGs are Kaggle's byte for byte: if they are not, it is r
 
 import hashlib
 import io
-import lzma
+import itertools
+import os
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -19,8 +18,10 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from flaxdigits.data.archives import ArchiveError, check_size, read_7z, read_zip_entry, zip_entries
 from flaxdigits.data.examples import Examples
 from flaxdigits.data.fetch import TIMEOUTS, Timeouts, fetch
+from flaxdigits.data.files import open_regular
 from flaxdigits.errors import FlaxdigitsError
 
 FOLDER = "chinese_mnist"
@@ -35,13 +36,15 @@ ADDRESSES = (
 SHA256 = "484d091a6a5a7eece3934c208e96cf8f4cda2168df0377172fcd3334fe50d300"
 
 _WRITERS, _SAMPLES, _CODES = range(1, 101), range(1, 11), range(1, 16)
-_IN_KAGGLES_ZIP = re.compile(r"input_(\d+)_(\d+)_(\d+)\.jpg")
-_IN_THE_ARTICLE = re.compile(r"Locate(\d+),(\d+),(\d+)\.jpg")
-_LARGEST_JPEG = 1 << 20  # the real ones are below 2 kB
+_IN_KAGGLES_ZIP = re.compile(r"input_([0-9]{1,3})_([0-9]{1,2})_([0-9]{1,2})\.jpg")
+_IN_THE_ARTICLE = re.compile(r"Locate([0-9]{1,3}),([0-9]{1,2}),([0-9]{1,2})\.jpg")
+_LARGEST_JPEG = 1 << 12  # bytes; the real ones have at most 1002
 _LARGEST_ARCHIVE = 1 << 28
 _7Z_MAGIC = b"7z\xbc\xaf'\x1c"
 
 Key = tuple[int, int, int]  # suite, sample, code
+
+_KEYS = frozenset(itertools.product(_WRITERS, _SAMPLES, _CODES))
 
 
 def raw_order() -> list[Key]:
@@ -68,28 +71,31 @@ def read_chinese_mnist(raw_data_dir: Path) -> Examples:
 
 
 def read_jpegs(raw_data_dir: Path) -> dict[Key, bytes]:
-    """The 15,000 JPEGs in `<raw_data_dir>/chinese_mnist`, verified.
+    """Reads the 15,000 JPEGs in `<raw_data_dir>/chinese_mnist`, verified.
 
-    That folder holds Kaggle's zip (under any name) or its files unpacked, or the original
-    article's zip, its `Raw Dataset.7z`, or that unpacked.
+    That folder has Kaggle's zip (under any name) or its files unpacked, or the original article's
+    zip, its `Raw Dataset.7z`, or that unpacked. Of several, the first undamaged one is read.
 
     Raises:
-      FlaxdigitsError: nothing is there, it cannot be read, or the JPEGs are not the 15,000 meant.
+      FlaxdigitsError: nothing is there, it cannot be read, or the JPEGs are not the official ones.
     """
     folder = raw_data_dir / FOLDER
-    archives = [path for path in folder.glob("*") if path.suffix in (".zip", ".7z")]
-    if archives:
-        return read_archive(min(archives, key=lambda path: path.name != ARCHIVE))
     if not folder.is_dir():
         raise FlaxdigitsError(
             f"{folder}: no such folder; put Kaggle's {ARCHIVE} there, or leave --raw_data_dir "
             "out to download it")
+    archives = [path for path in folder.glob("*") if path.suffix.lower() in (".zip", ".7z")]
+    problems = []
+    for path in sorted(archives, key=lambda path: (path.name.lower() != ARCHIVE, path.name)):
+        try:
+            return read_archive(path)
+        except FlaxdigitsError as error:
+            problems.append(error)
     try:
-        jpegs = dict(_from_folder(folder))
-    except OSError as error:
-        raise FlaxdigitsError(
-            f"{error.filename}: cannot be read ({error.strerror}); get it anew") from error
-    return _verified(jpegs, folder)
+        return _verified(dict(_from_folder(folder)), folder)
+    except FlaxdigitsError as error:
+        problems.append(error)
+    raise problems[0]
 
 
 def fetch_chinese_mnist(
@@ -110,68 +116,73 @@ def fetch_chinese_mnist(
 
 
 def read_archive(path: Path) -> dict[Key, bytes]:
-    """The JPEGs of Kaggle's zip, the article's zip or its 7z, verified; read in memory only.
+    """Reads the JPEGs of Kaggle's zip, the article's zip or its 7z, verified; in memory only.
+
+    Sizes that an archive declares are checked before anything is expanded, and bound what is.
 
     Raises:
-      FlaxdigitsError: the archive is damaged, or its JPEGs are not the 15,000 meant.
+      FlaxdigitsError: the archive is damaged, or its JPEGs are not the official ones.
     """
     try:
-        with path.open("rb") as file:
-            is_7z = file.read(len(_7Z_MAGIC)) == _7Z_MAGIC
-            file.seek(0)
-            jpegs = dict(_from_7z(file, path) if is_7z else _from_zip(file, path))
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+        with open_regular(path) as file:
+            check_size("the archive", os.fstat(file.fileno()).st_size, _LARGEST_ARCHIVE)
+            is_7z = file.peek(len(_7Z_MAGIC)).startswith(_7Z_MAGIC)
+            jpegs = dict(_from_7z(file) if is_7z else _from_zip(file))
+    except OSError as error:
+        raise FlaxdigitsError(
+            f"{path}: cannot be read ({error.strerror or error}); get the archive anew") from error
+    except ArchiveError as error:
         raise FlaxdigitsError(
             f"{path}: truncated or damaged ({error}); get the archive anew") from error
-    return _verified(jpegs, path)
-
-
-def _key(name: str) -> Key | None:
-    """The key that a file's name tells, whatever folder it claims to be in."""
-    name = PurePosixPath(name).name
-    match = _IN_KAGGLES_ZIP.fullmatch(name) or _IN_THE_ARTICLE.fullmatch(name)
-    return tuple(map(int, match.groups())) if match else None
-
-
-def _from_zip(file: BinaryIO, path: Path) -> Iterator[tuple[Key, bytes]]:
-    with zipfile.ZipFile(file) as archive:
-        for entry in archive.infolist():
-            key = _key(entry.filename)
-            if key and entry.file_size <= _LARGEST_JPEG:
-                yield key, archive.read(entry)
-            elif entry.filename.endswith(".7z") and entry.file_size <= _LARGEST_ARCHIVE:
-                yield from _from_7z(io.BytesIO(archive.read(entry)), path)
-
-
-def _from_7z(file: BinaryIO, path: Path) -> Iterator[tuple[Key, bytes]]:
-    try:
-        import py7zr
     except ImportError as error:
         raise FlaxdigitsError(
             f"{path}: the original article is a 7z archive, and reading it needs py7zr; "
             "pip install -e '.[article]'") from error
-    jpegs = py7zr.io.BytesIOFactory(_LARGEST_JPEG)
-    try:
-        with py7zr.SevenZipFile(file) as archive:
-            keys = {name: key for name in archive.getnames() if (key := _key(name))}
-            archive.extract(targets=list(keys), factory=jpegs)
-    except (py7zr.exceptions.ArchiveError, lzma.LZMAError) as error:
-        raise FlaxdigitsError(
-            f"{path}: truncated or damaged ({error}); get the archive anew") from error
-    for name, content in jpegs.products.items():
-        content.seek(0)
-        yield keys[name], content.read()
+    return _verified(jpegs, path)
+
+
+def _key(name: str) -> Key | None:
+    """The key that an image's name states, in whatever folder; None of any other name."""
+    name = PurePosixPath(name).name
+    match = _IN_KAGGLES_ZIP.fullmatch(name) or _IN_THE_ARTICLE.fullmatch(name)
+    key = match and tuple(map(int, match.groups()))
+    return key if key in _KEYS else None
+
+
+def _from_zip(file: BinaryIO) -> Iterator[tuple[Key, bytes]]:
+    entries = zip_entries(file)
+    images = {key: entry for entry in entries if (key := _key(entry.filename))}
+    for entry in images.values():
+        check_size(entry.filename, entry.file_size, _LARGEST_JPEG)
+    archives = [entry for entry in entries if entry.filename.lower().endswith(".7z")]
+    check_size("its 7z", sum(entry.file_size for entry in archives), _LARGEST_ARCHIVE)
+    for key, entry in images.items():
+        yield key, read_zip_entry(file, entry)
+    for entry in archives:
+        yield from _from_7z(io.BytesIO(read_zip_entry(file, entry)))
+
+
+def _from_7z(file: BinaryIO) -> Iterator[tuple[Key, bytes]]:
+    for name, content in read_7z(
+            file, lambda name: _key(name) is not None, _LARGEST_JPEG, _LARGEST_ARCHIVE):
+        yield _key(name), content
 
 
 def _from_folder(folder: Path) -> Iterator[tuple[Key, bytes]]:
-    for path in folder.rglob("*.jpg"):
-        if key := _key(path.name):
-            yield key, path.read_bytes()
+    for path in folder.rglob("*"):
+        if (key := _key(path.name)) is None:
+            continue
+        try:
+            with open_regular(path) as file:
+                yield key, file.read(_LARGEST_JPEG)
+        except OSError as error:
+            raise FlaxdigitsError(
+                f"{path}: cannot be read ({error.strerror}); get it anew") from error
 
 
 def _verified(jpegs: dict[Key, bytes], path: Path) -> dict[Key, bytes]:
     expected = len(_WRITERS) * len(_SAMPLES) * len(_CODES)
-    if jpegs.keys() != set(raw_order()):
+    if jpegs.keys() != _KEYS:
         raise FlaxdigitsError(
             f"{path}: holds {len(jpegs)} of Chinese MNIST's images instead of all {expected:,}; "
             "get it anew")

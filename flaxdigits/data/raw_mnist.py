@@ -1,11 +1,11 @@
 """MNIST's four official files: where they are, how they are verified, what they hold.
 
-Y. LeCun, C. Cortes, C. Burges. The checksums are those that tensorflow-datasets records for the
-files. The addresses are untested.
+Y. LeCun, C. Cortes, C. Burges. The checksums are over the decompressed files, so that it does not
+matter who compressed them. The addresses are untested.
 """
 
 import functools
-import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from flaxdigits.data.examples import Examples
 from flaxdigits.data.fetch import TIMEOUTS, Timeouts, fetch
-from flaxdigits.data.idx import read_idx
+from flaxdigits.data.idx import content_sha256, read_idx
 from flaxdigits.errors import FlaxdigitsError
 
 FOLDER = "mnist"
@@ -25,30 +25,35 @@ ADDRESSES = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
 )
 SHA256 = {
-    "train-images-idx3-ubyte.gz":
-        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-    "train-labels-idx1-ubyte.gz":
-        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-    "t10k-images-idx3-ubyte.gz":
-        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-    "t10k-labels-idx1-ubyte.gz":
-        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    "train-images-idx3-ubyte":
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte":
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte":
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte":
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
+
+_FOLDERS = (FOLDER, "MNIST/raw")  # the latter is torchvision's
+_LARGEST = 60_000 * 28 * 28
 
 
 def read_mnist(raw_data_dir: Path) -> Examples:
-    """The 60,000 training images, then the 10,000 test images, from `<raw_data_dir>/mnist`.
+    """Reads the 60,000 training images, then the 10,000 test images.
+
+    The four files lie in `<raw_data_dir>/mnist` or, as torchvision leaves them, in
+    `<raw_data_dir>/MNIST/raw`; each is plain or gzipped, and named with a hyphen or a dot
+    (`train-images.idx3-ubyte`). Of several copies of a file, the first undamaged one is read.
 
     Raises:
-      FlaxdigitsError: a file is missing, or its sha256 is not the official file's.
+      FlaxdigitsError: a file is missing or damaged, or its content is not the official file's.
     """
-    folder = raw_data_dir / FOLDER
-    for name, sha256 in SHA256.items():
-        verify(folder / name, sha256)
-    parts = ("train", "t10k")
-    images = [read_idx(folder / f"{part}-images-idx3-ubyte.gz", dimensions=3) for part in parts]
-    labels = [read_idx(folder / f"{part}-labels-idx1-ubyte.gz", dimensions=1) for part in parts]
-    return Examples(np.concatenate(images), np.concatenate(labels).astype(np.int32))
+    train_images, train_labels, test_images, test_labels = (
+        _read_first(raw_data_dir, name) for name in SHA256)
+    return Examples(
+        np.concatenate([train_images, test_images]),
+        np.concatenate([train_labels, test_labels]).astype(np.int32))
 
 
 def fetch_mnist(
@@ -56,39 +61,53 @@ def fetch_mnist(
     addresses: Sequence[str] = ADDRESSES,
     timeouts: Timeouts = TIMEOUTS,
 ) -> None:
-    """Downloads those of the four files that `<raw_data_dir>/mnist` lacks or holds damaged.
+    """Downloads those of the four files that `<raw_data_dir>/mnist` lacks or has damaged.
 
     Args:
-      addresses: folders that hold the four files, each ending in a slash, tried in this order.
+      addresses: folders that have the four files, each ending in a slash, tried in this order.
 
     Raises:
-      FetchError: a file was to be had nowhere.
+      FetchError: no address gave a file.
     """
-    for name, sha256 in SHA256.items():
-        path = raw_data_dir / FOLDER / name
-        if not _is_whole(path, sha256):
-            fetch([address + name for address in addresses], path,
-                  functools.partial(verify, sha256=sha256), timeouts)
+    for name in SHA256:
+        path = raw_data_dir / FOLDER / f"{name}.gz"
+        read = functools.partial(read_verified, name=name)
+        try:
+            read(path)
+        except FlaxdigitsError:
+            fetch([address + path.name for address in addresses], path, read, timeouts)
 
 
-def verify(path: Path, sha256: str) -> None:
-    """Raises FlaxdigitsError unless the file is there and has this sha256."""
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
+def read_verified(path: Path, name: str) -> np.ndarray:
+    """Reads the official file `name`, plain or gzipped, from a path.
+
+    Returns: uint8, of the shape that the file's header says.
+
+    Raises:
+      FlaxdigitsError: the file is missing or damaged, or its content is not the official file's.
+    """
+    array = read_idx(path, dimensions=3 if "idx3" in name else 1, largest=_LARGEST)
+    sha256 = content_sha256(array)
+    if sha256 != SHA256[name]:
         raise FlaxdigitsError(
-            f"{path}: cannot be read ({error.strerror}); put MNIST's official file there, or "
-            "leave --raw_data_dir out to download it") from error
-    if found != sha256:
-        raise FlaxdigitsError(
-            f"{path}: truncated or altered, its sha256 is {found} and MNIST's official file has "
-            f"{sha256}; get the file anew")
+            f"{path}: altered, the sha256 of its decompressed content is {sha256} and that of "
+            f"MNIST's official {name} is {SHA256[name]}; get the file anew")
+    return array
 
 
-def _is_whole(path: Path, sha256: str) -> bool:
-    try:
-        verify(path, sha256)
-    except FlaxdigitsError:
-        return False
-    return True
+def _read_first(raw_data_dir: Path, name: str) -> np.ndarray:
+    """The first copy of a file that is the official one; raises for the first one found."""
+    names = [f"{name}.gz", name]
+    names += [other.replace("-idx", ".idx") for other in names]
+    paths = [raw_data_dir / folder / other for folder in _FOLDERS for other in names]
+    problems = []
+    for path in filter(os.path.exists, paths):
+        try:
+            return read_verified(path, name)
+        except FlaxdigitsError as error:
+            problems.append(error)
+    if problems:
+        raise problems[0]
+    raise FlaxdigitsError(
+        f"{paths[0]}: no such file, nor {name} plain or in MNIST/raw; put MNIST's official file "
+        "there, or leave --raw_data_dir out to download it")
