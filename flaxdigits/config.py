@@ -37,6 +37,15 @@ SPLITS = {
 }
 
 
+# The constants that each optimizer has; the other fields of OptimizerConfig are for all.
+OPTIMIZER_CONSTANTS = {
+    "adam": ("beta1", "beta2", "epsilon"),
+    "sgd": ("momentum",),
+    "rmsprop": ("momentum", "rho", "epsilon"),
+    "adadelta": ("rho", "epsilon"),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """What an architecture leaves open. Subclass it to give an architecture of your own more."""
@@ -77,18 +86,18 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """An optax optimizer and its schedule. Constants another optimizer has are ignored."""
+    """An optax optimizer and its schedule; constants that it lacks keep their defaults."""
 
     name: Literal["adam", "sgd", "rmsprop", "adadelta"] = "adam"
     learning_rate: float = _number(1e-3, above=0)
     schedule: Literal["constant", "cosine", "onecycle", "inverse_time"] = "constant"
     warmup_steps: int = _number(0, at_least=0, below=2**31)  # linear from zero, before the schedule
     decay_rate: float = _number(0.0, at_least=0)  # inverse_time: rate / (1 + decay_rate * step)
-    momentum: float = _number(0.0, at_least=0, below=1)  # sgd, rmsprop
-    beta1: float = _number(0.9, at_least=0, below=1)  # adam
-    beta2: float = _number(0.999, at_least=0, below=1)  # adam
-    rho: float = _number(0.9, at_least=0, below=1)  # rmsprop, adadelta
-    epsilon: float = _number(1e-7, above=0)  # adam, rmsprop, adadelta; Keras's default
+    momentum: float = _number(0.0, at_least=0, below=1)
+    beta1: float = _number(0.9, at_least=0, below=1)
+    beta2: float = _number(0.999, at_least=0, below=1)
+    rho: float = _number(0.9, at_least=0, below=1)
+    epsilon: float = _number(1e-7, above=0)  # Keras's default
     weight_decay: float = _number(0.0, at_least=0)  # decoupled, kernels only
     clip_norm: float | None = _number(None, above=0)  # largest global norm of the gradient
 
@@ -144,6 +153,14 @@ class ExperimentConfig:
     evaluate: EvaluateConfig = EvaluateConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     seed: int = _number(0, at_least=0, below=2**32)
+
+
+def foreign_constants(optimizer: OptimizerConfig) -> dict[str, Any]:
+    """Returns the defaults of the constants that only other optimizers have, by field name."""
+    own = OPTIMIZER_CONSTANTS[optimizer.name]
+    every = {name for names in OPTIMIZER_CONSTANTS.values() for name in names}
+    return {field.name: field.default for field in dataclasses.fields(optimizer)
+            if field.name in every.difference(own)}
 
 
 def join(path: str, name: str) -> str:
@@ -232,6 +249,11 @@ def validate(config: ExperimentConfig) -> ExperimentConfig:
         raise FlaxdigitsError("experiment must be a name, which runs/<experiment> is made of, got "
                               f"{config.experiment!r}")
     optimizer, data = config.optimizer, config.data
+    for name, default in foreign_constants(optimizer).items():
+        if getattr(optimizer, name) != default:
+            raise FlaxdigitsError(
+                f"optimizer.{name}={getattr(optimizer, name)}: optimizer.name={optimizer.name} has "
+                f"no {name}, but {', '.join(OPTIMIZER_CONSTANTS[optimizer.name])}")
     if optimizer.schedule == "onecycle" and optimizer.warmup_steps:
         raise FlaxdigitsError(
             "optimizer.warmup_steps must be 0 with optimizer.schedule=onecycle, which warms up")
@@ -261,4 +283,8 @@ def validate(config: ExperimentConfig) -> ExperimentConfig:
     if data.folder and not own:
         raise FlaxdigitsError(
             f"data.folder needs data.dataset=idx_files or image_folder, got {data.dataset}")
+    if data.image_size is not None and data.dataset != "image_folder":
+        raise FlaxdigitsError(
+            f"data.image_size={data.image_size} needs data.dataset=image_folder, got "
+            f"{data.dataset}, whose images keep their size")
     return config

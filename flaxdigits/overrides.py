@@ -6,13 +6,16 @@ import typing
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from flaxdigits.config import ExperimentConfig, join, validate
+from flaxdigits.config import ExperimentConfig, foreign_constants, join, validate
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.field_types import alternatives, check, describe
 
 
 def apply_overrides(config: ExperimentConfig, assignments: Iterable[str]) -> ExperimentConfig:
     """The config with every `name=value` applied in order, and validated.
+
+    Where they choose another optimizer, the constants of the former one that it lacks go back to
+    their defaults, unless they are assigned too.
 
     Args:
       config: the experiment's own.
@@ -21,6 +24,7 @@ def apply_overrides(config: ExperimentConfig, assignments: Iterable[str]) -> Exp
     Raises:
       FlaxdigitsError: naming an unknown field and its near matches, or a wrong type or range.
     """
+    former, assigned = config.optimizer.name, set()
     for assignment in assignments:
         if not isinstance(assignment, str):
             raise FlaxdigitsError(f"fields are changed by 'name=value', got {assignment!r}")
@@ -28,6 +32,12 @@ def apply_overrides(config: ExperimentConfig, assignments: Iterable[str]) -> Exp
         if not equals:
             raise FlaxdigitsError(f"--set takes name=value, got {assignment!r}")
         config = _replace(config, name.strip().split("."), text.strip(), "", field_names(config))
+        assigned.add(name.strip())
+    if config.optimizer.name != former:
+        unset = {name: default for name, default in foreign_constants(config.optimizer).items()
+                if f"optimizer.{name}" not in assigned}
+        config = dataclasses.replace(
+            config, optimizer=dataclasses.replace(config.optimizer, **unset))
     return validate(config)
 
 

@@ -44,6 +44,8 @@ class Dataset:
     writers, samples: [n] int32, or None where the data set does not tell
     official_train: how many of the first rows are the official training part; None: no parts
     fingerprint: sha256 hex over the bytes of images, labels and writers
+    validation: the rows that the user's folder sets apart for validation, between the training
+      and the test part
     """
 
     name: str
@@ -55,6 +57,7 @@ class Dataset:
     samples: np.ndarray | None
     official_train: int | None
     fingerprint: str
+    validation: range = range(0)
 
     def identity(self) -> dict[str, str]:
         """What tells it from other data: the fields `dataset`, `source` and `fingerprint`."""
@@ -108,7 +111,12 @@ def _own(config: DataConfig, locations: DataLocations) -> Dataset:
             f"--data=drawn: there is nothing to draw for data.dataset={config.dataset}; use mnist "
             "or chinese_mnist")
     own: OwnData = read_own(config)
-    return _dataset(config.dataset, "real", own.examples, own.class_names, own.official_train)
+    dataset = _dataset(
+        config.dataset, "real", own.examples, own.class_names, own.official_train)
+    if own.validation and config.split == "official":
+        _log.warning("%s: its %d validation images are not used with data.split=official; "
+                     "data.split=holdout validates on them", config.folder, len(own.validation))
+    return dataclasses.replace(dataset, validation=own.validation)
 
 
 def _dataset(

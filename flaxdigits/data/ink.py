@@ -15,6 +15,9 @@ FAINTEST = 0.05  # difference of colour, of 1, that is taken for ink
 SPECK = 0.03  # of the largest stroke's ink: less is dirt
 BRIEF = 0.25  # of the border that strokes of a tightly cut image cover at most
 SKEWED = 0.7  # skewness from which on it tells ink from ground
+TWO_COLOURS = 0.78  # of the variance that two colours explain; of an even gradient it is 0.75
+BOLDEST = 0.45  # of the picture's longer side that a stroke at its border is wide
+BOLDEST_CROPPED = 0.6  # where the strokes reach all of its sides
 CLEAR_OF_GRAIN = 1.5  # times as strong as the strongest grain of the ground ink is at least
 
 NOTHING = "there is nothing on it, or it is too faint"
@@ -48,20 +51,73 @@ def find_ink(pixels: np.ndarray) -> Ink:
     """
     longest = max(pixels.shape)
     blur = longest / 500 if longest > 250 else 0  # of a photo's grain
-    values = _from_ground_to_ink(ndimage.gaussian_filter(pixels, (blur, blur, 0)))
-    values -= _trend(values)  # which would stand out at the border
-    # What is narrower than a third of the picture stands out; shadows are wider.
-    contrast = ndimage.white_tophat(values, 2 * (longest // 6) + 1, mode="nearest")
+    values, details = _along_contrast(ndimage.gaussian_filter(pixels, (blur, blur, 0)))
+    return _in_two_colours(values, blur) or _in_uneven_light(values, details, blur)
+
+
+def _in_two_colours(values: np.ndarray, blur: float) -> Ink | None:
+    """The strokes of a drawing, a scan or a crop, however bold; None if it has more colours."""
+    threshold = _threshold(values)
+    is_high = values > threshold
+    if not 0 < is_high.mean() < 1:
+        return None
+    between = values[is_high].mean() - values[~is_high].mean()
+    explained = is_high.mean() * (1 - is_high.mean()) * between ** 2
+    if between < FAINTEST or explained < TWO_COLOURS * values.var():
+        return None
+    contrast, is_ink = (values, is_high) if _is_ink(is_high) else (-values, ~is_high)
+    ground = contrast[~ndimage.binary_dilation(is_ink, np.ones((3, 3)))]  # no edges of strokes
+    level = np.median(ground) if ground.size else contrast.min()
+    contrast = contrast - level
+    strokes = _strokes(np.clip(contrast, 0, None), is_ink)
+    if _is_surface(strokes):
+        return None
+    grain = 4 * np.median(np.abs(ground - level)) if ground.size else 0
+    return _ink(contrast, strokes, grain, blur)
+
+
+def _is_surface(strokes: np.ndarray) -> bool:
+    """Whether it is a shadow, or the table beside the paper, which are wider than strokes are.
+
+    They reach one to three sides of the picture; strokes reach none, or all if cut tightly.
+    """
+    reached = sum(side.any() for side in (
+        strokes[0], strokes[-1], strokes[:, 0], strokes[:, -1]))
+    widest = 2 * ndimage.distance_transform_edt(np.pad(strokes, 1)).max()
+    return reached > 0 and widest > (
+        BOLDEST_CROPPED if reached == 4 else BOLDEST) * max(strokes.shape)
+
+
+def _in_uneven_light(values: np.ndarray, details: np.ndarray, blur: float) -> Ink:
+    """The strokes of a photo: what is narrower than a third of the picture; shadows are wider."""
+    values = values if _rises_to_ink(values, details) else -values
+    values = values - _trend(values)  # which would stand out at the border
+    contrast = ndimage.white_tophat(values, 2 * (max(values.shape) // 6) + 1, mode="nearest")
     if contrast.max() < FAINTEST:
         raise FlaxdigitsError(NOTHING)
     threshold = _threshold(contrast)
     strokes = _strokes(contrast, contrast > threshold)
-    # Strokes fade into the ground where they end; its grain is not part of them.
     ground = contrast[contrast <= threshold]
     grain = np.median(ground) + 4 * np.median(np.abs(ground - np.median(ground)))
+    return _ink(contrast, strokes, grain, blur)
+
+
+def _ink(contrast: np.ndarray, strokes: np.ndarray, grain: float, blur: float) -> Ink:
+    """The strokes with their strength.
+
+    Args:
+      contrast: [height, width], to the ground.
+      strokes: [height, width] bool.
+      grain: the strongest contrast that the ground has in itself.
+      blur: of the picture, in pixels.
+
+    Raises:
+      FlaxdigitsError: if they are hardly stronger than the grain.
+    """
     full = np.percentile(contrast[strokes], 90)
     if full < max(FAINTEST, CLEAR_OF_GRAIN * grain):
         raise FlaxdigitsError(NOTHING)
+    # Strokes fade into the ground where they end; its grain is not part of them.
     strength = np.clip((contrast - grain) / (full - grain), 0, 1)
     near = ndimage.binary_dilation(strokes, np.ones((3, 3)), iterations=1 + int(2 * blur))
     rows, columns = ndimage.find_objects(strokes.astype(np.uint8))[0]
@@ -69,26 +125,59 @@ def find_ink(pixels: np.ndarray) -> Ink:
                rows.start, columns.start)
 
 
-def _from_ground_to_ink(colours: np.ndarray) -> np.ndarray:
-    """[height, width] float32 that grows along the axis of colour from ground to ink.
+def _along_contrast(colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The picture, and its details alone, along the axis of colour on which details differ most.
 
-    Details differ most along this axis. Thin ink has less of the picture than the ground, which the
-    skewness tells: edges of shadows have as much of either side. Thick ink may have more, and then
-    the ground is what there is more of on the border.
+    Returns:
+      Both [height, width]; ink is at either end of the axis.
     """
     size = max(colours.shape) // 4 + 1
     details = colours - ndimage.uniform_filter(colours, (size, size, 1), mode="nearest")
-    details = details.reshape(-1, 3)
-    axis = np.linalg.eigh(details.T @ details)[1][:, -1]
-    values, along = colours @ axis, details @ axis
-    spread = np.square(along).mean() ** 1.5
-    skewness = np.power(along, 3).mean() / max(spread, 1e-12)
-    if abs(skewness) < SKEWED:
-        width = max(1, min(values.shape) // 20)
-        border = np.ones(values.shape, bool)
-        border[width:-width, width:-width] = False
-        skewness = 0.5 - (values[border] > _threshold(values)).mean()
-    return values if skewness >= 0 else -values
+    flat = details.reshape(-1, 3)
+    axis = np.linalg.eigh(flat.T @ flat)[1][:, -1]
+    return colours @ axis, details @ axis
+
+
+def _is_ink(mask: np.ndarray) -> bool:
+    """Whether this one of a picture's two colours is the ink, not the ground.
+
+    The ground has the border, or most of the picture. On a crop where neither is so, the strokes
+    are in one piece and the ground around them in several.
+    """
+    border = _border(mask)
+    for share, clear in ((border, 0.05), (mask.mean(), 0.2)):
+        if not clear < share < 1 - clear:
+            return share < 0.5
+    whole, other_whole = _is_whole(mask), _is_whole(~mask)
+    return whole if whole != other_whole else border < 0.5
+
+
+def _border(mask: np.ndarray) -> float:
+    """The share of the mask in the border of the picture."""
+    width = max(1, min(mask.shape) // 20)
+    border = np.ones(mask.shape, bool)
+    border[width:-width, width:-width] = False
+    return mask[border].mean()
+
+
+def _is_whole(mask: np.ndarray) -> bool:
+    """Whether nearly all of the mask is in one piece."""
+    parts, _ = ndimage.label(mask, np.ones((3, 3)))
+    return np.bincount(parts[mask]).max() > 0.9 * mask.sum()
+
+
+def _rises_to_ink(values: np.ndarray, details: np.ndarray) -> bool:
+    """Whether ink has higher values than the ground of a photo.
+
+    Thin ink has less of the picture than the ground, which the skewness tells: edges of shadows
+    have as much of either side. Thick ink may have more, and then the ground is what there is more
+    of on the border.
+    """
+    spread = np.square(details).mean() ** 1.5
+    skewness = np.power(details, 3).mean() / max(spread, 1e-12)
+    if abs(skewness) >= SKEWED:
+        return skewness >= 0
+    return _border(values > _threshold(values)) <= 0.5
 
 
 def _trend(values: np.ndarray) -> np.ndarray:

@@ -1,31 +1,32 @@
 """Data of one's own: idx files as MNIST's, or a folder of images by class."""
 
 import dataclasses
-from collections.abc import Iterator
-from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from flaxdigits.config import DataConfig
 from flaxdigits.data.examples import Examples
 from flaxdigits.data.idx_folder import read_idx_folder
+from flaxdigits.data.image_folder import read_image_folder
 from flaxdigits.errors import FlaxdigitsError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".tif", ".tiff", ".webp")
 
 
 @dataclasses.dataclass(frozen=True)
 class OwnData:
-    """The examples, the names of their classes, and how many of the first rows are for training.
+    """The examples of a folder, all parts one after another: train, validation, test.
 
-    `official_train` is None where the folder has no test part.
+    Attributes:
+      examples: every example.
+      class_names: by label.
+      official_train: how many of the first rows are for training; None without a test part.
+      validation: the rows that the folder itself sets apart for validation.
     """
 
     examples: Examples
     class_names: tuple[str, ...]
     official_train: int | None
+    validation: range = range(0)
 
 
 def read_own(config: DataConfig) -> OwnData:
@@ -33,94 +34,29 @@ def read_own(config: DataConfig) -> OwnData:
 
     "idx_files": as `read_idx_folder` says.
 
-    "image_folder": <folder>/<class>/<image>, or <folder>/train/<class>/<image> and
-    <folder>/test/<class>/<image>. Images become grey (transparency is dropped) and, with
-    `config.image_size`, squares of that size; without, they must all have one size. Classes and
-    images are sorted by name; rows take one image of each class in turn, so that the first few
-    hold every class.
+    "image_folder": as `flaxdigits.data.image_folder.read_image_folder` says.
 
     Raises:
-      FlaxdigitsError: the folder or a file is missing, damaged or of another kind.
+      FlaxdigitsError: the folder or a file is missing, damaged or of another kind, or the training
+        images have fewer than two classes.
     """
     folder = Path(config.folder or "").expanduser().resolve()
     if not config.folder or not folder.is_dir():
         raise FlaxdigitsError(
             f"data.folder={config.folder}: no such folder; data.dataset={config.dataset} reads "
             "one of your own")
-    if config.dataset == "idx_files":
-        return OwnData(*read_idx_folder(folder))
-    return _image_folder(folder, config.image_size)
+    own = (OwnData(*read_idx_folder(folder)) if config.dataset == "idx_files"
+           else _image_folder(folder, config.image_size))
+    if len(np.unique(own.examples.labels[:own.official_train])) < 2:
+        raise FlaxdigitsError(
+            f"{folder}: all training images are of one class, {own.class_names[-1]}; there is "
+            "nothing to tell apart: add images of at least one other class")
+    return own
 
 
 def _image_folder(folder: Path, image_size: int | None) -> OwnData:
-    has_parts = (folder / "train").is_dir() and (folder / "test").is_dir()
-    roots = [folder / "train", folder / "test"] if has_parts else [folder]
-    class_names = _classes(roots[0], folder)
-    if has_parts and (unknown := set(_classes(roots[1], folder)) - set(class_names)):
-        raise FlaxdigitsError(
-            f"{roots[1] / min(unknown)}: a class without a folder in {roots[0]}; add training "
-            "images of it or take it away")
-    rows = [list(_in_turn(root, class_names, folder)) for root in roots]
-    images: list[np.ndarray] = []
-    for path, _ in (row for part in rows for row in part):
-        images.append(_read_image(path, image_size))
-        if images[-1].shape != images[0].shape:
-            raise FlaxdigitsError(
-                f"{path}: is {_size(images[-1:])} and the first image is {_size(images[:1])}; make "
-                "them one size, or set data.image_size")
-    labels = np.array([label for part in rows for _, label in part], np.int32)
+    read = read_image_folder(folder, image_size)
+    train, validation, test = (read.counts[part] for part in ("train", "validation", "test"))
     return OwnData(
-        Examples(np.stack(images), labels), class_names, len(rows[0]) if has_parts else None)
-
-
-def _classes(root: Path, folder: Path) -> tuple[str, ...]:
-    names = sorted(path.name for path in root.iterdir()
-                   if path.is_dir() and not path.name.startswith("."))
-    if not names:
-        raise FlaxdigitsError(f"{root}: holds no folders of images, one for each class")
-    for name in names:
-        if not _image_paths(root / name, folder):
-            raise FlaxdigitsError(
-                f"{root / name}: holds no images ({', '.join(SUFFIXES)}); add some or take the "
-                "folder away")
-    return tuple(names)
-
-
-def _image_paths(class_folder: Path, folder: Path) -> list[Path]:
-    if not class_folder.is_dir():
-        return []
-    return [_inside(folder, path) for path in sorted(class_folder.iterdir())
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
-
-
-def _in_turn(
-    root: Path, class_names: tuple[str, ...], folder: Path
-) -> Iterator[tuple[Path, int]]:
-    for same_place in zip_longest(*(_image_paths(root / name, folder) for name in class_names)):
-        yield from ((path, label) for label, path in enumerate(same_place) if path is not None)
-
-
-def _read_image(path: Path, image_size: int | None) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            if image.mode[0] in "IF":  # Pillow would clip these to 8 bits, not scale them
-                raise ValueError(f"mode {image.mode}; only 8 bits a channel are read")
-            grey = image.convert("L")
-            if image_size is not None:
-                grey = grey.resize((image_size, image_size), Image.Resampling.BILINEAR)
-            return np.asarray(grey)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise FlaxdigitsError(
-            f"{path}: cannot be read as an image ({error}); repair it or take it away") from error
-
-
-def _inside(folder: Path, path: Path) -> Path:
-    if not path.resolve().is_relative_to(folder):
-        raise FlaxdigitsError(
-            f"{path}: a link that leads out of {folder}; put the file itself there")
-    return path
-
-
-def _size(images: np.ndarray | list[np.ndarray]) -> str:
-    height, width = images[0].shape
-    return f"{height}x{width}"
+        Examples(read.images, read.labels), read.class_names, train if test else None,
+        range(train, train + validation))

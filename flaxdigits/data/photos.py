@@ -1,82 +1,215 @@
-"""Any image file as colours: a photo, a scan, a drawing."""
+"""The reader of image files: photos, scans and drawings of any size, mode and orientation.
 
+Image folders, `predict` and reports all read through `read_picture`, so that a file looks the same
+to each of them.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import stat
 import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from flaxdigits.errors import FlaxdigitsError
 
-# Of Pillow's formats those that are decoded in this process: EPS, for one, starts a program.
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# The formats of Pillow that are decoded in this process (EPS, for one, starts a program) and
+# recognised by their first bytes. HEIF is there with the plugin pillow-heif.
+FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "SGI", "TIFF",
+           "WEBP")
+# Their files start as others may, so that the name of the file has to say the format as well.
+FORMATS_BY_NAME = ("DIB", "PCX", "TGA")
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+NEED_HEIF = "HEIC needs the plugin pillow-heif: pip install pillow-heif"
 
-LONGEST = 1024  # pixels of the longer side; larger images are made smaller
+LONGEST = 1024  # pixels of the longer side; larger photos are made smaller
+SAME_COLOUR = 0.2  # of 1: colours that differ by less do not show strokes
+
+ORIENTATION = 0x0112  # of EXIF
+TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}
 
 
-def read_photo(path: Path) -> np.ndarray:
-    """The first picture of an image file, upright, without transparency.
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """An image file's first picture.
 
-    Grey or colour, 1 to 16 bits or floating point. What is transparent becomes the picture's most
-    common colour, or, if most of it is transparent, black below light strokes and white below dark
-    ones.
+    Attributes:
+      image: of mode L or RGB, upright and opaque.
+      has_more: whether the file holds further pictures, as an animation or a document of several
+        pages does.
+    """
+
+    image: Image.Image
+    has_more: bool
+
+
+@functools.cache
+def image_suffixes() -> frozenset[str]:
+    """The suffixes, in lower case, of the files that this installation of Pillow can read."""
+    readable = (*_formats(), "MPO")  # MPO is JPEG by its content
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items()
+                     if name in readable or name in FORMATS_BY_NAME)
+
+
+def read_picture(path: Path, longest: int | None = None) -> Picture:
+    """Reads the first picture of an image file.
+
+    Grey or colour, 1 to 16 bits or floating point; values of more than 8 bits are scaled so that
+    the lowest becomes black and the highest white, and those that are no finite number become the
+    median of the others. The EXIF orientation is applied. What is transparent becomes the
+    picture's most common colour, or, where the opaque part has only one colour or most is
+    transparent, black below light strokes and white below dark ones.
 
     Args:
       path: of the file.
-
-    Returns:
-      [height, width, 3] float32, 0 to 1, at most 1,024 pixels high and wide.
+      longest: pixels that the longer side has at most; None keeps the size.
 
     Raises:
-      FlaxdigitsError: it is not there, no image, damaged, or larger than 89 million pixels
-        (`PIL.Image.MAX_IMAGE_PIXELS`).
+      FlaxdigitsError: it is not there, not a regular file, no image, damaged, wholly transparent,
+        or larger than `PIL.Image.MAX_IMAGE_PIXELS`, 89 million pixels.
     """
     try:
-        if not path.is_file():
-            raise ValueError("a folder; name its files, as in 'folder/*.png'"
-                             if Path(path).is_dir() else "no such file")
+        _check_regular(path)
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks on metadata, palettes and the like
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                return _pixels(image)
+            with Image.open(path, formats=_formats_for(path)) as image:
+                return Picture(_upright_and_opaque(image, longest), _has_more(image))
     except Exception as error:  # Pillow's readers do not say which kinds they raise
-        told = " ".join(str(error).split()) or type(error).__name__
         raise FlaxdigitsError(
-            f"{path}: cannot be read as an image ({told}); repair it or leave it out") from error
+            f"{path}: cannot be read as an image ({_reason(path, error)}); repair it or leave it "
+            "out") from error
 
 
-def _pixels(image: Image.Image) -> np.ndarray:
-    image.draft("RGB", (LONGEST, LONGEST))  # spares a large JPEG most of its decoding
+def read_photo(path: Path) -> np.ndarray:
+    """Returns the pixels of `read_picture`, at most 1,024 high and wide.
+
+    Returns:
+      [height, width, 3] float32, 0 to 1.
+
+    Raises:
+      FlaxdigitsError: as `read_picture` does.
+    """
+    return colours(read_picture(path, LONGEST).image)
+
+
+def colours(image: Image.Image) -> np.ndarray:
+    """Returns an image of mode L or RGB, at most 1,024 high and wide.
+
+    Returns:
+      [height, width, 3] float32, 0 to 1.
+    """
+    image = image.convert("RGB")
+    image.thumbnail((LONGEST, LONGEST), Image.Resampling.BOX)
+    return np.asarray(image, np.float32) / 255
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """The `FORMATS` that Pillow has here."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener()
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _formats_for(path: Path) -> tuple[str, ...]:
+    formats = _formats()
+    named = Image.registered_extensions().get(path.suffix.lower())
+    return (*formats, named) if named in FORMATS_BY_NAME else formats
+
+
+def _check_regular(path: Path) -> None:
+    """Raises ValueError unless it is a regular file: opening a FIFO would wait without end."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise ValueError("no such file") from None
+    if stat.S_ISDIR(mode):
+        raise ValueError("a folder; name its files, as in 'folder/*.png'")
+    if not stat.S_ISREG(mode):
+        raise ValueError("not a regular file")
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
+        return f"larger than the {Image.MAX_IMAGE_PIXELS} pixels that are read"
+    if isinstance(error, Image.UnidentifiedImageError):
+        with path.open("rb") as file:
+            start = file.read(32)
+        if start[4:8] == b"ftyp" and start[8:12] in HEIF_BRANDS:
+            return NEED_HEIF
+        if start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis"):
+            return "AVIF needs Pillow 11.3 or later: pip install --upgrade pillow"
+        return "of no format that is read here" if start else "it is empty"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _has_more(image: Image.Image) -> bool:
+    # The further pictures of MPO are other views of the first, as many phones write them.
+    return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+
+
+def _upright_and_opaque(image: Image.Image, longest: int | None) -> Image.Image:
+    if longest is not None:
+        image.draft("RGB", (longest, longest))  # spares a large JPEG most of its decoding
+    image.load()
+    transposition = TRANSPOSITIONS.get(_orientation(image))
     if image.mode[0] in "IF":
-        image = _stretched(image)
+        image = _scaled(image)
     elif "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         image = image.convert("RGBA")
+    elif image.mode in ("1", "L"):
+        image = image.convert("L")
     else:
         image = image.convert("RGB")
-    image.thumbnail((LONGEST, LONGEST), Image.Resampling.BOX)
-    pixels = np.asarray(ImageOps.exif_transpose(image), np.float32) / 255
-    if pixels.ndim == 2:
-        return np.repeat(pixels[..., None], 3, axis=2)
-    return pixels if pixels.shape[2] == 3 else _opaque(pixels)
+    if longest is not None:
+        image.thumbnail((longest, longest), Image.Resampling.BOX)
+    if image.mode == "RGBA":
+        image = _opaque(image)
+    return image if transposition is None else image.transpose(transposition)
 
 
-def _stretched(image: Image.Image) -> Image.Image:
-    """Numbers of another range as 0 to 255: their scale is not told, and contrast is all."""
-    values = np.nan_to_num(np.asarray(image, np.float32), posinf=0, neginf=0)
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged metadata say nothing; the pixels may well be whole
+        return 1
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    """Numbers of another range as 0 to 255: nothing says their scale, so contrast decides."""
+    values = np.asarray(image, np.float64)
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise ValueError("no pixel has a finite value")
+    values = np.where(finite, values, np.median(values[finite]))
     low, high = values.min(), values.max()
-    stretched = Image.fromarray((values - low) * (255 / max(high - low, 1e-9)))
-    stretched.info = image.info
-    stretched.getexif().update(image.getexif())
-    return stretched
+    # Both are halved, as their difference may be larger than a float.
+    fraction = (values / 2 - low / 2) / max(high / 2 - low / 2, np.finfo(np.float64).tiny)
+    return Image.fromarray((fraction * 255).round().astype(np.uint8))
 
 
-def _opaque(pixels: np.ndarray) -> np.ndarray:
-    colours, alpha = pixels[..., :3], pixels[..., 3:]
-    visible = colours[alpha[..., 0] > 0.5]
+def _opaque(image: Image.Image) -> Image.Image:
+    """The RGBA image on a ground on which its strokes can be seen."""
+    pixels = np.asarray(image, np.float32) / 255
+    alpha = pixels[..., 3]
+    visible = pixels[alpha > 0.5, :3]
     if not len(visible):
         raise ValueError("all of it is transparent")
-    if alpha.mean() > 0.5:
-        ground = np.median(visible, axis=0)
-    else:
-        ground = np.full(3, visible.mean() < 0.5, np.float32)
-    return colours * alpha + ground * (1 - alpha)
+    ground = np.median(visible, axis=0)
+    differs = np.abs(visible - ground).max(axis=1) > SAME_COLOUR
+    if alpha.mean() <= 0.5 or not differs.any():
+        ground = np.full(3, visible.mean() < 0.5)
+    opaque = Image.new("RGBA", image.size, (*(ground * 255).round().astype(int).tolist(), 255))
+    opaque.alpha_composite(image)
+    return opaque.convert("RGB")

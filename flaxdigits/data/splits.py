@@ -63,18 +63,22 @@ def _check(config: DataConfig, dataset: Dataset) -> None:
 
 def _official(config: DataConfig, dataset: Dataset) -> Split:
     rows = np.arange(len(dataset.labels))
-    return {"train": rows[:dataset.official_train], "test": rows[dataset.official_train:]}
+    after_validation = max(dataset.official_train, dataset.validation.stop)
+    return {"train": rows[:dataset.official_train], "test": rows[after_validation:]}
 
 
 def _holdout(config: DataConfig, dataset: Dataset) -> Split:
-    """MNIST's proportions, 55 : 5 : 10; the test part is the official one where there is one."""
+    """MNIST's proportions, 55 : 5 : 10, except that the user's own parts stay as they are."""
     count = len(dataset.labels)
+    own = np.arange(dataset.validation.start, dataset.validation.stop)
+    train_count = dataset.validation.start if len(own) else dataset.official_train or count
+    order = permutation(train_count, config.split_seed)
     if dataset.official_train is None:
-        order = permutation(count, config.split_seed)
-        test, order = np.split(order, [round(count / 7)])
+        test, order = np.split(order, [round(train_count / 7)])
     else:
-        order = permutation(dataset.official_train, config.split_seed)
-        test = np.arange(dataset.official_train, count)
+        test = np.arange(train_count + len(own), count)
+    if len(own):
+        return {"train": order, "validation": own, "test": test}
     validation, train = np.split(order, [round(len(order) / 12)])
     return {"train": train, "validation": validation, "test": test}
 
@@ -88,7 +92,13 @@ def _kaggle(config: DataConfig, dataset: Dataset) -> Split:
 
 
 def _random(config: DataConfig, dataset: Dataset) -> Split:
-    """Four fifths of all images train, one fifth validates, whoever wrote them; no test part."""
+    """Four fifths of all images train, one fifth validates, whoever wrote them; no test part.
+
+    The user's own validation part stays as it is, and then the training part alone is trained on.
+    """
+    if dataset.validation:
+        return {"train": permutation(dataset.validation.start, config.split_seed),
+                "validation": np.asarray(dataset.validation)}
     count = len(dataset.labels)
     order = permutation(count, config.split_seed)
     train, validation = np.split(order, [round(0.8 * count)])
