@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.errors import FlaxdigitsError, quoted
 
 MOST_NESTED = 32  # levels of lists and objects
-LONGEST_QUOTE = 60  # characters of a wrong value that a message quotes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +79,8 @@ def read_bytes(path: Path, advice: str) -> bytes:
             what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
             raise FlaxdigitsError(f"{path}: cannot be read: it is {what}; {advice}")
         return path.read_bytes()
-    except FileNotFoundError:
-        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(str(path)) from error
     except OSError as error:
         raise FlaxdigitsError(
             f"{path}: cannot be read: {error.strerror or error}; {advice}") from error
@@ -182,12 +181,6 @@ def check_fields(values: Mapping[str, Any], kinds: Mapping[str, Kind], may_lack:
             raise ValueError(f"lacks the field {name}")
         if not kind.fits(values[name]):
             raise ValueError(f"{name} must be {kind.description}, got {quoted(values[name])}")
-
-
-def quoted(value: Any) -> str:
-    """Returns a value as a message quotes it, cut short."""
-    text = repr(value)
-    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}..."
 
 
 def _inside(node: Any) -> list[Any]:

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flaxdigits.config import ExperimentConfig, ModelConfig, flatten, from_dict, to_dict
-from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.json_files import quoted
+from flaxdigits.errors import FlaxdigitsError, quoted
 from flaxdigits.training import run_files
 
 # Orbax takes the path of a checkpoint for a pattern when it writes one.
