@@ -186,7 +186,8 @@ def from_dict(
 
 def _build(cls: type, values: Any, path: str, own: dict[type, type]) -> Any:
     if not isinstance(values, dict):
-        raise FlaxdigitsError(f"config: {path or 'the whole'} must be an object, got {quoted(values)}")
+        raise FlaxdigitsError(
+            f"config: {path or 'the whole'} must be an object, got {quoted(values)}")
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for name in values:

@@ -300,7 +300,7 @@ class RunFolder:
         if self._lock is None:
             return
         there, locked = None, os.fstat(self._lock)
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), clear_errors(self.path):
+        with clear_errors(self.path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             there = os.stat(self.path / LOCK)
         if there is None or not os.path.samestat(there, locked):
             raise FlaxdigitsError(
