@@ -1,4 +1,4 @@
-"""Run folders that lack their config, that two processes want, or that vanish while a run trains."""
+"""Run folders that lack their config, are wanted by two processes, or vanish during training."""
 
 import json
 import shutil
