@@ -10,7 +10,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.errors import LONGEST_QUOTE, FlaxdigitsError, quoted
 from flaxdigits.field_types import check
 
 
@@ -203,12 +203,13 @@ def from_dict(
 
 def _build(cls: type, values: Any, path: str, own: dict[type, type]) -> Any:
     if not isinstance(values, dict):
-        raise FlaxdigitsError(f"config: {path or 'the whole'} must be an object, got {values!r}")
+        raise FlaxdigitsError(
+            f"config: {path or 'the whole'} must be an object, got {quoted(values)}")
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for name in values:
         if name not in fields:
-            raise FlaxdigitsError(f"config: unknown field {join(path, name)}")
+            raise FlaxdigitsError(f"config: unknown field {join(path, name)[:LONGEST_QUOTE]}")
     made = {}
     for name, value in values.items():
         if dataclasses.is_dataclass(hints[name]):

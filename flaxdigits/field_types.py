@@ -6,7 +6,7 @@ import types
 import typing
 from typing import Any, Literal
 
-from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.errors import FlaxdigitsError, quoted
 
 
 def check(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
@@ -16,7 +16,7 @@ def check(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
       FlaxdigitsError: naming `path`, what was expected and what came.
     """
     if not _fits(value, hint):
-        raise FlaxdigitsError(f"{path} must be {describe(hint)}, got {value!r}")
+        raise FlaxdigitsError(f"{path} must be {describe(hint)}, got {quoted(value)}")
     value = _converted(value, hint)
     elements = value if isinstance(value, tuple) else (value,)
     for name, bound in field.metadata.get("bounds", {}).items():

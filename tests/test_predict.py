@@ -104,20 +104,3 @@ def test_a_figure_that_cannot_be_written_is_told_before_anything(finished, image
         predict(finished, images / "a.png", figure=tmp_path / "file" / "seen.png")
     assert "seen.png: cannot write: " in str(told.value)
     assert "name another place" in str(told.value) and "workdir" not in str(told.value)
-
-
-def test_data_that_changed_are_refused(train_tiny, tiny_config, tmp_path, images, launch_here):
-    folder = tmp_path / "data" / "1"
-    for name in ("1", "2"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for number in range(8):
-            Image.fromarray(np.full((8, 8), 20 * number, np.uint8)).save(
-                tmp_path / "data" / name / f"{number}.png")
-    run = tmp_path / "run"
-    done = launch_here("--experiment=dense_cnn", f"--workdir={run}", "--set=train.steps=1",
-                       "--set=data.dataset=image_folder", f"--set=data.folder={folder.parent}",
-                       "--set=data.split=random", "--set=model.filters=2", "--set=model.dense=4")
-    assert done.returncode == 0, done.stderr
-    (folder / "0.png").unlink()
-    done = launch_here("--mode=predict", f"--workdir={run}", f"--images={images}/a.png")
-    assert done.returncode == 2 and "it must be as it was" in done.stderr

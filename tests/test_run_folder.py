@@ -84,13 +84,13 @@ def test_who_trains_a_run_that_another_began_adds_where(tmp_path):
 
 
 def test_files_are_replaced_by_rename(folder):
-    path = folder.path / "result.json"
-    folder.write_json("result.json", {"name": "数字", "steps": 1})
-    with open(path) as held:  # whoever reads meanwhile has the whole old file
-        folder.write_json("result.json", {"steps": 2})
-        assert json.load(held) == {"name": "数字", "steps": 1}
-    assert folder.result() == {"steps": 2}
-    assert list(files(folder.path)) == ["config.json", "result.json"]
+    path = folder.path / "summary.json"
+    folder.write_json("summary.json", {"name": "数字", "steps": 1})
+    with open(path) as opened:  # whoever reads meanwhile has the whole old file
+        folder.write_json("summary.json", {"steps": 2})
+        assert json.load(opened) == {"name": "数字", "steps": 1}
+    assert json.loads(path.read_text()) == {"steps": 2}
+    assert list(files(folder.path)) == ["config.json", "summary.json"]
 
 
 def test_only_the_writer_writes(tmp_path):
@@ -114,15 +114,26 @@ def test_metrics_are_cut_back_to_a_step(folder):
     assert folder.rows("metrics.jsonl") == []
 
 
+SCORES = {"accuracy": 0.5, "loss": 1.0, "errors": 1, "examples": 2}
+ROWS = {
+    "metrics.jsonl": {},
+    "eval.jsonl": {"data_source": "real", "fingerprint": "f0"} | {
+        f"{split}_{name}": value for split in ("train", "validation", "test")
+        for name, value in SCORES.items()}}
+
+
 @pytest.mark.parametrize("name", ["metrics.jsonl", "eval.jsonl"])
-def test_a_row_cut_short_costs_itself_alone(name, folder):
+def test_a_row_cut_short_costs_itself_alone(name, folder, caplog):
+    rows = [{"step": step} | ROWS[name] for step in (1, 3)]
     assert folder.rows(name) == []
-    folder.append(name, {"step": 1})
+    folder.append(name, rows[0])
     with open(folder.path / name, "a") as file:
         file.write('{"step": 2, "train_lo')
-    assert folder.rows(name) == [{"step": 1}]
-    folder.append(name, {"step": 3})
-    assert folder.rows(name) == [{"step": 1}, {"step": 3}]
+    assert folder.rows(name) == rows[:1]
+    assert caplog.text == ""
+    folder.append(name, rows[1])
+    assert folder.rows(name) == rows
+    assert "line 2 is damaged and left out" in caplog.text
 
 
 def test_a_folder_without_a_run_is_told(tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -85,11 +86,16 @@ def test_a_run_is_found_where_nothing_may_be_written():
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here to write to")
 def test_a_full_disk_is_told_and_the_old_file_stays(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.write_json("result.json", {"steps": 1})
-    (folder.path / "result.json.part").symlink_to("/dev/full")
-    message = refusal(folder.write_json, "result.json", {"steps": 2})
-    assert "No space left" in message and str(folder.path / "result.json") in message
-    assert folder.result() == {"steps": 1}
+    folder.write_json("summary.json", {"steps": 1})
+    before = files(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4, limits[1]))
+    try:
+        message = refusal(folder.write_json, "summary.json", {"steps": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "File too large" in message and str(tmp_path / "summary.json") in message
+    assert files(tmp_path) == before
     (folder.path / "metrics.jsonl").symlink_to("/dev/full")
     assert "No space left" in refusal(folder.append, "metrics.jsonl", {"step": 1})
 

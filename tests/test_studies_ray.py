@@ -137,7 +137,8 @@ def test_a_signal_saves_what_goes_on_and_here_it_goes_on(study, start, launch, t
 @pytest.mark.slow
 def test_what_a_worker_refuses_is_one_line(study, launch, tmp_path):
     recipe = [f"--ablation={study}", f"--workdir={tmp_path}", "--executor=ray", "--seeds=7"]
-    (tmp_path / "base" / "seeds" / "7" / "checkpoints" / "2").mkdir(parents=True)
+    (tmp_path / "base" / "seeds" / "7").mkdir(parents=True)
+    (tmp_path / "base" / "seeds" / "7" / "checkpoints").write_text("no folder")
     done = launch(*recipe)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.startswith("error: base, seed 7: ") and done.stderr.count("\n") == 1

@@ -175,7 +175,7 @@ def _about(
                 "scored",
         "training": f"{_epochs(result, study.recipe.train)} in batches of {base.train.batch_size}, "
                     f"scored at the {result['checkpoint']} checkpoint",
-        "hardware": f"{hardware}, JAX {run['versions']['jax']}, about "
+        "hardware": f"{hardware}, JAX {run.get('versions', {}).get('jax', 'unknown')}, about "
                     f"{result['seconds_training'] + result['seconds_evaluating']:.0f} s a run of "
                     "the base"}
 

@@ -19,7 +19,7 @@ from flaxdigits.data.dataset import DataLocations, Dataset, load_dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.models import build_model
 from flaxdigits.studies.ablation import Load
-from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.run_folder import RunFolder, data_differences
 
 _log = logging.getLogger(__name__)
 
@@ -68,11 +68,12 @@ def load_data_of_run(
     recorded = folder.data()
     dataset = load_data(
         config, recorded["source"] if data == "auto" else data, raw_data_dir, data_dir)
-    if dataset.source == recorded["source"] and dataset.fingerprint != recorded["fingerprint"]:
+    changes = data_differences(recorded, dataset.identity())
+    if dataset.source == recorded["source"] and changes:
+        where = ("--set data.folder=" if config.data.folder else "--data_dir or --raw_data_dir")
         raise FlaxdigitsError(
-            f"{folder.path}: trained on data of fingerprint {recorded['fingerprint']}, and this "
-            f"{dataset.name} has {dataset.fingerprint}; point --data_dir or --raw_data_dir to "
-            "the data of the run")
+            f"{folder.path}: was trained on other data: {'; '.join(changes)}; name the data of "
+            f"the run with {where}")
     return dataset
 
 

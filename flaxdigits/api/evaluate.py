@@ -7,7 +7,7 @@ from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import load_data_of_run, make_console, warn_of_unused_gpu
-from flaxdigits.api.experiment import recorded_experiment
+from flaxdigits.api.experiment import moved_data, recorded_experiment
 from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
 from flaxdigits.reports.result import evaluation_line, tell_of_drawn_data
 from flaxdigits.training.parallel import ask_for_deterministic_kernels
@@ -17,7 +17,8 @@ from flaxdigits.training.run_folder import RunFolder
 def evaluate(
     workdir: PathLike, checkpoint: str | int = "last", *, experiment: PathLike | None = None,
     data: Source = "auto", raw_data_dir: PathLike | None = None,
-    data_dir: PathLike | None = None, console: Console | None = None,
+    data_dir: PathLike | None = None, data_folder: PathLike | None = None,
+    console: Console | None = None,
 ) -> list[dict[str, Any]]:
     """Scores checkpoints of a run on all its splits and adds them to its `eval.jsonl`.
 
@@ -29,6 +30,8 @@ def evaluate(
         on drawn data on the real data set.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
+      data_folder: where the user's own data, which the run was trained on, lie now; None: where
+        they were.
       console: as for `train`.
 
     Returns:
@@ -38,7 +41,7 @@ def evaluate(
     Raises:
       FlaxdigitsError: if there is no such run or checkpoint, or the data are not the run's.
     """
-    config = recorded_experiment(workdir, experiment=experiment)
+    config = recorded_experiment(workdir, *moved_data(data_folder), experiment=experiment)
     if config.train.deterministic:
         ask_for_deterministic_kernels()
     console = console or make_console()

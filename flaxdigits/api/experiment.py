@@ -62,6 +62,11 @@ def recorded_experiment(
     return absolute_paths(apply_overrides(config, overrides))
 
 
+def moved_data(folder: PathLike | None) -> list[str]:
+    """Returns the override that names the place where a run's data lie now; none of None."""
+    return [] if folder is None else [f"data.folder={os.fspath(folder)}"]
+
+
 def absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     """The config with its folders made absolute, so that a run stands wherever it goes on from."""
     data, train = config.data, config.train

@@ -112,13 +112,14 @@ def _tell_writers(
     from flaxdigits.reports.writers import WritersReport  # matplotlib takes its time to import
 
     result, run = RunFolder(first).result(), RunFolder(first).about()
+    jax = run.get("versions", {}).get("jax", "unknown")
     report = WritersReport(
         f"{config.experiment}: which hands and which characters fail",
         {"command": f"`{command}`", "seeds": ", ".join(map(str, seeds)),
          "data": f"{dataset.name} ({dataset.source}), ten folds of ten writers, "
                  f"{result['train_examples']:,} images trained on in each",
          "training": f"{result['epochs']:g} epochs, {result['parameters']:,} parameters",
-         "hardware": f"{run.get('machine', result['device'])}, JAX {run['versions']['jax']}"},
+         "hardware": f"{run.get('machine', result['device'])}, JAX {jax}"},
         tested, dataset.images)
     folder = RunFolder(workdir)
     for name, content in report.files().items():

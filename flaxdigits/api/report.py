@@ -6,7 +6,7 @@ from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.context import load_data_of_run, make_console, warn_of_unused_gpu
-from flaxdigits.api.experiment import recorded_experiment
+from flaxdigits.api.experiment import moved_data, recorded_experiment
 from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.training.parallel import ask_for_deterministic_kernels
 from flaxdigits.training.report import report_finished
@@ -16,7 +16,7 @@ from flaxdigits.training.run_folder import RunFolder
 def report(
     workdir: PathLike, *, experiment: PathLike | None = None,
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
-    console: Console | None = None,
+    data_folder: PathLike | None = None, console: Console | None = None,
 ) -> Path:
     """Draws the figures and `report.html` of a finished run again.
 
@@ -25,6 +25,8 @@ def report(
       experiment: the file of the run's architecture, if it is one of your own.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
+      data_folder: where the user's own data, which the run was trained on, lie now; None: where
+        they were.
       console: as for `train`.
 
     Returns:
@@ -33,7 +35,7 @@ def report(
     Raises:
       FlaxdigitsError: if the run has not ended, or its data or checkpoint cannot be read.
     """
-    config = recorded_experiment(workdir, experiment=experiment)
+    config = recorded_experiment(workdir, *moved_data(data_folder), experiment=experiment)
     if config.train.deterministic:
         ask_for_deterministic_kernels()
     console = console or make_console()

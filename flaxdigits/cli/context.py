@@ -42,6 +42,21 @@ def resolve_config(options: Options) -> ExperimentConfig:
     return recorded_experiment(options.workdir(), *options.overrides)
 
 
+def data_folder_of(options: Options) -> str | None:
+    """Returns where `--set data.folder=` says that a run's own data lie now; None without it.
+
+    Raises:
+      FlaxdigitsError: if another field is set: the mode is about a run as it was trained.
+    """
+    folder = None
+    for override in options.overrides:
+        name, _, folder = override.partition("=")
+        if name.strip() != "data.folder":
+            raise FlaxdigitsError(f"--mode={options.mode} is about a run as it was trained: leave "
+                                  f"out --set {name} (data.folder alone may lie elsewhere now)")
+    return folder
+
+
 def seeds_of(options: Options) -> tuple[int, ...] | None:
     """Those that --seeds names; None without it.
 

@@ -1,9 +1,10 @@
 """A data set in memory, wherever it comes from."""
 
 import dataclasses
+import functools
 import logging
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from flaxdigits.config import DataConfig
 from flaxdigits.data.builders import BUILDERS, DigitsBuilder
 from flaxdigits.data.examples import Examples, fingerprint
 from flaxdigits.data.fetch import FetchError
+from flaxdigits.data.framing import Framing, measure_framing
 from flaxdigits.data.own import OwnData, read_own
 from flaxdigits.errors import FlaxdigitsError
 
@@ -59,9 +61,30 @@ class Dataset:
     fingerprint: str
     validation: range = range(0)
 
-    def identity(self) -> dict[str, str]:
-        """What tells it from other data: the fields `dataset`, `source` and `fingerprint`."""
-        return {"dataset": self.name, "source": self.source, "fingerprint": self.fingerprint}
+    def identity(self) -> dict[str, Any]:
+        """Returns what tells these data from others, as JSON values.
+
+        `dataset`, `source` and `fingerprint`; of the user's own data also `class_names` and
+        `official_train`, which the fingerprint does not cover.
+        """
+        values = {"dataset": self.name, "source": self.source, "fingerprint": self.fingerprint}
+        if self.name in BUILDERS:
+            return values
+        return values | {
+            "class_names": list(self.class_names), "official_train": self.official_train}
+
+    def description(self) -> dict[str, Any]:
+        """Returns the identity, and of the user's own data their `framing`, as JSON values.
+
+        A network can be used with these alone.
+        """
+        if self.name in BUILDERS:
+            return self.identity()
+        return self.identity() | {"framing": dataclasses.asdict(self._framing)}
+
+    @functools.cached_property
+    def _framing(self) -> Framing:
+        return measure_framing(self.images)
 
 
 def load_dataset(config: DataConfig, locations: DataLocations) -> Dataset:

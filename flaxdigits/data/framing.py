@@ -2,13 +2,17 @@
 
 import dataclasses
 import math
-from typing import Literal
+import typing
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
 from flaxdigits.data.ink import Ink
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.field_types import check
 
 MEASURED = 300  # images of a data set, evenly spread
 VISIBLE = 0.25  # of an image's strongest ink: fainter is not measured
@@ -74,6 +78,33 @@ def measure_framing(images: np.ndarray) -> Framing:
         centring="mass" if np.std(masses) < 0.5 * np.std(centres) else "box",
         stroke=round(float(np.percentile(strokes, 5)), 1), ground=int(ground),
         ink=int(ground + direction * np.median(inks)))
+
+
+def recorded_framing(values: dict[str, Any] | None, place: Path) -> Framing | None:
+    """Returns the framing that a run recorded; None if it recorded none, or not all of it.
+
+    Args:
+      values: of the JSON file of the run.
+      place: that file, to be named in errors.
+
+    Raises:
+      FlaxdigitsError: if a value is of another type, or no image can be so.
+    """
+    hints = typing.get_type_hints(Framing)
+    if values is None or values.keys() != hints.keys():
+        return None
+    for field in dataclasses.fields(Framing):
+        try:
+            check(values[field.name], hints[field.name], field, f"data.framing.{field.name}")
+        except FlaxdigitsError as error:
+            raise FlaxdigitsError(f"{place}: {error}; restore it from a copy") from error
+    framing = Framing(**values)
+    if not (1 <= framing.height <= 2**16 and 1 <= framing.width <= 2**16
+            and 1 <= framing.box <= 2**16 and 0 <= framing.stroke <= 2**16
+            and 0 <= framing.ground <= 255 and 0 <= framing.ink <= 255):
+        raise FlaxdigitsError(
+            f"{place}: data.framing is of no image, got {values!r}; restore it from a copy")
+    return framing
 
 
 def frame(ink: Ink, framing: Framing) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Scores of a run's checkpoints, kept in `eval.jsonl`."""
 
+import logging
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,22 +13,28 @@ from flaxdigits.training.checkpoints import Checkpoints
 from flaxdigits.training.run import Run
 from flaxdigits.training.run_folder import RunFolder
 
+_log = logging.getLogger(__name__)
+
 
 def evaluate_checkpoints(
-    config: ExperimentConfig, dataset: Dataset, folder: RunFolder, which: str
+    config: ExperimentConfig, dataset: Dataset, folder: RunFolder | str | os.PathLike[str],
+    which: str,
 ) -> Iterator[dict[str, Any]]:
-    """Scores checkpoints on every split; gives a row each, as added to `eval.jsonl`.
+    """Scores checkpoints on every split; gives a row each, and then adds it to `eval.jsonl`.
+
+    Where that cannot be written, as in a folder of somebody else's, a warning says so once.
 
     Args:
       config: the run's own.
       dataset: the one that the run was trained on, or another of the same classes.
-      folder: of the run.
+      folder: of the run, or its path.
       which: `last`, `best` (by validation accuracy), a step, or `all`: of these, those that
         `eval.jsonl` holds already are not scored again.
 
     Raises:
       FlaxdigitsError: if there is no such checkpoint, or it cannot be read.
     """
+    folder = RunFolder.of(folder)
     run = Run(config, dataset)
     if not folder.checkpoints.is_dir():
         raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")
@@ -34,6 +42,7 @@ def evaluate_checkpoints(
     try:
         done = {row["step"]: row for row in folder.rows("eval.jsonl")
                 if row["fingerprint"] == dataset.fingerprint}
+        is_kept = True
         every = checkpoints.steps() if which == "all" else []
         for step in every or [choose_step(which, checkpoints, folder, "validation" in run.splits,
                                           ("last", "best", "all"))]:
@@ -45,10 +54,20 @@ def evaluate_checkpoints(
                                    "fingerprint": dataset.fingerprint}
             for name in ("train", "validation", "test"):
                 row |= flat(name, run.score(name))
-            folder.append("eval.jsonl", row)
             yield row
+            is_kept = is_kept and _keep(folder, row)
     finally:
         checkpoints.close()
+
+
+def _keep(folder: RunFolder, row: dict[str, Any]) -> bool:
+    """Adds a row to `eval.jsonl`; returns whether it could be written."""
+    try:
+        folder.append("eval.jsonl", row)
+    except FlaxdigitsError as error:
+        _log.warning("the scores are not kept: %s", error)
+        return False
+    return True
 
 
 def choose_step(

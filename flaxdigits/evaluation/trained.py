@@ -1,6 +1,7 @@
 """The network of a run with its weights, without the data that it was trained on."""
 
 import dataclasses
+import os
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.builders import BUILDERS
 from flaxdigits.data.dataset import DataLocations, load_dataset
-from flaxdigits.data.framing import FRAMINGS, Framing, measure_framing
+from flaxdigits.data.framing import FRAMINGS, Framing, measure_framing, recorded_framing
 from flaxdigits.data.preprocessing import preprocess
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.checkpoints import choose_step
@@ -50,19 +51,21 @@ class TrainedNetwork:
 
 
 def load_network(
-    folder: RunFolder, config: ExperimentConfig | None = None, checkpoint: str = "last"
+    folder: RunFolder | str | os.PathLike[str], config: ExperimentConfig | None = None,
+    checkpoint: str = "last",
 ) -> TrainedNetwork:
     """The network of a run.
 
     Args:
-      folder: of the run.
+      folder: of the run, or its path.
       config: the run's own, if its architecture is of an experiment file; None reads it.
       checkpoint: `last`, `best` (by validation accuracy) or a step.
 
     Raises:
-      FlaxdigitsError: if there is no such run or checkpoint, or the run's own data, which tell
-        their classes, are not where they were.
+      FlaxdigitsError: if there is no such run or checkpoint, or an older version trained it on
+        the user's own data, which alone tell its classes, and they are not where they were.
     """
+    folder = RunFolder.of(folder)
     config = config or folder.config()
     if checkpoint == "all":
         raise FlaxdigitsError("--checkpoint=all is for --mode=eval: name last, best or a step")
@@ -83,14 +86,21 @@ def load_network(
 
 
 def _of_data(config: ExperimentConfig, folder: RunFolder) -> tuple[tuple[str, ...], Framing]:
-    """The names of the classes, and how characters sit."""
-    name = config.data.dataset
+    """The names of the classes, and how characters sit.
+
+    Those of the user's own data are in `config.json`. A run of an older version lacks them, and
+    has them from its data.
+    """
+    name, recorded = config.data.dataset, folder.data()
     if name in BUILDERS:
         return BUILDERS[name].class_names, FRAMINGS[name]
+    framing = recorded_framing(recorded.get("framing"), folder.path / "config.json")
+    if framing is not None and recorded.get("class_names"):
+        return tuple(recorded["class_names"]), framing
     dataset = load_dataset(config.data, DataLocations())
-    if dataset.fingerprint != folder.data()["fingerprint"]:
+    if dataset.fingerprint != recorded["fingerprint"]:
         raise FlaxdigitsError(
-            f"{folder.path}: trained on data of fingerprint {folder.data()['fingerprint']}, and "
-            f"{config.data.folder} has {dataset.fingerprint}; it must be as it was, since its "
-            "classes and images tell what the network knows")
+            f"{folder.path}: was trained by an older version, which did not keep the names of the "
+            f"classes, on data of fingerprint {recorded['fingerprint']}, and {config.data.folder} "
+            f"has {dataset.fingerprint}; put the data back as they were")
     return dataset.class_names, measure_framing(dataset.images)

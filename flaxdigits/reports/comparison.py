@@ -1,11 +1,13 @@
 """Several runs side by side."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
+from flaxdigits.config import flatten
 from flaxdigits.training.run_folder import RunFolder
 
 COLUMNS = {
@@ -16,12 +18,13 @@ COLUMNS = {
 }
 
 
-def comparison_table(folders: list[RunFolder]) -> Table:
+def comparison_table(runs: Sequence[RunFolder | str | os.PathLike[str]]) -> Table:
     """A row a figure and a column a run, whose names are the ends of the folders' paths.
 
     Raises:
       FlaxdigitsError: if a folder holds no run.
     """
+    folders = [RunFolder.of(run) for run in runs]
     table = Table()
     table.add_column("", no_wrap=True)
     results, names = [], _short_names([folder.path for folder in folders])
@@ -30,10 +33,10 @@ def comparison_table(folders: list[RunFolder]) -> Table:
         name = names[folder.path]
         if result is None:
             run = folder.recorded()
+            config = flatten(run["config"])
             result = {"dataset": run["data"]["dataset"], "data_source": run["data"]["source"],
-                      "experiment": run["config"].get("experiment"),
-                      "split": run["config"].get("data", {}).get("split"),
-                      "seed": run["config"].get("seed")}
+                      "experiment": config.get("experiment"), "split": config.get("data.split"),
+                      "seed": config.get("seed")}
             name += " (unfinished)" if folder.diverged() is None else " (diverged)"
         results.append(result)
         table.add_column(Text(name), justify="right", overflow="fold")

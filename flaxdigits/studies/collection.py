@@ -93,7 +93,7 @@ def collect(systems: Sequence[System], patterns: Sequence[str]) -> Collection:
                 continue
             found.setdefault((system.name, _protocol(record, system)), []).append(record)
         except FlaxdigitsError as error:
-            left_out[str(path)] = str(error)
+            left_out[str(path)] = str(error).removeprefix(f"{path}: ")
     runs: dict[str, dict[str, Runs]] = {
         system.name: {
             protocol: _choose(system, protocol, recipe,

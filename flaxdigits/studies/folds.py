@@ -2,6 +2,7 @@
 that hand; and which hands and which characters it fails."""
 
 import dataclasses
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.splits import FOLDS
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.json_files import read_bytes
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.training.loop import Outcome, train_many
 from flaxdigits.training.trackers import Tracker
+
+PREDICTED = ("index", "labels", "writers", "logits")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,21 +127,40 @@ def read_tested(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) -> T
     Raises:
       FlaxdigitsError: if those of a run are missing, or do not test every example once.
     """
-    parts: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("index", "labels", "writers", "logits")}
-    for path in configs:
-        try:
-            with np.load(path / "predictions.npz", allow_pickle=False) as arrays:
-                for name, values in parts.items():
-                    values.append(arrays[f"test_{name}"])
-        except (OSError, KeyError, ValueError) as error:
-            raise FlaxdigitsError(
-                f"{path / 'predictions.npz'}: cannot be read; --mode=report --workdir={path} "
-                "writes it again") from error
-    whole = {name: np.concatenate(values) for name, values in parts.items()}
+    parts = [_read_predictions(path / "predictions.npz", len(dataset.class_names))
+             for path in configs]
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in PREDICTED}
     seeds = len(configs) // FOLDS
-    if not np.array_equal(np.bincount(whole["index"], minlength=len(dataset.labels)),
-                          np.full(len(dataset.labels), seeds)):
+    if not np.array_equal(np.sort(whole["index"]),
+                          np.repeat(np.arange(len(dataset.labels)), seeds)):
         raise FlaxdigitsError("the ten folds do not test every example once: their predictions "
                               "are not of this data set")
     return Tested(dataset.class_names, seeds=seeds, **whole)
+
+
+def _read_predictions(path: Path, classes: int) -> dict[str, np.ndarray]:
+    """Returns the test predictions that a run wrote, by the names of `PREDICTED`.
+
+    Raises:
+      FlaxdigitsError: if the file cannot be read, or holds other arrays.
+    """
+    advice = f"--mode=report --workdir={path.parent} writes it again"
+    try:
+        content = io.BytesIO(read_bytes(path, advice))
+        with np.load(content, allow_pickle=False) as file:
+            arrays = {name: file[f"test_{name}"] for name in PREDICTED}
+    except FlaxdigitsError:
+        raise
+    except Exception as error:  # zipfile and numpy have a kind for each sort of damage
+        raise FlaxdigitsError(f"{path}: cannot be read; {advice}") from error
+    rows = len(arrays["index"]) if arrays["index"].ndim else 0
+    for name, array in arrays.items():
+        shape = (rows, classes) if name == "logits" else (rows,)
+        if array.shape != shape or array.dtype.kind != ("f" if name == "logits" else "i"):
+            raise FlaxdigitsError(
+                f"{path}: test_{name} must be of shape {list(shape)}, got {array.dtype} of "
+                f"{list(array.shape)}; {advice}")
+    labels = arrays["labels"]
+    if rows and not 0 <= labels.min() <= labels.max() < classes:
+        raise FlaxdigitsError(f"{path}: test_labels must be from 0 to {classes - 1}; {advice}")
+    return arrays

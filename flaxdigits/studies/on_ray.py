@@ -25,7 +25,7 @@ from flaxdigits.studies.ablation import Load, Pause, Tell
 from flaxdigits.studies.seeds import seed_configs, unfinished, write_summary
 from flaxdigits.studies.study import seed_workdir
 from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.loop import Outcome, train_many
+from flaxdigits.training.loop import Outcome, check_folders, train_many
 from flaxdigits.training.parallel import ask_for_deterministic_kernels, first_line
 from flaxdigits.training.run_folder import RunFolder
 
@@ -90,8 +90,12 @@ class RayCluster:
         for variant, config in configs.items():
             folder = seed_workdir(workdir, variant)
             of_seeds = seed_configs(config, seeds, folder)
+            check_folders(of_seeds, load(config))
             for path, one in of_seeds.items():
-                RunFolder(path).start(validate(one), {"data": load(config).identity()})
+                begun = RunFolder(path)
+                if not begun.is_begun():
+                    with begun.locked():
+                        begun.start(validate(one), {"data": load(config).description()})
             for seed, path in unfinished(folder, seeds).items():
                 runs[variant, seed] = RemoteRun(
                     experiment, to_dict(of_seeds[path]), str(path), locations, self.cpus)

@@ -6,17 +6,17 @@ what else the machine did than of the run.
 
 import dataclasses
 import json
-import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.studies.replication import FIGURES
+from flaxdigits.json_files import OBJECT, check_fields, read_object
+from flaxdigits.training.run_files import CLOCKS, check_config, check_diverged, check_result
 from flaxdigits.training.run_folder import RunFolder
 
-CLOCKS = ("seconds_compiling", "seconds_training", "seconds_evaluating", "steps_per_second")
-NEEDED = {"dataset": str, "split": str, "device": str, "seed": int, "parameters": int, "steps": int,
-          "train_examples": int, "epochs": int | float}
+ADVICE = "repair it or take it away"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,52 +52,58 @@ class Record:
         return (json.dumps(self.values, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def read_record(path: Path) -> Record | None:
+def read_record(path: str | os.PathLike[str]) -> Record | None:
     """The record of a run folder or file; None of a run that has not ended.
 
     Raises:
       FlaxdigitsError: if it cannot be read, is no record, or is of drawn data.
     """
+    path = Path(path)
     if path.is_dir():
-        folder = RunFolder(path)
-        result, diverged = folder.result(), folder.diverged()
-        if result is None and diverged is None:
+        values = _values_of_run(RunFolder(path))
+        if values is None:
             return None
-        values = folder.recorded() | (
-            {"diverged": diverged} if result is None else
-            {"result": {name: value for name, value in result.items() if name not in CLOCKS}})
     else:
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise FlaxdigitsError(f"cannot be read: {error}") from error
-    _check(values)
+            values = read_object(path, ADVICE)
+        except FileNotFoundError as error:
+            raise FlaxdigitsError(f"{path}: cannot be read: there is no such file") from error
+    try:
+        _check(values)
+    except ValueError as error:
+        raise FlaxdigitsError(f"{error}; {ADVICE}") from error
     return Record(path, values)
 
 
-def _check(values: Any) -> None:
-    """Raises FlaxdigitsError if this is no record of real data."""
-    if not isinstance(values, dict) or not all(
-            isinstance(values.get(name), dict) for name in ("config", "data")):
-        raise FlaxdigitsError("is no record of a run: expected the fields config and data")
-    result, ended = values.get("result"), values.get("result", values.get("diverged"))
-    if not isinstance(ended, dict):
-        raise FlaxdigitsError("is no record of a run: expected the field result or diverged")
-    for name, kind in (("versions", dict), ("machine", str), ("git_commit", str)):
-        if not isinstance(values.get(name), kind | None):
-            raise FlaxdigitsError(f"{name} must be a {kind.__name__}, got {values[name]!r}")
-    sources = [values["data"].get("source"), *([result.get("data_source")] if result else [])]
+def _values_of_run(folder: RunFolder) -> dict[str, Any] | None:
+    result, diverged = folder.result(), folder.diverged()
+    if result is None and diverged is None:
+        return None
+    return folder.recorded() | (
+        {"diverged": diverged} if result is None else
+        {"result": {name: value for name, value in result.items() if name not in CLOCKS}})
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """Checks that this is a record of a run on real data.
+
+    Raises:
+      ValueError: naming the first field that is wrong.
+      FlaxdigitsError: if it is of drawn data.
+    """
+    check_config(values)
+    result = values.get("result")
+    if result is None:
+        check_fields(values, {"diverged": OBJECT}, may_lack=False)
+        check_diverged(values["diverged"])
+    else:
+        check_fields(values, {"result": OBJECT}, may_lack=False)
+        try:
+            check_result(result)
+        except ValueError as error:
+            raise ValueError(f"in result: {error}") from error
+        if result["seed"] != values["config"].get("seed", 0):
+            raise ValueError("its result is of another seed than its config")
+    sources = [values["data"]["source"], *([result["data_source"]] if result else [])]
     if any(source != "real" for source in sources):
         raise FlaxdigitsError("was trained on drawn data, not the real")
-    if result is None:
-        return
-    for name, kind in NEEDED.items():
-        if not isinstance(result.get(name), kind):
-            raise FlaxdigitsError(f"result.{name} is {result.get(name)!r}, which no run writes")
-    for name in FIGURES:
-        value = result.get(name)
-        if value is not None and not (
-                isinstance(value, int | float) and math.isfinite(value) and 0 <= value <= 1):
-            raise FlaxdigitsError(f"result.{name} must be a fraction, got {value!r}")
-    if result["seed"] != values["config"].get("seed", 0):
-        raise FlaxdigitsError("its result is of another seed than its config")

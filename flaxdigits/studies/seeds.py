@@ -1,9 +1,10 @@
 """Many seeds of an experiment: each a run of its own, and a summary of them all."""
 
 import dataclasses
+import logging
 import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from flaxdigits.studies.statistics import estimate
 from flaxdigits.training.loop import Outcome, train_many
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.trackers import Tracker
+
+_log = logging.getLogger(__name__)
 
 ABOUT = ("experiment", "dataset", "data_source", "split", "checkpoint", "device", "deterministic")
 
@@ -60,7 +63,7 @@ def checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
 
 def seed_folders(workdir: Path, seeds: Sequence[int]) -> dict[int, Path]:
     """Where the run of each seed lies."""
-    return {seed: workdir / "seeds" / str(seed) for seed in seeds}
+    return {seed: Path(workdir) / "seeds" / str(seed) for seed in seeds}
 
 
 def seed_configs(
@@ -74,7 +77,7 @@ def seed_configs(
 def unfinished(workdir: Path, seeds: Sequence[int]) -> dict[int, Path]:
     """The folders of the seeds that have neither a result nor diverged."""
     return {seed: path for seed, path in seed_folders(workdir, seeds).items()
-            if RunFolder(path).result() is None and RunFolder(path).diverged() is None}
+            if not RunFolder(path).has_ended()}
 
 
 def train_seeds(
@@ -122,12 +125,20 @@ def write_summary(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
 def _ended_alike(workdir: Path, seed: int) -> list[int]:
     """The seeds that have ended with the config and the data of this one."""
     like = RunFolder(seed_folders(workdir, [seed])[seed]).recorded()
-    there = [int(path.name) for path in (workdir / "seeds").iterdir()
+    there = [int(path.name) for path in (Path(workdir) / "seeds").iterdir()
              if re.fullmatch(r"0|[1-9]\d{0,9}", path.name)]
-    going = unfinished(workdir, there)
     return [other for other, path in seed_folders(workdir, there).items()
-            if other not in going and not RunFolder(path).differences(
-                like | {"config": like["config"] | {"seed": other}})]
+            if _has_ended_alike(path, like | {"config": like["config"] | {"seed": other}})]
+
+
+def _has_ended_alike(path: Path, run: Mapping[str, Any]) -> bool:
+    """Returns whether a run has ended in a folder, and was this one."""
+    folder = RunFolder(path)
+    try:
+        return folder.has_ended() and not folder.differences(run)
+    except FlaxdigitsError as error:
+        _log.warning("left out of summary.json: %s", error)
+        return False
 
 
 def summarise(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:

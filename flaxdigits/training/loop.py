@@ -28,6 +28,7 @@ from flaxdigits.training.run import Run
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.saved_run import SavedRun
 from flaxdigits.training.trackers import Tracker, Trackers
+from flaxdigits.training.weights import source_digest
 
 # A compiled call takes about this long: short enough to stop or report soon, long enough that
 # the return to Python costs nothing. Of slow steps several, since a call fetches the memory that it
@@ -106,8 +107,9 @@ def train_many(
     check_same_everywhere("data", dataset.fingerprint)
     check_same_everywhere("run folder", [folder.contents() for folder in folders.values()])
     _take_weights(first, folders[path])
-    _start_folders(configs, folders, dataset)
-    outcomes = {}
+    about = _about(config, dataset, all(folder.is_begun() for folder in folders.values()))
+    _start_folders(configs, folders, about)
+    outcomes: dict[Path, Outcome] = {}
 
     def end(path: Path, outcome: Outcome) -> None:
         outcomes[path] = outcome
@@ -128,7 +130,8 @@ def train_many(
             with contextlib.ExitStack() as stack:
                 saved = []
                 for path in group:
-                    stack.enter_context(folders[path].held())
+                    stack.enter_context(folders[path].locked())
+                    folders[path].start(validate(configs[path]), about)
                     run = first if configs[path] == first.config else first.sibling(configs[path])
                     if run is not first:
                         _take_weights(run, folders[path])
@@ -175,26 +178,52 @@ def _take_weights(run: Run, folder: RunFolder) -> None:
 
 
 def _start_folders(
-    configs: Mapping[Path, ExperimentConfig], folders: Mapping[Path, RunFolder], dataset: Dataset
+    configs: Mapping[Path, ExperimentConfig], folders: Mapping[Path, RunFolder],
+    about: dict[str, Any],
 ) -> None:
     """Writes the `config.json` of each run, or checks that the one there is of the same run.
 
+    All folders are checked before the first is written, and each is written under its lock.
+
     Raises:
-      FlaxdigitsError: as `RunFolder.start` does.
+      FlaxdigitsError: as `RunFolder.start` does, or if another process trains in one of them.
+    """
+    _check_folders(configs, folders, about)
+    for path, folder in folders.items():
+        if not folder.is_begun() or not folder.has_ended():
+            with folder.locked():
+                folder.start(validate(configs[path]), about)
+
+
+def _about(config: ExperimentConfig, dataset: Dataset, is_begun: bool) -> dict[str, Any]:
+    """Returns what `config.json` holds beside the config, see `RunFolder.start`.
+
+    The description of the user's own data takes a second or two, and is made for new runs alone.
     """
     about = {
-        "data": dataset.identity(), "versions": provenance.versions(),
-        "git_commit": provenance.git_commit(), "machine": provenance.machine()}
-    for path, config in configs.items():
-        folders[path].start(validate(config), about)
+        "data": dataset.identity() if is_begun else dataset.description(),
+        "versions": provenance.versions(), "git_commit": provenance.git_commit(),
+        "machine": provenance.machine()}
+    digest = source_digest(config.train.init_from)
+    return about if digest is None else about | {"init_from": digest}
 
 
 def check_folders(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) -> None:
     """Raises FlaxdigitsError if one of these folders holds another run; nothing is written."""
+    digests = {config.train.init_from: source_digest(config.train.init_from)
+               for config in configs.values()}
     for path, config in configs.items():
-        folder = RunFolder(path)
+        _check_folders({path: config}, {path: RunFolder(path)}, {
+            "data": dataset.identity(), "init_from": digests[config.train.init_from]})
+
+
+def _check_folders(
+    configs: Mapping[Path, ExperimentConfig], folders: Mapping[Path, RunFolder],
+    about: Mapping[str, Any],
+) -> None:
+    for path, folder in folders.items():
         if folder.is_begun():
-            folder.check_same(config, dataset.identity())
+            folder.check_same(validate(configs[path]), about["data"], about.get("init_from"))
 
 
 def _ended(folder: RunFolder, total_steps: int) -> Outcome | None:

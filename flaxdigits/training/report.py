@@ -1,6 +1,7 @@
 """The report of a finished run, from its folder and its reported weights."""
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,17 +71,20 @@ def write_report(
     return {Path(name).stem: folder.path / name for name in files if name.endswith(".png")}
 
 
-def report_finished(config: ExperimentConfig, dataset: Dataset, folder: RunFolder) -> None:
+def report_finished(
+    config: ExperimentConfig, dataset: Dataset, folder: RunFolder | str | os.PathLike[str]
+) -> None:
     """Writes the report of a run that ended earlier, from its reported checkpoint.
 
     Args:
       config: the run's own.
       dataset: the one that it was trained on.
-      folder: of the run.
+      folder: of the run, or its path.
 
     Raises:
       FlaxdigitsError: if the run has not ended, or its checkpoint cannot be read.
     """
+    folder = RunFolder.of(folder)
     result = folder.result()
     if result is None:
         raise FlaxdigitsError(

@@ -9,20 +9,34 @@ that is read is executed.
 import contextlib
 import fcntl
 import json
+import logging
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from flaxdigits.config import ExperimentConfig, ModelConfig, flatten, from_dict, to_dict
-from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.errors import FlaxdigitsError, quoted
+from flaxdigits.training import run_files
 
 # Orbax takes the path of a checkpoint for a pattern when it writes one.
 PATTERN = "[]*?"
 
 # What may differ between a run's start and its continuation: when to pause, with how many others
-# it is trained, and how many checkpoints to keep, decide nothing about the result.
-FREE_TO_CHANGE = ("train.stop_after", "train.together", "checkpoint.keep")
+# it is trained, and how many checkpoints to keep, decide nothing about the result. Nor does where
+# the data lie, whose fingerprint is compared.
+FREE_TO_CHANGE = ("train.stop_after", "train.together", "checkpoint.keep", "data.folder")
+
+# What tells a run's data from others; `config.json` holds more about them.
+IDENTITY = ("dataset", "source", "fingerprint", "class_names", "official_train")
+
+LOCK = ".lock"
+PART = ".part"  # ends the name of a file that is being written
+WRITTEN_UNDER_LOCK = ("config.json", "metrics.jsonl", "result.json", "diverged.json")
+LEFT_BY_A_RUN = ("metrics.jsonl", "result.json", "diverged.json")
+
+_log = logging.getLogger(__name__)
 
 ADVICE = {"write": "name another place, or make this one writable and with space",
           "read": "name a file that is there and may be read"}
@@ -36,9 +50,25 @@ class RunFolder:
       is_writer: whether this process writes at all.
     """
 
-    def __init__(self, path: Path, is_writer: bool = True) -> None:
-        self.path: Path = path.absolute()
+    def __init__(self, path: str | os.PathLike[str], is_writer: bool = True) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise FlaxdigitsError(f"a run folder is named by its path, got {path!r}")
+        self.path: Path = Path(path).absolute()
         self._is_writer = is_writer
+        self._lock: int | None = None
+
+    def __fspath__(self) -> str:
+        """Returns the path, so that a RunFolder can stand where a path is expected."""
+        return str(self.path)
+
+    @classmethod
+    def of(cls, folder: "RunFolder | str | os.PathLike[str]") -> "RunFolder":
+        """Returns a RunFolder as it is, and makes one of a path.
+
+        Raises:
+          FlaxdigitsError: if it is neither.
+        """
+        return folder if isinstance(folder, RunFolder) else cls(folder)
 
     @property
     def checkpoints(self) -> Path:
@@ -69,8 +99,12 @@ class RunFolder:
         except FlaxdigitsError as error:
             raise FlaxdigitsError(f"{self.path / 'config.json'}: {error}") from error
 
-    def data(self) -> dict[str, str]:
-        """`dataset`, `source` and `fingerprint` of the run's data."""
+    def data(self) -> dict[str, Any]:
+        """What `config.json` holds about the run's data.
+
+        `dataset`, `source` and `fingerprint`; of the user's own data also `class_names`,
+        `official_train` and `framing`, unless an older version began the run.
+        """
         return self._start()["data"]
 
     def about(self) -> dict[str, Any]:
@@ -82,58 +116,130 @@ class RunFolder:
         return self._start()
 
     def result(self) -> dict[str, Any] | None:
-        """The finished run's result, or None."""
-        return self._read("result.json") if (self.path / "result.json").exists() else None
+        """Returns what `result.json` holds, or None if the run has not finished.
+
+        Raises:
+          FlaxdigitsError: if it is damaged.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            return run_files.read_result(self.path / "result.json")
+        return None
 
     def diverged(self) -> dict[str, Any] | None:
-        """Of a run whose loss stopped being finite: the `step`, and what is `told`; or None."""
-        return self._read("diverged.json") if (self.path / "diverged.json").exists() else None
+        """Of a run whose loss stopped being finite: the `step`, and what is `told`; or None.
+
+        Raises:
+          FlaxdigitsError: if `diverged.json` is damaged.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            return run_files.read_diverged(self.path / "diverged.json")
+        return None
+
+    def has_ended(self) -> bool:
+        """Returns whether the run has a result or has diverged.
+
+        Raises:
+          FlaxdigitsError: if the file that says so is damaged.
+        """
+        return self.result() is not None or self.diverged() is not None
 
     def start(self, config: ExperimentConfig, about: dict[str, Any]) -> None:
         """Writes `config.json`, or checks that the one there is of the same run.
 
+        A run that goes on with its data in another place has that place in its config from then
+        on.
+
         Args:
           config: resolved.
-          about: `data` (see `data()`), and `versions`, `git_commit` and `machine`, which may
-            differ. Who begins a run for others to train leaves them out; they are added then.
+          about: `data` (see `data()`), and `versions`, `git_commit`, `machine` and `init_from`.
+            The first three of these may differ. A caller that begins a run for others to train
+            leaves them out; they are added then.
 
         Raises:
-          FlaxdigitsError: naming what differs, or if the folder cannot be written or `check_name`
-            refuses it.
+          FlaxdigitsError: naming what differs, or if the folder cannot be written, `check_name`
+            refuses it, or it holds files of a run but no `config.json`.
         """
         self.check_name()
-        if self.is_begun():
-            self.check_same(config, about["data"])
-            recorded = self._start()
-            if recorded.keys() == {"config", "data"}:
-                self.write_json("config.json", recorded | about)
-        else:
-            self.write_json("config.json", {"config": to_dict(config), **about})
+        new = {"config": to_dict(config), **about}
+        if not self.is_begun():
+            self.write_json("config.json", new)
+            return
+        self.check_same(config, about["data"], about.get("init_from"))
+        recorded = self._start()
+        if recorded.keys() == {"config", "data"}:
+            self.write_json("config.json", recorded | about)
+        elif not self.has_ended() and _places(recorded) != _places(new):
+            moved = recorded["config"] | {
+                section: recorded["config"][section] | {name: place}
+                for (section, name), place in _places(new).items()}
+            self.write_json("config.json", recorded | {"config": moved})
 
     def is_begun(self) -> bool:
-        """Whether there is a run in it."""
-        with clear_errors(self.path):
-            return (self.path / "config.json").exists()
+        """Returns whether there is a run in it.
 
-    def check_same(self, config: ExperimentConfig, data: dict[str, str]) -> None:
-        """Raises FlaxdigitsError naming what differs if the run in it is another."""
-        changes = self.differences({"config": to_dict(config), "data": data})
-        if changes:
+        Raises:
+          FlaxdigitsError: if there are files of a run, but not its `config.json`: whose they are
+            cannot be told.
+        """
+        with clear_errors(self.path):
+            if (self.path / "config.json").exists():
+                return True
+            left = [name for name in LEFT_BY_A_RUN if (self.path / name).exists()]
+        if self.has_checkpoints():
+            left.insert(0, "checkpoints")
+        if left:
             raise FlaxdigitsError(
-                f"{self.path} holds another run: {'; '.join(changes)}; choose another --workdir "
-                "or start with the same settings")
+                f"{self.path}: holds {' and '.join(left)} of a run, but no config.json to tell of "
+                "which: put that back, or choose another --workdir")
+        return False
+
+    def check_same(
+        self, config: ExperimentConfig, data: Mapping[str, Any], init_from: str | None = None
+    ) -> None:
+        """Raises FlaxdigitsError naming what differs if the run in it is another.
+
+        Args:
+          config: resolved.
+          data: see `data()`.
+          init_from: the digest of the weights that `train.init_from` names, if they are there.
+        """
+        changes = self.differences(
+            {"config": to_dict(config), "data": data, "init_from": init_from})
+        if not changes:
+            return
+        advice = "choose another --workdir or start with the same settings"
+        if any(change.startswith(("train.steps ", "train.epochs ")) for change in changes):
+            advice += ("; to train longer, start another run from the weights of this one: "
+                       f"--set train.init_from={self.path}")
+        raise FlaxdigitsError(f"{self.path} holds another run: {'; '.join(changes)}; {advice}")
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """In what the run in it is another, like `seed was 0 and is 1`; nothing if it is not.
 
+        The place of the data may differ, if the data are the same. So may that of the weights
+        that it began from, once they are taken and if what is there now is no other.
+
         Args:
-          other: `config` and `data`, as `recorded()` gives them.
+          other: `config` and `data`, as `recorded()` gives them, and `init_from`: the digest of
+            the weights that `train.init_from` names, or None if they are not there.
         """
-        old, new = (flatten(run["config"]) | flatten(run["data"], "data.")
-                    for run in (self._start(), other))
-        return [f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
-                for name in sorted(old.keys() | new.keys())
-                if old.get(name) != new.get(name) and name not in FREE_TO_CHANGE]
+        recorded = self._start()
+        free = FREE_TO_CHANGE
+        if self._is_from_the_same_weights(recorded, other):
+            free = (*free, "train.init_from")
+        old, new = (flatten(run["config"]) for run in (recorded, other))
+        names = [name for name in sorted(old.keys() | new.keys())
+                 if old.get(name) != new.get(name) and name not in free]
+        return data_differences(recorded["data"], other["data"]) + [
+            _difference(name, old.get(name), new.get(name)) for name in names]
+
+    def _is_from_the_same_weights(
+        self, recorded: Mapping[str, Any], other: Mapping[str, Any]
+    ) -> bool:
+        old, new = (flatten(run["config"]).get("train.init_from") for run in (recorded, other))
+        digest = recorded.get("init_from")
+        return (None not in (old, new, digest) and self.has_checkpoints()
+                and other.get("init_from") in (None, digest))
 
     def check_name(self) -> None:
         """Raises FlaxdigitsError if checkpoints could be saved here, but not read again."""
@@ -148,24 +254,27 @@ class RunFolder:
         if self._is_writer:
             with clear_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-                probe = self.path / ".writable"
-                probe.write_text("")
+                probe = self._part("writable")
+                probe.touch(exist_ok=False)
                 probe.unlink()
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Keeps other processes from training in it.
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from training in the folder, which is made if it is missing.
 
-        The lock is the kernel's, so that it goes with its process, however that ends.
+        The lock is the kernel's, so that it goes with its process, however that ends. While it is
+        taken, every write checks that the folder is still the one that was locked.
 
         Raises:
-          FlaxdigitsError: if another process holds it, or nothing can be written.
+          FlaxdigitsError: if another process has it, or nothing can be written.
         """
         if not self._is_writer:
             yield
             return
+        self.check_name()
         with clear_errors(self.path):
-            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -174,9 +283,29 @@ class RunFolder:
                                       "or choose another --workdir") from None
             except OSError:  # a file system without locks
                 pass
+            self._lock = lock
+            self.check_present()
+            self._clear_parts()
             yield
         finally:
+            self._lock = None
             os.close(lock)
+
+    def check_present(self) -> None:
+        """Raises FlaxdigitsError if the folder is not the one that was locked.
+
+        A folder that was deleted, moved or replaced while a run trains in it must not be filled
+        with the rest of that run.
+        """
+        if self._lock is None:
+            return
+        there, locked = None, os.fstat(self._lock)
+        with clear_errors(self.path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            there = os.stat(self.path / LOCK)
+        if there is None or not os.path.samestat(there, locked):
+            raise FlaxdigitsError(
+                f"{self.path}: was deleted, moved or replaced while a run trained there; nothing "
+                "more is written: put it back to go on from its last checkpoint, or begin again")
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Replaces a file by rename."""
@@ -185,6 +314,7 @@ class RunFolder:
     def append(self, name: str, row: dict[str, Any]) -> None:
         """Adds a line of JSON to a file; a last line that was cut short stays by itself."""
         if self._is_writer:
+            self.check_present()
             with clear_errors(self.path / name), open(self.path / name, "ab+") as file:
                 if file.tell():
                     file.seek(-1, os.SEEK_END)
@@ -192,17 +322,18 @@ class RunFolder:
                         file.write(b"\n")
                 file.write(json.dumps(row).encode() + b"\n")
 
-    def rows(self, name: str) -> list[dict[str, Any]]:
-        """The lines of a file; a last one that was cut short is left out."""
-        path = self.path / name
-        with clear_errors(path, "read"):
-            if not path.exists():
-                return []
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        rows = []
-        for line in lines:
-            with contextlib.suppress(json.JSONDecodeError):
-                rows.append(json.loads(line))
+    def rows(self, name: Literal["metrics.jsonl", "eval.jsonl"]) -> list[dict[str, Any]]:
+        """Returns the rows of a file; a last one that was cut short is left out.
+
+        Other damaged lines are left out with a warning.
+
+        Raises:
+          FlaxdigitsError: if the file cannot be read, or a row has a field of another kind.
+        """
+        read = {"metrics.jsonl": run_files.read_metrics, "eval.jsonl": run_files.read_evaluations}
+        rows, damaged = read[name](self.path / name)
+        for line in damaged:
+            _log.warning("%s: line %d is damaged and left out", self.path / name, line)
         return rows
 
     def cut_metrics(self, step: int) -> None:
@@ -214,41 +345,66 @@ class RunFolder:
         """Replaces a file, which may be in a folder of its own, by rename."""
         if not self._is_writer:
             return
-        path, part = self.path / name, self.path / f"{name}.part"
+        self.check_present()
+        path, part = self.path / name, self._part(name)
         with clear_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                with open(part, "wb") as file:
+                with open(part, "xb") as file:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
+                self.check_present()
                 part.replace(path)
             finally:
                 with contextlib.suppress(OSError):
                     part.unlink(missing_ok=True)
 
-    def _start(self) -> dict[str, Any]:
-        values = self._read("config.json")
-        if not all(isinstance(values.get(name), dict) for name in ("config", "data")):
-            raise FlaxdigitsError(f"{self.path / 'config.json'}: not a run's config; expected "
-                                  "the fields config and data")
-        return values
-
-    def _read(self, name: str) -> dict[str, Any]:
+    def _part(self, name: str) -> Path:
+        """Returns the path of a hidden file that no other process writes."""
         path = self.path / name
+        return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
+
+    def _clear_parts(self) -> None:
+        """Deletes what a killed process left half written of the files that the lock protects."""
+        for name in WRITTEN_UNDER_LOCK:
+            for part in self.path.glob(f".{name}.*{PART}"):
+                with contextlib.suppress(OSError):
+                    part.unlink()
+
+    def _start(self) -> dict[str, Any]:
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            return run_files.read_config(self.path / "config.json")
         except FileNotFoundError:
             runs = sorted(path for above in (".", "*", "folds/*")
                           for path in self.path.glob(f"{above}/seeds/*/config.json"))
-            told = (f"holds several runs; name one of them, such as {runs[0].parent}," if runs else
-                    f"not a run folder, it has no {name}; name the folder of a run")
-            raise FlaxdigitsError(f"{self.path}: {told} with --workdir") from None
-        except (OSError, ValueError) as error:
-            raise FlaxdigitsError(f"{path}: cannot be read: {error}") from error
-        if not isinstance(value, dict):
-            raise FlaxdigitsError(f"{path}: expected a JSON object")
-        return value
+            reason = (
+                f"holds several runs; name one of them, such as {runs[0].parent}," if runs else
+                "not a run folder, it has no config.json; name the folder of a run")
+            raise FlaxdigitsError(f"{self.path}: {reason} with --workdir") from None
+
+
+def data_differences(recorded: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+    """In what data are not those of a run, like `data.source was 'real' and is 'drawn'`.
+
+    Args:
+      recorded: of the run, see `RunFolder.data`; what an older version did not record is not
+        compared.
+      data: as `Dataset.identity` gives them.
+    """
+    return [_difference(f"data.{name}", recorded[name], data[name]) for name in IDENTITY
+            if name in recorded and name in data and recorded[name] != data[name]]
+
+
+def _difference(name: str, old: Any, new: Any) -> str:
+    return f"{name} was {quoted(old)} and is {quoted(new)}"
+
+
+def _places(run: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+    """Where the data and the first weights of a run are, by section and field of its config."""
+    values = flatten(run["config"])
+    return {(section, name): values.get(f"{section}.{name}")
+            for section, name in (("data", "folder"), ("train", "init_from"))}
 
 
 @contextlib.contextmanager

@@ -97,6 +97,7 @@ class SavedRun:
             self.run.record,
             validation_accuracy=validation.accuracy if validation else None,
             validation_loss=validation.loss if validation else None)
+        self.folder.check_present()
         self._checkpoints.save(self.run.step, self.run.state, record)
 
     def result(self) -> dict[str, Any] | None:
@@ -122,6 +123,7 @@ class SavedRun:
                 held_out[split] = predictions
         result = run.figures(scores, step, running)
         self._checkpoints.wait()
+        self.folder.check_present()
         figures = report_or_note(run, self.folder, result, held_out)
         self.folder.write_json("result.json", result)
         self.trackers.finish(result, figures)

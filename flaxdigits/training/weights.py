@@ -1,13 +1,22 @@
 """Weights that one run takes over from another."""
 
+import contextlib
+import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.training.checkpoints import Checkpoints, check_same_shapes, paths_and_shapes
+from flaxdigits.training.checkpoints import (
+    Checkpoints,
+    check_same_shapes,
+    flat_arrays,
+    paths_and_shapes,
+)
 from flaxdigits.training.run_folder import RunFolder
 
 
@@ -21,14 +30,46 @@ def saved_variables(path: str, fresh: dict[str, Any]) -> dict[str, Any]:
     Raises:
       FlaxdigitsError: if that is no run folder, or its weights have other shapes.
     """
+    with _opened(path) as (checkpoints, step, place):
+        return restore_variables(checkpoints, step, fresh, place)
+
+
+def source_digest(path: str | None) -> str | None:
+    """Returns the SHA-256 of the weights that `saved_variables` gives, or None of none.
+
+    It tells whether they are the weights that a run began from, wherever they lie.
+
+    Args:
+      path: of the other run's folder.
+    """
+    if path is None:
+        return None
+    try:
+        with _opened(path) as (checkpoints, step, _):
+            arrays = flat_arrays(_weights(checkpoints.restore_arrays(step)))
+    except FlaxdigitsError:
+        return None
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[tuple[Checkpoints, int, Path]]:
+    """Gives the checkpoints of another run, its last step and where they are."""
     folder = RunFolder(Path(path).expanduser())
     folder.data()
+    if not folder.checkpoints.is_dir():
+        raise FlaxdigitsError(f"train.init_from: {folder.path} has no checkpoint yet")
     checkpoints = Checkpoints(folder.checkpoints, access="read")
     try:
         step = checkpoints.last()
         if step is None:
             raise FlaxdigitsError(f"train.init_from: {folder.path} has no checkpoint yet")
-        return restore_variables(checkpoints, step, fresh, folder.checkpoints)
+        yield checkpoints, step, folder.checkpoints
     finally:
         checkpoints.close()
 
@@ -47,8 +88,12 @@ def restore_variables(
     Raises:
       FlaxdigitsError: if the checkpoint cannot be read, or its weights have other shapes.
     """
-    saved = checkpoints.restore_arrays(step)
-    variables = {"params": saved["ema"] or saved["params"], **saved["model_state"]}
+    variables = _weights(checkpoints.restore_arrays(step))
     shapes = {name: variables.get(name) for name in fresh}
     check_same_shapes(paths_and_shapes(shapes), fresh, place)
     return jax.tree.map(jnp.asarray, shapes)
+
+
+def _weights(saved: dict[str, Any]) -> dict[str, Any]:
+    """The variables of a saved state, with the averaged weights where it has them."""
+    return {"params": saved["ema"] or saved["params"], **saved["model_state"]}

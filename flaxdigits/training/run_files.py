@@ -1,0 +1,173 @@
+"""The JSON files of a run folder, each with the kinds of its fields."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.json_files import (
+    COUNT,
+    FLAG,
+    FRACTION,
+    MEASURE,
+    NULL,
+    NUMBER,
+    OBJECT,
+    OBJECT_OF_TEXTS,
+    POSITIVE_COUNT,
+    POSITIVE_MEASURE,
+    TEXT,
+    TEXTS,
+    check_fields,
+    read_object,
+    read_rows,
+)
+
+Check = Callable[[Mapping[str, Any]], None]
+
+SPLITS = ("train", "validation", "test")
+SCORES = {"accuracy": FRACTION, "loss": NUMBER, "errors": COUNT, "examples": POSITIVE_COUNT}
+
+CONFIG = {"config": OBJECT, "data": OBJECT}
+MORE_OF_CONFIG = {"versions": OBJECT_OF_TEXTS, "git_commit": TEXT | NULL, "machine": TEXT,
+                  "init_from": TEXT}
+DATA = {"dataset": TEXT, "source": TEXT, "fingerprint": TEXT}
+MORE_OF_DATA = {"class_names": TEXTS, "official_train": COUNT | NULL, "framing": OBJECT}
+FIGURES = {
+    "experiment": TEXT, "dataset": TEXT, "data_source": TEXT, "split": TEXT, "seed": COUNT,
+    "parameters": COUNT, "steps": POSITIVE_COUNT, "epochs": POSITIVE_MEASURE, "checkpoint": TEXT,
+    "checkpoint_step": POSITIVE_COUNT, "train_accuracy_running": FRACTION, "device": TEXT,
+    "deterministic": FLAG}
+CLOCKS = {"seconds_compiling": MEASURE, "seconds_training": MEASURE, "seconds_evaluating": MEASURE,
+          "steps_per_second": MEASURE}
+ROW = {"step": COUNT}
+MORE_OF_ROW = {
+    "epoch": COUNT, "train_loss": NUMBER, "train_accuracy": NUMBER, "learning_rate": NUMBER,
+    "seconds_training": MEASURE, "validation_loss": NUMBER, "validation_accuracy": NUMBER}
+SCORED_ROW = {"step": COUNT, "data_source": TEXT, "fingerprint": TEXT}
+DIVERGED = {"step": COUNT, "told": TEXT}
+
+OF_CONFIG = "restore it from a copy, or name another --workdir"
+OF_RESULT = "delete it, and the command that trained the run scores the run again"
+OF_DIVERGED = "delete it, and the command that trained the run goes on from its last checkpoint"
+OF_ROWS = "repair or delete the line"
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Returns what a `config.json` holds; `config` itself is an object of any fields.
+
+    Raises:
+      FlaxdigitsError: if it cannot be read, or a field is of another kind.
+      FileNotFoundError: if there is none.
+    """
+    values = read_object(path, OF_CONFIG)
+    _checked(check_config, values, path, OF_CONFIG)
+    return values
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Returns what a `result.json` holds.
+
+    Raises:
+      FlaxdigitsError: if it cannot be read, or a field is missing or of another kind.
+      FileNotFoundError: if there is none.
+    """
+    values = read_object(path, OF_RESULT)
+
+    def check(result: Mapping[str, Any]) -> None:
+        check_result(result)
+        check_fields(result, CLOCKS, may_lack=False)
+
+    _checked(check, values, path, OF_RESULT)
+    return values
+
+
+def read_diverged(path: Path) -> dict[str, Any]:
+    """Returns what a `diverged.json` holds.
+
+    Raises:
+      FlaxdigitsError: if it cannot be read, or a field is missing or of another kind.
+      FileNotFoundError: if there is none.
+    """
+    values = read_object(path, OF_DIVERGED)
+    _checked(check_diverged, values, path, OF_DIVERGED)
+    return values
+
+
+def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Returns the rows of a `metrics.jsonl`, and the numbers of its damaged lines.
+
+    Raises:
+      FlaxdigitsError: if it cannot be read, or a row has a field of another kind.
+    """
+    def check(row: Mapping[str, Any]) -> None:
+        check_fields(row, ROW, may_lack=False)
+        check_fields(row, MORE_OF_ROW, may_lack=True)
+
+    return _rows(path, check)
+
+
+def read_evaluations(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Returns the rows of an `eval.jsonl`, and the numbers of its damaged lines.
+
+    Raises:
+      FlaxdigitsError: if it cannot be read, or a row has a field of another kind.
+    """
+    def check(row: Mapping[str, Any]) -> None:
+        check_fields(row, SCORED_ROW, may_lack=False)
+        _check_scores(row)
+
+    return _rows(path, check)
+
+
+def check_config(values: Mapping[str, Any]) -> None:
+    """Checks the fields of a `config.json`; raises ValueError naming the first wrong one."""
+    check_fields(values, CONFIG, may_lack=False)
+    check_fields(values, MORE_OF_CONFIG, may_lack=True)
+    try:
+        check_fields(values["data"], DATA, may_lack=False)
+        check_fields(values["data"], MORE_OF_DATA, may_lack=True)
+    except ValueError as error:
+        raise ValueError(f"in data: {error}") from error
+
+
+def check_result(values: Mapping[str, Any]) -> None:
+    """Checks the fields of a result but its clocks; raises ValueError naming the first wrong."""
+    check_fields(values, FIGURES, may_lack=False)
+    _check_scores(values)
+
+
+def check_diverged(values: Mapping[str, Any]) -> None:
+    """Checks the fields of a `diverged.json`; raises ValueError naming the first wrong one."""
+    check_fields(values, DIVERGED, may_lack=False)
+
+
+def _check_scores(values: Mapping[str, Any]) -> None:
+    """Checks that each split has all of its scores, or null in place of all; training has some."""
+    for split in SPLITS:
+        kinds = {f"{split}_{name}": kind for name, kind in SCORES.items()}
+        is_absent = split != "train" and all(values.get(name, 0) is None for name in kinds)
+        if not is_absent:
+            check_fields(values, kinds, may_lack=False)
+
+
+def _rows(path: Path, check: Check) -> tuple[list[dict[str, Any]], list[int]]:
+    rows: list[dict[str, Any]] = []
+    damaged: list[int] = []
+    for number, row in read_rows(path, OF_ROWS):
+        if row is None:
+            damaged.append(number)
+            continue
+        try:
+            check(row)
+        except ValueError as error:
+            raise FlaxdigitsError(f"{path}, line {number}: {error}; {OF_ROWS}") from error
+        rows.append(row)
+    return rows, damaged
+
+
+def _checked(check: Check, values: Mapping[str, Any], path: Path, advice: str) -> None:
+    try:
+        check(values)
+    except ValueError as error:
+        raise FlaxdigitsError(f"{path}: {error}; {advice}") from error
