@@ -19,6 +19,7 @@ from flaxdigits.benchmark.compare import ALIKE, Timings, compare, our_command
 from flaxdigits.benchmark.peers import PEERS
 from flaxdigits.benchmark.start_up import seconds_to_first_step
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.training.provenance import machine, versions
 from flaxdigits.training.run_folder import RunFolder
 
@@ -43,6 +44,7 @@ class Benchmark(JupyterMixin):
         return _table(self.measured)
 
 
+@pinned_settings()
 def run_benchmark(
     experiment: PathLike | None = None, *overrides: str, workdir: PathLike | None = None,
     peers: bool = False, data: Source = "auto", raw_data_dir: PathLike | None = None,

@@ -156,8 +156,20 @@ def tell_pause(console: Console, received: int | None) -> None:
     console.print(f"paused by {told} goes on from there")
 
 
-def warn_of_unused_gpu() -> None:
-    """Says so when there is an NVIDIA GPU and JAX computes on the CPU."""
+def check_devices() -> None:
+    """Starts JAX, and logs a warning if it computes on the CPU beside an NVIDIA GPU.
+
+    Raises:
+      FlaxdigitsError: if `JAX_PLATFORMS` (or `jax.config.jax_platforms`) names a platform that is
+        unknown or has no device here.
+    """
+    platforms = jax.config.jax_platforms
+    try:
+        jax.devices()
+    except Exception as error:  # JAX raises several kinds, an AssertionError among them
+        raise FlaxdigitsError(
+            f"JAX finds no device for JAX_PLATFORMS={platforms or ''}: name a platform that this "
+            "machine has, such as cpu, or leave it unset") from error
     is_asked = "cpu" in (jax.config.jax_platforms or "")
     if jax.default_backend() == "cpu" and not is_asked and shutil.which("nvidia-smi"):
         _log.warning("this machine has an NVIDIA GPU that JAX does not see; "

@@ -5,13 +5,15 @@ from pathlib import Path
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.context import make_console
+from flaxdigits.api.context import check_devices, make_console
 from flaxdigits.api.experiment import recorded_experiment
 from flaxdigits.evaluation.export import has_onnx, onnx_file, program_file, weights_file
 from flaxdigits.evaluation.trained import load_network
+from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.training.run_folder import RunFolder
 
 
+@pinned_settings()
 def export(
     workdir: PathLike, checkpoint: str | int = "last", *, experiment: PathLike | None = None,
     console: Console | None = None,
@@ -33,6 +35,7 @@ def export(
     config = recorded_experiment(workdir, experiment=experiment)
     folder = RunFolder(Path(workdir).expanduser())
     folder.check_writable()
+    check_devices()
     network = load_network(folder, config, str(checkpoint))
     console = console or make_console()
     console.print(f"{network.config.experiment}, step {network.step}: uint8 images of "

@@ -16,6 +16,7 @@ from flaxdigits.api.experiment import experiment as find_experiment
 from flaxdigits.benchmark.compare import compare, our_command
 from flaxdigits.benchmark.growth import ROUNDS, SECONDS, exponents, figures, sizes
 from flaxdigits.data.splits import split_indices
+from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.training.provenance import machine, versions
 from flaxdigits.training.run_folder import RunFolder
 
@@ -39,6 +40,7 @@ class Growth(JupyterMixin):
         return _table(self.measured)
 
 
+@pinned_settings()
 def run_growth(
     experiment: PathLike, *overrides: str, workdir: PathLike | None = None, data: Source = "auto",
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,

@@ -9,10 +9,12 @@ from rich.jupyter import JupyterMixin
 from rich.table import Table
 
 from flaxdigits.api.arguments import PathLike
+from flaxdigits.api.context import check_devices
 from flaxdigits.api.experiment import recorded_experiment
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.predict import Reading, read_images
 from flaxdigits.evaluation.trained import load_network
+from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import find_paths
 from flaxdigits.reports.readings import reading_table
 from flaxdigits.training.run_folder import RunFolder, clear_errors
@@ -32,6 +34,7 @@ class Readings(JupyterMixin):
         return reading_table(self.readings)
 
 
+@pinned_settings()
 def predict(
     workdir: PathLike, images: PathLike | Sequence[PathLike], checkpoint: str | int = "last", *,
     experiment: PathLike | None = None, figure: PathLike | None = None,
@@ -58,6 +61,7 @@ def predict(
             sheet.parent.mkdir(parents=True, exist_ok=True)
         RunFolder(sheet.parent).check_writable()
     config = recorded_experiment(workdir, experiment=experiment)
+    check_devices()
     network = load_network(folder, config, str(checkpoint))
     readings = read_images(network, files)
     if sheet is not None:

@@ -5,14 +5,16 @@ from pathlib import Path
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.context import load_data_of_run, make_console, warn_of_unused_gpu
+from flaxdigits.api.context import check_devices, load_data_of_run, make_console
 from flaxdigits.api.experiment import recorded_experiment
+from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.training.parallel import ask_for_deterministic_kernels
 from flaxdigits.training.report import report_finished
 from flaxdigits.training.run_folder import RunFolder
 
 
+@pinned_settings()
 def report(
     workdir: PathLike, *, experiment: PathLike | None = None,
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
@@ -40,7 +42,7 @@ def report(
     workdir = Path(workdir).expanduser()
     folder = RunFolder(workdir)
     folder.check_writable()
-    warn_of_unused_gpu()
+    check_devices()
     dataset = load_data_of_run(
         config, folder, raw_data_dir=raw_data_dir, data_dir=data_dir)
     tell_of_drawn_data(console, dataset.source)

@@ -21,6 +21,7 @@ from flaxdigits.config import ExperimentConfig, from_dict, to_dict, validate
 from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment
+from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.studies.ablation import Load, Pause, Tell
 from flaxdigits.studies.seeds import seed_configs, unfinished, write_summary
 from flaxdigits.studies.study import seed_workdir
@@ -152,6 +153,7 @@ class RemoteRun:
     cpus: int
 
 
+@pinned_settings()
 def train_run(run: RemoteRun) -> Outcome | None:
     """In a worker: trains a run to its end, or on from its last checkpoint.
 
