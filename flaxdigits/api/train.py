@@ -67,9 +67,9 @@ def train(
     if config.train.deterministic:
         parallel.ask_for_deterministic_kernels()
     parallel.connect(coordinator, num_processes, process_id)
+    check_devices()
     console = console or make_console(quiet=not parallel.is_writer())
     told = told_of_a_run(console, tensorboard, profile, trackers)
-    check_devices()
     folder = new_run_folder(workdir, config)
     check_before_data(config, folder)
     dataset = load_data(config, data, raw_data_dir, data_dir)

@@ -1,9 +1,11 @@
 """What several modes do with their options: the config and the arguments of the calls."""
 
+import json
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.experiment import experiment, recorded_experiment
@@ -40,6 +42,16 @@ def resolve_config(options: Options) -> ExperimentConfig:
         raise FlaxdigitsError("--experiment is missing: name one (--list shows them), as in "
                               "python launch.py --experiment=chinese_cnn")
     return recorded_experiment(options.workdir(), *options.overrides)
+
+
+def print_json(value: Any) -> None:
+    """Prints JSON that is valid in whatever encoding standard output has."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    print(text)
 
 
 def seeds_of(options: Options) -> tuple[int, ...] | None:
