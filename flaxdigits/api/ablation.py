@@ -25,6 +25,7 @@ from flaxdigits.config import ExperimentConfig, TrainConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import find, title
 from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.patterns import expand_user
 from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.studies.ablation import Row, check_variants, compare_variants, run_study
 from flaxdigits.studies.on_ray import RayCluster
@@ -87,7 +88,7 @@ def run_ablation(
                for name, config in variants_of(study, overrides).items()}
     chosen = checked_seeds(study.seeds if seeds is None else seeds)
     name = Path(named).stem
-    folder = Path("runs/ablations") / name if workdir is None else Path(workdir).expanduser()
+    folder = Path("runs/ablations") / name if workdir is None else expand_user(workdir)
     RunFolder(folder).check_name()
     for variant, one in configs.items():
         first, *_ = seed_configs(one, chosen, seed_workdir(folder, variant))

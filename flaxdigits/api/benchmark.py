@@ -20,6 +20,7 @@ from flaxdigits.benchmark.peers import PEERS
 from flaxdigits.benchmark.start_up import seconds_to_first_step
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.patterns import expand_user
 from flaxdigits.training.provenance import machine, versions
 from flaxdigits.training.run_folder import RunFolder
 
@@ -69,7 +70,7 @@ def run_benchmark(
     names = list(PUBLISHED) if experiment is None else [os.fspath(experiment)]
     if peers:
         _check_peers(names, overrides)
-    folder = RunFolder(Path("runs/benchmark") if workdir is None else Path(workdir).expanduser())
+    folder = RunFolder(Path("runs/benchmark") if workdir is None else expand_user(workdir))
     folder.check_writable()
     console = console or make_console()
     measured: dict[str, dict[str, Any]] = {}

@@ -18,6 +18,7 @@ from flaxdigits.config import ExperimentConfig, validate
 from flaxdigits.data.dataset import DataLocations, Dataset, load_dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.models import build_model
+from flaxdigits.patterns import expand_user
 from flaxdigits.studies.ablation import Load
 from flaxdigits.training.run_folder import RunFolder
 
@@ -52,8 +53,8 @@ def data_locations(
         raise FlaxdigitsError(f"data must be one of {', '.join(get_args(Source))}, got {data!r}")
     raw = raw_data_dir or os.environ.get("FLAXDIGITS_RAW_DATA")
     return DataLocations(
-        Path(raw).expanduser() if raw else None,
-        Path(data_dir).expanduser() if data_dir else None, data)
+        expand_user(raw) if raw else None,
+        expand_user(data_dir) if data_dir else None, data)
 
 
 def load_data_of_run(
@@ -116,7 +117,7 @@ def check_before_data(config: ExperimentConfig, workdir: Path) -> None:
 
 def run_folder_path(workdir: PathLike | None, config: ExperimentConfig) -> Path:
     """The folder that was named, or runs/<experiment>."""
-    return Path("runs") / config.experiment if workdir is None else Path(workdir).expanduser()
+    return Path("runs") / config.experiment if workdir is None else expand_user(workdir)
 
 
 def new_run_folder(workdir: PathLike | None, config: ExperimentConfig) -> Path:

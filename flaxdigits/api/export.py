@@ -10,6 +10,7 @@ from flaxdigits.api.experiment import recorded_experiment
 from flaxdigits.evaluation.export import has_onnx, onnx_file, program_file, weights_file
 from flaxdigits.evaluation.trained import load_network
 from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.patterns import expand_user
 from flaxdigits.training.run_folder import RunFolder
 
 
@@ -33,7 +34,7 @@ def export(
       FlaxdigitsError: if there is no such run or checkpoint, or the files cannot be written.
     """
     config = recorded_experiment(workdir, experiment=experiment)
-    folder = RunFolder(Path(workdir).expanduser())
+    folder = RunFolder(expand_user(workdir))
     folder.check_writable()
     check_devices()
     network = load_network(folder, config, str(checkpoint))

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.jupyter import JupyterMixin
 from rich.table import Table
@@ -15,7 +14,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.predict import Reading, read_images
 from flaxdigits.evaluation.trained import load_network
 from flaxdigits.jax_settings import pinned_settings
-from flaxdigits.patterns import find_paths
+from flaxdigits.patterns import expand_user, find_paths
 from flaxdigits.reports.readings import reading_table
 from flaxdigits.training.run_folder import RunFolder, clear_errors
 
@@ -52,10 +51,10 @@ def predict(
       FlaxdigitsError: if there is no such run or checkpoint, no file matches, or the figure cannot
         be written.
     """
-    folder = RunFolder(Path(workdir).expanduser())
+    folder = RunFolder(expand_user(workdir))
     folder.data()
     files = _find([images] if isinstance(images, str | os.PathLike) else images)
-    sheet = None if figure is None else Path(figure).expanduser()
+    sheet = None if figure is None else expand_user(figure)
     if sheet is not None:
         with clear_errors(sheet):
             sheet.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +82,7 @@ def _find(patterns: Sequence[PathLike]) -> list[str]:
     if not patterns:
         raise FlaxdigitsError("--mode=predict needs images: --images=photo.jpg, or "
                               "--images='scans/*.png'; repeatable")
-    named = [os.path.expanduser(os.fspath(pattern)) for pattern in patterns]
+    named = [str(expand_user(pattern)) for pattern in patterns]
     found: dict[str, None] = {}
     for pattern in named:
         found |= dict.fromkeys(find_paths(pattern) or [pattern])

@@ -23,6 +23,7 @@ from flaxdigits.api.train import told_of_a_run
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.patterns import expand_user
 from flaxdigits.studies import collection as finished
 from flaxdigits.studies.ablation import Load
 from flaxdigits.studies.collection import KEPT, Collection, Runs, missing
@@ -88,11 +89,11 @@ def replicate(
     systems = load_systems(named, absolute_paths)
     configs = {system.name: shortened(system, overrides) for system in systems}
     seeds = checked_seeds(seeds)
-    folder = RUNS / "replicate" if workdir is None else Path(workdir).expanduser()
+    folder = RUNS / "replicate" if workdir is None else expand_user(workdir)
     if not collect_only:
         RunFolder(folder).check_name()
     found = finished.collect(systems, _patterns(collect, collect_only, folder))
-    updated = None if update is None else Path(update).expanduser()
+    updated = None if update is None else expand_user(update)
     if updated is not None:
         _updated(updated, "")  # whether it can be, before anything is run
     if any(config.train.deterministic for one in configs.values() for config in one.values()):

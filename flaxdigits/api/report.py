@@ -8,6 +8,7 @@ from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.context import check_devices, load_data_of_run, make_console
 from flaxdigits.api.experiment import recorded_experiment
 from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.patterns import expand_user
 from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.training.parallel import ask_for_deterministic_kernels
 from flaxdigits.training.report import report_finished
@@ -39,7 +40,7 @@ def report(
     if config.train.deterministic:
         ask_for_deterministic_kernels()
     console = console or make_console()
-    workdir = Path(workdir).expanduser()
+    workdir = expand_user(workdir)
     folder = RunFolder(workdir)
     folder.check_writable()
     check_devices()

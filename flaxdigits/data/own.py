@@ -12,6 +12,7 @@ from flaxdigits.config import DataConfig
 from flaxdigits.data.examples import Examples
 from flaxdigits.data.idx import read_idx
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.patterns import expand_user
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -44,7 +45,7 @@ def read_own(config: DataConfig) -> OwnData:
     Raises:
       FlaxdigitsError: the folder or a file is missing, damaged or of another kind.
     """
-    folder = Path(config.folder or "").expanduser().resolve()
+    folder = expand_user(config.folder or "").resolve()
     if not config.folder or not folder.is_dir():
         raise FlaxdigitsError(
             f"data.folder={config.folder}: no such folder; data.dataset={config.dataset} reads "

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.patterns import expand_user
 from flaxdigits.training.checkpoints import Checkpoints, check_same_shapes, paths_and_shapes
 from flaxdigits.training.run_folder import RunFolder
 
@@ -21,7 +22,7 @@ def saved_variables(path: str, fresh: dict[str, Any]) -> dict[str, Any]:
     Raises:
       FlaxdigitsError: if that is no run folder, or its weights have other shapes.
     """
-    folder = RunFolder(Path(path).expanduser())
+    folder = RunFolder(expand_user(path))
     folder.data()
     checkpoints = Checkpoints(folder.checkpoints, access="read")
     try:
