@@ -145,7 +145,7 @@ def parse(arguments: list[str]) -> Options | str:
         return f"{HELP}\n{flags.FLAGS.get_help(include_special_flags=False)}"
     try:
         words = flags.FLAGS(arguments)
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:  # the latter of a negated flag with a value
         raise FlaxdigitsError(" ".join(str(error).split())) from error
     if len(words) > 1:
         raise FlaxdigitsError(
