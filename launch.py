@@ -3,8 +3,11 @@
 import importlib
 import logging
 import sys
+import threading
+import warnings
 from types import ModuleType
 
+from flaxdigits.cli.compilation_cache import CacheWarnings
 from flaxdigits.cli.context import resolve_config
 from flaxdigits.cli.options import Options, parse
 from flaxdigits.cli.process import INTERRUPTED, imports_are_done, lost_output, start_well
@@ -65,6 +68,8 @@ def import_mode(command: str) -> ModuleType:
 def quiet_other_libraries() -> None:
     """Lets only our own notes through, one line each."""
     sys.unraisablehook = lambda unraisable: None  # orbax leaves coroutines behind when it fails
+    threading.excepthook = lambda failed: None  # and tensorboardX a thread
+    warnings.showwarning = CacheWarnings()
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("note: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.CRITICAL)
