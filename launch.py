@@ -2,12 +2,15 @@
 
 import importlib
 import logging
-import os
 import sys
+import threading
+import warnings
+from types import ModuleType
 
+from flaxdigits.cli.compilation_cache import CacheWarnings
 from flaxdigits.cli.context import resolve_config
 from flaxdigits.cli.options import Options, parse
-from flaxdigits.cli.process import INTERRUPTED, imports_are_done, start_well
+from flaxdigits.cli.process import INTERRUPTED, imports_are_done, lost_output, start_well
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 
@@ -19,24 +22,26 @@ def main(arguments: list[str]) -> int:
         options = parse(arguments)
         if isinstance(options, str):
             print(options)
-            return 0
+            return 0 if lost_output() is None else 1
         if options.logs == "all":
             logging.getLogger().setLevel(logging.INFO)
         config = config_for(options)
-        mode = importlib.import_module(f"flaxdigits.cli.{options.command}")
+        mode = import_mode(options.command)
         imports_are_done()
         status = mode.run(options, config)
-        sys.stdout.flush()
-        return status
+        lost = lost_output()
+        if lost is None:
+            return status
+        if not isinstance(lost, BrokenPipeError):  # whoever read our output, such as `head`, left
+            print(f"error: standard output: {lost.strerror}: what was printed is incomplete",
+                  file=sys.stderr)
+        return status or 1
     except FlaxdigitsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read our output, such as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
 def config_for(options: Options) -> ExperimentConfig | None:
@@ -48,9 +53,23 @@ def config_for(options: Options) -> ExperimentConfig | None:
     return None if is_own else resolve_config(options)
 
 
+def import_mode(command: str) -> ModuleType:
+    """The module of a mode; with it most modes import JAX.
+
+    Raises:
+      FlaxdigitsError: if an environment variable has a value that JAX refuses.
+    """
+    try:
+        return importlib.import_module(f"flaxdigits.cli.{command}")
+    except ValueError as error:  # such as JAX_ENABLE_X64=maybe
+        raise FlaxdigitsError(f"JAX cannot be imported: {error}") from error
+
+
 def quiet_other_libraries() -> None:
     """Lets only our own notes through, one line each."""
     sys.unraisablehook = lambda unraisable: None  # orbax leaves coroutines behind when it fails
+    threading.excepthook = lambda failed: None  # and tensorboardX a thread
+    warnings.showwarning = CacheWarnings()
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("note: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.CRITICAL)

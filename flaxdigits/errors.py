@@ -1,5 +1,6 @@
 """The one exception that a user is meant to read."""
 
+import re
 from typing import Any
 
 LONGEST_QUOTE = 200  # characters
@@ -9,7 +10,14 @@ class FlaxdigitsError(Exception):
     """Bad input, told in one line: the field or file, what was expected, and what to do.
 
     `launch.py` prints the message alone and exits with status 2; library callers catch it.
+
+    Args:
+      message: control characters, such as a line break within the name of a file, become escapes.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(re.sub(
+            "[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: ascii(found[0])[1:-1], message))
 
 
 def quoted(value: Any) -> str:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from flaxdigits.config import ExperimentConfig, validate
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.patterns import expand_user
 from flaxdigits.training.trackers import Tracker
 
 Made = TypeVar("Made")
@@ -69,7 +70,7 @@ def find(name_or_path: str, flag: str, folder: Path) -> Path:
       FlaxdigitsError: if there is none, beginning with the flag that named it.
     """
     if name_or_path.endswith(".py"):
-        path = Path(name_or_path).expanduser()
+        path = expand_user(name_or_path)
         if not path.is_file():
             raise FlaxdigitsError(f"{flag}: there is no file {path}")
         return path

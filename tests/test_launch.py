@@ -22,6 +22,10 @@ NO_DATA = (*TRAIN, "--raw_data_dir=no_data")
 REFUSED = {
     "unknown flag": ([*TRAIN, "--epochs=3"], "epochs"),
     "unknown flag, no value": (["--verbos"], "verbos"),
+    "negated flag with a value": ([*TRAIN, "--notensorboard=x"], "does not take an argument"),
+    "negated list with a value": (["--nolist=x"], "does not take an argument"),
+    "line break in a field": ([*TRAIN, "--set=a\nb=1"], r"unknown field a\nb"),
+    "escape in a field": ([*TRAIN, "--set=a\x1b[1m=1"], r"unknown field a\x1b[1m"),
     "stray word": ([*TRAIN, "train.epochs=3"], "stray word 'train.epochs=3'"),
     "stray word after --": ([*TRAIN, "--", "--set"], "stray word '--set'"),
     "flag without its value": (["--experiment"], "experiment"),

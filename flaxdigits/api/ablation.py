@@ -11,12 +11,12 @@ from rich.console import Console
 from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import (
     check_before_data,
+    check_devices,
     data_locations,
     loader,
     make_console,
     print_table,
     tell_pause,
-    warn_of_unused_gpu,
 )
 from flaxdigits.api.experiment import absolute_paths
 from flaxdigits.api.plan import plan_table
@@ -24,6 +24,8 @@ from flaxdigits.api.seeds import outcome_line
 from flaxdigits.config import ExperimentConfig, TrainConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import find, title
+from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.patterns import expand_user
 from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.studies.ablation import Row, check_variants, compare_variants, run_study
 from flaxdigits.studies.on_ray import RayCluster
@@ -49,6 +51,7 @@ class AblationOutcome:
     signal: int | None = None
 
 
+@pinned_settings()
 def run_ablation(
     ablation: PathLike, *overrides: str, seeds: Sequence[int] | None = None,
     workdir: PathLike | None = None, dry_run: bool = False, executor: Executor = "local",
@@ -85,7 +88,7 @@ def run_ablation(
                for name, config in variants_of(study, overrides).items()}
     chosen = checked_seeds(study.seeds if seeds is None else seeds)
     name = Path(named).stem
-    folder = Path("runs/ablations") / name if workdir is None else Path(workdir).expanduser()
+    folder = Path("runs/ablations") / name if workdir is None else expand_user(workdir)
     RunFolder(folder).check_name()
     for variant, one in configs.items():
         first, *_ = seed_configs(one, chosen, seed_workdir(folder, variant))
@@ -100,7 +103,7 @@ def run_ablation(
         cluster = RayCluster(study.experiment, data_locations(data, raw_data_dir, data_dir),
                              cpus_per_run, gpus_per_run)
     console = console or make_console()
-    warn_of_unused_gpu()
+    check_devices()
     load = loader(data, raw_data_dir, data_dir)
     check_variants(configs, [study.figure, *study.also], load)
     for variant, one in configs.items():

@@ -19,6 +19,8 @@ from flaxdigits.benchmark.compare import ALIKE, Timings, compare, our_command
 from flaxdigits.benchmark.peers import PEERS
 from flaxdigits.benchmark.start_up import seconds_to_first_step
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.patterns import expand_user
 from flaxdigits.training.provenance import machine, versions
 from flaxdigits.training.run_folder import RunFolder
 
@@ -43,6 +45,7 @@ class Benchmark(JupyterMixin):
         return _table(self.measured)
 
 
+@pinned_settings()
 def run_benchmark(
     experiment: PathLike | None = None, *overrides: str, workdir: PathLike | None = None,
     peers: bool = False, data: Source = "auto", raw_data_dir: PathLike | None = None,
@@ -67,7 +70,7 @@ def run_benchmark(
     names = list(PUBLISHED) if experiment is None else [os.fspath(experiment)]
     if peers:
         _check_peers(names, overrides)
-    folder = RunFolder(Path("runs/benchmark") if workdir is None else Path(workdir).expanduser())
+    folder = RunFolder(Path("runs/benchmark") if workdir is None else expand_user(workdir))
     folder.check_writable()
     console = console or make_console()
     measured: dict[str, dict[str, Any]] = {}

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from flaxdigits.api.arguments import PathLike
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.patterns import expand_user
 from flaxdigits.reports.comparison import comparison_table
 from flaxdigits.training.run_folder import RunFolder
 
@@ -38,7 +39,7 @@ def compare(*workdirs: PathLike) -> Comparison:
     Raises:
       FlaxdigitsError: if there are none, one that is named holds no run, or a pattern finds none.
     """
-    paths = [path for named in workdirs for path in _run_folders(os.path.expanduser(named))]
+    paths = [path for named in workdirs for path in _run_folders(str(expand_user(named)))]
     if not paths:
         raise FlaxdigitsError(
             "--mode=compare needs run folders: --workdir=runs/a --workdir=runs/b, "

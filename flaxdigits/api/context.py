@@ -18,6 +18,7 @@ from flaxdigits.config import ExperimentConfig, validate
 from flaxdigits.data.dataset import DataLocations, Dataset, load_dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.models import build_model
+from flaxdigits.patterns import expand_user
 from flaxdigits.studies.ablation import Load
 from flaxdigits.training.run_folder import RunFolder, data_differences
 
@@ -52,8 +53,8 @@ def data_locations(
         raise FlaxdigitsError(f"data must be one of {', '.join(get_args(Source))}, got {data!r}")
     raw = raw_data_dir or os.environ.get("FLAXDIGITS_RAW_DATA")
     return DataLocations(
-        Path(raw).expanduser() if raw else None,
-        Path(data_dir).expanduser() if data_dir else None, data)
+        expand_user(raw) if raw else None,
+        expand_user(data_dir) if data_dir else None, data)
 
 
 def load_data_of_run(
@@ -117,7 +118,7 @@ def check_before_data(config: ExperimentConfig, workdir: Path) -> None:
 
 def run_folder_path(workdir: PathLike | None, config: ExperimentConfig) -> Path:
     """The folder that was named, or runs/<experiment>."""
-    return Path("runs") / config.experiment if workdir is None else Path(workdir).expanduser()
+    return Path("runs") / config.experiment if workdir is None else expand_user(workdir)
 
 
 def new_run_folder(workdir: PathLike | None, config: ExperimentConfig) -> Path:
@@ -157,8 +158,20 @@ def tell_pause(console: Console, received: int | None) -> None:
     console.print(f"paused by {told} goes on from there")
 
 
-def warn_of_unused_gpu() -> None:
-    """Says so when there is an NVIDIA GPU and JAX computes on the CPU."""
+def check_devices() -> None:
+    """Starts JAX, and logs a warning if it computes on the CPU beside an NVIDIA GPU.
+
+    Raises:
+      FlaxdigitsError: if `JAX_PLATFORMS` (or `jax.config.jax_platforms`) names a platform that is
+        unknown or has no device here.
+    """
+    platforms = jax.config.jax_platforms
+    try:
+        jax.devices()
+    except Exception as error:  # JAX raises several kinds, an AssertionError among them
+        raise FlaxdigitsError(
+            f"JAX finds no device for JAX_PLATFORMS={platforms or ''}: name a platform that this "
+            "machine has, such as cpu, or leave it unset") from error
     is_asked = "cpu" in (jax.config.jax_platforms or "")
     if jax.default_backend() == "cpu" and not is_asked and shutil.which("nvidia-smi"):
         _log.warning("this machine has an NVIDIA GPU that JAX does not see; "

@@ -5,10 +5,18 @@ from pathlib import Path
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike, Source
-from flaxdigits.api.context import checked, load_data, make_console, print_table, run_folder_path
+from flaxdigits.api.context import (
+    check_devices,
+    checked,
+    load_data,
+    make_console,
+    print_table,
+    run_folder_path,
+)
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.splits import split_indices
+from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.reports.data import class_table, writer_lines
 from flaxdigits.reports.figures import png
 from flaxdigits.reports.fonts import legible
@@ -53,6 +61,7 @@ def prepare(
     return dataset
 
 
+@pinned_settings()
 def data_sheet(
     config: ExperimentConfig, workdir: PathLike | None = None, *, data: Source = "auto",
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
@@ -77,6 +86,7 @@ def data_sheet(
     config = checked(config)
     console = console or make_console()
     folder = run_folder_path(workdir, config)
+    check_devices()
     dataset = load_data(config, data, raw_data_dir, data_dir)
     splits = split_indices(config.data, dataset)
     classes = len(dataset.class_names)

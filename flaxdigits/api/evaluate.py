@@ -1,19 +1,21 @@
 """Scores of a run's checkpoints."""
 
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike, Source
-from flaxdigits.api.context import load_data_of_run, make_console, warn_of_unused_gpu
+from flaxdigits.api.context import check_devices, load_data_of_run, make_console
 from flaxdigits.api.experiment import moved_data, recorded_experiment
 from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
+from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.patterns import expand_user
 from flaxdigits.reports.result import evaluation_line, tell_of_drawn_data
 from flaxdigits.training.parallel import ask_for_deterministic_kernels
 from flaxdigits.training.run_folder import RunFolder
 
 
+@pinned_settings()
 def evaluate(
     workdir: PathLike, checkpoint: str | int = "last", *, experiment: PathLike | None = None,
     data: Source = "auto", raw_data_dir: PathLike | None = None,
@@ -45,8 +47,8 @@ def evaluate(
     if config.train.deterministic:
         ask_for_deterministic_kernels()
     console = console or make_console()
-    folder = RunFolder(Path(workdir).expanduser())
-    warn_of_unused_gpu()
+    folder = RunFolder(expand_user(workdir))
+    check_devices()
     trained_on = folder.data()["source"]
     dataset = load_data_of_run(config, folder, data, raw_data_dir, data_dir)
     if dataset.source != trained_on:

@@ -2,13 +2,13 @@
 
 import dataclasses
 import os
-from pathlib import Path
 
 from flaxdigits.api.arguments import PathLike
 from flaxdigits.config import ExperimentConfig, ModelConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment
 from flaxdigits.overrides import apply_overrides
+from flaxdigits.patterns import expand_user
 from flaxdigits.training.run_folder import RunFolder
 
 
@@ -39,7 +39,7 @@ def recorded_experiment(
     Raises:
       FlaxdigitsError: if this is not a run folder, or its config is not valid.
     """
-    folder = RunFolder(Path(workdir).expanduser())
+    folder = RunFolder(expand_user(workdir))
     model_config = ModelConfig
     if experiment is not None:
         named = load_experiment(os.fspath(experiment)).model
@@ -71,9 +71,9 @@ def absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     """The config with its folders made absolute, so that a run stands wherever it goes on from."""
     data, train = config.data, config.train
     if data.folder is not None:
-        folder = str(Path(data.folder).expanduser().absolute())
+        folder = str(expand_user(data.folder).absolute())
         config = dataclasses.replace(config, data=dataclasses.replace(data, folder=folder))
     if train.init_from is not None:
-        init_from = str(Path(train.init_from).expanduser().absolute())
+        init_from = str(expand_user(train.init_from).absolute())
         config = dataclasses.replace(config, train=dataclasses.replace(train, init_from=init_from))
     return config

@@ -5,13 +5,16 @@ from pathlib import Path
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.context import make_console
+from flaxdigits.api.context import check_devices, make_console
 from flaxdigits.api.experiment import recorded_experiment
 from flaxdigits.evaluation.export import has_onnx, onnx_file, program_file, weights_file
 from flaxdigits.evaluation.trained import load_network
+from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.patterns import expand_user
 from flaxdigits.training.run_folder import RunFolder
 
 
+@pinned_settings()
 def export(
     workdir: PathLike, checkpoint: str | int = "last", *, experiment: PathLike | None = None,
     console: Console | None = None,
@@ -31,8 +34,9 @@ def export(
       FlaxdigitsError: if there is no such run or checkpoint, or the files cannot be written.
     """
     config = recorded_experiment(workdir, experiment=experiment)
-    folder = RunFolder(Path(workdir).expanduser())
+    folder = RunFolder(expand_user(workdir))
     folder.check_writable()
+    check_devices()
     network = load_network(folder, config, str(checkpoint))
     console = console or make_console()
     console.print(f"{network.config.experiment}, step {network.step}: uint8 images of "

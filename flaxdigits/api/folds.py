@@ -9,17 +9,18 @@ from rich.console import Console
 from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import (
     check_before_data,
+    check_devices,
     checked,
     load_data,
     make_console,
     new_run_folder,
     tell_pause,
-    warn_of_unused_gpu,
 )
 from flaxdigits.api.seeds import outcome_line
 from flaxdigits.api.train import check_maker, told_of_a_run
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
+from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.studies import folds as studies
 from flaxdigits.studies.folds import FoldRun, Tested, fold_configs, read_tested
@@ -44,6 +45,7 @@ class FoldsOutcome:
     signal: int | None = None
 
 
+@pinned_settings()
 def train_folds(
     config: ExperimentConfig, seeds: Sequence[int] | None = None,
     workdir: PathLike | None = None, *, data: Source = "auto",
@@ -80,7 +82,7 @@ def train_folds(
     if config.train.deterministic:
         parallel.ask_for_deterministic_kernels()
     console = console or make_console()
-    warn_of_unused_gpu()
+    check_devices()
     dataset = load_data(config, data, raw_data_dir, data_dir)
     console.print(f"{config.experiment}: {dataset.name} ({dataset.source}), {len(configs)} runs, "
                   f"on {provenance.device_name()}, in {folder}")

@@ -16,6 +16,8 @@ from flaxdigits.api.experiment import experiment as find_experiment
 from flaxdigits.benchmark.compare import compare, our_command
 from flaxdigits.benchmark.growth import ROUNDS, SECONDS, exponents, figures, sizes
 from flaxdigits.data.splits import split_indices
+from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.patterns import expand_user
 from flaxdigits.training.provenance import machine, versions
 from flaxdigits.training.run_folder import RunFolder
 
@@ -39,6 +41,7 @@ class Growth(JupyterMixin):
         return _table(self.measured)
 
 
+@pinned_settings()
 def run_growth(
     experiment: PathLike, *overrides: str, workdir: PathLike | None = None, data: Source = "auto",
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
@@ -65,7 +68,7 @@ def run_growth(
     config = find_experiment(experiment, *overrides)
     check_before_data(config, Path())
     folder = RunFolder(Path("runs/growth") / config.experiment if workdir is None
-                       else Path(workdir).expanduser())
+                       else expand_user(workdir))
     dataset = load_data(config, data, raw_data_dir, data_dir)
     found = sizes(config, len(split_indices(config.data, dataset)["train"]))
     folder.check_writable()

@@ -3,17 +3,18 @@
 import dataclasses
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.jupyter import JupyterMixin
 from rich.table import Table
 
 from flaxdigits.api.arguments import PathLike
+from flaxdigits.api.context import check_devices
 from flaxdigits.api.experiment import recorded_experiment
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.predict import Reading, read_images
 from flaxdigits.evaluation.trained import load_network
-from flaxdigits.patterns import find_paths
+from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.patterns import expand_user, find_paths
 from flaxdigits.reports.readings import reading_table
 from flaxdigits.training.run_folder import RunFolder, clear_errors
 
@@ -32,6 +33,7 @@ class Readings(JupyterMixin):
         return reading_table(self.readings)
 
 
+@pinned_settings()
 def predict(
     workdir: PathLike, images: PathLike | Sequence[PathLike], checkpoint: str | int = "last", *,
     experiment: PathLike | None = None, figure: PathLike | None = None,
@@ -49,15 +51,16 @@ def predict(
       FlaxdigitsError: if there is no such run or checkpoint, no file matches, or the figure cannot
         be written.
     """
-    folder = RunFolder(Path(workdir).expanduser())
+    folder = RunFolder(expand_user(workdir))
     folder.data()
     files = _find([images] if isinstance(images, str | os.PathLike) else images)
-    sheet = None if figure is None else Path(figure).expanduser()
+    sheet = None if figure is None else expand_user(figure)
     if sheet is not None:
         with clear_errors(sheet):
             sheet.parent.mkdir(parents=True, exist_ok=True)
         RunFolder(sheet.parent).check_writable()
     config = recorded_experiment(workdir, experiment=experiment)
+    check_devices()
     network = load_network(folder, config, str(checkpoint))
     readings = read_images(network, files)
     if sheet is not None:
@@ -79,7 +82,7 @@ def _find(patterns: Sequence[PathLike]) -> list[str]:
     if not patterns:
         raise FlaxdigitsError("--mode=predict needs images: --images=photo.jpg, or "
                               "--images='scans/*.png'; repeatable")
-    named = [os.path.expanduser(os.fspath(pattern)) for pattern in patterns]
+    named = [str(expand_user(pattern)) for pattern in patterns]
     found: dict[str, None] = {}
     for pattern in named:
         found |= dict.fromkeys(find_paths(pattern) or [pattern])

@@ -10,11 +10,11 @@ from rich.console import Console
 from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.context import (
     check_before_data,
+    check_devices,
     loader,
     make_console,
     print_table,
     tell_pause,
-    warn_of_unused_gpu,
 )
 from flaxdigits.api.experiment import absolute_paths
 from flaxdigits.api.plan import plan_table
@@ -22,6 +22,8 @@ from flaxdigits.api.seeds import outcome_line
 from flaxdigits.api.train import told_of_a_run
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.patterns import expand_user
 from flaxdigits.studies import collection as finished
 from flaxdigits.studies.ablation import Load
 from flaxdigits.studies.collection import KEPT, Collection, Runs, missing
@@ -50,6 +52,7 @@ class ReplicationOutcome:
     signal: int | None = None
 
 
+@pinned_settings()
 def replicate(
     experiment: PathLike | None = None, *overrides: str, seeds: Sequence[int] = range(5),
     workdir: PathLike | None = None, collect: PathLike | Sequence[PathLike] = (),
@@ -86,17 +89,17 @@ def replicate(
     systems = load_systems(named, absolute_paths)
     configs = {system.name: shortened(system, overrides) for system in systems}
     seeds = checked_seeds(seeds)
-    folder = RUNS / "replicate" if workdir is None else Path(workdir).expanduser()
+    folder = RUNS / "replicate" if workdir is None else expand_user(workdir)
     if not collect_only:
         RunFolder(folder).check_name()
     found = finished.collect(systems, _patterns(collect, collect_only, folder))
-    updated = None if update is None else Path(update).expanduser()
+    updated = None if update is None else expand_user(update)
     if updated is not None:
         _updated(updated, "")  # whether it can be, before anything is run
     if any(config.train.deterministic for one in configs.values() for config in one.values()):
         parallel.ask_for_deterministic_kernels()
     console = console or make_console()
-    warn_of_unused_gpu()
+    check_devices()
     protocols = [
         Protocol(runs, configs[name][protocol], missing(runs, configs[name][protocol], seeds))
         for name, by_name in found.runs.items() for protocol, runs in by_name.items()]

@@ -5,14 +5,17 @@ from pathlib import Path
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.context import load_data_of_run, make_console, warn_of_unused_gpu
+from flaxdigits.api.context import check_devices, load_data_of_run, make_console
 from flaxdigits.api.experiment import moved_data, recorded_experiment
+from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.patterns import expand_user
 from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.training.parallel import ask_for_deterministic_kernels
 from flaxdigits.training.report import report_finished
 from flaxdigits.training.run_folder import RunFolder
 
 
+@pinned_settings()
 def report(
     workdir: PathLike, *, experiment: PathLike | None = None,
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
@@ -39,10 +42,10 @@ def report(
     if config.train.deterministic:
         ask_for_deterministic_kernels()
     console = console or make_console()
-    workdir = Path(workdir).expanduser()
+    workdir = expand_user(workdir)
     folder = RunFolder(workdir)
     folder.check_writable()
-    warn_of_unused_gpu()
+    check_devices()
     dataset = load_data_of_run(
         config, folder, raw_data_dir=raw_data_dir, data_dir=data_dir)
     tell_of_drawn_data(console, dataset.source)

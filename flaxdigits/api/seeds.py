@@ -10,16 +10,17 @@ from rich.console import Console
 from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import (
     check_before_data,
+    check_devices,
     checked,
     load_data,
     make_console,
     new_run_folder,
     tell_pause,
-    warn_of_unused_gpu,
 )
 from flaxdigits.api.train import check_maker, told_of_a_run
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.reports.result import tell_of_drawn_data, tell_summary
 from flaxdigits.studies import seeds as studies
 from flaxdigits.studies.seeds import checked_seeds
@@ -46,6 +47,7 @@ class SeedsOutcome:
     signal: int | None = None
 
 
+@pinned_settings()
 def train_seeds(
     config: ExperimentConfig, seeds: Sequence[int], workdir: PathLike | None = None, *,
     data: Source = "auto", raw_data_dir: PathLike | None = None,
@@ -78,7 +80,7 @@ def train_seeds(
     if config.train.deterministic:
         parallel.ask_for_deterministic_kernels()
     console = console or make_console()
-    warn_of_unused_gpu()
+    check_devices()
     folder = new_run_folder(workdir, config)
     check_before_data(config, folder / "seeds" / str(seeds[0]))
     dataset = load_data(config, data, raw_data_dir, data_dir)

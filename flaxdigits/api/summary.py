@@ -6,9 +6,10 @@ from rich.jupyter import JupyterMixin
 from rich.table import Table
 
 from flaxdigits.api.arguments import PathLike, Source
-from flaxdigits.api.context import checked, load_data
+from flaxdigits.api.context import check_devices, checked, load_data
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.builders import BUILDERS
+from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.models import build_model
 from flaxdigits.reports.layers import Layer, layer_table, list_layers
 
@@ -34,6 +35,7 @@ class Summary(JupyterMixin):
         return layer_table(self.model, self.layers)
 
 
+@pinned_settings()
 def summary(
     config: ExperimentConfig, *, data: Source = "auto", raw_data_dir: PathLike | None = None,
     data_dir: PathLike | None = None,
@@ -50,6 +52,7 @@ def summary(
       FlaxdigitsError: if the config is not valid, or there are no data.
     """
     config = checked(config)
+    check_devices()
     builder = BUILDERS.get(config.data.dataset)
     if builder is not None:
         shape, classes = (*builder.image_size, 1), len(builder.class_names)

@@ -9,14 +9,15 @@ from rich.console import Console
 from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import (
     check_before_data,
+    check_devices,
     checked,
     load_data,
     make_console,
     new_run_folder,
-    warn_of_unused_gpu,
 )
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.reports.result import tell_of_drawn_data, tell_result
 from flaxdigits.training import loop, parallel, provenance
 from flaxdigits.training.loop import Outcome
@@ -26,6 +27,7 @@ from flaxdigits.training.tensorboard import TensorBoard, is_installed
 from flaxdigits.training.trackers import Tracker
 
 
+@pinned_settings()
 def train(
     config: ExperimentConfig, workdir: PathLike | None = None, *, data: Source = "auto",
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
@@ -65,9 +67,9 @@ def train(
     if config.train.deterministic:
         parallel.ask_for_deterministic_kernels()
     parallel.connect(coordinator, num_processes, process_id)
+    check_devices()
     console = console or make_console(quiet=not parallel.is_writer())
     told = told_of_a_run(console, tensorboard, profile, trackers)
-    warn_of_unused_gpu()
     folder = new_run_folder(workdir, config)
     check_before_data(config, folder)
     dataset = load_data(config, data, raw_data_dir, data_dir)

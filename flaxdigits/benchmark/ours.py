@@ -19,6 +19,7 @@ from flaxdigits.benchmark.peers import noise, serve
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.experiments import load_experiment
+from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.reports.layers import list_layers
 from flaxdigits.training import provenance
@@ -81,6 +82,7 @@ def random_data(
                    np.arange(len(labels)) % 100, None, official_train, "noise")
 
 
+@pinned_settings()
 def main(name: str, shape: list[int], overrides: list[str]) -> None:
     """Serves the timings of one experiment.
 

@@ -1,9 +1,11 @@
 """What several modes do with their options: the config and the arguments of the calls."""
 
+import json
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.experiment import experiment, recorded_experiment
@@ -55,6 +57,16 @@ def data_folder_of(options: Options) -> str | None:
             raise FlaxdigitsError(f"--mode={options.mode} is about a run as it was trained: leave "
                                   f"out --set {name} (data.folder alone may lie elsewhere now)")
     return folder
+
+
+def print_json(value: Any) -> None:
+    """Prints JSON that is valid in whatever encoding standard output has."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    print(text)
 
 
 def seeds_of(options: Options) -> tuple[int, ...] | None:

@@ -8,6 +8,7 @@ from absl import flags
 from flaxdigits.api.arguments import Source
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import ABLATIONS, list_experiments
+from flaxdigits.patterns import expand_user
 
 HELP = "python launch.py --experiment=NAME [--mode=MODE] [--set field=value ...]\n"
 MODES = ("train", "eval", "report", "summary", "data", "config", "prepare", "compare",
@@ -144,7 +145,7 @@ def parse(arguments: list[str]) -> Options | str:
         return f"{HELP}\n{flags.FLAGS.get_help(include_special_flags=False)}"
     try:
         words = flags.FLAGS(arguments)
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:  # the latter of a negated flag with a value
         raise FlaxdigitsError(" ".join(str(error).split())) from error
     if len(words) > 1:
         raise FlaxdigitsError(
@@ -204,14 +205,14 @@ def parse(arguments: list[str]) -> Options | str:
     raw = _RAW_DATA_DIR.value
     return Options(
         experiment=_EXPERIMENT.value, mode=_MODE.value,
-        workdirs=tuple(Path(path).expanduser() for path in _WORKDIR.value),
+        workdirs=tuple(expand_user(path) for path in _WORKDIR.value),
         overrides=tuple(_SET.value), ablation=_ABLATION.value,
         dry_run=_DRY_RUN.value, executor=_EXECUTOR.value, cpus_per_run=_CPUS_PER_RUN.value,
         gpus_per_run=_GPUS_PER_RUN.value, seeds=_SEEDS.value,
         collect=tuple(_COLLECT.value), collect_only=_COLLECT_ONLY.value,
-        update=Path(_UPDATE.value).expanduser() if _UPDATE.value else None, data=_DATA.value,
-        raw_data_dir=Path(raw).expanduser() if raw else None,
-        data_dir=Path(_DATA_DIR.value).expanduser() if _DATA_DIR.value else None,
+        update=expand_user(_UPDATE.value) if _UPDATE.value else None, data=_DATA.value,
+        raw_data_dir=expand_user(raw) if raw else None,
+        data_dir=expand_user(_DATA_DIR.value) if _DATA_DIR.value else None,
         checkpoint=_CHECKPOINT.value, images=tuple(_IMAGES.value), figure=_FIGURE.value,
         format=_FORMAT.value, peers=_PEERS.value, profile=_PROFILE.value,
         tensorboard=_TENSORBOARD.value, logs=_LOGS.value, coordinator=_COORDINATOR.value,

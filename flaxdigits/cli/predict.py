@@ -1,10 +1,10 @@
 """--mode=predict: what a run's network reads in image files."""
 
-import json
 import sys
 
 from flaxdigits.api.context import make_console, print_table
 from flaxdigits.api.predict import predict
+from flaxdigits.cli.context import print_json
 from flaxdigits.cli.options import Options
 from flaxdigits.errors import FlaxdigitsError
 
@@ -19,8 +19,7 @@ def run(options: Options, config: None) -> int:
     found = predict(options.workdir(), options.images, options.checkpoint,
                     experiment=options.experiment, figure=figure)
     if options.format == "json":
-        print(json.dumps([reading.to_dict() for reading in found.readings], indent=2,
-                         ensure_ascii=False))
+        print_json([reading.to_dict() for reading in found.readings])
     else:
         print_table(make_console(), found.__rich__())
     errors = [reading.error for reading in found.readings if reading.error is not None]

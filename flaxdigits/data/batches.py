@@ -26,9 +26,14 @@ class BatchPlan:
         return -(-self.examples // self.batch_size)
 
     @property
+    def rows(self) -> int:
+        """Examples of the largest batch: fewer than `batch_size` if there are no more."""
+        return min(self.batch_size, self.examples)
+
+    @property
     def padded_batch_size(self) -> int:
         """Rows of the batch in memory: the same number on every device."""
-        return -(-self.batch_size // self.devices) * self.devices
+        return -(-self.rows // self.devices) * self.devices
 
     def select(self, step: jax.Array, places: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Where a step's examples stand in the epoch's order, and which of them are real.
@@ -42,7 +47,7 @@ class BatchPlan:
           mask: [rows] bool, False for padding.
         """
         positions = step % self.steps_per_epoch * self.batch_size + places
-        mask = (places < self.batch_size) & (positions < self.examples)
+        mask = (places < self.rows) & (positions < self.examples)
         return jnp.where(mask, positions, 0), mask
 
 

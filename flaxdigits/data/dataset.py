@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from flaxdigits.data.fetch import FetchError
 from flaxdigits.data.framing import Framing, measure_framing
 from flaxdigits.data.own import OwnData, read_own
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.patterns import expand_user
 
 XLA_ALIGNMENT = 64  # bytes; what does not begin at a multiple of it, XLA copies
 
@@ -113,12 +115,20 @@ def load_dataset(config: DataConfig, locations: DataLocations) -> Dataset:
 
 
 def _builder(name: str, source: str, locations: DataLocations) -> DigitsBuilder:
-    folders = {
-        name: folder and Path(folder).expanduser()
-        for name, folder in (
-            ("data_dir", locations.data_dir), ("raw_data_dir", locations.raw_data_dir))
-    }
-    return BUILDERS[name](config=source, **folders)
+    raw = locations.raw_data_dir
+    return BUILDERS[name](
+        config=source, data_dir=_data_dir(locations), raw_data_dir=raw and expand_user(raw))
+
+
+def _data_dir(locations: DataLocations) -> Path:
+    named = locations.data_dir or os.environ.get("TFDS_DATA_DIR")
+    if named:
+        return expand_user(named)
+    try:
+        return expand_user("~/tensorflow_datasets")
+    except FlaxdigitsError as error:
+        raise FlaxdigitsError("there is no home folder in which to keep prepared data: name a "
+                              "folder with --data_dir or TFDS_DATA_DIR") from error
 
 
 def _prepared(name: str, source: str, locations: DataLocations) -> Dataset:

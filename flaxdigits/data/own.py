@@ -10,6 +10,7 @@ from flaxdigits.data.examples import Examples
 from flaxdigits.data.idx_folder import read_idx_folder
 from flaxdigits.data.image_folder import read_image_folder
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.patterns import expand_user
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ def read_own(config: DataConfig) -> OwnData:
       FlaxdigitsError: the folder or a file is missing, damaged or of another kind, or the training
         images have fewer than two classes.
     """
-    folder = Path(config.folder or "").expanduser().resolve()
+    folder = expand_user(config.folder or "").resolve()
     if not config.folder or not folder.is_dir():
         raise FlaxdigitsError(
             f"data.folder={config.folder}: no such folder; data.dataset={config.dataset} reads "

@@ -67,11 +67,12 @@ def list_layers(model: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:
       image_shape: (height, width, channels).
     """
     calls: list[_Call] = []
+    is_tracing = True
 
     def note(call: Any, arguments: Any, options: Any, context: nn.module.InterceptorContext) -> Any:
         before = len(calls)
         output = call(*arguments, **options)
-        if context.method_name == "__call__":
+        if is_tracing and context.method_name == "__call__":
             module = context.module
             calls.append(_Call(module.clone(parent=None), module.path,
                                jax.tree.map(_shape, (arguments, options)), _shape(output),
@@ -81,6 +82,7 @@ def list_layers(model: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:
     with nn.intercept_methods(note):
         variables = jax.eval_shape(
             model.init, jax.random.key(0), jnp.zeros((1, *image_shape)), None)
+    is_tracing = False  # `python -O` skips the assert in which Flax removes the interceptor
     parameters = _parameters(variables.get("params", {}), {call.path for call in calls})
     owners = {path for path, count in parameters.items() if count}
     layers: list[Layer] = []

@@ -21,6 +21,8 @@ from flaxdigits.config import ExperimentConfig, from_dict, to_dict, validate
 from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment
+from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.patterns import expand_user
 from flaxdigits.studies.ablation import Load, Pause, Tell
 from flaxdigits.studies.seeds import seed_configs, unfinished, write_summary
 from flaxdigits.studies.study import seed_workdir
@@ -83,7 +85,7 @@ class RayCluster:
         """What is left to run; the folders of all runs are checked, or begun."""
         runs, experiment, given = {}, self.experiment, self.locations
         if experiment.endswith(".py"):
-            experiment = str(Path(experiment).expanduser().absolute())
+            experiment = str(expand_user(experiment).absolute())
         locations = DataLocations(
             given.raw_data_dir and given.raw_data_dir.absolute(),
             given.data_dir and given.data_dir.absolute(), given.source)
@@ -156,6 +158,7 @@ class RemoteRun:
     cpus: int
 
 
+@pinned_settings()
 def train_run(run: RemoteRun) -> Outcome | None:
     """In a worker: trains a run to its end, or on from its last checkpoint.
 

@@ -16,6 +16,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import ABLATIONS, find, load_experiment, made_by
 from flaxdigits.models import build_model
 from flaxdigits.overrides import apply_overrides
+from flaxdigits.patterns import expand_user
 from flaxdigits.studies.seeds import checked_seeds
 
 BASE = "base"
@@ -112,7 +113,7 @@ def load_study(name_or_path: str) -> Study:
     study = made_by(path, "get_study", Study)
     if not study.experiment.endswith(".py"):
         return study
-    beside = path.parent / Path(study.experiment).expanduser()
+    beside = path.parent / expand_user(study.experiment)
     return dataclasses.replace(study, experiment=str(beside))
 
 

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flaxdigits.models.onednn import compile_with_onednn
+from flaxdigits.training.memory import check_memory
 from flaxdigits.training.parallel import all_places, parallel_steps, parallel_steps_of_runs
 from flaxdigits.training.run import Run
 from flaxdigits.training.step import Steps, Streams
@@ -112,7 +113,7 @@ class Program:
         like = self._like
         if size == 1:
             return all_places(like.task, like.devices)
-        return like.devices.replicate(np.arange(like.config.train.batch_size, dtype=np.int32))
+        return like.devices.replicate(np.arange(like.task.plan.rows, dtype=np.int32))
 
     def _whole(self, size: int) -> int:
         """A size of at least one run; of several, as many on each device."""
@@ -143,7 +144,14 @@ class Program:
                     [like.state] * size, like.examples, jnp.stack([order] * size),
                     self._places(size), replicate(_stack([streams] * size)),
                     replicate(np.full(size, count)))
-            self._compiled[size] = compile_with_onednn(steps)
+            compiled = compile_with_onednn(steps)
+            if size == self._whole(1):  # no smaller one can take its place
+                needs = compiled.memory_analysis()
+                check_memory(
+                    needs.output_size_in_bytes + needs.temp_size_in_bytes
+                    - needs.alias_size_in_bytes,
+                    f"a train step with train.batch_size={like.config.train.batch_size}")
+            self._compiled[size] = compiled
             _give_back_freed_memory()
             self._seconds_compiling += time.perf_counter() - start
         return self._compiled[size]

@@ -20,6 +20,7 @@ from flaxdigits.evaluation.scores import Scores, flat, score
 from flaxdigits.models import build_model, check_logits
 from flaxdigits.training import provenance
 from flaxdigits.training.checkpoints import Record
+from flaxdigits.training.memory import check_memory, state_bytes
 from flaxdigits.training.optimizers import create_optimizer, create_schedule
 from flaxdigits.training.parallel import Devices
 from flaxdigits.training.state import (
@@ -54,6 +55,8 @@ class Run:
         self.schedule = create_schedule(config.optimizer, self.total_steps)
         optimizer = create_optimizer(config.optimizer, self.schedule)
         self.task = TrainTask(config, model, optimizer, plan)
+        check_memory(state_bytes(jax.eval_shape(self._local_state)),
+                     f"the train state of {config.model.name}")
         self.state = self._fresh_state()
         check_logits(model, self.state.variables(), dataset.images.shape[1:],
                      len(dataset.class_names))
@@ -83,7 +86,7 @@ class Run:
     def take_weights(self, path: str) -> None:
         """Starts from the last weights of another run in place of fresh ones."""
         fresh = {"params": self.state.params, **self.state.model_state}
-        self.state = self._state_of(saved_variables(path, fresh))
+        self.state = self.devices.replicate(self._state_of(saved_variables(path, fresh)))
 
     def is_finite(self) -> bool:
         """Whether there is no NaN and no infinity in the weights."""
@@ -118,12 +121,14 @@ class Run:
             "deterministic": provenance.is_deterministic(config.train.deterministic)}
 
     def _fresh_state(self) -> TrainState:
+        return self.devices.replicate(self._local_state())
+
+    def _local_state(self) -> TrainState:
         return self._state_of(init_variables(
             self.task.model, self.config.seed, self.dataset.images.shape[1:]))
 
     def _state_of(self, variables: dict[str, Any]) -> TrainState:
-        return self.devices.replicate(create_train_state(
-            variables, self.task.optimizer, self.config.train.ema_decay))
+        return create_train_state(variables, self.task.optimizer, self.config.train.ema_decay)
 
     def predict(self, split: str) -> Predictions | None:
         """The logits of a split as the state stands; None if there is no such split."""

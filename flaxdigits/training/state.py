@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+PRNG = "threefry2x32"  # JAX's default generator, whatever a user's settings name
+
 # Each use of randomness has a stream of its own, so that changing one leaves the others alone.
 STREAMS = ("init", "order", "dropout", "augmentation")
 
 
 def stream(seed: int, name: str) -> jax.Array:
     """The PRNG key of one use of randomness in a run: [] of JAX's key type."""
-    return jax.random.fold_in(jax.random.key(seed), STREAMS.index(name))
+    return jax.random.fold_in(jax.random.key(seed, impl=PRNG), STREAMS.index(name))
 
 
 @flax.struct.dataclass

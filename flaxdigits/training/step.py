@@ -17,7 +17,7 @@ from flaxdigits.data.inputs import training_inputs
 from flaxdigits.models.layers import Training
 from flaxdigits.training.losses import example_losses
 from flaxdigits.training.precision import cast, products
-from flaxdigits.training.state import Sums, TrainState, stream
+from flaxdigits.training.state import PRNG, Sums, TrainState, stream
 
 
 @flax.struct.dataclass
@@ -121,7 +121,7 @@ def train_step(
 
 
 def _fold_in(key_data: jax.Array, step: jax.Array) -> jax.Array:
-    return jax.random.fold_in(jax.random.wrap_key_data(key_data), step)
+    return jax.random.fold_in(jax.random.wrap_key_data(key_data, impl=PRNG), step)
 
 
 def _since(sums: Sums, is_start: jax.Array) -> Sums:

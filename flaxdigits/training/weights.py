@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.patterns import expand_user
 from flaxdigits.training.checkpoints import (
     Checkpoints,
     check_same_shapes,
@@ -60,7 +61,7 @@ def source_digest(path: str | None) -> str | None:
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[tuple[Checkpoints, int, Path]]:
     """Gives the checkpoints of another run, its last step and where they are."""
-    folder = RunFolder(Path(path).expanduser())
+    folder = RunFolder(expand_user(path))
     folder.data()
     if not folder.checkpoints.is_dir():
         raise FlaxdigitsError(f"train.init_from: {folder.path} has no checkpoint yet")

@@ -1,0 +1,70 @@
+"""The memory of the devices: what is free, and whether a program fits."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from flaxdigits.errors import FlaxdigitsError
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def check_memory(needed: int, what: str) -> None:
+    """Checks that something fits the memory of a device before it is computed.
+
+    Args:
+      needed: bytes, beside what is in memory now.
+      what: a few words that name it.
+
+    Raises:
+      FlaxdigitsError: if there is less.
+    """
+    free = free_memory()
+    if free is not None and needed > free:
+        raise FlaxdigitsError(
+            f"{what} needs {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: use a "
+            "smaller train.batch_size, smaller images (data.image_size) or a smaller network")
+
+
+def free_memory() -> int | None:
+    """Returns the bytes that are free on a device, on a CPU in the machine; None if unknown."""
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        limit = stats.get("bytes_limit")
+        return None if limit is None else limit - stats.get("bytes_in_use", 0)
+    known = [free for free in (_free_of_machine(), _free_of_cgroup()) if free is not None]
+    return min(known, default=None)
+
+
+def state_bytes(state: Any) -> int:
+    """Returns the bytes of a tree of arrays or of `jax.ShapeDtypeStruct`."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+
+def _free_of_machine() -> int | None:
+    found = re.search(r"^MemAvailable: *(\d+) kB$", _read(Path("/proc/meminfo")), re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def _free_of_cgroup() -> int | None:
+    """Of a container's limit: version 2 of the kernel's interface, else version 1."""
+    for limit, usage, statistics in (
+            ("memory.max", "memory.current", "memory.stat"),
+            ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat")):
+        numbers = [_read(CGROUP / name).strip() for name in (limit, usage)]
+        if all(map(str.isdecimal, numbers)):
+            cached = re.search(r"^(?:total_)?inactive_file (\d+)$", _read(CGROUP / statistics),
+                               re.MULTILINE)
+            most, used = map(int, numbers)
+            return most - used + (int(cached[1]) if cached else 0)
+    return None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
