@@ -151,10 +151,12 @@ class Peers:
         threading.Thread(target=self._watch, name="peers", daemon=True).start()
 
     def fail(self, text: str, exit_status: int) -> None:
-        """Notifies the others that this process ends with an error, unless one of them is lost.
+        """Notifies the others that this process ends with an error; once is enough.
 
-        In that case the error is but a consequence, and this call does not return.
+        If one of them is lost, the error is a consequence, and this call does not return.
         """
+        if self._has_failed:
+            return
         self.exit_status = exit_status
         time.sleep(2 * BEAT)  # a lost process is noticed within this time
         with self._changed:

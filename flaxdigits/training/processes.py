@@ -9,6 +9,8 @@ import logging
 import os
 import re
 import secrets
+import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -128,6 +130,10 @@ def _watch(peers: Peers) -> None:
 
 def _end(peers: Peers) -> None:
     """Ends together with the others, before JAX does, which would wait in vain for a lost one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the others have anything left to do
+    uncaught = getattr(sys, "last_value", None)
+    if uncaught is not None:
+        peers.fail(first_line(uncaught), _exit_status(uncaught))
     if not peers.end():
         leave("", peers.exit_status)
     jax.distributed.shutdown()
@@ -164,8 +170,8 @@ def _meet_by_jax(timeout: float) -> Peers:
 def _ends_after(seconds: float) -> Iterator[None]:
     """Ends this process with one line if the block takes longer: JAX would wait and then abort."""
     def end() -> None:
-        leave(f"not all processes of this run came within {seconds:.0f} s: start all of them "
-              "together, or wait longer with --connect_timeout", LOST,
+        leave(f"the processes of this run were not all connected within {seconds:.0f} s: start "
+              "all of them together, or wait longer with --connect_timeout", LOST,
               2 if _peers is None else _peers.stderr)
 
     timer = threading.Timer(seconds, end)
