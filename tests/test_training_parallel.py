@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from flaxdigits.training import parallel
+from flaxdigits.training import processes
 from flaxdigits.training.checkpoints import Checkpoints, flat_arrays
 
 pytest_plugins = ["tiny_run"]
@@ -211,14 +211,14 @@ def test_a_task_of_slurm_takes_its_own_gpus(tasks, seen, own, monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", tasks)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
-    parallel.connect(None, None, None)
+    processes.connect(None, None, None)
     assert asked == [(None, None, None, own)]
 
 
 def test_who_is_connected_stays_so(monkeypatch):
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(jax.distributed, "initialize", lambda *given: pytest.fail("again"))
-    parallel.connect("localhost:1", 1, 0)  # the second training in a notebook
+    processes.connect("localhost:1", 1, 0)  # the second training in a notebook
 
 
 def test_a_tpu_whose_metadata_cannot_be_had_is_alone(monkeypatch, caplog):
@@ -226,6 +226,6 @@ def test_a_tpu_whose_metadata_cannot_be_had_is_alone(monkeypatch, caplog):
         raise OSError("no route to metadata.google.internal")
 
     monkeypatch.setattr(jax.distributed, "initialize", refuse)
-    monkeypatch.setattr(parallel, "_is_on_a_tpu_machine", lambda: True)
-    parallel.connect(None, None, None)
+    monkeypatch.setattr(processes, "_is_on_a_tpu_machine", lambda: True)
+    processes.connect(None, None, None)
     assert "a single TPU machine" in caplog.text

@@ -31,7 +31,7 @@ from flaxdigits.studies.ablation import Row, check_variants, compare_variants, r
 from flaxdigits.studies.on_ray import RayCluster
 from flaxdigits.studies.seeds import checked_seeds, seed_configs, seed_folders, unfinished
 from flaxdigits.studies.study import ABLATIONS, BASE, Study, load_study, seed_workdir, variants_of
-from flaxdigits.training import parallel, provenance
+from flaxdigits.training import parallel, processes, provenance
 from flaxdigits.training.loop import Outcome, check_folders
 from flaxdigits.training.run_folder import RunFolder
 
@@ -81,7 +81,7 @@ def run_ablation(
       FlaxdigitsError: if there is no such study, a variant is not valid, or every seed of the
         base diverged.
     """
-    parallel.check_alone()
+    processes.check_alone()
     named = os.fspath(ablation)
     study = load_study(named)
     configs = {name: absolute_paths(config)

@@ -25,7 +25,7 @@ from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.studies import folds as studies
 from flaxdigits.studies.folds import FoldRun, Tested, fold_configs, read_tested
 from flaxdigits.studies.seeds import checked_seeds
-from flaxdigits.training import parallel, provenance
+from flaxdigits.training import parallel, processes, provenance
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.loop import Outcome
 from flaxdigits.training.run_folder import RunFolder
@@ -72,7 +72,7 @@ def train_folds(
     Raises:
       FlaxdigitsError: as `train` does, also if a fold diverges.
     """
-    parallel.check_alone()
+    processes.check_alone()
     config = checked(config)
     check_maker(trackers)
     chosen = (config.seed,) if seeds is None else checked_seeds(seeds)

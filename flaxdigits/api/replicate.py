@@ -29,7 +29,7 @@ from flaxdigits.studies.ablation import Load
 from flaxdigits.studies.collection import KEPT, Collection, Runs, missing
 from flaxdigits.studies.replication import System, folder_name, load_systems, shortened
 from flaxdigits.studies.seeds import checked_seeds, seed_configs, train_seeds, unfinished
-from flaxdigits.training import parallel, provenance
+from flaxdigits.training import parallel, processes, provenance
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.loop import Outcome, check_folders
 from flaxdigits.training.run_folder import RunFolder, clear_errors
@@ -84,7 +84,7 @@ def replicate(
     Raises:
       FlaxdigitsError: as `train_seeds` does, or if a record or `update` cannot be read.
     """
-    parallel.check_alone()
+    processes.check_alone()
     named = None if experiment is None else os.fspath(experiment)
     systems = load_systems(named, absolute_paths)
     configs = {system.name: shortened(system, overrides) for system in systems}

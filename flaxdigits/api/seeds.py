@@ -24,7 +24,7 @@ from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.reports.result import tell_of_drawn_data, tell_summary
 from flaxdigits.studies import seeds as studies
 from flaxdigits.studies.seeds import checked_seeds
-from flaxdigits.training import parallel, provenance
+from flaxdigits.training import parallel, processes, provenance
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.loop import Outcome
 from flaxdigits.training.trackers import Tracker
@@ -73,7 +73,7 @@ def train_seeds(
     Raises:
       FlaxdigitsError: as `train` does; a seed that diverges stops no other, and raises if all do.
     """
-    parallel.check_alone()
+    processes.check_alone()
     config = checked(config)
     check_maker(trackers)
     seeds = checked_seeds(seeds)

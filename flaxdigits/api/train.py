@@ -19,7 +19,7 @@ from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.reports.result import tell_of_drawn_data, tell_result
-from flaxdigits.training import loop, parallel, provenance
+from flaxdigits.training import loop, parallel, processes, provenance
 from flaxdigits.training.loop import Outcome
 from flaxdigits.training.profile import Profile
 from flaxdigits.training.progress import for_console
@@ -28,12 +28,14 @@ from flaxdigits.training.trackers import Tracker
 
 
 @pinned_settings()
+@processes.report_failures
 def train(
     config: ExperimentConfig, workdir: PathLike | None = None, *, data: Source = "auto",
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
     trackers: Sequence[Tracker] = (), tensorboard: bool = True, profile: bool = False,
     coordinator: str | None = None, num_processes: int | None = None,
-    process_id: int | None = None, console: Console | None = None,
+    process_id: int | None = None, connect_timeout: float = processes.CONNECT_TIMEOUT,
+    console: Console | None = None,
 ) -> Outcome:
     """Trains an experiment to its end, or goes on with it, scores it and draws its report.
 
@@ -54,6 +56,7 @@ def train(
       coordinator: `host:port` of process 0, in a run of several processes.
       num_processes: how many there are.
       process_id: which of them this is, from 0.
+      connect_timeout: seconds to wait for the other processes.
       console: who is told, made with `markup=False`; None: the terminal or the notebook.
 
     Returns:
@@ -66,7 +69,7 @@ def train(
     config = checked(config)
     if config.train.deterministic:
         parallel.ask_for_deterministic_kernels()
-    parallel.connect(coordinator, num_processes, process_id)
+    processes.connect(coordinator, num_processes, process_id, connect_timeout)
     check_devices()
     console = console or make_console(quiet=not parallel.is_writer())
     told = told_of_a_run(console, tensorboard, profile, trackers)

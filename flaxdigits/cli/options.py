@@ -71,6 +71,9 @@ _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "host:port of process 0, in a run of several processes.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_CONNECT_TIMEOUT = flags.DEFINE_integer(
+    "connect_timeout", 45, "Seconds that the processes of a run wait for each other at the start.",
+    lower_bound=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +107,7 @@ class Options:
     coordinator: str | None = None
     num_processes: int | None = None
     process_id: int | None = None
+    connect_timeout: int = 45
 
     @property
     def command(self) -> str:
@@ -216,4 +220,5 @@ def parse(arguments: list[str]) -> Options | str:
         checkpoint=_CHECKPOINT.value, images=tuple(_IMAGES.value), figure=_FIGURE.value,
         format=_FORMAT.value, peers=_PEERS.value, profile=_PROFILE.value,
         tensorboard=_TENSORBOARD.value, logs=_LOGS.value, coordinator=_COORDINATOR.value,
-        num_processes=_NUM_PROCESSES.value, process_id=_PROCESS_ID.value)
+        num_processes=_NUM_PROCESSES.value, process_id=_PROCESS_ID.value,
+        connect_timeout=_CONNECT_TIMEOUT.value)

@@ -14,5 +14,5 @@ def run(options: Options, config: ExperimentConfig) -> int:
         trackers=load_trackers(options.experiment) if options.experiment else (),
         tensorboard=options.tensorboard, profile=options.profile,
         coordinator=options.coordinator, num_processes=options.num_processes,
-        process_id=options.process_id)
+        process_id=options.process_id, connect_timeout=options.connect_timeout)
     return 128 + outcome.signal if outcome.signal else 0

@@ -2,13 +2,9 @@
 
 import dataclasses
 import functools
-import importlib.util
-import logging
 import os
-import re
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,67 +17,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.step import TrainTask, train_steps
 
-_log = logging.getLogger(__name__)
-
 AXIS = "data"  # the batch is spread over it; everything else is the same on every device
-
-
-def connect(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Joins the other processes of a run, if there are any; call it before any other use of JAX.
-
-    SLURM's steps of several tasks and Cloud TPU VMs are recognised; elsewhere `coordinator`
-    ("host:port") and the two numbers say it.
-
-    Raises:
-      FlaxdigitsError: if only some of the three are given, or the others cannot be reached.
-    """
-    given = [value is not None for value in (coordinator, num_processes, process_id)]
-    if any(given) and not all(given):
-        raise FlaxdigitsError(
-            "--coordinator, --num_processes and --process_id go together: give all three or none")
-    if all(given) and not 0 <= process_id < num_processes:
-        raise FlaxdigitsError(
-            f"--process_id must be from 0 to {num_processes - 1}, got {process_id}")
-    is_tpu, slurm = _is_on_a_tpu_machine(), _slurm_tasks() > 1
-    if jax.distributed.is_initialized() or not (all(given) or is_tpu or slurm):
-        return
-    try:
-        jax.distributed.initialize(
-            coordinator, num_processes, process_id, _gpus_of_task() if slurm else None)
-    except (RuntimeError, ValueError, OSError) as error:  # the last of the TPU's metadata server
-        if is_tpu and not (all(given) or slurm):
-            _log.warning("taken for a single TPU machine, not a pod: %s", first_line(error))
-            return
-        raise FlaxdigitsError(f"cannot join the other processes: {first_line(error)}") from error
-
-
-def check_alone() -> None:
-    """Raises FlaxdigitsError in a SLURM step of several tasks, each of which would do the same."""
-    if _slurm_tasks() > 1:
-        raise FlaxdigitsError(
-            f"this is one of {_slurm_tasks()} tasks of a SLURM step, and several runs are trained "
-            "by one process with all its devices: start it with srun --ntasks=1")
-
-
-def _slurm_tasks() -> int:
-    """Of the step: a batch script that srun has not started is one, whatever was allotted."""
-    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
-
-
-def _gpus_of_task() -> list[int] | None:
-    """Those that are a SLURM task's own, of those that it sees.
-
-    None leaves it to JAX, which gives a node's tasks one each of those that all of them see.
-    """
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    alone = re.fullmatch(r"1(\(x\d+\))?", os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
-    return list(range(len(seen))) if seen != [""] and (alone or len(seen) == 1) else None
-
-
-def _is_on_a_tpu_machine() -> bool:
-    """Whether this may be a host of a pod: JAX asks the machine's metadata which of how many."""
-    has_chips = any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*"))
-    return has_chips and importlib.util.find_spec("libtpu") is not None
 
 
 def ask_for_deterministic_kernels() -> None:

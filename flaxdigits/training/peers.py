@@ -1,0 +1,414 @@
+"""The processes of a run watch each other, so that none waits for one that has been lost.
+
+Each process has a TCP connection to process 0, over which a thread sends a message every second.
+A connection that closes without notice, or a silence of `SILENCE` seconds, means that the process
+at its other end is lost. Process 0 passes that on, and every process that is left prints one line
+and ends with exit status 1: its main thread may be waiting for the lost process within a native
+library, where nothing else can reach it. Messages are JSON objects, one a line.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import selectors
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, Literal, NoReturn
+
+from flaxdigits.errors import FlaxdigitsError
+
+BEAT = 1.0  # seconds between two messages
+SILENCE = 20.0  # seconds after which a silent process counts as lost
+GRACE = 8.0  # seconds to end by oneself after another process has failed
+LOST = 1  # exit status of a process that ends because another one has
+LONGEST_LINE = 1 << 16
+
+State = Literal["running", "failed", "ending", "closed", "gone"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A process of a run.
+
+    Attributes:
+      process: its number, from 0.
+      processes: how many there are.
+      host: the name of its machine.
+      pid: its process id there.
+    """
+
+    process: int
+    processes: int
+    host: str
+    pid: int
+
+    @classmethod
+    def here(cls, process: int, processes: int) -> "Place":
+        """This process."""
+        return cls(process, processes, socket.gethostname(), os.getpid())
+
+    @classmethod
+    def read(cls, message: dict[str, Any]) -> "Place | None":
+        """The place that a message describes; None if it does not describe one."""
+        values = [message.get(field.name) for field in dataclasses.fields(cls)]
+        is_valid = all(type(value) is kind for value, kind in
+                       zip(values, (int, int, str, int), strict=True))
+        return cls(*values) if is_valid else None
+
+    def __str__(self) -> str:
+        return f"process {self.process} of {self.processes} (pid {self.pid} on {self.host})"
+
+
+class Connection:
+    """Messages over a socket.
+
+    Attributes:
+      socket: the socket.
+      unread: messages that came together with the first one.
+    """
+
+    def __init__(self, connected: socket.socket) -> None:
+        connected.settimeout(BEAT)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = connected
+        self.unread: list[dict[str, Any]] = []
+        self._received, self._lock = b"", threading.Lock()
+
+    def send(self, **message: Any) -> None:
+        """Sends a message; a broken connection is noticed where it is received from."""
+        with self._lock, contextlib.suppress(OSError):
+            self.socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def receive(self) -> list[dict[str, Any]] | None:
+        """The messages that are there, after waiting for some bytes; None if it has closed."""
+        try:
+            received = self.socket.recv(1 << 16)
+        except TimeoutError:
+            return []
+        except OSError:
+            return None
+        *lines, self._received = (self._received + received).split(b"\n")
+        if not received or len(self._received) > LONGEST_LINE:
+            return None
+        try:
+            messages = [json.loads(line) for line in lines]
+        except (ValueError, RecursionError):
+            return None
+        return messages if all(isinstance(message, dict) for message in messages) else None
+
+    def first(self, deadline: float) -> dict[str, Any] | None:
+        """The first message; None if there is none until the deadline, or it has closed."""
+        while time.monotonic() < deadline:
+            messages = self.receive()
+            if messages is None:
+                return None
+            if messages:
+                message, *self.unread = messages
+                return message
+        return None
+
+    def close(self) -> None:
+        """Closes the socket."""
+        self.socket.close()
+
+
+class Peers:
+    """The other processes of a run.
+
+    Args:
+      here: this process.
+      places: every process, by number.
+      connections: of process 0 to every other one; of the others to process 0.
+
+    Attributes:
+      exit_status: with which this process ends after it has failed.
+      stderr: a file descriptor for the line that says why this process ends.
+    """
+
+    def __init__(
+        self, here: Place, places: Sequence[Place], connections: dict[int, Connection],
+    ) -> None:
+        self.exit_status, self.stderr = LOST, 2
+        self._here, self._places, self._connections = here, places, connections
+        self._heard = dict.fromkeys(connections, time.monotonic())
+        self._states: dict[int, State] = {
+            place.process: "running" for place in places if place != here}
+        self._changed = threading.Condition()
+        self._has_failed = False
+        self._failure: tuple[float, str] | None = None  # when another one failed, and its line
+
+    def watch(self, stderr: int) -> None:
+        """Starts the thread that watches the others until this process ends.
+
+        Args:
+          stderr: see the attribute.
+        """
+        self.stderr = stderr
+        threading.Thread(target=self._watch, name="peers", daemon=True).start()
+
+    def fail(self, text: str, exit_status: int) -> None:
+        """Notifies the others that this process ends with an error; once is enough.
+
+        If one of them is lost, the error is a consequence, and this call does not return.
+        """
+        if self._has_failed:
+            return
+        self.exit_status = exit_status
+        time.sleep(2 * BEAT)  # a lost process is noticed within this time
+        with self._changed:
+            self._has_failed = True
+        self._announce("failed", text=text)
+
+    def end(self) -> bool:
+        """Waits until every process has come to its end.
+
+        Returns:
+          Whether all others are still there; if not, some of them failed and left.
+        """
+        if not self._has_failed:
+            self._announce("ending")
+        with self._changed:
+            while "running" in self._states.values() or (
+                    self._failure and not self._has_failed):  # the watch ends this process
+                self._changed.wait()
+            return "gone" not in self._states.values()
+
+    def close(self) -> None:
+        """Takes leave of the others, none of which waits for this process any more."""
+        self._announce("closed")
+
+    def _announce(self, state: State, **more: Any) -> None:
+        for connection in self._connections.values():
+            connection.send(process=self._here.process, state=state, **more)
+
+    def _watch(self) -> None:
+        last, sent = time.monotonic(), 0.0
+        with selectors.DefaultSelector() as selector:
+            for process, connection in self._connections.items():
+                selector.register(connection.socket, selectors.EVENT_READ, process)
+                for message in connection.unread:
+                    self._take(process, message)
+            while selector.get_map():
+                ready = selector.select(BEAT / 2)
+                now = time.monotonic()
+                if now - last > 3 * BEAT:  # this process itself was stopped
+                    self._heard = {process: heard + now - last
+                                   for process, heard in self._heard.items()}
+                last = now
+                if now - sent >= BEAT:
+                    self._announce("running")
+                    sent = now
+                for key, _ in ready:
+                    if not self._receive(key.data, now):
+                        selector.unregister(key.fileobj)
+                for process, heard in self._heard.items():
+                    if now - heard > SILENCE and self._states[process] not in ("closed", "gone"):
+                        self._lose(process, f"has been silent for {SILENCE:.0f} s (stopped, or "
+                                            "its machine cannot be reached)")
+                if self._failure and now - self._failure[0] > GRACE and not self._has_failed:
+                    self._leave(self._failure[1])
+
+    def _receive(self, process: int, now: float) -> bool:
+        """Takes note of what has come; returns whether the connection is still open."""
+        messages = self._connections[process].receive()
+        if messages is None:
+            if self._states[process] in ("running", "ending"):
+                self._lose(process, "ended without notice (killed?)")
+            self._set(process, "gone")
+            if process == 0:  # through which the others were heard of
+                for other in self._states:
+                    self._set(other, "gone")
+            return False
+        self._heard[process] = now
+        for message in messages:
+            self._take(process, message)
+        return True
+
+    def _take(self, sender: int, message: dict[str, Any]) -> None:
+        process, state, text = message.get("process"), message.get("state"), message.get("text")
+        if process not in range(self._here.processes) or state == "running":
+            return
+        if self._here.process == 0:
+            for other, connection in self._connections.items():
+                if other != sender:
+                    connection.send(**message)
+        if state == "lost":
+            if not self._has_failed:
+                self._leave(text if process != self._here.process else
+                            f"this process, {self._here}, was taken for lost by the others "
+                            f"(silent for {SILENCE:.0f} s)")
+            self._set(process, "gone")
+            return
+        if state == "failed" and self._failure is None:
+            self._failure = (time.monotonic(),
+                             f"{self._places[process]} ended with an error: {text}")
+        self._set(process, state)
+
+    def _lose(self, process: int, how: str) -> None:
+        line = self._failure[1] if self._failure else f"{self._places[process]} {how}"
+        if self._here.process == 0:
+            for connection in self._connections.values():
+                connection.send(process=process, state="lost", text=line)
+        if not self._has_failed:
+            self._leave(line)
+        self._set(process, "gone")
+
+    def _set(self, process: int, state: State) -> None:
+        with self._changed:
+            if self._states.get(process) not in (None, "gone"):
+                self._states[process] = state
+            self._changed.notify_all()
+
+    def _leave(self, why: str) -> NoReturn:
+        leave(f"{why}; what was saved stays: start all processes again with the same command",
+              LOST, self.stderr)
+
+
+def leave(line: str, status: int, stderr: int = 2) -> NoReturn:
+    """Ends this process at once, whatever its other threads wait for, after one line."""
+    flushing = threading.Thread(target=_flush_stdout, daemon=True)  # which may block
+    flushing.start()
+    flushing.join(timeout=1)
+    if line:
+        with contextlib.suppress(OSError):
+            os.write(stderr, f"error: {line}\n".encode(errors="backslashreplace"))
+    os._exit(status)
+
+
+def _flush_stdout() -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
+
+
+def own_addresses() -> list[str]:
+    """Names and numbers by which other machines may reach this one, the likeliest first."""
+    addresses = []
+    for family, far in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((far, 9))  # sends nothing, but picks the interface
+            addresses.append(probe.getsockname()[0])
+    return [*addresses, socket.gethostname(), "localhost"]
+
+
+def listen(port: int) -> socket.socket:
+    """A socket that listens on a port of every address of this machine; 0 picks a free one.
+
+    Raises:
+      FlaxdigitsError: if another program listens there.
+    """
+    is_dual = socket.has_dualstack_ipv6()
+    try:
+        return socket.create_server(
+            ("", port), family=socket.AF_INET6 if is_dual else socket.AF_INET,
+            dualstack_ipv6=is_dual, backlog=1024)
+    except (OSError, OverflowError) as error:
+        raise FlaxdigitsError(
+            f"cannot listen on port {port} for the other processes: {error}; name a free port "
+            "of this machine in --coordinator, the same for all processes") from error
+
+
+def wait_for_others(
+    server: socket.socket, here: Place, token: str, seconds: float,
+) -> Peers:
+    """In process 0: waits until every other process has connected to `server`, and closes it.
+
+    Args:
+      server: from `listen`.
+      here: process 0.
+      token: which the others must know.
+      seconds: how long to wait.
+
+    Raises:
+      FlaxdigitsError: naming those that have not come.
+    """
+    places, connections, refusal = {0: here}, {}, None
+    deadline = time.monotonic() + seconds
+    try:
+        while len(places) < here.processes and not refusal and time.monotonic() < deadline:
+            server.settimeout(max(deadline - time.monotonic(), 0.01))
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                connection = Connection(server.accept()[0])
+                message = connection.first(time.monotonic() + 2 * BEAT) or {}
+                place = Place.read(message)
+                if place is None or message.get("token") != token:
+                    connection.close()  # something else has found this port
+                    continue
+                refusal = _refusal(place, here, connections)
+                if refusal:
+                    connection.send(refused=refusal)
+                else:
+                    places[place.process], connections[place.process] = place, connection
+    except BaseException:
+        server.close()
+        raise
+    server.close()  # now its port can be used again
+    missing = sorted(set(range(here.processes)) - set(places))
+    if missing and not refusal:
+        refusal = (f"{_numbered(missing)} of {here.processes} did not come within "
+                   f"{seconds:.0f} s: start all of them together, or wait longer with "
+                   "--connect_timeout")
+    if refusal:
+        for connection in connections.values():
+            connection.send(refused=refusal)
+        raise FlaxdigitsError(refusal)
+    everyone = [places[process] for process in range(here.processes)]
+    for connection in connections.values():
+        connection.send(places=[dataclasses.asdict(place) for place in everyone])
+    return Peers(here, everyone, connections)
+
+
+def _refusal(place: Place, here: Place, known: dict[int, Connection]) -> str | None:
+    if place.processes != here.processes:
+        return (f"process {place.process} was started with --num_processes={place.processes}, "
+                f"process 0 with {here.processes}")
+    if place.process in known or not 0 < place.process < here.processes:
+        return f"several processes were started with --process_id={place.process}"
+    return None
+
+
+def _numbered(processes: Sequence[int]) -> str:
+    *most, last = map(str, processes)
+    return f"processes {', '.join(most)} and {last}" if most else f"process {last}"
+
+
+def join(
+    addresses: Sequence[tuple[str, int]], here: Place, token: str, seconds: float,
+) -> Peers:
+    """In every process but 0: connects to process 0 and waits until all others have, too.
+
+    Args:
+      addresses: host and port of process 0; the first that answers is taken.
+      here: this process.
+      token: that of `wait_for_others`.
+      seconds: how long to try.
+
+    Raises:
+      FlaxdigitsError: if process 0 does not answer, or not all of the others come.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for address in addresses:
+            try:
+                connection = Connection(socket.create_connection(address, timeout=2 * BEAT))
+            except (OSError, ValueError):  # the latter of an impossible host or port
+                continue
+            connection.send(token=token, **dataclasses.asdict(here))
+            # Process 0 may have begun to wait later; it knows who is missing.
+            answer = connection.first(deadline + 2 * BEAT) or {}
+            if "refused" in answer:
+                connection.close()
+                raise FlaxdigitsError(str(answer["refused"]))
+            if isinstance(answer.get("places"), list):
+                places = [Place(**place) for place in answer["places"]]
+                return Peers(here, places, {0: connection})
+            connection.close()
+        time.sleep(BEAT / 5)
+    host, port = addresses[0]
+    raise FlaxdigitsError(
+        f"process 0 of {here.processes} did not answer at {host}:{port} within {seconds:.0f} s: "
+        "start it on that machine, together with the others, or wait longer with "
+        "--connect_timeout")

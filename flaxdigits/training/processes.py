@@ -1,0 +1,212 @@
+"""Processes: joining the others of a run, watching each other, and ending together."""
+
+import atexit
+import contextlib
+import functools
+import importlib.util
+import json
+import logging
+import os
+import re
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.training.native_output import delay_native_output
+from flaxdigits.training.parallel import first_line
+from flaxdigits.training.peers import (
+    LOST,
+    Peers,
+    Place,
+    join,
+    leave,
+    listen,
+    own_addresses,
+    wait_for_others,
+)
+
+CONNECT_TIMEOUT = 45  # seconds
+
+_log = logging.getLogger(__name__)
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+# The other processes, once they are connected, which they stay until this one ends; see `connect`.
+_peers: Peers | None = None
+
+
+def connect(
+    coordinator: str | None, num_processes: int | None, process_id: int | None,
+    timeout: float = CONNECT_TIMEOUT,
+) -> None:
+    """Joins the other processes of a run, if there are any; call it before any other use of JAX.
+
+    SLURM's steps of several tasks and Cloud TPU VMs are recognised; elsewhere `coordinator`
+    ("host:port") and the two numbers say it. From then on the processes watch each other: when
+    one of them is lost, or fails and the others do not, every other one prints one line that
+    names it and ends with exit status 1. For that, what native libraries write to standard error
+    is delayed by a few seconds.
+
+    Args:
+      coordinator: address of process 0, or None.
+      num_processes: how many processes there are, or None.
+      process_id: which of them this is, or None.
+      timeout: seconds to wait for the others.
+
+    Raises:
+      FlaxdigitsError: if only some of the three are given, or the others cannot be reached.
+    """
+    global _peers
+    given = [value is not None for value in (coordinator, num_processes, process_id)]
+    if any(given) and not all(given):
+        raise FlaxdigitsError(
+            "--coordinator, --num_processes and --process_id go together: give all three or none")
+    if all(given) and not 0 <= process_id < num_processes:
+        raise FlaxdigitsError(
+            f"--process_id must be from 0 to {num_processes - 1}, got {process_id}")
+    if _peers is not None:
+        return
+    is_tpu, slurm = _is_on_a_tpu_machine(), _slurm_tasks() > 1
+    is_initialized = jax.distributed.is_initialized()
+    if not (is_initialized or all(given) or is_tpu or slurm):
+        return
+    if all(given) and num_processes > 1 and not is_initialized:
+        _watch(_meet(coordinator, Place.here(process_id, num_processes), timeout))
+    with _ends_after(timeout):
+        if not is_initialized:
+            try:
+                jax.distributed.initialize(
+                    coordinator, num_processes, process_id, _gpus_of_task() if slurm else None)
+            except (RuntimeError, ValueError, OSError) as error:  # OSError: no TPU metadata
+                if is_tpu and not (all(given) or slurm):
+                    _log.warning("taken for a single TPU machine, not a pod: %s",
+                                 first_line(error))
+                    return
+                raise FlaxdigitsError(
+                    f"cannot join the other processes: {first_line(error)}") from error
+        if _peers is None and jax.process_count() > 1:
+            _watch(_meet_by_jax(timeout))
+
+
+def report_failures(
+    function: Callable[_Parameters, _Result],
+) -> Callable[_Parameters, _Result]:
+    """Lets the other processes of the run know when this function raises an exception."""
+    @functools.wraps(function)
+    def reporting(*arguments: _Parameters.args, **options: _Parameters.kwargs) -> _Result:
+        try:
+            return function(*arguments, **options)
+        except BaseException as error:
+            if _peers is not None:
+                _peers.fail(first_line(error), _exit_status(error))
+            raise
+
+    return reporting
+
+
+def _exit_status(error: BaseException) -> int:
+    """That of the command line."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 2 if isinstance(error, FlaxdigitsError) else 1
+
+
+def _watch(peers: Peers) -> None:
+    """Watches the others, and lets this process end together with them."""
+    global _peers
+    _peers = peers
+    peers.watch(delay_native_output())
+    atexit.register(_end, peers)
+
+
+def _end(peers: Peers) -> None:
+    """Ends together with the others, before JAX does, which would wait in vain for a lost one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the others have anything left to do
+    uncaught = getattr(sys, "last_value", None)
+    if uncaught is not None:
+        peers.fail(first_line(uncaught), _exit_status(uncaught))
+    if not peers.end():
+        leave("", peers.exit_status)
+    jax.distributed.shutdown()
+    peers.close()
+
+
+def _meet(coordinator: str, here: Place, timeout: float) -> Peers:
+    """Connects the processes by the coordinator's port, before JAX listens there."""
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise FlaxdigitsError(f"--coordinator must be host:port, got {coordinator!r}")
+    if here.process == 0:
+        return wait_for_others(listen(int(port)), here, "", timeout)
+    return join([(host.strip("[]"), int(port))], here, "", timeout)
+
+
+def _meet_by_jax(timeout: float) -> Peers:
+    """Connects processes that JAX has connected, by a port that process 0 picks."""
+    here = Place.here(jax.process_index(), jax.process_count())
+    server = listen(0) if here.process == 0 else None
+    offer = np.zeros(1024, np.uint8)
+    if server is not None:
+        content = json.dumps({"hosts": own_addresses(), "port": server.getsockname()[1],
+                              "token": secrets.token_hex(16)}).encode()
+        offer[:len(content)] = np.frombuffer(content, np.uint8)
+    offer = multihost_utils.broadcast_one_to_all(offer)
+    taken = json.loads(np.asarray(offer, np.uint8).tobytes().rstrip(b"\0"))
+    if server is not None:
+        return wait_for_others(server, here, taken["token"], timeout)
+    return join([(host, taken["port"]) for host in taken["hosts"]], here, taken["token"], timeout)
+
+
+@contextlib.contextmanager
+def _ends_after(seconds: float) -> Iterator[None]:
+    """Ends this process with one line if the block takes longer: JAX would wait and then abort."""
+    def end() -> None:
+        leave(f"the processes of this run were not all connected within {seconds:.0f} s: start "
+              "all of them together, or wait longer with --connect_timeout", LOST,
+              2 if _peers is None else _peers.stderr)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def check_alone() -> None:
+    """Raises FlaxdigitsError in a SLURM step of several tasks, each of which would do the same."""
+    if _slurm_tasks() > 1:
+        raise FlaxdigitsError(
+            f"this is one of {_slurm_tasks()} tasks of a SLURM step, and several runs are trained "
+            "by one process with all its devices: start it with srun --ntasks=1")
+
+
+def _slurm_tasks() -> int:
+    """Of the step: a batch script that srun has not started is one, whatever was allotted."""
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+
+
+def _gpus_of_task() -> list[int] | None:
+    """Those that are a SLURM task's own, of those that it sees.
+
+    None leaves it to JAX, which gives a node's tasks one each of those that all of them see.
+    """
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    alone = re.fullmatch(r"1(\(x\d+\))?", os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    return list(range(len(seen))) if seen != [""] and (alone or len(seen) == 1) else None
+
+
+def _is_on_a_tpu_machine() -> bool:
+    """Whether this may be a host of a pod: JAX asks the machine's metadata which of how many."""
+    has_chips = any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*"))
+    return has_chips and importlib.util.find_spec("libtpu") is not None
