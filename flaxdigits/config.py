@@ -117,7 +117,8 @@ class TrainConfig:
     log_every: int = _count(100)  # steps between rows of metrics.jsonl
     parallel: Literal["jit", "pmap"] = "jit"
     together: int | None = _count(None)  # of many seeds, how many at once; None: by the device
-    # fp32: exact products; tf32, bf16: faster on GPUs and TPUs, parameters stay float32
+    # fp32: exact products; tf32, bf16: faster on GPUs and TPUs, parameters stay float32; on a CPU
+    # tf32 is fp32, and bf16 rounds as it does elsewhere and is not faster
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     deterministic: bool = False  # on a GPU: slower kernels, the same bits every time
 

@@ -10,7 +10,24 @@ LARGE = 10**9  # multiply-adds
 
 
 def multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[batch, in] @ [in, out] -> [batch, out]; large ones of float32 in train steps by oneDNN."""
-    if not (onednn.is_offered() and x.dtype == jnp.float32 and x.size * kernel.shape[1] > LARGE):
+    """Returns the product of a batch with a matrix.
+
+    On CPUs bfloat16 operands are multiplied in float32 and the product is rounded; large products
+    in train steps are oneDNN's.
+
+    Args:
+      x: [batch, in] float32 or bfloat16.
+      kernel: [in, out], of the same dtype.
+
+    Returns:
+      [batch, out], of the same dtype.
+    """
+    is_large = onednn.is_offered() and x.size * kernel.shape[1] > LARGE
+    if x.dtype == jnp.float32 and not is_large:
         return x @ kernel
-    return lax.platform_dependent(x, kernel, cpu=onednn.multiply, default=jnp.matmul)
+    form = onednn.multiply if is_large else jnp.matmul
+
+    def multiply_on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return form(x.astype(jnp.float32), kernel.astype(jnp.float32)).astype(x.dtype)
+
+    return lax.platform_dependent(x, kernel, cpu=multiply_on_cpu, default=jnp.matmul)

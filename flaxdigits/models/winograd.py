@@ -114,9 +114,9 @@ def convolve_winograd(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Arra
       padding: SAME or VALID.
 
     Returns:
-      [batch, height', width', out] float32.
+      [batch, height', width', out] float32; exactly zero where all inputs of an output are zero.
     """
-    sizes, (batch, *space, channels) = kernel.shape[:2], x.shape
+    images, sizes, (batch, *space, channels) = x, kernel.shape[:2], x.shape
     axes = tilings(space, sizes, padding)
     (m, n), (rows, columns) = (axis.tile for axis in axes), (axis.count for axis in axes)
     more = -(-(sizes[0] - 1) // m), -(-(sizes[1] - 1) // n)  # tiles that the last ones reach into
@@ -138,4 +138,20 @@ def convolve_winograd(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Arra
         kernels.reshape(len(inputs), channels, -1))
     tiles = np.kron(down.outputs, across.outputs) @ products.reshape(len(inputs), -1)
     tiles = tiles.reshape(m, n, batch, rows, columns, -1).transpose(2, 3, 0, 4, 1, 5)
-    return tiles.reshape(batch, rows * m, columns * n, -1)[:, :axes[0].outputs, :axes[1].outputs]
+    y = tiles.reshape(batch, rows * m, columns * n, -1)[:, :axes[0].outputs, :axes[1].outputs]
+    # On blank ground the products do not cancel exactly, and rounding would choose ReLU's side.
+    # Subtracted and not replaced, so that the gradients remain those of the convolution.
+    return y - lax.stop_gradient(jnp.where(_is_blank(images, sizes, padding), y, 0))
+
+
+def _is_blank(x: jax.Array, sizes: Sequence[int], padding: str) -> jax.Array:
+    """Whether every input that an output depends on is zero: [batch, height', width', 1] bool."""
+    ink = (x != 0).any(-1, keepdims=True)
+    pads = lax.padtype_to_pads(x.shape[1:3], sizes, (1, 1), padding)
+    ink = jnp.pad(ink, ((0, 0), *pads, (0, 0)))
+    for axis, size in zip((1, 2), sizes, strict=True):
+        length = ink.shape[axis] - size + 1
+        ink = functools.reduce(
+            jnp.logical_or,
+            [lax.slice_in_dim(ink, start, start + length, axis=axis) for start in range(size)])
+    return ~ink

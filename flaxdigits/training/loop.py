@@ -23,6 +23,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training import provenance
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.parallel import agree, check_same_everywhere, is_writer
+from flaxdigits.training.precision import warn_of_precision_on_cpu
 from flaxdigits.training.program import Program
 from flaxdigits.training.run import Run
 from flaxdigits.training.run_folder import RunFolder
@@ -102,6 +103,7 @@ def train_many(
     folders = {path: RunFolder(path, is_writer()) for path in configs}
     (path, config), *_ = configs.items()
     first = Run(validate(config), dataset)
+    warn_of_precision_on_cpu(config.train.precision)
     _check_together(list(configs.values()))
     check_same_everywhere("config", list(configs.values()))
     check_same_everywhere("data", dataset.fingerprint)
