@@ -8,7 +8,9 @@ import jax.numpy as jnp
 
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.checkpoints import Checkpoints, check_same_shapes, paths_and_shapes
+from flaxdigits.training.identity import run_identity
 from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.selection import note_if_behind
 
 
 def saved_variables(path: str, fresh: dict[str, Any]) -> dict[str, Any]:
@@ -19,15 +21,17 @@ def saved_variables(path: str, fresh: dict[str, Any]) -> dict[str, Any]:
       fresh: variables of the shapes that are wanted.
 
     Raises:
-      FlaxdigitsError: if that is no run folder, or its weights have other shapes.
+      FlaxdigitsError: if that is no run folder, its last checkpoint is damaged, or its weights
+        have other shapes.
     """
     folder = RunFolder(Path(path).expanduser())
-    folder.data()
-    checkpoints = Checkpoints(folder.checkpoints, access="read")
+    checkpoints = Checkpoints(
+        folder.checkpoints, access="read", run=run_identity(folder.recorded()))
     try:
         step = checkpoints.last()
         if step is None:
             raise FlaxdigitsError(f"train.init_from: {folder.path} has no checkpoint yet")
+        note_if_behind(folder, step)
         return restore_variables(checkpoints, step, fresh, folder.checkpoints)
     finally:
         checkpoints.close()
