@@ -14,9 +14,8 @@ from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.data.framing import FRAMINGS, Framing, measure_framing, recorded_framing
 from flaxdigits.data.preprocessing import preprocess
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.evaluation.checkpoints import choose_step
+from flaxdigits.evaluation.checkpoints import open_to_read, restore_chosen
 from flaxdigits.models import build_model
-from flaxdigits.training.checkpoints import Checkpoints
 from flaxdigits.training.precision import products
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.state import init_variables
@@ -73,15 +72,10 @@ def load_network(
     model = build_model(config.model, len(class_names))
     fresh = jax.eval_shape(
         lambda: init_variables(model, config.seed, (framing.height, framing.width, 1)))
-    if not folder.checkpoints.is_dir():
-        raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")
-    checkpoints = Checkpoints(folder.checkpoints, access="read")
-    try:
-        step = choose_step(checkpoint, checkpoints, folder,
-                           has_validation=config.data.split != "official")
-        variables = restore_variables(checkpoints, step, fresh, folder.checkpoints)
-    finally:
-        checkpoints.close()
+    with open_to_read(folder) as checkpoints:
+        step, variables = restore_chosen(
+            checkpoint, checkpoints, folder, config.data.split != "official",
+            lambda step: restore_variables(checkpoints, step, fresh, folder.checkpoints))
     return TrainedNetwork(config, step, model, variables, class_names, framing)
 
 

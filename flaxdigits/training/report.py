@@ -15,6 +15,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.predictions import Predictions, predictions_file
 from flaxdigits.reports.layers import Layer, list_layers
 from flaxdigits.training.checkpoints import Checkpoints
+from flaxdigits.training.identity import run_identity
 from flaxdigits.training.parallel import first_line, is_writer
 from flaxdigits.training.run import Run
 from flaxdigits.training.run_folder import RunFolder
@@ -91,7 +92,8 @@ def report_finished(
             f"{folder.path}: has no result.json yet: a report is about a run that has ended; "
             "the command that started it goes on with it")
     run, step = Run(config, dataset), result["checkpoint_step"]
-    checkpoints = Checkpoints(folder.checkpoints, access="read")
+    checkpoints = Checkpoints(
+        folder.checkpoints, access="read", run=run_identity(folder.recorded()))
     try:
         if step not in checkpoints.steps():
             raise FlaxdigitsError(f"{folder.path}: the checkpoint of step {step}, which the "

@@ -88,9 +88,16 @@ class Run:
         fresh = {"params": self.state.params, **self.state.model_state}
         self.state = self.devices.replicate(self._state_of(saved_variables(path, fresh)))
 
-    def is_finite(self) -> bool:
-        """Whether there is no NaN and no infinity in the weights."""
-        return bool(_all_finite((self.state.params, self.state.ema)))
+    def not_finite(self) -> str | None:
+        """Names what of the state holds a NaN or an infinity; None if nothing does."""
+        state = self.state
+        parts = {"a weight": state.params, "an averaged weight": state.ema,
+                 "a value of the optimizer state": state.opt_state,
+                 "a value of the layers' state": state.model_state,
+                 "the sum of the losses": (state.epoch_sums, state.log_sums)}
+        finite = np.asarray(_are_finite(list(parts.values())))
+        return next((name for name, is_finite in zip(parts, finite, strict=True)
+                     if not is_finite), None)
 
     def figures(
         self, scores: dict[str, Scores | None], step: int, running_accuracy: float
@@ -176,5 +183,8 @@ def total_steps(config: TrainConfig, plan: BatchPlan) -> int:
 
 
 @jax.jit
-def _all_finite(tree: Any) -> jax.Array:
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+def _are_finite(trees: list[Any]) -> jax.Array:
+    """[trees] bool."""
+    return jnp.stack([
+        jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)], bool).all()
+        for tree in trees])

@@ -6,14 +6,17 @@ from typing import Any
 import jax
 import numpy as np
 
+from flaxdigits.config import to_dict
 from flaxdigits.evaluation.predictions import Predictions
 from flaxdigits.evaluation.scores import Scores
 from flaxdigits.training.checkpoints import Checkpoints
+from flaxdigits.training.identity import run_identity
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.parallel import agree
 from flaxdigits.training.report import HELD_OUT, report_or_note
 from flaxdigits.training.run import Run
 from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.selection import note_if_better_is_gone
 from flaxdigits.training.step import Steps
 from flaxdigits.training.trackers import Trackers
 
@@ -31,7 +34,9 @@ class SavedRun:
         self.run, self.folder, self.trackers = run, folder, trackers
         self.diverged: str | None = None
         self._interrupts = interrupts
-        self._checkpoints = Checkpoints(folder.checkpoints, run.config.checkpoint.keep)
+        self._checkpoints = Checkpoints(
+            folder.checkpoints, run.config.checkpoint.keep, run=run_identity(
+                {"config": to_dict(run.config), "data": run.dataset.identity()}))
         self._order: tuple[int, jax.Array] | None = None
 
     def close(self) -> None:
@@ -43,12 +48,20 @@ class SavedRun:
         return agree(self._interrupts.received or 0, np.max)
 
     def resume(self) -> None:
-        """Goes back to the last checkpoint, if there is one."""
-        run, step = self.run, self._checkpoints.last()
-        if step is not None:
-            run.state = self._checkpoints.restore(step, run.state)
-            run.record = self._checkpoints.record(step)
-            run.step = step
+        """Restores the newest checkpoint that is whole, if there are checkpoints.
+
+        Newer ones, which are damaged, are named in a warning and deleted, and their steps are
+        trained again.
+
+        Raises:
+          FlaxdigitsError: if none is whole, or they are of another run; nothing is deleted then.
+        """
+        run, checkpoints = self.run, self._checkpoints
+        if checkpoints.steps():
+            run.step, run.state = checkpoints.newest_whole(
+                lambda step: checkpoints.restore(step, run.state))
+            run.record = checkpoints.record(run.step)
+            checkpoints.discard([step for step in checkpoints.steps() if step > run.step])
         self.folder.cut_metrics(run.step)
 
     def goes_on(self) -> bool:
@@ -81,7 +94,7 @@ class SavedRun:
         run = self.run
         run.clock(seconds_training=seconds)
         if report.failed >= 0:
-            self._diverge(int(report.failed))
+            self._diverge(int(report.failed), "the loss")
             return
         run.step += count
         self.trackers.advance(run.step, rate, *report.sums.means())
@@ -89,8 +102,10 @@ class SavedRun:
 
     def save(self, validation: Scores | None = None) -> None:
         """Starts saving the run as it stands, unless it has diverged."""
-        if self.diverged is None and not self.run.is_finite():
-            self._diverge(self.run.step)
+        if self.diverged is None:
+            what = self.run.not_finite()
+            if what is not None:
+                self._diverge(self.run.step, what)
         if self.diverged is not None:
             return
         record = dataclasses.replace(
@@ -111,6 +126,7 @@ class SavedRun:
         step, running = run.step, run.state.epoch_sums.means()[1]
         if run.config.checkpoint.report == "best":
             step = self._checkpoints.best()
+            note_if_better_is_gone(self.folder, self._checkpoints, step)
             run.state = self._checkpoints.restore(step, run.state)
         scores: dict[str, Scores | None] = {}
         held_out: dict[str, Predictions] = {}
@@ -164,10 +180,10 @@ class SavedRun:
             row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
         return row
 
-    def _diverge(self, step: int) -> None:
+    def _diverge(self, step: int, what: str) -> None:
         last = self._checkpoints.last()
         kept = "nothing was saved yet" if last is None else f"the checkpoint of step {last} stays"
         self.diverged = (
-            f"the loss is not finite at step {step}: {kept}; try a smaller "
+            f"{what} is not finite at step {step}: {kept}; try a smaller "
             "optimizer.learning_rate, or optimizer.clip_norm=1, in another --workdir")
         self.folder.write_json("diverged.json", {"step": step, "told": self.diverged})

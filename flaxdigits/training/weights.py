@@ -18,7 +18,9 @@ from flaxdigits.training.checkpoints import (
     flat_arrays,
     paths_and_shapes,
 )
+from flaxdigits.training.identity import run_identity
 from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.selection import note_if_behind
 
 
 def saved_variables(path: str, fresh: dict[str, Any]) -> dict[str, Any]:
@@ -29,7 +31,8 @@ def saved_variables(path: str, fresh: dict[str, Any]) -> dict[str, Any]:
       fresh: variables of the shapes that are wanted.
 
     Raises:
-      FlaxdigitsError: if that is no run folder, or its weights have other shapes.
+      FlaxdigitsError: if that is no run folder, its last checkpoint is damaged, or its weights
+        have other shapes.
     """
     with _opened(path) as (checkpoints, step, place):
         return restore_variables(checkpoints, step, fresh, place)
@@ -65,11 +68,13 @@ def _opened(path: str) -> Iterator[tuple[Checkpoints, int, Path]]:
     folder.data()
     if not folder.checkpoints.is_dir():
         raise FlaxdigitsError(f"train.init_from: {folder.path} has no checkpoint yet")
-    checkpoints = Checkpoints(folder.checkpoints, access="read")
+    checkpoints = Checkpoints(
+        folder.checkpoints, access="read", run=run_identity(folder.recorded()))
     try:
         step = checkpoints.last()
         if step is None:
             raise FlaxdigitsError(f"train.init_from: {folder.path} has no checkpoint yet")
+        note_if_behind(folder, step)
         yield checkpoints, step, folder.checkpoints
     finally:
         checkpoints.close()

@@ -1,0 +1,30 @@
+"""The identity of a run, by which its checkpoints are known."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flaxdigits.config import flatten
+from flaxdigits.training.digests import json_digest
+from flaxdigits.training.run_folder import FREE_TO_CHANGE
+
+# The fingerprint decides which data a run is trained on, and the weights where it began, wherever
+# they are.
+PATHS = ("data.folder", "train.init_from")
+
+
+def run_identity(recorded: Mapping[str, Any]) -> str:
+    """Returns a SHA-256 over all that decides the result of a run.
+
+    Args:
+      recorded: `config` and `data` of the run, as `RunFolder.recorded` returns them.
+    """
+    config = {name: _canonical(value) for name, value in flatten(recorded["config"]).items()
+              if value is not None and name not in (*FREE_TO_CHANGE, *PATHS)}
+    return json_digest({"config": config, "fingerprint": recorded["data"].get("fingerprint")})
+
+
+def _canonical(value: Any) -> Any:
+    """Returns the same for numbers and sequences that compare equal, such as 1 and 1.0."""
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

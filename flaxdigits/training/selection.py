@@ -1,0 +1,53 @@
+"""Notes on checkpoints that are not there, of steps that the run's other files know of."""
+
+import contextlib
+import logging
+from typing import Any
+
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.training.checkpoints import Checkpoints
+from flaxdigits.training.parallel import is_writer
+from flaxdigits.training.run_folder import RunFolder
+
+_log = logging.getLogger(__name__)
+
+
+def note_if_behind(folder: RunFolder, newest: int) -> None:
+    """Logs a note if the run has reached a later step than its newest checkpoint.
+
+    Args:
+      folder: of the run.
+      newest: the step of that checkpoint.
+    """
+    steps = [row["step"] for row in _rows(folder)]
+    with contextlib.suppress(FlaxdigitsError):  # whoever wants the result says so
+        steps.append((folder.result() or {}).get("steps"))
+    reached = max((step for step in steps if isinstance(step, int)), default=newest)
+    if newest < reached and is_writer():
+        _log.warning("%s: the newest checkpoint is of step %d, and the run reached step %d",
+                     folder.path, newest, reached)
+
+
+def note_if_better_is_gone(folder: RunFolder, checkpoints: Checkpoints, best: int) -> None:
+    """Logs a note if a step without a checkpoint was better than the best of those there are.
+
+    Args:
+      folder: of the run.
+      checkpoints: of the run.
+      best: the step of the best of them.
+    """
+    record = checkpoints.record(best)
+    known = [(row["validation_accuracy"], -row["validation_loss"], row["step"])
+             for row in _rows(folder)
+             if all(isinstance(row.get(name), int | float)
+                    for name in ("validation_accuracy", "validation_loss"))]
+    better = max((score for score in known if score[-1] not in checkpoints.steps()), default=None)
+    if (better is not None and is_writer()
+            and better[:2] > (record.validation_accuracy, -record.validation_loss)):
+        _log.warning("%s: the best checkpoint that is there is of step %d, and step %d was better",
+                     folder.path, best, better[-1])
+
+
+def _rows(folder: RunFolder) -> list[dict[str, Any]]:
+    return [row for row in folder.rows("metrics.jsonl")
+            if isinstance(row, dict) and isinstance(row.get("step"), int)]
