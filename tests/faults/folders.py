@@ -1,7 +1,6 @@
 """Disks that are full, folders that cannot be written or vanish, two processes in one folder."""
 
 import contextlib
-import ctypes
 import functools
 import json
 import os
@@ -11,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from lab import OTHER, WRONG, Case, Done, Fault, Impossible, Lab, check_did, check_said, single
@@ -20,7 +19,8 @@ from runs import STEPS, check_same, count_rows, evaluated, json_rows, link_copy,
 FULL, READ_ONLY, VANISHING = "full disk", "folder turned read-only", "folder deleted or renamed"
 TOGETHER = "two processes in one folder"
 
-PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+# Lets the modes of files bind even a process of root's.
+WITHOUT_RIGHTS = "setpriv", "--bounding-set=-dac_override,-dac_read_search"
 
 # The writes of a run, each by what there is when it comes.
 MOMENTS: dict[str, Callable[[Path], bool]] = {
@@ -86,21 +86,12 @@ def fill(kibibytes: int, lab: Lab, rng: random.Random, scratch: Path) -> None:
         check_same(disk / "run", expected)
 
 
-def bind_modes() -> None:
-    """Lets the modes of files bind even a process of root's."""
-    if os.geteuid() == 0:
-        libc = ctypes.CDLL(None, use_errno=True)
-        for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
-            if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0):
-                os._exit(77)
-
-
 @contextlib.contextmanager
 def stopped_at(
-    moment: str, lab: Lab, rng: random.Random, run: Path, before: Callable[[], None] | None = None
+    moment: str, lab: Lab, rng: random.Random, run: Path, through: Sequence[str] = ()
 ) -> Iterator[Callable[[], Done]]:
     """Stops a training at a moment, and yields what lets it go on to its end."""
-    process = lab.start(*recipe(lab, "dropout"), f"--workdir={run}", before=before)
+    process = lab.start(*recipe(lab, "dropout"), f"--workdir={run}", through=through)
     if not process.wait_until(lambda: MOMENTS[moment](run)):
         raise Fault(OTHER, f"ended before its {moment}: {process.wait()}")
     time.sleep(rng.uniform(0, 0.02))
@@ -116,7 +107,10 @@ def stopped_at(
 def protect(moment: str, lab: Lab, rng: random.Random, scratch: Path) -> None:
     """Takes the right to write from a run's folders, and gives it back to another process."""
     expected, run = reference(lab, "dropout"), scratch / "run"
-    with stopped_at(moment, lab, rng, run, bind_modes) as go_on:
+    through = WITHOUT_RIGHTS if os.geteuid() == 0 else ()
+    if through and subprocess.run([*through, "true"], check=False, capture_output=True).returncode:
+        raise Impossible("root's rights cannot be dropped here")
+    with stopped_at(moment, lab, rng, run, through) as go_on:
         inside = [path for path in [run, *run.rglob("*")] if path.is_dir()]
         for folder in inside:
             folder.chmod(0o555)
@@ -124,8 +118,6 @@ def protect(moment: str, lab: Lab, rng: random.Random, scratch: Path) -> None:
     for folder in inside:
         with contextlib.suppress(FileNotFoundError):
             folder.chmod(0o755)
-    if done.status == 77:
-        raise Impossible("capabilities cannot be dropped here")
     check_said(done)
     check_did(lab.launch(*recipe(lab, "dropout"), f"--workdir={run}"))
     check_same(run, expected)

@@ -172,11 +172,11 @@ class Lab:
 
     def start(
         self, *arguments: str | Path, env: Mapping[str, str] | None = None,
-        before: Callable[[], None] | None = None,
+        through: Sequence[str] = (),
     ) -> "Running":
-        """Starts `launch.py`, its output in files; `before` is called in its process."""
+        """Starts `launch.py`, its output in files; `through` is a command that starts it."""
         return Running([str(argument) for argument in arguments], self,
-                       self.environment | dict(env or {}), before)
+                       self.environment | dict(env or {}), through)
 
     def launch(
         self, *arguments: str | Path, env: Mapping[str, str] | None = None,
@@ -233,14 +233,14 @@ class Running:
 
     def __init__(
         self, arguments: Sequence[str], lab: Lab, env: Mapping[str, str],
-        before: Callable[[], None] | None,
+        through: Sequence[str],
     ) -> None:
         self._arguments = arguments
         self._files = [lab.folder / f"process-{id(self)}.{name}" for name in ("out", "err")]
         with open(self._files[0], "wb") as output, open(self._files[1], "wb") as errors:
             self.process: subprocess.Popen[bytes] = subprocess.Popen(
-                [sys.executable, str(LAUNCH), *arguments], cwd=lab.cwd, env=env, stdout=output,
-                stderr=errors, stdin=subprocess.DEVNULL, preexec_fn=before)
+                [*through, sys.executable, str(LAUNCH), *arguments], cwd=lab.cwd, env=env,
+                stdout=output, stderr=errors, stdin=subprocess.DEVNULL)
 
     def wait(self, timeout: float = SECONDS) -> Done:
         """Waits for its end, and kills it after `timeout` seconds."""
