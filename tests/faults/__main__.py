@@ -8,16 +8,17 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"  # before anything imports JAX
 
 import argparse
+import queue
 import shlex
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kinds import all_cases
-from lab import Case, Lab, Trial
+from lab import OTHER, Case, Fault, Lab, Trial
 from table import Row, markdown
 
 
@@ -48,6 +49,8 @@ def main() -> int:
                 count = sum(len(row.trials) for row in rows.values())
                 print(f"\r{count} tried in {time.monotonic() - start:.0f} s", end="\r",
                       file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted: the table holds what was tried until then")
     finally:
         lab.close()
     command = shlex.join(["python", "tests/faults", *sys.argv[1:]])
@@ -63,12 +66,32 @@ def tried(
     cases: list[Case], lab: Lab, seed: int, jobs: int
 ) -> Iterator[tuple[Case, Trial]]:
     """Yields the trials of all cases as they end; those that mostly wait run beside the others."""
-    with ThreadPoolExecutor(jobs) as busy, ThreadPoolExecutor(jobs) as idle:
-        pending = {(idle if case.waits else busy).submit(lambda one=case: list(one.run(lab, seed))):
-                   case for case in cases}
-        for future in as_completed(pending):
-            for trial in future.result():
-                yield pending[future], trial
+    ended: queue.SimpleQueue[tuple[Case, Trial] | None] = queue.SimpleQueue()
+
+    def run(case: Case) -> None:
+        try:
+            for trial in case.run(lab, seed):
+                ended.put((case, trial))
+        except Exception as error:  # one case must not cost the others' rows
+            fault = Fault(OTHER, f"the case itself failed: {type(error).__name__}: {error}")
+            ended.put((case, Trial(case.name, fault)))
+        finally:
+            ended.put(None)
+
+    with ThreadPoolExecutor(jobs) as busy, ThreadPoolExecutor(jobs) as waiting:
+        try:
+            for case in cases:
+                (waiting if case.waits else busy).submit(run, case)
+            remaining = len(cases)
+            while remaining:
+                trial = ended.get()
+                if trial is None:
+                    remaining -= 1
+                else:
+                    yield trial
+        finally:
+            for pool in (busy, waiting):
+                pool.shutdown(wait=False, cancel_futures=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Every file of a checkpoint truncated, emptied, deleted or with a bit flipped; then a command."""
 
+import functools
+import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,16 +21,16 @@ from runs import (
 KIND = "damaged checkpoint"
 DAMAGES = ("truncated", "emptied", "deleted", "bit flipped")
 COMMANDS = ("resume", "eval", "best", "predict", "export")
+SHORT = ("deleted", "resume"), ("bit flipped", "resume"), ("bit flipped", "eval")
 STOP = 25  # the newest checkpoint of a paused run, of which four are kept before it
 
 
 def cases(length: str) -> Iterator[Case]:
-    """Yields a case for each damage and command; a short one damages four files, not all."""
-    for damage in DAMAGES if length == "long" else ("deleted", "bit flipped"):
-        for command in COMMANDS if length == "long" else ("resume", "eval"):
-            yield Case(KIND, f"{damage}, then {command}",
-                       lambda lab, rng, damage=damage, command=command: try_files(
-                           damage, command, 4 if length == "short" else None, lab, rng))
+    """Yields a case for each damage and command; a short one damages three files, not all."""
+    pairs = itertools.product(DAMAGES, COMMANDS)
+    for damage, command in pairs if length == "long" else SHORT:
+        yield Case(KIND, f"{damage}, then {command}",
+                   functools.partial(try_files, damage, command, None if length == "long" else 3))
 
 
 def paused(lab: Lab) -> Path:

@@ -20,7 +20,7 @@ from flaxdigits.studies.study import Study
 
 def get_study():
     return Study("dense_cnn", seeds=(0,), overrides={overrides},
-                 variants={{"wild": ("optimizer.name=sgd", "optimizer.learning_rate=1e30")}})
+                 variants={{"wild": ("optimizer.name=sgd", "optimizer.learning_rate=1e38")}})
 '''
 
 
@@ -56,7 +56,7 @@ def diverge(name: str, rate: float, lab: Lab, rng: random.Random, scratch: Path)
 def diverge_all(lab: Lab, rng: random.Random, scratch: Path) -> None:
     """Trains three seeds that all diverge: each is recorded, and the command says so."""
     done = lab.enter(*recipe(lab, "seeds"), *sets(("optimizer.name=sgd",
-                     "optimizer.learning_rate=1e30")), f"--workdir={scratch / 'run'}")
+                     "optimizer.learning_rate=1e38")), f"--workdir={scratch / 'run'}")
     check_refused(done)
     recorded = sorted((scratch / "run").glob("seeds/*/diverged.json"))
     if len(recorded) != 3:

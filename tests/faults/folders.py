@@ -35,13 +35,14 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
     "figures": lambda run: any(run.glob("figures/*.png")),
     "report": lambda run: (run / "report.html").exists(),
 }
-SIZES = (8, 16, 32, 64, 100, 140, 180, 220, 260, 300, 350, 400, 450, 500, 560, 620, 680, 750, 850)
+SIZES = (8, 16, 32, 64, 128, 200, 280, 360, 440, 520, 600, 700, 800, 900, 1_000, 1_150, 1_300, 1_500,
+         1_700)  # KiB; a run needs about 1,500
 
 
 def cases(length: str) -> Iterator[Case]:
     """Yields disks of many sizes, folders that fail at each write, and pairs of processes."""
     is_long = length == "long"
-    for kibibytes in SIZES if is_long else (16, 300):
+    for kibibytes in SIZES if is_long else (440,):
         yield single(FULL, f"disk of {kibibytes} KiB", functools.partial(fill, kibibytes))
     for moment in MOMENTS if is_long else ("third row",):
         yield single(READ_ONLY, f"read-only at {moment}", functools.partial(protect, moment))

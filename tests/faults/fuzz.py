@@ -33,10 +33,10 @@ VALUES = (
 
 
 def cases(length: str) -> Iterator[Case]:
-    """Yields batches of inputs: 2,400 in the long form, 120 in the short one."""
+    """Yields batches of inputs: 2,400 in the long form, 72 in the short one."""
     for name, (number, function) in KINDS.items():
         if length == "short":
-            yield batch(name, 0, 0, 20, function)
+            yield batch(name, 0, 0, 12, function)
             continue
         for start in range(0, number, BATCH):
             yield batch(name, start // BATCH, start, min(start + BATCH, number), function)
