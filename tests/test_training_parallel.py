@@ -229,3 +229,70 @@ def test_a_tpu_whose_metadata_cannot_be_had_is_alone(monkeypatch, caplog):
     monkeypatch.setattr(processes, "_is_on_a_tpu_machine", lambda: True)
     processes.connect(None, None, None)
     assert "a single TPU machine" in caplog.text
+
+
+ONE_STEP = """
+import dataclasses, json, sys
+import jax, numpy as np, optax
+from flaxdigits.config import DataConfig, Augmentation, ExperimentConfig, ModelConfig
+from flaxdigits.config import OptimizerConfig, TrainConfig
+from flaxdigits.data.batches import BatchPlan
+from flaxdigits.models import build_model
+from flaxdigits.training.parallel import Devices, all_places, parallel_steps
+from flaxdigits.training.state import create_train_state, init_variables
+from flaxdigits.training.step import Examples, Streams, TrainTask
+
+config = ExperimentConfig(
+    "step", ModelConfig("mnist_cnn", filters=(4, 4, 8, 8), dense=(16,), dropout=(0.2, 0.2, 0.5),
+                        batch_norm=sys.argv[2] == "batch_norm"),
+    DataConfig(dataset="mnist", preprocessing="unit",
+               augmentation=Augmentation(rotation=5, zoom=0.1, shift=0.1)),
+    OptimizerConfig(name="sgd"), TrainConfig(batch_size=30, ema_decay=0.9))
+images = np.random.default_rng(0).integers(0, 256, (30, 28, 28, 1)).astype(np.uint8)
+images[:, :9] = 0
+keep = optax.GradientTransformation(
+    lambda params: jax.tree.map(np.zeros_like, params), lambda gradient, state, params: (
+        jax.tree.map(lambda array: -0.1 * array, gradient), gradient))
+model = build_model(config.model, 10)
+variables = jax.device_get(init_variables(model, 0, (28, 28, 1)))
+arrays = {}
+for count in (1, 2, 3, 4):
+    for kind in ("jit", "pmap"):
+        devices = Devices(jax.sharding.Mesh(np.array(jax.devices()[:count]), ("data",)))
+        train = dataclasses.replace(config.train, parallel=kind)
+        task = TrainTask(dataclasses.replace(config, train=train), model, keep,
+                         BatchPlan(30, 30, count))
+        state = devices.replicate(create_train_state(variables, keep, 0.9))
+        state, report = parallel_steps(task, devices)(
+            state, devices.replicate(Examples(images, np.arange(30, dtype=np.int32) % 10)),
+            devices.replicate(np.arange(30, dtype=np.int32)), all_places(task, devices),
+            devices.replicate(Streams.of(0)), devices.replicate(np.int32(1)))
+        found = {"loss": report.sums.loss, "gradient": state.opt_state, "ema": state.ema,
+                 "model_state": state.model_state}
+        for path, array in jax.tree_util.tree_leaves_with_path(found):
+            arrays[f"{count} {kind} {jax.tree_util.keystr(path)}"] = np.asarray(array)
+np.savez(sys.argv[1], **arrays)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["batch_norm", "plain"])
+def test_one_step_is_the_same_on_one_to_four_devices(norm, environment, tmp_path):
+    """With dropout, averaged weights and augmentation; three and four do not divide the batch."""
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_STEP, str(tmp_path / "arrays.npz"), norm], cwd=ROOT, text=True,
+        capture_output=True, check=False, timeout=280,
+        env=environment | {"JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "arrays.npz", allow_pickle=False) as arrays:
+        names = [name.removeprefix("1 jit ") for name in arrays if name.startswith("1 jit ")]
+        assert "['loss']" in names and len(names) > 20
+        for name in names:
+            expected = arrays[f"1 jit {name}"]
+            largest = np.abs(expected).max()
+            assert largest > 0, name
+            for count in (1, 2, 3, 4):
+                for kind in ("jit", "pmap"):
+                    np.testing.assert_allclose(
+                        arrays[f"{count} {kind} {name}"], expected, rtol=0, atol=1e-5 * largest,
+                        err_msg=f"{count} devices, {kind}, {name}")
