@@ -93,6 +93,8 @@ def _check(values: Mapping[str, Any]) -> None:
     """
     check_config(values)
     result = values.get("result")
+    if result is None and values.get("diverged") is None:
+        raise ValueError("is no record of a run: expected the field result or diverged")
     if result is None:
         check_fields(values, {"diverged": OBJECT}, may_lack=False)
         check_diverged(values["diverged"])
