@@ -11,6 +11,7 @@ from traced_recipe import traced_steps
 
 from flaxdigits.config import ModelConfig
 from flaxdigits.models.convolution import convolve
+from flaxdigits.models.layers import Conv
 from flaxdigits.models.products import multiply
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.training.program import Program
@@ -88,10 +89,12 @@ def test_a_bfloat16_product_is_the_rounded_product_of_its_operands():
 
 def test_gradients_of_biases_in_bfloat16_are_summed_in_float32():
     """In bfloat16, 1 + 1 + ... stays at 256."""
-    def loss(bias):
-        return (jnp.zeros((4, 32, 32, 2), jnp.bfloat16) + bias.astype(jnp.bfloat16)).sum()
-
-    np.testing.assert_array_equal(jax.jit(jax.grad(loss))(jnp.zeros(2)), 4 * 32 * 32)
+    x = jnp.ones((4, 32, 32, 1), jnp.bfloat16)
+    layer = Conv(2, (1, 1))
+    params = {"kernel": jnp.ones((1, 1, 1, 2), jnp.bfloat16), "bias": jnp.ones(2, jnp.bfloat16)}
+    gradient = jax.jit(jax.grad(lambda params: layer.apply(
+        {"params": params}, x).astype(jnp.float32).sum()))(params)
+    np.testing.assert_array_equal(gradient["bias"].astype(jnp.float32), 4 * 32 * 32)
 
 
 @pytest.mark.parametrize("model", [

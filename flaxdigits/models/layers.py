@@ -54,7 +54,12 @@ class Conv(nn.Module):
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", glorot_uniform, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return convolve(x, kernel, self.padding) + bias
+        return _add_bias(convolve(x, kernel, self.padding), bias)
+
+
+def _add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """Adds in float32, so that the gradient of a bfloat16 bias is summed in float32 too."""
+    return (x.astype(jnp.float32) + bias.astype(jnp.float32)).astype(x.dtype)
 
 
 def _check_size(layer: nn.Module, x: jax.Array, least: tuple[int, int]) -> None:
@@ -76,7 +81,7 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", glorot_uniform, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return multiply(x, kernel) + bias
+        return _add_bias(multiply(x, kernel), bias)
 
 
 class Flatten(nn.Module):
