@@ -23,6 +23,9 @@ def run(options: Options, config: None) -> int:
                          ensure_ascii=False))
     else:
         print_table(make_console(), found.__rich__())
+    for reading in found.readings:
+        for note in reading.notes:
+            print(f"note: {note}", file=sys.stderr)
     errors = [reading.error for reading in found.readings if reading.error is not None]
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
