@@ -1,5 +1,7 @@
 """One character in many kinds of image files is seen as the same; what is no image is told."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -170,7 +172,8 @@ def test_the_framings_are_those_of_the_real_data(name, raw_data_dir):
     from flaxdigits.data.dataset import DataLocations, load_dataset
 
     dataset = load_dataset(DataConfig(dataset=name), DataLocations(raw_data_dir, source="real"))
-    assert measure_framing(dataset.images) == FRAMINGS[name]
+    measured = measure_framing(dataset.images)
+    assert dataclasses.replace(measured, lowest=(), highest=()) == FRAMINGS[name]
 
 
 @pytest.mark.parametrize("grain", [0, 0.02, 0.05])

@@ -22,6 +22,9 @@ def run(options: Options, config: None) -> int:
         print_json([reading.to_dict() for reading in found.readings])
     else:
         print_table(make_console(), found.__rich__())
+    for reading in found.readings:
+        for note in reading.notes:
+            print(f"note: {note}", file=sys.stderr)
     errors = [reading.error for reading in found.readings if reading.error is not None]
     for error in errors:
         print(f"error: {error}", file=sys.stderr)

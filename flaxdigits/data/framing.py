@@ -11,11 +11,20 @@ from PIL import Image
 from scipy import ndimage
 
 from flaxdigits.data.ink import Ink
+from flaxdigits.data.squares import border_median
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.field_types import check
 
 MEASURED = 300  # images of a data set, evenly spread
 VISIBLE = 0.25  # of an image's strongest ink: fainter is not measured
+
+# Ground and ink of 255, box, row and column of the centre in pixels: how far outside the range of
+# the images measured an image may be, beside a tenth of that range.
+SPARE = np.array([8, 8, 1, 1, 1])
+# Gap across, gap down, size of the second piece: what a single character may have in any data set,
+# and how much more than the data set's own.
+ONE_CHARACTER = np.array([0.15, 0.15, 0.5])
+MORE_THAN_USUAL = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +38,10 @@ class Framing:
       stroke: how wide strokes are at least, in pixels.
       ground: the value of what is not ink, 0 to 255.
       ink: the value of the strongest ink, 0 to 255.
+      layout: the largest gap across and gap down in a character, and its second largest piece, as
+        `layout` measures them; empty if unknown.
+      lowest, highest: the range that images have in ground, ink, box, and row and column of the
+        centre of mass; empty where an image of that range is framed as any other.
     """
 
     height: int
@@ -38,20 +51,30 @@ class Framing:
     stroke: float
     ground: int
     ink: int
+    layout: tuple[float, ...] = ()
+    lowest: tuple[float, ...] = ()
+    highest: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("layout", "lowest", "highest"):  # JSON has lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
 # MNIST's box and centre are its authors' (yann.lecun.com/exdb/mnist); the rest was measured with
 # `measure_framing`: Chinese MNIST keeps the size and the place that each hand gave a character.
 FRAMINGS = {
-    "mnist": Framing(28, 28, box=20, centring="mass", stroke=1.8, ground=0, ink=255),
-    "chinese_mnist": Framing(64, 64, box=23, centring="box", stroke=0.7, ground=0, ink=174),
+    "mnist": Framing(
+        28, 28, box=20, centring="mass", stroke=1.8, ground=0, ink=255, layout=(0.0, 0.0, 0.5)),
+    "chinese_mnist": Framing(
+        64, 64, box=23, centring="box", stroke=0.7, ground=0, ink=174, layout=(0.25, 0.5, 1.0)),
 }
 
 
 def measure_framing(images: np.ndarray) -> Framing:
     """The framing of a data set, from up to 300 of its images.
 
-    Sizes and values are medians; the stroke is thinner in only one of twenty images.
+    Sizes and values are medians; the stroke is thinner in only one of twenty images, and one of a
+    hundred exceeds the layout.
 
     Args:
       images: [examples, height, width, 1] uint8.
@@ -61,23 +84,90 @@ def measure_framing(images: np.ndarray) -> Framing:
     border = np.concatenate([values[:, [0, -1]].ravel(), values[:, :, [0, -1]].ravel()])
     ground = np.median(border)
     direction = 1 if np.median(values.max((1, 2)) + values.min((1, 2))) >= 2 * ground else -1
-    sizes, centres, masses, strokes, inks = [], [], [], [], []
-    for strength in np.clip(direction * (values - ground), 0, None):
+    features, centres, masses, strokes, layouts = [], [], [], [], []
+    for image in values:
+        strength = np.clip(direction * (image - ground), 0, None)
         if strength.max() == 0:
             continue
         rows, columns = np.nonzero(strength > VISIBLE * strength.max())
-        sizes.append(max(np.ptp(rows), np.ptp(columns)) + 1)
+        features.append(_features(image, ground, direction))
         centres.append((rows.max() + rows.min() + columns.max() + columns.min()) / 2)
-        masses.append(sum(ndimage.center_of_mass(strength)))
+        masses.append(features[-1][3:].sum())
         strokes.append(stroke_width(strength / strength.max()))
-        inks.append(strength.max())
-    if not sizes:
+        layouts.append(layout(strength))
+    if not features:
         return Framing(*values.shape[1:], max(values.shape[1:]), "box", 0, int(ground), 255)
+    _, ink, box, _, _ = np.median(features, axis=0)
     return Framing(
-        *values.shape[1:], box=int(np.median(sizes)),
+        *values.shape[1:], box=int(box),
         centring="mass" if np.std(masses) < 0.5 * np.std(centres) else "box",
-        stroke=round(float(np.percentile(strokes, 5)), 1), ground=int(ground),
-        ink=int(ground + direction * np.median(inks)))
+        stroke=round(float(np.percentile(strokes, 5)), 1), ground=int(ground), ink=int(ink),
+        layout=_rounded(np.percentile(layouts, 99, axis=0)),
+        lowest=_rounded(np.min(features, axis=0)), highest=_rounded(np.max(features, axis=0)))
+
+
+def is_framed(image: np.ndarray, framing: Framing) -> bool:
+    """Returns whether an image is already framed as those of the data set are.
+
+    Args:
+      image: [height, width] uint8.
+      framing: of the data set.
+    """
+    if not framing.lowest or image.shape != (framing.height, framing.width):
+        return False
+    direction = 1 if framing.ink >= framing.ground else -1
+    if (direction * (image.astype(np.float32) - framing.ground)).max() <= 0:
+        return False
+    features = _features(image.astype(np.float32), framing.ground, direction)
+    lowest, highest = np.array(framing.lowest), np.array(framing.highest)
+    spare = SPARE + 0.1 * (highest - lowest)
+    return bool(np.all((features >= lowest - spare) & (features <= highest + spare)))
+
+
+def seems_several(ink: Ink, framing: Framing) -> bool:
+    """Returns whether strokes lie as far apart as those of several characters do.
+
+    It is measured against the characters of the data set, since those of Chinese may themselves
+    have parts that lie apart.
+    """
+    if not framing.layout:
+        return False
+    usual = np.maximum(np.array(framing.layout) + MORE_THAN_USUAL, ONE_CHARACTER)
+    return bool(np.any(layout(ink.strength) > usual))
+
+
+def layout(strength: np.ndarray) -> np.ndarray:
+    """Measures how far apart the strokes of a character lie.
+
+    Args:
+      strength: [height, width], 0 is ground.
+
+    Returns:
+      [3] float64: the widest empty band from top to bottom between strokes, that from left to
+      right, and the longer side of the second largest connected piece; the former as fractions of
+      the longer side of the box around the strokes, the latter of the largest piece's.
+    """
+    visible = strength > VISIBLE * strength.max()
+    columns, rows = (np.flatnonzero(visible.any(axis=axis)) for axis in (0, 1))
+    side = max(np.ptp(rows), np.ptp(columns)) + 1
+    across, down = (np.diff(places, prepend=places[0] - 1).max() - 1 for places in (columns, rows))
+    pieces, _ = ndimage.label(visible, np.ones((3, 3)))
+    sizes = sorted(max(side.stop - side.start for side in box)
+                   for box in ndimage.find_objects(pieces))
+    return np.array([across / side, down / side, sizes[-2] / sizes[-1] if len(sizes) > 1 else 0.0])
+
+
+def _features(image: np.ndarray, ground: float, direction: int) -> np.ndarray:
+    """[5]: an image's own ground and ink, its box, the row and column of its centre of mass."""
+    strength = np.clip(direction * (image - ground), 0, None)
+    rows, columns = np.nonzero(strength > VISIBLE * strength.max())
+    return np.array([
+        border_median(image), ground + direction * strength.max(),
+        max(np.ptp(rows), np.ptp(columns)) + 1, *ndimage.center_of_mass(strength)])
+
+
+def _rounded(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(round(float(value), 2) for value in values)
 
 
 def recorded_framing(values: dict[str, Any] | None, place: Path) -> Framing | None:
@@ -93,12 +183,13 @@ def recorded_framing(values: dict[str, Any] | None, place: Path) -> Framing | No
     hints = typing.get_type_hints(Framing)
     if values is None or values.keys() != hints.keys():
         return None
-    for field in dataclasses.fields(Framing):
-        try:
-            check(values[field.name], hints[field.name], field, f"data.framing.{field.name}")
-        except FlaxdigitsError as error:
-            raise FlaxdigitsError(f"{place}: {error}; restore it from a copy") from error
-    framing = Framing(**values)
+    try:
+        framing = Framing(**{
+            field.name: check(values[field.name], hints[field.name], field,
+                              f"data.framing.{field.name}")
+            for field in dataclasses.fields(Framing)})
+    except FlaxdigitsError as error:
+        raise FlaxdigitsError(f"{place}: {error}; restore it from a copy") from error
     if not (1 <= framing.height <= 2**16 and 1 <= framing.width <= 2**16
             and 1 <= framing.box <= 2**16 and 0 <= framing.stroke <= 2**16
             and 0 <= framing.ground <= 255 and 0 <= framing.ink <= 255):

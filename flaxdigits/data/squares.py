@@ -17,7 +17,7 @@ def fit_within(image: Image.Image, side: int) -> Image.Image:
 
 
 def border_median(image: np.ndarray) -> float:
-    """Returns the median of the outermost pixels of an image: [height, width] uint8."""
+    """Returns the median of the outermost pixels of an image, [height, width]."""
     return float(np.median(np.concatenate([image[[0, -1]].ravel(), image[:, [0, -1]].ravel()])))
 
 

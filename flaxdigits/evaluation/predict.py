@@ -9,9 +9,10 @@ import jax
 import numpy as np
 from scipy.special import softmax
 
-from flaxdigits.data.framing import frame
-from flaxdigits.data.ink import find_ink
-from flaxdigits.data.photos import read_photo
+from flaxdigits.data.framing import frame, is_framed, seems_several
+from flaxdigits.data.ink import Ink, find_ink
+from flaxdigits.data.photos import LONGEST, Picture, colours, read_picture
+from flaxdigits.data.squares import fit_within, grey, pad_to_square
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.trained import TrainedNetwork
 
@@ -37,6 +38,7 @@ class Reading:
       error: why it was not read, in one line that names the file; else None.
       seen: [height, width] uint8, what the network saw; None if it was not read.
       box: left, top, right and bottom of the character, as fractions of the picture.
+      notes: lines that name the file and say what may be wrong with the guesses.
     """
 
     file: str
@@ -44,20 +46,23 @@ class Reading:
     error: str | None = None
     seen: np.ndarray | None = None
     box: tuple[float, float, float, float] | None = None
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The reading as JSON values, without the pixels."""
         if self.error is not None:
             return {"file": self.file, "error": self.error}
-        return {"file": self.file, "box": [round(edge, 4) for edge in self.box],
-                "guesses": [dataclasses.asdict(guess) for guess in self.guesses]}
+        values = {"file": self.file, "box": [round(edge, 4) for edge in self.box],
+                  "guesses": [dataclasses.asdict(guess) for guess in self.guesses]}
+        return values | ({"notes": list(self.notes)} if self.notes else {})
 
 
 def read_images(network: TrainedNetwork, images: Iterable[str | Path]) -> list[Reading]:
     """Reads one character in each image: photo, scan or drawing, of any size and colours.
 
-    The strokes are found (`flaxdigits.data.ink`) and brought to the size, place, thickness and
-    polarity that the training set's have (`flaxdigits.data.framing`).
+    An image that is framed as those of the user's own training set are is read exactly as they
+    were. In any other the strokes are found (`flaxdigits.data.ink`) and brought to the size, place,
+    thickness and polarity that the training set's have (`flaxdigits.data.framing`).
 
     Args:
       network: that reads.
@@ -74,18 +79,52 @@ def read_images(network: TrainedNetwork, images: Iterable[str | Path]) -> list[R
 
 
 def _look(file: str, network: TrainedNetwork) -> Reading:
+    framing = network.framing
     try:
-        pixels = read_photo(Path(file))
+        # Only at its full size can an image be as those of the training set.
+        picture = read_picture(Path(file), None if framing.lowest else LONGEST)
+        seen = _as_trained(picture, network)
+        pixels = colours(picture.image)
         try:
             ink = find_ink(pixels)
         except FlaxdigitsError as error:
-            raise FlaxdigitsError(f"{file}: {error}") from error
+            if seen is None:
+                raise FlaxdigitsError(f"{file}: {error}") from error
+            ink = None
     except FlaxdigitsError as error:
         return Reading(file, error=str(error))
-    height, width = pixels.shape[:2]
+    notes = []
+    if picture.has_more:
+        notes.append(f"{file}: holds several pictures, of which the first was read")
+    if ink is not None and seems_several(ink, framing):
+        notes.append(f"{file}: there seem to be several characters in it, which were read as one; "
+                     "cut them apart into files of their own")
+    return Reading(file, seen=frame(ink, framing) if seen is None else seen,
+                   box=_box(ink, *pixels.shape[:2]), notes=tuple(notes))
+
+
+def _as_trained(picture: Picture, network: TrainedNetwork) -> np.ndarray | None:
+    """[height, width] uint8, read as the training set was; None if it is framed otherwise."""
+    framing, image_size = network.framing, network.config.data.image_size
+    if not framing.lowest:
+        return None
+    image = grey(picture.image)
+    if image_size is not None:
+        fitted = np.asarray(fit_within(image, image_size))
+        seen = pad_to_square(fitted, image_size, framing.ground)
+    elif image.size == (framing.width, framing.height):
+        seen = np.asarray(image)
+    else:
+        return None
+    return seen if is_framed(seen, framing) else None
+
+
+def _box(ink: Ink | None, height: int, width: int) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the strokes as fractions; the whole if none were found."""
+    if ink is None:
+        return 0.0, 0.0, 1.0, 1.0
     bottom, right = ink.top + ink.strength.shape[0], ink.left + ink.strength.shape[1]
-    box = ink.left / width, ink.top / height, right / width, bottom / height
-    return Reading(file, seen=frame(ink, network.framing), box=box)
+    return ink.left / width, ink.top / height, right / width, bottom / height
 
 
 def _logits(network: TrainedNetwork, seen: list[np.ndarray]) -> list[np.ndarray]:
