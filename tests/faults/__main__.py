@@ -8,6 +8,7 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"  # before anything imports JAX
 
 import argparse
+import logging
 import queue
 import shlex
 import sys
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="the cases of pytest -m faults")
     parser.add_argument("--folder", type=Path, help="for what trials that find a fault leave")
     options = parser.parse_args()
+    logging.getLogger("absl").disabled = True  # orbax's, where the comparison reads
     chosen = [case for case in all_cases("short" if options.short else "long")
               if not options.only
               or any(text in f"{case.kind} {case.name}" for text in options.only)]
@@ -78,20 +80,20 @@ def tried(
         finally:
             ended.put(None)
 
-    with ThreadPoolExecutor(jobs) as busy, ThreadPoolExecutor(jobs) as waiting:
-        try:
-            for case in cases:
-                (waiting if case.waits else busy).submit(run, case)
-            remaining = len(cases)
-            while remaining:
-                trial = ended.get()
-                if trial is None:
-                    remaining -= 1
-                else:
-                    yield trial
-        finally:
-            for pool in (busy, waiting):
-                pool.shutdown(wait=False, cancel_futures=True)
+    busy, waiting = ThreadPoolExecutor(jobs), ThreadPoolExecutor(jobs)
+    try:
+        for case in cases:
+            (waiting if case.waits else busy).submit(run, case)
+        remaining = len(cases)
+        while remaining:
+            trial = ended.get()
+            if trial is None:
+                remaining -= 1
+            else:
+                yield trial
+    finally:
+        for pool in (busy, waiting):
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
     "figures": lambda run: any(run.glob("figures/*.png")),
     "report": lambda run: (run / "report.html").exists(),
 }
-SIZES = (8, 16, 32, 64, 128, 200, 280, 360, 440, 520, 600, 700, 800, 900, 1_000, 1_150, 1_300, 1_500,
-         1_700)  # KiB; a run needs about 1,500
+SIZES = (8, 16, 32, 64, 128, 200, 280, 360, 440, 520, 600, 700, 800, 900, 1_000, 1_150, 1_300,
+         1_500, 1_700)  # KiB; a run needs about 1,500
 
 
 def cases(length: str) -> Iterator[Case]:

@@ -25,7 +25,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "launch.py"
-SECONDS = 300.0  # after which a process counts as hanging; an undisturbed one takes about 5
+SECONDS = 180.0  # after which a process counts as hanging; an undisturbed one takes about 5
 INPUTS_PER_WORKER = 150  # what JAX keeps of every program is freed with its process
 
 WRONG, TRACEBACK, HANG, OTHER = "wrong number", "traceback", "hang", "other"
@@ -98,7 +98,8 @@ class Done:
     def __str__(self) -> str:
         """Returns the command, its status and the end of what it wrote, in one line."""
         said = " | ".join((self.errors or self.output).strip().splitlines()[-3:])
-        return f"exit status {self.status}: {said[-400:]} [{shlex.join(self.arguments)[-600:]}]"
+        command = shlex.join(self.arguments)
+        return f"exit status {self.status}: {said[-400:]} [... {command[-600:]}]"
 
 
 class Worker:
@@ -106,7 +107,8 @@ class Worker:
 
     def __init__(self, lab: "Lab") -> None:
         self._lab = lab
-        self._files = [lab.folder / f"worker-{id(self)}.{name}" for name in ("out", "err")]
+        self._files = [lab.folder / f"worker-{os.getpid()}-{id(self)}.{name}"
+                       for name in ("out", "err")]
         self._process: subprocess.Popen[str] | None = None
         self._count = 0
 
@@ -236,7 +238,8 @@ class Running:
         through: Sequence[str],
     ) -> None:
         self._arguments = arguments
-        self._files = [lab.folder / f"process-{id(self)}.{name}" for name in ("out", "err")]
+        self._files = [lab.folder / f"process-{os.getpid()}-{id(self)}.{name}"
+                       for name in ("out", "err")]
         with open(self._files[0], "wb") as output, open(self._files[1], "wb") as errors:
             self.process: subprocess.Popen[bytes] = subprocess.Popen(
                 [*through, sys.executable, str(LAUNCH), *arguments], cwd=lab.cwd, env=env,
