@@ -1,7 +1,9 @@
 """Runs an experiment: `python launch.py --experiment=chinese_cnn`; `--help` shows the rest."""
 
+import contextlib
 import importlib
 import logging
+import os
 import sys
 import threading
 import warnings
@@ -65,6 +67,16 @@ def import_mode(command: str) -> ModuleType:
         raise FlaxdigitsError(f"JAX cannot be imported: {error}") from error
 
 
+def leave(status: int) -> None:
+    """Ends the process; after an error at once, since Orbax's threads may wait for ever."""
+    if status != 0:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 def quiet_other_libraries() -> None:
     """Lets only our own notes through, one line each."""
     sys.unraisablehook = lambda unraisable: None  # orbax leaves coroutines behind when it fails
@@ -78,4 +90,4 @@ def quiet_other_libraries() -> None:
 
 if __name__ == "__main__":
     start_well()
-    sys.exit(main(sys.argv))
+    leave(main(sys.argv))
