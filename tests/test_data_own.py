@@ -1,6 +1,7 @@
 """Data of one's own: idx files and folders of images, and what can be wrong with them."""
 
 import gzip
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from flaxdigits.config import DataConfig
 from flaxdigits.data.dataset import DataLocations, Dataset, load_dataset
+from flaxdigits.data.photos import image_suffixes
 from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
 
@@ -130,7 +132,7 @@ def test_image_folder_resized(tmp_path):
     assert "6x5" in told_in_a_line("image_folder", tmp_path)
     data = load("image_folder", tmp_path, image_size=8)
     assert data.images.shape == (2, 8, 8, 1)
-    assert data.images[0].min() == data.images[0].max() == 200
+    assert (data.images[0, :, :7] == 200).all() and (data.images[1, 1:6] == 100).all()
 
 
 def test_a_class_that_only_the_test_part_has(tmp_path):
@@ -148,21 +150,128 @@ def test_an_unreadable_image_is_named(tmp_path, content):
     assert f"{broken}: cannot be read as an image" in told_in_a_line("image_folder", tmp_path)
 
 
-def test_sixteen_bits_are_refused_rather_than_clipped(tmp_path):
-    write_image(tmp_path / "a" / "0.png", IMAGES[0].astype(np.uint16) * 256)
-    assert "only 8 bits" in told_in_a_line("image_folder", tmp_path)
+def stroke(mode="L"):
+    """A black bar of 3x20 on white, 28x28."""
+    pixels = np.full((28, 28), 255, np.uint8)
+    pixels[4:24, 10:13] = 0
+    if mode == "RGBA":
+        return Image.fromarray(np.dstack([pixels * 0] * 3 + [255 - pixels]))
+    if mode == "LA":
+        return Image.fromarray(np.dstack([pixels * 0, 255 - pixels]))
+    image = Image.fromarray(pixels)
+    if mode == "P":  # index 1 is transparent, 0 is black
+        image = Image.fromarray((pixels > 0).astype(np.uint8), mode="P")
+        image.putpalette([0] * 6)
+        image.info["transparency"] = 1
+    elif mode == "turned":
+        image = image.transpose(Image.Transpose.ROTATE_90)
+        image.getexif()[0x0112] = 6
+    elif mode == "I;16":
+        image = Image.fromarray(pixels.astype(np.uint16) * 200)
+    elif mode == "F":
+        values = pixels.astype(np.float32) - 100
+        values[0, :4] = np.nan, np.inf, -np.inf, 155
+        image = Image.fromarray(values)
+    elif mode != "L":
+        image = image.convert(mode)
+    return image
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [
+    ("RGBA", "png"), ("LA", "png"), ("P", "png"), ("turned", "png"), ("I;16", "png"),
+    ("F", "tif"), ("CMYK", "tif"), ("1", "png"), ("L", "pgm"), ("1", "pbm"), ("RGB", "ppm"),
+    ("L", "tga"), ("RGBA", "webp")])
+def test_every_mode_shows_the_same_stroke(tmp_path, mode, suffix):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    stroke().save(tmp_path / "a" / "0.png")
+    image = stroke(mode)
+    options = {"lossless": True} if suffix == "webp" else {}
+    image.save(tmp_path / "b" / f"0.{suffix}", exif=image.getexif(), **options) \
+        if suffix in ("png", "webp") else image.save(tmp_path / "b" / f"0.{suffix}")
+    images = load("image_folder", tmp_path).images.astype(int)
+    assert np.abs(images[0] - images[1]).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "jpe", "jp2", "avif", "tga", "pbm"])
+def test_images_of_every_suffix_are_read(tmp_path, suffix):
+    if f".{suffix}" not in image_suffixes():
+        pytest.skip(f"this Pillow does not read .{suffix}")
+    for number, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        stroke("1" if suffix == "pbm" else "L").save(tmp_path / name / f"{number}.{suffix}")
+    assert len(load("image_folder", tmp_path).images) == 2
+
+
+def test_proportions_are_kept(tmp_path):
+    bar = np.full((30, 10), 255, np.uint8)
+    bar[:, 4:6] = 0  # 2x30, touching both ends
+    write_image(tmp_path / "a" / "0.png", bar)
+    write_image(tmp_path / "b" / "0.png", np.full((30, 30), 255, np.uint8))
+    image = load("image_folder", tmp_path, image_size=30).images[0, ..., 0]
+    assert (image[:, 14:16] == 0).all() and (np.delete(image, [14, 15], axis=1) == 255).all()
+
+
+def test_what_is_left_out_is_counted(tmp_path, caplog):
+    for name in ("a", "b"):
+        write_image(tmp_path / name / "0.png", IMAGES[0])
+    write_image(tmp_path / "a" / "deeper" / "1.png", IMAGES[1])
+    (tmp_path / "a" / "notes.txt").write_text("x")
+    (tmp_path / "b" / "photo.heic").write_text("x")
+    (tmp_path / "b" / "gone.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "b" / "pipe.png")
+    (tmp_path / "labels.csv").write_text("x")
+    assert len(load("image_folder", tmp_path).images) == 3
+    left_out, deeper = caplog.messages
+    assert "5 files are left out" in left_out and "1 .txt" in left_out
+    assert "pillow-heif" in left_out and "1 broken links" in left_out
+    assert "1 not regular files" in left_out
+    assert "1 outside the folders of the classes" in left_out
+    assert "1 file in folders within that of a class" in deeper
+
+
+@pytest.mark.parametrize("name", ["valid", "val", "Validation"])
+@pytest.mark.parametrize("has_test", [True, False])
+def test_a_validation_part(tmp_path, name, has_test):
+    for number, part in enumerate(["train", name] + ["test"] * has_test):
+        for label in ("one", "two"):
+            write_image(tmp_path / part / label / "0.png", IMAGES[number])
+    data = load("image_folder", tmp_path)
+    assert data.validation == range(2, 4) and data.official_train == (2 if has_test else None)
+    split = "holdout" if has_test else "random"
+    rows = split_indices(DataConfig("image_folder", split, folder="x"), data)
+    assert sorted(rows["train"]) == [0, 1] and rows["validation"].tolist() == [2, 3]
+    assert rows.get("test", np.array([])).tolist() == ([4, 5] if has_test else [])
+    if has_test:
+        rows = split_indices(DataConfig("image_folder", "official", folder="x"), data)
+        assert rows["train"].tolist() == [0, 1] and rows["test"].tolist() == [4, 5]
+
+
+def test_one_class_is_refused(tmp_path):
+    write_image(tmp_path / "a" / "0.png", IMAGES[0])
+    assert "all training images are of one class, a" in told_in_a_line("image_folder", tmp_path)
+
+
+def test_a_bomb_is_refused_without_a_warning(tmp_path, recwarn):
+    write_image(tmp_path / "a" / "0.png", IMAGES[0])
+    (tmp_path / "b").mkdir()
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "b" / "0.png")
+    assert "larger than the" in told_in_a_line("image_folder", tmp_path) and not list(recwarn)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_links_do_not_lead_out_of_the_folder(tmp_path, kind):
+def test_links_are_followed(tmp_path, kind):
     write_image(tmp_path / "outside" / "0.png", IMAGES[0])
     folder = tmp_path / "folder"
     write_image(folder / "a" / "0.png", IMAGES[1])
     if kind == "file":
-        (folder / "a" / "1.png").symlink_to(tmp_path / "outside" / "0.png")
+        write_image(folder / "b" / "1.png", IMAGES[2])
+        (folder / "b" / "0.png").symlink_to(tmp_path / "outside" / "0.png")
     else:
         (folder / "b").symlink_to(tmp_path / "outside")
-    assert "a link that leads out of" in told_in_a_line("image_folder", folder)
+    (folder / "a" / "loop").symlink_to(folder / "a")
+    np.testing.assert_array_equal(
+        load("image_folder", folder).images[:2, ..., 0], IMAGES[[1, 0]])
 
 
 def test_empty_and_missing_folders(tmp_path):

@@ -8,6 +8,7 @@ from PIL import Image
 from scipy.special import softmax
 
 from flaxdigits.api.predict import predict
+from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.data.framing import measure_framing
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.trained import load_network
@@ -104,3 +105,34 @@ def test_a_figure_that_cannot_be_written_is_told_before_anything(finished, image
         predict(finished, images / "a.png", figure=tmp_path / "file" / "seen.png")
     assert "seen.png: cannot write: " in str(told.value)
     assert "name another place" in str(told.value) and "workdir" not in str(told.value)
+
+
+def test_the_files_of_the_training_set_are_read_as_they_were_trained_on(tmp_path, launch_here):
+    rng = np.random.default_rng(0)
+    for label, (height, width) in enumerate([(30, 6), (30, 12), (14, 30)]):
+        (tmp_path / "data" / str(label)).mkdir(parents=True)
+        for number in range(6):
+            pixels = rng.integers(200, 256, (height, width)).astype(np.uint8)
+            pixels[2:-2, 2:4] = 0
+            Image.fromarray(pixels).save(tmp_path / "data" / str(label) / f"{number}.png")
+    done = launch_here("--experiment=dense_cnn", f"--workdir={tmp_path / 'run'}",
+                       "--set=train.steps=1", "--set=data.dataset=image_folder",
+                       f"--set=data.folder={tmp_path / 'data'}", "--set=data.image_size=20",
+                       "--set=data.split=random", "--set=model.filters=2", "--set=model.dense=4")
+    assert done.returncode == 0, done.stderr
+    config = RunFolder(tmp_path / "run").config()
+    images = load_dataset(config.data, DataLocations()).images[..., 0]
+    files = [tmp_path / "data" / str(label) / f"{number}.png"
+             for number in range(6) for label in range(3)]
+    readings = predict(tmp_path / "run", files).readings
+    np.testing.assert_array_equal([reading.seen for reading in readings], images)
+
+
+def test_several_characters_are_noted(finished, tmp_path, launch_here):
+    pixels = np.full((60, 120), 230, np.uint8)
+    pixels[10:50, 20:26] = pixels[10:50, 90:96] = 20
+    Image.fromarray(pixels).save(tmp_path / "two.png")
+    done = launch_here("--mode=predict", f"--workdir={finished}", f"--images={tmp_path}/two.png")
+    assert done.returncode == 0 and done.stderr == (
+        f"note: {tmp_path}/two.png: there seem to be several characters in it, which were read as "
+        "one; cut them apart into files of their own\n")

@@ -1,6 +1,8 @@
 """One character in many kinds of image files is seen as the same; what is no image is told."""
 
 import dataclasses
+import importlib.util
+import os
 
 import numpy as np
 import pytest
@@ -12,11 +14,12 @@ from flaxdigits.data.framing import (
     Framing,
     frame,
     measure_framing,
+    seems_several,
     stroke_width,
     thickened,
 )
 from flaxdigits.data.ink import Ink, find_ink
-from flaxdigits.data.photos import LONGEST, read_photo
+from flaxdigits.data.photos import LONGEST, read_photo, read_picture
 from flaxdigits.errors import FlaxdigitsError
 
 MNIST = FRAMINGS["mnist"]
@@ -210,3 +213,77 @@ def test_large_images_are_made_smaller(tmp_path):
     pixels = read_photo(tmp_path / "large.png")
     assert pixels.shape == (LONGEST, LONGEST, 3) and pixels.dtype == np.float32
     assert pixels.min() == 0 and pixels.max() == 1
+
+
+@pytest.mark.parametrize("shape", [(100, 30), (30, 100)])
+def test_a_bold_bar_is_found(shape):
+    pixels = np.ones((*shape, 3), np.float32)
+    bar = pixels if shape[0] > shape[1] else pixels.transpose(1, 0, 2)
+    bar[10:90, 8:22] = 0
+    ink = find_ink(pixels)
+    assert sorted(ink.strength.shape) == [14, 80] and ink.strength.min() > 0.9
+
+
+@pytest.mark.parametrize("polarity", [1, -1])
+def test_a_stroke_that_fills_its_crop_is_found(polarity):
+    y, x = np.mgrid[:20, :7]
+    strength = np.clip(3 - np.abs(x - 5 + 4 * y / 19), 0, 1)  # a slanted one, over half of it
+    pixels = np.repeat((strength if polarity == 1 else 1 - strength)[..., None], 3, axis=2)
+    found = find_ink(pixels.astype(np.float32)).strength
+    assert found.shape == (20, 7) and np.corrcoef(found.ravel(), strength.ravel())[0, 1] > 0.95
+
+
+def test_half_a_shadow_is_no_ink():
+    pixels = np.ones((300, 400, 3), np.float32) * 0.9
+    pixels[:, :200] = 0.4
+    pixels += np.random.default_rng(0).normal(0, 0.01, pixels.shape).astype(np.float32)
+    with pytest.raises(FlaxdigitsError, match="nothing on it"):
+        find_ink(pixels)
+
+
+@pytest.mark.parametrize("values", [
+    [np.nan, np.inf, -np.inf], [3e38, -3e38, 0], [1e-45, 0, 1e-40]])
+def test_pixels_of_any_float_are_read(values, tmp_path):
+    pixels = np.zeros((12, 12), np.float32)
+    pixels[3:9, 5], pixels[0, :3] = 1, values
+    Image.fromarray(pixels).save(tmp_path / "image.tif")
+    read = read_photo(tmp_path / "image.tif")
+    assert np.isfinite(read).all() and read.min() >= 0 and read.max() <= 1
+
+
+def test_a_pipe_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(FlaxdigitsError, match="not a regular file"):
+        read_photo(tmp_path / "pipe.png")
+
+
+def test_heic_names_its_plugin(tmp_path):
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    with pytest.raises(FlaxdigitsError, match="cannot be read as an image") as caught:
+        read_photo(tmp_path / "photo.heic")
+    assert "pillow-heif" in str(caught.value) or importlib.util.find_spec("pillow_heif")
+
+
+def test_bold_strokes_on_transparent_ground_are_seen(tmp_path):
+    pixels = np.zeros((20, 20, 4), np.uint8)
+    pixels[2:18, 2:18, 3] = 255  # most of it
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    read = read_photo(tmp_path / "image.png")
+    assert read[0, 0].min() == 1 and read[10, 10].max() == 0
+
+
+def test_the_first_of_several_pictures_is_read(tmp_path):
+    frames = [drawn(60), drawn(60, at=(0.1, 0.1))]
+    frames[0].save(tmp_path / "image.gif", save_all=True, append_images=frames[1:])
+    picture = read_picture(tmp_path / "image.gif")
+    assert picture.has_more and not picture_differs(picture.image, frames[0])
+
+
+def picture_differs(image, other):
+    return np.abs(np.asarray(image.convert("L"), int) - np.asarray(other.convert("L"), int)).max()
+
+
+def test_two_characters_seem_several():
+    one = np.asarray(drawn(100, at=(0.3, 0.3)), np.float32) / 255
+    assert not seems_several(find_ink(one), MNIST)
+    assert seems_several(find_ink(np.concatenate([one, one], axis=1)), MNIST)

@@ -47,3 +47,24 @@ def test_photos_of_digits_are_read(raw_data_dir, tmp_path):
              for reading, row in zip(readings, rows, strict=True)]
     print(f"photos {np.mean(right):.2%}, images {result['test_accuracy']:.2%}")
     assert np.mean(right) > result["test_accuracy"] - 0.02
+
+    rows = split_indices(config.data, dataset)["test"][:1000]
+    labels = [dataset.class_names[label] for label in dataset.labels[rows]]
+    accuracy = {}
+    for name, cut in (("whole", lambda image: image), ("crop", crop)):
+        files = [tmp_path / f"{name}{place}.png" for place in range(len(rows))]
+        for path, row in zip(files, rows, strict=True):
+            Image.fromarray(cut(dataset.images[row, ..., 0])).save(path)
+        read = [(reading.guesses[0].class_name, label)
+                for reading, label in zip(predict(run, files).readings, labels, strict=True)
+                if reading.error is None]
+        assert len(read) >= 0.99 * len(rows)
+        accuracy[name] = np.mean([guess == label for guess, label in read])
+    print(accuracy)
+    assert accuracy["crop"] > accuracy["whole"] - 0.01
+
+
+def crop(image):
+    """The image, cut to its ink."""
+    rows, columns = np.nonzero(image)
+    return image[rows.min():rows.max() + 1, columns.min():columns.max() + 1]
