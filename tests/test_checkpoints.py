@@ -173,18 +173,22 @@ def with_an_odd_record(step_folder):
     biggest_file(step_folder / "record").write_text('{"speed": 3}')
 
 
-@pytest.mark.parametrize("damage", [emptied, cut, altered, without_state])
+@pytest.mark.parametrize("damage", [
+    emptied, cut, altered, without_state, without_record, with_an_odd_record])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of orbax
-def test_a_damaged_checkpoint_is_one_line(damage, finished_copy, launch_here):
+def test_a_damaged_checkpoint_is_one_line_where_it_is_asked_for(
+    damage, finished_copy, launch_here
+):
     damage(finished_copy / "checkpoints" / "6")
-    done = launch_here("--mode=eval", f"--workdir={finished_copy}")
+    done = launch_here("--mode=eval", f"--workdir={finished_copy}", "--checkpoint=6")
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.count("\n") == 1 and str(finished_copy / "checkpoints") in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert f"{finished_copy / 'checkpoints' / '6'}: cannot read" in done.stderr
     assert not (finished_copy / "eval.jsonl").exists()
 
 
 @pytest.mark.parametrize("damage", [without_record, with_an_odd_record])
-def test_a_damaged_record_is_named_where_it_is_needed(damage, finished_copy, launch_here):
+def test_a_damaged_record_is_named_where_the_best_is_chosen(damage, finished_copy, launch_here):
     damage(finished_copy / "checkpoints" / "4")
     for which in ("last", "2"):
         done = launch_here("--mode=eval", f"--workdir={finished_copy}", f"--checkpoint={which}")
@@ -194,11 +198,14 @@ def test_a_damaged_record_is_named_where_it_is_needed(damage, finished_copy, lau
     assert f"{finished_copy / 'checkpoints' / '4'}: cannot read" in done.stderr
 
 
-def test_a_damaged_checkpoint_is_one_line_in_a_process_of_its_own(finished_copy, launch):
+def test_eval_scores_the_one_before_a_damaged_last_one_and_says_so(finished_copy, launch):
     altered(finished_copy / "checkpoints" / "6")  # orbax leaves coroutines behind that complain
     done = launch("--mode=eval", f"--workdir={finished_copy}")
-    assert done.returncode == 2 and done.stdout == ""
+    assert done.returncode == 0 and done.stdout.startswith("step 4 "), done.stderr
     assert done.stderr.count("\n") == 1, done.stderr[:2000]
+    assert f"{finished_copy / 'checkpoints' / '6'}: the checkpoint is damaged" in done.stderr
+    assert "that of step 4 is used in its place" in done.stderr
+    assert [row["step"] for row in scored_rows(finished_copy)] == [4]
 
 
 def test_a_damaged_checkpoint_leaves_the_others_readable(finished_copy, launch_here):

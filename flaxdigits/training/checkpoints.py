@@ -356,7 +356,8 @@ class Checkpoints:
                 raise FlaxdigitsError(
                     f"{place}: cannot read a checkpoint: {first_line(error)}; it may be whole: "
                     "see to it that it can be read") from error
-            raise self._damage(step, first_line(error)) from error
+            reason = first_line(error).partition(" See full TensorStore details")[0]
+            raise self._damage(step, reason) from error
 
 
 def _parse_record(step: int, saved: dict[str, Any]) -> SavedRecord:
