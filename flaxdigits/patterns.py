@@ -14,7 +14,8 @@ def expand_user(path: str | os.PathLike[str]) -> Path:
       FlaxdigitsError: if there is no such user, or no home folder.
     """
     try:
-        return Path(path).expanduser()
+        # Of a text `./~x` a Path makes `~x`, which is not meant.
+        return Path(path).expanduser() if os.fspath(path).startswith("~") else Path(path)
     except RuntimeError as error:
         raise FlaxdigitsError(f"{os.fspath(path)}: there is no home folder for "
                               f"{Path(path).parts[0]}; write the whole path") from error

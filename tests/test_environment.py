@@ -15,8 +15,11 @@ import flaxdigits
 from flaxdigits.api.context import make_console
 from flaxdigits.data.batches import BatchPlan
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.experiments import load_experiment
+from flaxdigits.models import build_model
 from flaxdigits.patterns import expand_user
-from flaxdigits.training.memory import check_memory, free_memory
+from flaxdigits.training.memory import check_memory, free_memory, state_bytes, step_bytes
+from flaxdigits.training.state import init_variables
 
 pytest_plugins = ["tiny_run"]
 
@@ -194,6 +197,25 @@ def test_more_memory_than_there_is_is_one_line(launch_here, idx_folder, tmp_path
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert "the train state of dense_cnn needs" in done.stderr
     assert list(tmp_path.iterdir()) == []
+    done = launch_here(
+        "--experiment=dense_cnn", "--set=model.filters=400000", "--set=model.dense=1",
+        f"--workdir={tmp_path}", "--set=data.dataset=idx_files", f"--set=data.folder={idx_folder}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "a train step with train.batch_size=32 needs" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["chinese_cnn", "mnist_cnn", "mse_cnn", "kaggle_cnn", "dense_cnn"])
+def test_the_recipes_fit_a_machine_of_8_gb(name):
+    config = load_experiment(name)
+    image, classes = ((64, 64, 1), 15) if name == "chinese_cnn" else ((28, 28, 1), 10)
+    model = build_model(config.model, classes)
+    variables = jax.eval_shape(lambda: init_variables(model, 0, image))
+    needed = step_bytes(model, variables, image, config.train.batch_size)
+    assert 0 < needed + 5 * state_bytes(variables["params"]) < 4e9
+    large = step_bytes(model, jax.eval_shape(lambda: init_variables(model, 0, (280, 280, 1))),
+                       (280, 280, 1), config.train.batch_size)
+    assert large > 10 * needed
 
 
 def test_a_batch_holds_no_more_rows_than_there_are_examples():

@@ -114,3 +114,21 @@ def test_the_citation_is_of_this_version():
     assert str(citation["version"]) == PROJECT["version"] == flaxdigits.__version__
     assert citation["license"] == PROJECT["license"]
     assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.slow
+def test_an_editable_install_is_found_from_the_folder_above_the_checkout(environment, tmp_path):
+    checkout, site = tmp_path / "flaxdigits", tmp_path / "site"
+    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(
+        ".git", "runs", "build", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis", ".venv"))
+    build = f"from setuptools import build_meta; build_meta.build_editable({str(tmp_path)!r})"
+    done = subprocess.run([sys.executable, "-c", build], cwd=checkout, env=environment,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(site)
+    code = (f"import site; site.addsitedir({str(site)!r}); import flaxdigits; "
+            "print(flaxdigits.list_experiments.__module__)")
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment,
+                           capture_output=True, text=True, check=False)
+    assert found.stdout == "flaxdigits.experiments\n", found.stderr

@@ -103,6 +103,7 @@ def train_many(
     folders = {path: RunFolder(path, is_writer()) for path in configs}
     (path, config), *_ = configs.items()
     first = Run(validate(config), dataset)
+    first.check_memory()
     warn_of_precision_on_cpu(config.train.precision)
     _check_together(list(configs.values()))
     check_same_everywhere("config", list(configs.values()))

@@ -20,7 +20,7 @@ from flaxdigits.evaluation.scores import Scores, flat, score
 from flaxdigits.models import build_model, check_logits
 from flaxdigits.training import provenance
 from flaxdigits.training.checkpoints import Record
-from flaxdigits.training.memory import check_memory, state_bytes
+from flaxdigits.training.memory import check_memory, state_bytes, step_bytes
 from flaxdigits.training.optimizers import create_optimizer, create_schedule
 from flaxdigits.training.parallel import Devices
 from flaxdigits.training.state import (
@@ -82,6 +82,16 @@ class Run:
                 "to the smallest, or train each by itself")
         other.step, other.record, other.state = 0, Record(), other._fresh_state()
         return other
+
+    def check_memory(self) -> None:
+        """Raises FlaxdigitsError if a train step takes more memory than there is."""
+        plan, rows = self.task.plan, self.task.plan.padded_batch_size
+        if jax.default_backend() != "cpu":  # devices with memories of their own
+            rows //= plan.devices
+        check_memory(
+            step_bytes(self.task.model, self.state.variables(), self.dataset.images.shape[1:],
+                       rows),
+            f"a train step with train.batch_size={self.config.train.batch_size}")
 
     def take_weights(self, path: str) -> None:
         """Starts from the last weights of another run in place of fresh ones."""
