@@ -44,7 +44,7 @@ def evaluate_checkpoints(
             row: dict[str, Any] = {"step": step, "data_source": dataset.source,
                                    "fingerprint": dataset.fingerprint}
             for name in ("train", "validation", "test"):
-                row |= flat(name, run.score(name))
+                row |= flat(name, run.score(name), run.config.evaluate.metrics)
             folder.append("eval.jsonl", row)
             yield row
     finally:

@@ -15,7 +15,6 @@ from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.batches import BatchPlan
 from flaxdigits.data.inputs import training_inputs
 from flaxdigits.models.layers import Training
-from flaxdigits.training.losses import example_losses
 from flaxdigits.training.precision import cast, products
 from flaxdigits.training.state import Sums, TrainState, stream
 
@@ -99,7 +98,7 @@ def train_step(
             {"params": cast(params, precision), **state.model_state}, cast(images, precision),
             training, rngs=rngs, mutable=list(state.model_state))
         logits = logits.astype(jnp.float32)
-        losses = example_losses(logits, labels, config.train)
+        losses = config.train.loss.losses(logits, jax.nn.one_hot(labels, logits.shape[-1]))
         return jnp.where(mask, losses, 0).sum() / count, (logits, model_state)
 
     with products(precision):
