@@ -18,6 +18,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.field_types import check
 from flaxdigits.losses import CrossEntropy, Loss
 from flaxdigits.metrics import Metric
+from flaxdigits.objectives import FastAdversarial, Objective, Supervised
 from flaxdigits.optimizers import Adam, Optimizer
 from flaxdigits.schedules import Schedule
 
@@ -65,6 +66,9 @@ class TrainConfig:
     steps: int | None = count(None)  # instead of epochs
     stop_after: int | None = count(None)  # pause at this step, schedule left whole
     loss: Loss = CrossEntropy()
+    objective: Objective = Supervised()
+    # This times the sum of the kernels' squares is added to the loss; the logged loss is without.
+    l2_penalty: float = bounded(0.0, at_least=0)
     ema_decay: float | None = bounded(None, above=0, below=1)  # evaluate averaged weights
     init_from: str | None = None  # a run folder whose last weights are the first of this run
     log_every: int = count(100)  # steps between rows of metrics.jsonl
@@ -329,6 +333,10 @@ def _check_combinations(config: ExperimentConfig) -> None:
         raise FlaxdigitsError(
             f"optimizer.schedule.warmup_steps must be below train.steps={config.train.steps}, "
             f"got {warmup_steps}")
+    objective = config.train.objective
+    if isinstance(objective, FastAdversarial) and data.preprocessing != "unit":
+        raise FlaxdigitsError("train.objective=fast_adversarial needs data.preprocessing=unit, got "
+                              f"{data.preprocessing}")
     if data.split not in SPLITS[data.dataset]:
         raise FlaxdigitsError(
             f"data.split={data.split}: {data.dataset} has no such split; use one of "

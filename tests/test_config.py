@@ -23,6 +23,7 @@ from flaxdigits.config import (
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.losses import CrossEntropy, MeanSquaredError
 from flaxdigits.metrics import MacroF1, TopK
+from flaxdigits.objectives import FastAdversarial, Mixup
 from flaxdigits.optimizers import SGD, Adam, RMSprop
 from flaxdigits.overrides import field_names
 from flaxdigits.schedules import Cosine, InverseTime, OneCycle, Piecewise
@@ -60,6 +61,7 @@ FIELDS = {
     "train.stop_after": ([0, -1, 1.5], [None, 1]),
     "train.loss.label_smoothing": ([-0.1, 1, None], [0, 0.99]),
     "train.loss.class_weights": ([(-1.0,), (NAN,), 1.0, None], [(), (0.0, 2.0)]),
+    "train.l2_penalty": ([-1e-9, INF, None], [0, 1e-4]),
     "train.ema_decay": ([0, 1, -0.5], [None, 0.999]),
     "train.init_from": ([3], [None, "runs/a"]),
     "train.log_every": ([0, -1, 1.0, None], [1]),
@@ -105,7 +107,8 @@ def refusal(function, *arguments) -> str:
 
 
 def test_the_table_above_has_every_field():
-    choices = {"optimizer.name", "optimizer.schedule.name", "train.loss.name"}
+    choices = {"optimizer.name", "optimizer.schedule.name", "train.loss.name",
+               "train.objective.name"}
     assert sorted({*FIELDS, *choices}) == sorted(field_names(base()))
 
 
@@ -161,7 +164,7 @@ def everything_changed() -> ExperimentConfig:
             "image_folder", "holdout", 0, 4, "数字", 32, 5, "raw",
             (Affine(1.5, 0.1, 0.2), Cutout(0.5))),
         Adam(0.5, Piecewise(7, (0.25,), (0.5,)), 1.0, 0.01, "all", 0.8, 0.99, 1e-8),
-        TrainConfig(64, 2, 100, 50, CrossEntropy(0.1, (1.0, 2.0)), 0.999, "runs/a", 10, "pmap", 4,
+        TrainConfig(64, 2, 100, 50, CrossEntropy(0.1, (1.0, 2.0)), Mixup(0.3), 1e-4, 0.999, "runs/a", 10, "pmap", 4,
                     "tf32", True),
         EvaluateConfig(100, 5, "unit", (TopK(2), MacroF1())),
         CheckpointConfig(6, None, "best"), 2**32 - 1)
@@ -260,6 +263,8 @@ def test_model_config_of_ones_own_goes_through_json():
      "optimizer.schedule.warmup_steps must be below train.steps=10"),
     ({"optimizer.schedule": Piecewise(factors=(0.1,))}, "optimizer.schedule.factors"),
     ({"optimizer.schedule": Piecewise(boundaries=(0.5, 0.5))}, "boundaries must rise"),
+    ({"train.objective": FastAdversarial(), "data.preprocessing": "raw"},
+     "train.objective=fast_adversarial needs data.preprocessing=unit"),
     ({"optimizer": "adam"}, "optimizer must be an optimizer"),
     ({"optimizer": SGD}, "optimizer must be an optimizer"),
     ({"train.loss": SGD()}, "train.loss must be a loss"),

@@ -83,7 +83,7 @@ def both(request) -> tuple[str, Computed, Computed]:
     model = build_model(config.model, DENSE[name][-1])
     optimizer = optax.chain(keep_gradient(), config.optimizer.create(
         config.optimizer.schedule.build(config.optimizer.learning_rate, 100, 100)))
-    task = TrainTask(config, model, optimizer, BatchPlan(REAL, ROWS, devices=1))
+    task = TrainTask(config, model, optimizer, BatchPlan(REAL, ROWS, devices=1), DENSE[name][-1])
 
     @jax.jit
     def compute(params):

@@ -27,7 +27,7 @@ def traced_steps(name: str, parallel: str, *overrides: str):
         config.optimizer.schedule.build(config.optimizer.learning_rate, EXAMPLES, EXAMPLES))
     devices = Devices.all()
     task = TrainTask(config, model, optimizer,
-                     BatchPlan(EXAMPLES, config.train.batch_size, devices.count))
+                     BatchPlan(EXAMPLES, config.train.batch_size, devices.count), classes)
     state = jax.eval_shape(lambda: create_train_state(
         init_variables(model, 0, image), optimizer, config.train.ema_decay))
     shape = jax.ShapeDtypeStruct

@@ -54,7 +54,7 @@ class Run:
         self.schedule = config.optimizer.schedule.build(
             config.optimizer.learning_rate, self.total_steps, plan.steps_per_epoch)
         optimizer = config.optimizer.create(self.schedule)
-        self.task = TrainTask(config, model, optimizer, plan)
+        self.task = TrainTask(config, model, optimizer, plan, len(dataset.class_names))
         self.state = self._fresh_state()
         check_logits(model, self.state.variables(), dataset.images.shape[1:],
                      len(dataset.class_names))
