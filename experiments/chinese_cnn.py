@@ -12,13 +12,8 @@ images, so that the hands that it is validated on are those it learnt from. The 
 `flaxdigits.training.optimizers`).
 """
 
-from flaxdigits.config import (
-    DataConfig,
-    ExperimentConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-)
+from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
+from flaxdigits.optimizers import Adam
 from flaxdigits.studies.replication import Claim, Replication
 
 
@@ -28,8 +23,8 @@ def get_config() -> ExperimentConfig:
         experiment="chinese_cnn",
         model=ModelConfig("chinese_cnn", filters=(32, 64, 128), dense=(1024, 512, 256)),
         data=DataConfig(dataset="chinese_mnist", split="random", preprocessing="unit"),
-        optimizer=OptimizerConfig(name="adam", learning_rate=1e-3, epsilon=1e-7),
-        train=TrainConfig(batch_size=32, epochs=3, loss="cross_entropy"),
+        optimizer=Adam(learning_rate=1e-3, epsilon=1e-7),
+        train=TrainConfig(batch_size=32, epochs=3),
     )
 
 

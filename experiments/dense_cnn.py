@@ -11,13 +11,8 @@ The original's, the odd normalisation too: every image column is divided by its 
 `flaxdigits.training.optimizers`).
 """
 
-from flaxdigits.config import (
-    DataConfig,
-    ExperimentConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-)
+from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
+from flaxdigits.optimizers import Adam
 from flaxdigits.studies.replication import Claim, Replication
 
 
@@ -27,8 +22,8 @@ def get_config() -> ExperimentConfig:
         experiment="dense_cnn",
         model=ModelConfig("dense_cnn", filters=(32,), dense=(256, 256), dropout=(0.1,)),
         data=DataConfig(dataset="mnist", split="official", preprocessing="column_norm"),
-        optimizer=OptimizerConfig(name="adam", learning_rate=1e-3, epsilon=1e-7),
-        train=TrainConfig(batch_size=32, epochs=10, loss="cross_entropy"),
+        optimizer=Adam(learning_rate=1e-3, epsilon=1e-7),
+        train=TrainConfig(batch_size=32, epochs=10),
     )
 
 

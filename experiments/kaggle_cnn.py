@@ -11,14 +11,10 @@ dropout 0.5, batches of 512, 100 epochs. The original scaled only its training i
 scored images of 0..255; that defect is not copied. Ours is the seed of the split.
 """
 
-from flaxdigits.config import (
-    Augmentation,
-    DataConfig,
-    ExperimentConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-)
+from flaxdigits.augmentations import Affine
+from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
+from flaxdigits.optimizers import RMSprop
+from flaxdigits.schedules import InverseTime
 from flaxdigits.studies.replication import Claim, Replication
 
 
@@ -31,11 +27,10 @@ def get_config() -> ExperimentConfig:
             dropout=(0.5, 0.5, 0.5, 0.5)),
         data=DataConfig(
             dataset="mnist", split="kaggle", preprocessing="unit",
-            augmentation=Augmentation(rotation=1, zoom=0.1, shift=0.05)),
-        optimizer=OptimizerConfig(
-            name="rmsprop", learning_rate=1e-4, rho=0.9, epsilon=1e-8,
-            schedule="inverse_time", decay_rate=1e-5),
-        train=TrainConfig(batch_size=512, epochs=100, loss="cross_entropy"),
+            augmentation=(Affine(rotation=1, zoom=0.1, shift=0.05),)),
+        optimizer=RMSprop(
+            learning_rate=1e-4, rho=0.9, epsilon=1e-8, schedule=InverseTime(decay_rate=1e-5)),
+        train=TrainConfig(batch_size=512, epochs=100),
     )
 
 

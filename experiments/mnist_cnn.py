@@ -10,13 +10,8 @@ Adadelta as the old Keras example of that name had it (1.0, rho 0.95, epsilon 1e
 and twelve epochs. "ReLU" at the end of the document's list is taken for that of the hidden layers.
 """
 
-from flaxdigits.config import (
-    DataConfig,
-    ExperimentConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-)
+from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
+from flaxdigits.optimizers import Adadelta
 from flaxdigits.studies.replication import Claim, Replication
 
 
@@ -27,8 +22,8 @@ def get_config() -> ExperimentConfig:
         model=ModelConfig(
             "mnist_cnn", filters=(32, 64, 128, 256), dense=(128,), dropout=(0.25, 0.25, 0.5)),
         data=DataConfig(dataset="mnist", split="official", preprocessing="unit"),
-        optimizer=OptimizerConfig(name="adadelta", learning_rate=1.0, rho=0.95, epsilon=1e-7),
-        train=TrainConfig(batch_size=128, epochs=12, loss="cross_entropy"),
+        optimizer=Adadelta(learning_rate=1.0, rho=0.95, epsilon=1e-7),
+        train=TrainConfig(batch_size=128, epochs=12),
     )
 
 

@@ -10,13 +10,9 @@ one OneCycle (Smith and Topin 2018), four epochs. On a GPU add `--set train.prec
 long it takes there has not been measured.
 """
 
-from flaxdigits.config import (
-    DataConfig,
-    ExperimentConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-)
+from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
+from flaxdigits.optimizers import Adam
+from flaxdigits.schedules import OneCycle
 
 
 def get_config() -> ExperimentConfig:
@@ -25,6 +21,6 @@ def get_config() -> ExperimentConfig:
         experiment="mnist_speedrun",
         model=ModelConfig("chinese_cnn", filters=(24, 48, 64), dense=(96,)),
         data=DataConfig(dataset="mnist", split="official", preprocessing="unit"),
-        optimizer=OptimizerConfig(name="adam", learning_rate=0.004, schedule="onecycle"),
+        optimizer=Adam(learning_rate=0.004, schedule=OneCycle()),
         train=TrainConfig(batch_size=256, epochs=4, log_every=235),  # on a GPU an epoch a call
     )

@@ -26,6 +26,15 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flaxdigits import augmentations as augmentations
+    from flaxdigits import components as components
+    from flaxdigits import config as config
+    from flaxdigits import losses as losses
+    from flaxdigits import metrics as metrics
+    from flaxdigits import models as models
+    from flaxdigits import objectives as objectives
+    from flaxdigits import optimizers as optimizers
+    from flaxdigits import schedules as schedules
     from flaxdigits.api.ablation import AblationOutcome as AblationOutcome
     from flaxdigits.api.ablation import run_ablation as run_ablation
     from flaxdigits.api.benchmark import Benchmark as Benchmark
@@ -99,13 +108,19 @@ _HOMES = {
     "Tracker": "training.trackers",
 }
 
-__all__ = list(_HOMES)
+# Modules that an experiment file extends, found as attributes without an import of their own.
+_MODULES = ("augmentations", "components", "config", "losses", "metrics", "models", "objectives",
+            "optimizers", "schedules")
+
+__all__ = [*_HOMES, *_MODULES]
 
 
 if not TYPE_CHECKING:  # which knows the names from above, and tells of those that are not there
     def __getattr__(name: str) -> Any:
         if name == "__version__":
             return importlib.metadata.version(__name__)
+        if name in _MODULES:
+            return importlib.import_module(f"{__name__}.{name}")
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
@@ -113,4 +128,4 @@ if not TYPE_CHECKING:  # which knows the names from above, and tells of those th
         return value
 
     def __dir__() -> list[str]:
-        return sorted([*globals(), *_HOMES])
+        return sorted({*globals(), *__all__})

@@ -1,7 +1,9 @@
 """The configuration of an experiment: frozen dataclasses and nothing else, without JAX.
 
-An experiment file returns an `ExperimentConfig`; `flaxdigits.overrides` changes single fields by
-name and checks types and ranges; `to_dict` and `from_dict` carry it through JSON.
+An experiment file returns an `ExperimentConfig`. Its sections hold numbers and names, and
+components (`flaxdigits.components`): the optimizer with its schedule, the loss, the augmentations
+and the metrics. `flaxdigits.overrides` changes single fields by name and checks types and ranges;
+`to_dict` and `from_dict` convert a config to JSON values and back.
 """
 
 import dataclasses
@@ -10,23 +12,15 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from flaxdigits.augmentations import Augmentation
+from flaxdigits.components import Component, article, bounded, count
 from flaxdigits.errors import LONGEST_QUOTE, FlaxdigitsError, quoted
 from flaxdigits.field_types import check
-
-
-def _number(
-    default: Any, at_least: float | None = None, above: float | None = None,
-    at_most: float | None = None, below: float | None = None,
-) -> Any:
-    """A dataclass field whose value, or every element of it, must lie within the given bounds."""
-    bounds = {"at least": at_least, "above": above, "at most": at_most, "below": below}
-    bounds = {name: bound for name, bound in bounds.items() if bound is not None}
-    return dataclasses.field(default=default, metadata={"bounds": bounds})
-
-def _count(default: Any) -> Any:
-    """A field of counts or sizes, from 1 to what the device's int32 holds."""
-    return _number(default, at_least=1, below=2**31)
-
+from flaxdigits.losses import CrossEntropy, Loss
+from flaxdigits.metrics import Metric
+from flaxdigits.objectives import FastAdversarial, Objective, Supervised
+from flaxdigits.optimizers import Adam, Optimizer
+from flaxdigits.schedules import Schedule
 
 # The splits of each data set; `official` of one's own data needs a test part.
 SPLITS = {
@@ -37,36 +31,15 @@ SPLITS = {
 }
 
 
-# The constants that each optimizer has; the other fields of OptimizerConfig are for all.
-OPTIMIZER_CONSTANTS = {
-    "adam": ("beta1", "beta2", "epsilon"),
-    "sgd": ("momentum",),
-    "rmsprop": ("momentum", "rho", "epsilon"),
-    "adadelta": ("rho", "epsilon"),
-}
-
-
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """What an architecture leaves open. Subclass it to give an architecture of your own more."""
 
     name: str  # as registered in flaxdigits.models
-    filters: tuple[int, ...] = _count(())  # of each convolution
-    dense: tuple[int, ...] = _count(())  # units of each hidden dense layer
-    dropout: tuple[float, ...] = _number((), at_least=0, below=1)  # rate at each place
+    filters: tuple[int, ...] = count(())  # of each convolution
+    dense: tuple[int, ...] = count(())  # units of each hidden dense layer
+    dropout: tuple[float, ...] = bounded((), at_least=0, below=1)  # rate at each place
     batch_norm: bool = False  # between every convolution and its activation
-
-
-@dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """Random affine changes of the training images, drawn for every example and step.
-
-    Bilinear, and beyond the border the nearest pixel; all zero is none.
-    """
-
-    rotation: float = _number(0.0, at_least=0, at_most=180)  # up to, in degrees, both ways
-    zoom: float = _number(0.0, at_least=0, below=1)  # 0.1: 0.9 to 1.1, x and y drawn separately
-    shift: float = _number(0.0, at_least=0, at_most=1)  # up to, as a fraction of the size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,48 +48,32 @@ class DataConfig:
 
     dataset: Literal["mnist", "chinese_mnist", "idx_files", "image_folder"] = "mnist"
     split: Literal["official", "holdout", "kaggle", "random", "writers"] = "official"
-    fold: int = _number(0, at_least=0, at_most=9)  # of the `writers` split
-    split_seed: int = _number(0, at_least=0, below=2**32)  # of the seeded splits
+    fold: int = bounded(0, at_least=0, at_most=9)  # of the `writers` split
+    split_seed: int = bounded(0, at_least=0, below=2**32)  # of the seeded splits
     folder: str | None = None  # of data of your own: idx_files or image_folder
-    image_size: int | None = _number(None, at_least=4, at_most=4096)  # of image_folder: square
-    limit: int | None = _count(None)  # only the first examples of the training split
+    image_size: int | None = bounded(None, at_least=4, at_most=4096)  # of image_folder: square
+    limit: int | None = count(None)  # only the first examples of the training split
     preprocessing: Literal["unit", "column_norm", "raw"] = "unit"
-    augmentation: Augmentation = Augmentation()
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """An optax optimizer and its schedule; constants that it lacks keep their defaults."""
-
-    name: Literal["adam", "sgd", "rmsprop", "adadelta"] = "adam"
-    learning_rate: float = _number(1e-3, above=0)
-    schedule: Literal["constant", "cosine", "onecycle", "inverse_time"] = "constant"
-    warmup_steps: int = _number(0, at_least=0, below=2**31)  # linear from zero, before the schedule
-    decay_rate: float = _number(0.0, at_least=0)  # inverse_time: rate / (1 + decay_rate * step)
-    momentum: float = _number(0.0, at_least=0, below=1)
-    beta1: float = _number(0.9, at_least=0, below=1)
-    beta2: float = _number(0.999, at_least=0, below=1)
-    rho: float = _number(0.9, at_least=0, below=1)
-    epsilon: float = _number(1e-7, above=0)  # Keras's default
-    weight_decay: float = _number(0.0, at_least=0)  # decoupled, kernels only
-    clip_norm: float | None = _number(None, above=0)  # largest global norm of the gradient
+    augmentation: tuple[Augmentation, ...] = ()  # applied in order
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """How long, in which batches, on which loss, and how it is spread over devices."""
 
-    batch_size: int = _count(32)  # over all devices
-    epochs: int = _count(1)
-    steps: int | None = _count(None)  # instead of epochs
-    stop_after: int | None = _count(None)  # pause at this step, schedule left whole
-    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
-    label_smoothing: float = _number(0.0, at_least=0, below=1)
-    ema_decay: float | None = _number(None, above=0, below=1)  # evaluate averaged weights
+    batch_size: int = count(32)  # over all devices
+    epochs: int = count(1)
+    steps: int | None = count(None)  # instead of epochs
+    stop_after: int | None = count(None)  # pause at this step, schedule left whole
+    loss: Loss = CrossEntropy()
+    objective: Objective = Supervised()
+    # This times the sum of the kernels' squares is added to the loss; the logged loss is without.
+    l2_penalty: float = bounded(0.0, at_least=0)
+    ema_decay: float | None = bounded(None, above=0, below=1)  # evaluate averaged weights
     init_from: str | None = None  # a run folder whose last weights are the first of this run
-    log_every: int = _count(100)  # steps between rows of metrics.jsonl
+    log_every: int = count(100)  # steps between rows of metrics.jsonl
     parallel: Literal["jit", "pmap"] = "jit"
-    together: int | None = _count(None)  # of many seeds, how many at once; None: by the device
+    together: int | None = count(None)  # of many seeds, how many at once; None: by the device
     # fp32: exact products; tf32, bf16: faster on GPUs and TPUs, parameters stay float32; on a CPU
     # tf32 is fp32, and bf16 rounds as it does elsewhere and is not faster
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
@@ -127,18 +84,19 @@ class TrainConfig:
 class EvaluateConfig:
     """How the splits are scored."""
 
-    batch_size: int | None = _count(None)  # None: 32 on a CPU, 1,000 elsewhere
-    every_steps: int | None = _count(None)  # None: at the end of every epoch
+    batch_size: int | None = count(None)  # None: 32 on a CPU, 1,000 elsewhere
+    every_steps: int | None = count(None)  # None: at the end of every epoch
     # None: that of training; another one shows what such a mistake costs
     preprocessing: Literal["unit", "column_norm", "raw"] | None = None
+    metrics: tuple[Metric, ...] = ()  # beside accuracy, loss and errors
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
     """Which states are kept, and which one the result is about."""
 
-    every_steps: int | None = _count(None)  # None: at the end of every epoch
-    keep: int | None = _count(3)  # the newest ones, beside the best; None: all
+    every_steps: int | None = count(None)  # None: at the end of every epoch
+    keep: int | None = count(3)  # the newest ones, beside the best; None: all
     report: Literal["last", "best"] = "last"  # best: by validation accuracy
 
 
@@ -149,19 +107,11 @@ class ExperimentConfig:
     experiment: str
     model: ModelConfig
     data: DataConfig = DataConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: Optimizer = Adam()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
-    seed: int = _number(0, at_least=0, below=2**32)
-
-
-def foreign_constants(optimizer: OptimizerConfig) -> dict[str, Any]:
-    """Returns the defaults of the constants that only other optimizers have, by field name."""
-    own = OPTIMIZER_CONSTANTS[optimizer.name]
-    every = {name for names in OPTIMIZER_CONSTANTS.values() for name in names}
-    return {field.name: field.default for field in dataclasses.fields(optimizer)
-            if field.name in every.difference(own)}
+    seed: int = bounded(0, at_least=0, below=2**32)
 
 
 def join(path: str, name: str) -> str:
@@ -170,11 +120,15 @@ def join(path: str, name: str) -> str:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The dataclass as nested dictionaries of JSON values; tuples become lists."""
+    """Returns a dataclass as nested dictionaries of JSON values.
+
+    Tuples become lists, and a component begins with its `name`.
+    """
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value):
-            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return list(value) if isinstance(value, tuple) else value
+            fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+            return {"name": value.name, **fields} if isinstance(value, Component) else fields
+        return [plain(item) for item in value] if isinstance(value, tuple) else value
 
     return plain(config)
 
@@ -193,16 +147,22 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def from_dict(
     values: dict[str, Any], model_config: type[ModelConfig] = ModelConfig
 ) -> ExperimentConfig:
-    """The inverse of `to_dict`; raises FlaxdigitsError naming the field that does not fit.
+    """The inverse of `to_dict`; also reads what earlier versions wrote.
 
     Args:
-      values: as `to_dict` gives them, from JSON.
+      values: as `to_dict` returns them, from JSON.
       model_config: the class of `model`, if it is one of the user's own.
+
+    Raises:
+      FlaxdigitsError: naming the field that does not fit.
     """
-    return _build(ExperimentConfig, values, "", {ModelConfig: model_config})
+    if not isinstance(values, dict):
+        raise FlaxdigitsError(f"config: the whole must be an object, got {quoted(values)}")
+    return _build(ExperimentConfig, upgrade(values), "", {ModelConfig: model_config})
 
 
 def _build(cls: type, values: Any, path: str, own: dict[type, type]) -> Any:
+    """Returns the dataclass whose fields these are, each of them built and checked."""
     if not isinstance(values, dict):
         raise FlaxdigitsError(
             f"config: {path or 'the whole'} must be an object, got {quoted(values)}")
@@ -211,16 +171,97 @@ def _build(cls: type, values: Any, path: str, own: dict[type, type]) -> Any:
     for name in values:
         if name not in fields:
             raise FlaxdigitsError(f"config: unknown field {join(path, name)[:LONGEST_QUOTE]}")
-    made = {}
-    for name, value in values.items():
-        if dataclasses.is_dataclass(hints[name]):
-            made[name] = _build(own.get(hints[name], hints[name]), value, join(path, name), own)
-        else:
-            made[name] = check(value, hints[name], fields[name], join(path, name))
+    built = {name: _build_field(value, hints[name], fields[name], join(path, name), own)
+             for name, value in values.items()}
     try:
-        return cls(**made)
+        return cls(**built)
     except TypeError as error:
         raise FlaxdigitsError(f"config: {path or 'the whole'} lacks a field: {error}") from error
+
+
+def _build_field(
+    value: Any, hint: Any, field: dataclasses.Field, path: str, own: dict[type, type]
+) -> Any:
+    if is_component(hint):
+        return _build_component(hint, value, path, own)
+    if is_component_list(hint):
+        if not isinstance(value, list):
+            raise FlaxdigitsError(f"{path} must be a list of components, got {quoted(value)}")
+        kind = typing.get_args(hint)[0]
+        return tuple(_build_component(kind, item, join(path, str(place)), own)
+                     for place, item in enumerate(value))
+    if dataclasses.is_dataclass(hint):
+        return _build(own.get(hint, hint), value, path, own)
+    return check(value, hint, field, path)
+
+
+def _build_component(
+    kind: type[Component], values: Any, path: str, own: dict[type, type]
+) -> Component:
+    if not isinstance(values, dict):
+        raise FlaxdigitsError(f"config: {path} must be an object with a name, got {quoted(values)}")
+    cls = kind.find(values.get("name"), f"{path}.name")
+    return _build(cls, {name: value for name, value in values.items() if name != "name"}, path, own)
+
+
+def is_component(hint: Any) -> bool:
+    """Returns whether a field of this type holds a component."""
+    return isinstance(hint, type) and issubclass(hint, Component)
+
+
+def is_component_list(hint: Any) -> bool:
+    """Returns whether a field of this type holds a tuple of components of one kind."""
+    return typing.get_origin(hint) is tuple and is_component(typing.get_args(hint)[0])
+
+
+# Where the fields of earlier versions are now; overrides take the old names too.
+RENAMED = {
+    "optimizer.warmup_steps": "optimizer.schedule.warmup_steps",
+    "optimizer.decay_rate": "optimizer.schedule.decay_rate",
+    "train.label_smoothing": "train.loss.label_smoothing",
+    "data.augmentation.rotation": "data.augmentation.affine.rotation",
+    "data.augmentation.zoom": "data.augmentation.affine.zoom",
+    "data.augmentation.shift": "data.augmentation.affine.shift",
+}
+
+
+# Classes of earlier versions that an experiment file may import.
+MOVED = {
+    "OptimizerConfig": "a class for each optimizer, such as flaxdigits.optimizers.Adam, with a "
+                       "schedule such as flaxdigits.schedules.Cosine",
+}
+
+
+def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config's JSON values in today's form; those of earlier versions are converted.
+
+    Earlier, the fields of all optimizers and schedules were one flat group, of which each used its
+    own; those that the chosen one did not use are dropped. What is in no form known stays as it is.
+    """
+    values = dict(values)
+    optimizer, train, data = (values.get(name) for name in ("optimizer", "train", "data"))
+    if isinstance(optimizer, dict) and isinstance(optimizer.get("schedule"), str):
+        schedule = {"name": optimizer["schedule"], **_known(
+            Schedule, optimizer["schedule"], optimizer)}
+        values["optimizer"] = {
+            "name": optimizer.get("name"),
+            **_known(Optimizer, optimizer.get("name"), optimizer), "schedule": schedule}
+    if isinstance(train, dict) and isinstance(train.get("loss"), str):
+        values["train"] = {name: value for name, value in train.items()
+                           if name != "label_smoothing"}
+        values["train"]["loss"] = {"name": train["loss"], **_known(Loss, train["loss"], train)}
+    if isinstance(data, dict) and isinstance(data.get("augmentation"), dict):
+        affine = data["augmentation"]
+        values["data"] = data | {
+            "augmentation": [{"name": "affine", **affine}] if any(affine.values()) else []}
+    return values
+
+
+def _known(kind: type[Component], name: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those of the values that are fields of a component."""
+    cls = kind.registered.get(name)
+    fields = () if cls is None else [field.name for field in dataclasses.fields(cls)]
+    return {field: values[field] for field in fields if field in values}
 
 
 def validate(config: ExperimentConfig) -> ExperimentConfig:
@@ -231,48 +272,73 @@ def validate(config: ExperimentConfig) -> ExperimentConfig:
     Raises:
       FlaxdigitsError: naming the first field that is wrong.
     """
-    def walk(node: Any, path: str) -> Any:
-        hints = typing.get_type_hints(type(node))
-        checked = {}
-        for field in dataclasses.fields(node):
-            value, full = getattr(node, field.name), join(path, field.name)
-            is_group = dataclasses.is_dataclass(value) and not isinstance(value, type)
-            new = walk(value, full) if is_group else check(
-                value, hints[field.name], field, full)
-            if field.init:
-                checked[field.name] = new
-        return dataclasses.replace(node, **checked)
-
     if not isinstance(config, ExperimentConfig):
         raise FlaxdigitsError("the config must be an ExperimentConfig, such as "
                               f"flaxdigits.experiment('mse_cnn') gives, got {config!r}")
-    config = walk(config, "")
+    config = _checked(config, "")
     if not re.fullmatch(r"[^/\\\s.][^/\\]*", config.experiment):
         raise FlaxdigitsError("experiment must be a name, which runs/<experiment> is made of, got "
                               f"{config.experiment!r}")
-    optimizer, data = config.optimizer, config.data
-    for name, default in foreign_constants(optimizer).items():
-        if getattr(optimizer, name) != default:
-            raise FlaxdigitsError(
-                f"optimizer.{name}={getattr(optimizer, name)}: optimizer.name={optimizer.name} has "
-                f"no {name}, but {', '.join(OPTIMIZER_CONSTANTS[optimizer.name])}")
-    if optimizer.schedule == "onecycle" and optimizer.warmup_steps:
+    _check_combinations(config)
+    return config
+
+
+def _checked(node: Any, path: str) -> Any:
+    """Returns a section or component with every field checked."""
+    hints = typing.get_type_hints(type(node))
+    values = {}
+    for field in dataclasses.fields(node):
+        value = _checked_field(
+            getattr(node, field.name), hints[field.name], field, join(path, field.name))
+        if field.init:
+            values[field.name] = value
+    node = dataclasses.replace(node, **values)
+    if isinstance(node, Component):
+        node.check(path)
+    return node
+
+
+def _checked_field(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
+    if is_component(hint):
+        return _checked_component(value, hint, path)
+    if is_component_list(hint):
+        if not isinstance(value, list | tuple):
+            raise FlaxdigitsError(f"{path} must be a tuple of components, got {quoted(value)}")
+        kind = typing.get_args(hint)[0]
+        return tuple(_checked_component(item, kind, join(path, str(place)))
+                     for place, item in enumerate(value))
+    is_section = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return _checked(value, path) if is_section else check(value, hint, field, path)
+
+
+def _checked_component(value: Any, kind: type[Component], path: str) -> Component:
+    if not isinstance(value, kind):
         raise FlaxdigitsError(
-            "optimizer.warmup_steps must be 0 with optimizer.schedule=onecycle, which warms up")
-    if optimizer.decay_rate and optimizer.schedule != "inverse_time":
+            f"{path} must be {article(kind.kind)} {kind.kind} (an object of a subclass of "
+            f"{kind.__module__}.{kind.__name__}), got {quoted(value)}")
+    if "name" not in vars(type(value)):
         raise FlaxdigitsError(
-            "optimizer.decay_rate needs optimizer.schedule=inverse_time, "
-            f"got {optimizer.schedule}")
-    if config.train.loss == "mse" and config.train.label_smoothing:
-        raise FlaxdigitsError("train.label_smoothing needs train.loss=cross_entropy, got mse")
+            f"{path}: {type(value).__name__} is not registered: decorate it with "
+            "@flaxdigits.components.register('its_name')")
+    return _checked(value, path)
+
+
+def _check_combinations(config: ExperimentConfig) -> None:
+    """Raises FlaxdigitsError if fields do not fit one another."""
+    data = config.data
     if config.checkpoint.report == "best" and data.split == "official":
         raise FlaxdigitsError(
             f"checkpoint.report=best needs a validation split, and data.split={data.split} has "
             "none: choosing on the test split is not offered; use another split, or report=last")
-    if config.train.steps is not None and optimizer.warmup_steps >= config.train.steps:
+    warmup_steps = getattr(config.optimizer.schedule, "warmup_steps", 0)
+    if config.train.steps is not None and warmup_steps >= config.train.steps:
         raise FlaxdigitsError(
-            f"optimizer.warmup_steps must be below train.steps={config.train.steps}, "
-            f"got {optimizer.warmup_steps}")
+            f"optimizer.schedule.warmup_steps must be below train.steps={config.train.steps}, "
+            f"got {warmup_steps}")
+    objective = config.train.objective
+    if isinstance(objective, FastAdversarial) and data.preprocessing != "unit":
+        raise FlaxdigitsError("train.objective=fast_adversarial needs data.preprocessing=unit, got "
+                              f"{data.preprocessing}")
     if data.split not in SPLITS[data.dataset]:
         raise FlaxdigitsError(
             f"data.split={data.split}: {data.dataset} has no such split; use one of "
@@ -289,4 +355,9 @@ def validate(config: ExperimentConfig) -> ExperimentConfig:
         raise FlaxdigitsError(
             f"data.image_size={data.image_size} needs data.dataset=image_folder, got "
             f"{data.dataset}, whose images keep their size")
-    return config
+
+
+def __getattr__(name: str) -> Any:
+    if name in MOVED:
+        raise FlaxdigitsError(f"flaxdigits.config.{name} is now {MOVED[name]}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,7 +24,6 @@ from flaxdigits.benchmark.peers import PEERS
 from flaxdigits.data.preprocessing import preprocess
 from flaxdigits.experiments import load_experiment
 from flaxdigits.models import build_model
-from flaxdigits.training.optimizers import create_optimizer, create_schedule
 from flaxdigits.training.state import init_variables
 
 pytestmark = pytest.mark.peers
@@ -42,7 +41,8 @@ def ours(name: str) -> dict[str, np.ndarray]:
     if name == "mse_cnn":  # Keras has the softmax in the network
         outputs = jax.nn.softmax(outputs)
     layers = [layer for _, layer in sorted(variables["params"].items())]  # Conv_0 .. Dense_0 ..
-    optimizer = create_optimizer(config.optimizer, create_schedule(config.optimizer, 1000))
+    optimizer = config.optimizer.create(
+        config.optimizer.schedule.build(config.optimizer.learning_rate, 1000, 1000))
     params: Any = np.zeros(100, np.float32)
     state, gradients = optimizer.init(params), rng.normal(size=(5, 100)).astype(np.float32)
     for gradient in gradients:

@@ -7,22 +7,26 @@ import sys
 
 import pytest
 
+from flaxdigits.augmentations import Affine, Cutout
 from flaxdigits.config import (
     SPLITS,
-    Augmentation,
     CheckpointConfig,
     DataConfig,
     EvaluateConfig,
     ExperimentConfig,
     ModelConfig,
-    OptimizerConfig,
     TrainConfig,
     from_dict,
     to_dict,
     validate,
 )
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.losses import CrossEntropy, MeanSquaredError
+from flaxdigits.metrics import MacroF1, TopK
+from flaxdigits.objectives import FastAdversarial, Mixup
+from flaxdigits.optimizers import SGD, Adam, RMSprop
 from flaxdigits.overrides import field_names
+from flaxdigits.schedules import Cosine, InverseTime, OneCycle, Piecewise
 
 INF, NAN = float("inf"), float("nan")
 
@@ -42,27 +46,22 @@ FIELDS = {
     "data.image_size": ([3, 0, 28.0, "28"], [None]),
     "data.limit": ([0, -1, 1.0], [None, 1]),
     "data.preprocessing": (["zscore", None], ["unit", "column_norm", "raw"]),
-    "data.augmentation.rotation": ([-0.1, 180.1, NAN, None], [0, 180]),
-    "data.augmentation.zoom": ([-0.1, 1, 1.5, None], [0, 0.99]),
-    "data.augmentation.shift": ([-0.1, 1.1, "0.1", None], [0, 1]),
-    "optimizer.name": (["adamw", None], ["adam", "sgd", "rmsprop", "adadelta"]),
+    "data.augmentation": ([None, 3], [(), (Affine(),)]),
     "optimizer.learning_rate": ([0, -1e-3, INF, NAN, "1e-3", True, None], [1e-9, 1]),
-    "optimizer.schedule": (["step", None], ["constant", "cosine", "onecycle", "inverse_time"]),
-    "optimizer.warmup_steps": ([-1, 1.0, None], [0, 1]),
-    "optimizer.decay_rate": ([-1e-9, INF, None], [0]),
-    "optimizer.momentum": ([-0.1, 1, None], [0]),
+    "optimizer.schedule.warmup_steps": ([-1, 1.0, None], [0, 1]),
     "optimizer.beta1": ([-0.1, 1, None], [0, 0.99]),
     "optimizer.beta2": ([-0.1, 1, None], [0, 0.9999]),
-    "optimizer.rho": ([-0.1, 1, None], [0.9]),
     "optimizer.epsilon": ([0, -1e-8, None], [1e-12]),
     "optimizer.weight_decay": ([-1e-9, None], [0, 0.1]),
+    "optimizer.decayed": (["biases", None], ["kernels", "all"]),
     "optimizer.clip_norm": ([0, -1, "1"], [None, 0.1]),
     "train.batch_size": ([0, -1, 32.0, None], [1]),
     "train.epochs": ([0, -1, 1.5, None], [1]),
     "train.steps": ([0, -1, 1.5], [None, 1]),
     "train.stop_after": ([0, -1, 1.5], [None, 1]),
-    "train.loss": (["mae", None], ["cross_entropy", "mse"]),
-    "train.label_smoothing": ([-0.1, 1, None], [0, 0.99]),
+    "train.loss.label_smoothing": ([-0.1, 1, None], [0, 0.99]),
+    "train.loss.class_weights": ([(-1.0,), (NAN,), 1.0, None], [(), (0.0, 2.0)]),
+    "train.l2_penalty": ([-1e-9, INF, None], [0, 1e-4]),
     "train.ema_decay": ([0, 1, -0.5], [None, 0.999]),
     "train.init_from": ([3], [None, "runs/a"]),
     "train.log_every": ([0, -1, 1.0, None], [1]),
@@ -73,6 +72,7 @@ FIELDS = {
     "evaluate.batch_size": ([0, -1, 1.0], [None, 1]),
     "evaluate.every_steps": ([0, -1, 1.0], [None, 1]),
     "evaluate.preprocessing": (["zscore", 1], [None, "unit", "column_norm", "raw"]),
+    "evaluate.metrics": ([None, "macro_f1"], [(), (MacroF1(), TopK(k=2))]),
     "checkpoint.every_steps": ([0, -1, 1.0], [None, 1]),
     "checkpoint.keep": ([0, -1, 1.0], [None, 1]),
     "checkpoint.report": (["first", None], ["last"]),
@@ -107,7 +107,9 @@ def refusal(function, *arguments) -> str:
 
 
 def test_the_table_above_has_every_field():
-    assert sorted(FIELDS) == sorted(field_names(base()))
+    choices = {"optimizer.name", "optimizer.schedule.name", "train.loss.name",
+               "train.objective.name"}
+    assert sorted({*FIELDS, *choices}) == sorted(field_names(base()))
 
 
 @pytest.mark.parametrize(("name", "value"), REFUSED)
@@ -125,7 +127,7 @@ def test_values_at_the_bounds_are_accepted(name, value):
 
 
 @pytest.mark.parametrize("name", [
-    "train.steps", "train.log_every", "train.batch_size", "optimizer.warmup_steps",
+    "train.steps", "train.log_every", "train.batch_size", "optimizer.schedule.warmup_steps",
     "evaluate.every_steps", "checkpoint.every_steps"])
 def test_counts_that_int32_does_not_hold_are_refused(name):
     assert refusal(validate, with_field(base(), name, 2**31)).startswith(f"{name} must be ")
@@ -151,24 +153,26 @@ def test_messages_tell_the_bound_and_the_value():
         "data.fold must be at most 9, got 10")
     assert refusal(validate, with_field(base(), "model.dropout", (0.5, 1.5))) == (
         "model.dropout must be below 1, got 1.5")
-    assert refusal(validate, with_field(base(), "train.loss", "mae")) == (
-        "train.loss must be one of cross_entropy, mse, got 'mae'")
+    assert refusal(validate, with_field(base(), "train.parallel", "pjit")) == (
+        "train.parallel must be one of jit, pmap, got 'pjit'")
 
 
 def everything_changed() -> ExperimentConfig:
     return ExperimentConfig(
         "b", ModelConfig("x", filters=(1, 2), dense=(3,), dropout=(0.5, 0.25), batch_norm=True),
         DataConfig(
-            "image_folder", "holdout", 0, 4, "数字", 32, 5, "raw", Augmentation(1.5, 0.1, 0.2)),
-        OptimizerConfig(
-            "sgd", 0.5, "inverse_time", 7, 1e-5, 0.9, 0.8, 0.99, 0.95, 1e-8, 0.01, 1.0),
-        TrainConfig(64, 2, 100, 50, "mse", 0.0, 0.999, "runs/a", 10, "pmap", 4, "tf32", True),
-        EvaluateConfig(100, 5, "unit"), CheckpointConfig(6, None, "best"), 2**32 - 1)
+            "image_folder", "holdout", 0, 4, "数字", 32, 5, "raw",
+            (Affine(1.5, 0.1, 0.2), Cutout(0.5))),
+        Adam(0.5, Piecewise(7, (0.25,), (0.5,)), 1.0, 0.01, "all", 0.8, 0.99, 1e-8),
+        TrainConfig(64, 2, 100, 50, CrossEntropy(0.1, (1.0, 2.0)), Mixup(0.3), 1e-4, 0.999,
+                    "runs/a", 10, "pmap", 4, "tf32", True),
+        EvaluateConfig(100, 5, "unit", (TopK(2), MacroF1())),
+        CheckpointConfig(6, None, "best"), 2**32 - 1)
 
 
 def test_round_trip_through_json_keeps_every_field():
     config = everything_changed()
-    others = set(field_names(config)) - {"train.label_smoothing", "data.fold"}
+    others = set(field_names(base())) - {"optimizer.name", "train.loss.name", "data.fold"}
     same = [name for name in others if value_at(config, name) == value_at(base(), name)]
     assert not same, "this test must change every field that goes with the others"
     text = json.dumps(to_dict(config), ensure_ascii=False)
@@ -212,14 +216,25 @@ def test_missing_fields_take_their_defaults():
     ({"experiment": "a", "model": {"name": "x"}, "epochs": 3}, "unknown field epochs"),
     ({"experiment": "a", "model": {"name": "x", "layers": 3}}, "unknown field model.layers"),
     ({"experiment": "a", "model": {"name": "x"}, "data": {"augmentation": {"flip": 1}}},
-     "unknown field data.augmentation.flip"),
+     "unknown field data.augmentation.0.flip"),
+    ({"experiment": "a", "model": {"name": "x"}, "data": {"augmentation": 3}},
+     "data.augmentation must be a list"),
+    ({"experiment": "a", "model": {"name": "x"}, "optimizer": "adam"},
+     "optimizer must be an object with a name, got 'adam'"),
+    ({"experiment": "a", "model": {"name": "x"}, "optimizer": {"learning_rate": 1}},
+     "optimizer.name must be one of"),
+    ({"experiment": "a", "model": {"name": "x"}, "optimizer": {"name": ["adam"]}},
+     "optimizer.name must be one of"),
+    ({"experiment": "a", "model": {"name": "x"}, "optimizer": {"name": "adam", "rho": 1}},
+     "unknown field optimizer.rho"),
     ({"experiment": "a", "model": "x"}, "model must be an object, got 'x'"),
     ({"experiment": "a", "model": {"name": "x"}, "train": None}, "train must be an object"),
     ([], "must be an object"),
     ({"experiment": "a", "model": {}}, "model lacks a field"),
     ({"model": {"name": "x"}}, "lacks a field"),
     ({"experiment": "a"}, "lacks a field"),
-    ({"experiment": "a", "model": {"name": "x"}, "optimizer": {"learning_rate": 10**400}},
+    ({"experiment": "a", "model": {"name": "x"}, 
+      "optimizer": {"name": "adam", "learning_rate": 10**400}},
      "optimizer.learning_rate must be"),
 ])
 def test_other_json_is_refused_in_a_line(values, told):
@@ -244,10 +259,16 @@ def test_model_config_of_ones_own_goes_through_json():
 
 
 @pytest.mark.parametrize(("changes", "told"), [
-    ({"optimizer.schedule": "onecycle", "optimizer.warmup_steps": 10}, "optimizer.warmup_steps"),
-    ({"optimizer.decay_rate": 0.1}, "optimizer.decay_rate"),
-    ({"optimizer.decay_rate": 0.1, "optimizer.schedule": "cosine"}, "optimizer.decay_rate"),
-    ({"train.loss": "mse", "train.label_smoothing": 0.1}, "train.label_smoothing"),
+    ({"optimizer.schedule": Cosine(warmup_steps=10), "train.steps": 10},
+     "optimizer.schedule.warmup_steps must be below train.steps=10"),
+    ({"optimizer.schedule": Piecewise(factors=(0.1,))}, "optimizer.schedule.factors"),
+    ({"optimizer.schedule": Piecewise(boundaries=(0.5, 0.5))}, "boundaries must rise"),
+    ({"train.objective": FastAdversarial(), "data.preprocessing": "raw"},
+     "train.objective=fast_adversarial needs data.preprocessing=unit"),
+    ({"optimizer": "adam"}, "optimizer must be an optimizer"),
+    ({"optimizer": SGD}, "optimizer must be an optimizer"),
+    ({"train.loss": SGD()}, "train.loss must be a loss"),
+    ({"data.augmentation": (SGD(),)}, "data.augmentation.0 must be an augmentation"),
     ({"checkpoint.report": "best"}, "checkpoint.report=best needs a validation split"),
     ({"data.dataset": "idx_files"}, "data.folder"),
     ({"data.dataset": "image_folder", "data.folder": ""}, "data.folder"),
@@ -267,19 +288,53 @@ def test_fields_that_do_not_go_together_are_refused(changes, told):
 
 
 @pytest.mark.parametrize("changes", [
-    {"optimizer.schedule": "cosine", "optimizer.warmup_steps": 10},
-    {"optimizer.schedule": "inverse_time", "optimizer.decay_rate": 0.1},
-    {"train.label_smoothing": 0.1},
+    {"optimizer.schedule": Cosine(warmup_steps=10)},
+    {"optimizer": SGD(0.1, InverseTime(decay_rate=0.1), momentum=0.9)},
+    {"optimizer": RMSprop(schedule=OneCycle(rise=0.4))},
+    {"train.loss": MeanSquaredError()},
     {"checkpoint.report": "best", "data.split": "holdout"},
     {"data.dataset": "idx_files", "data.folder": "digits"},
     {"data.dataset": "image_folder", "data.folder": "digits", "data.image_size": 64},
-    {"optimizer.name": "rmsprop", "optimizer.momentum": 0.9, "optimizer.rho": 0.5},
 ])
 def test_fields_that_go_together_are_accepted(changes):
     config = base()
     for name, value in changes.items():
         config = with_field(config, name, value)
     assert validate(config) == config
+
+
+# A config as the first version wrote it: one flat group of fields for all optimizers.
+FIRST_VERSION = {
+    "experiment": "a", "model": {"name": "x", "filters": [8]},
+    "data": {"augmentation": {"rotation": 0.0, "zoom": 0.0, "shift": 0.0}},
+    "optimizer": {
+        "name": "adam", "learning_rate": 0.01, "schedule": "constant", "warmup_steps": 0,
+        "decay_rate": 0.0, "momentum": 0.0, "beta1": 0.9, "beta2": 0.999, "rho": 0.9,
+        "epsilon": 1e-7, "weight_decay": 0.0, "clip_norm": None},
+    "train": {"loss": "cross_entropy", "label_smoothing": 0.1, "epochs": 3}}
+
+
+@pytest.mark.parametrize(("changes", "name", "expected"), [
+    ({}, "optimizer", Adam(0.01)),
+    ({}, "train.loss", CrossEntropy(label_smoothing=0.1)),
+    ({}, "data.augmentation", ()),
+    ({"optimizer.name": "rmsprop", "optimizer.rho": 0.8, "optimizer.schedule": "inverse_time",
+      "optimizer.decay_rate": 1e-5}, "optimizer",
+     RMSprop(0.01, InverseTime(decay_rate=1e-5), rho=0.8)),
+    ({"optimizer.schedule": "onecycle"}, "optimizer", Adam(0.01, OneCycle())),
+    ({"train.loss": "mse", "train.label_smoothing": 0.0}, "train.loss", MeanSquaredError()),
+    ({"data.augmentation.zoom": 0.1}, "data.augmentation", (Affine(zoom=0.1),)),
+])
+def test_configs_of_the_first_version_are_read(changes, name, expected):
+    values = FIRST_VERSION
+    for field, value in changes.items():
+        values = with_entry(values, field, value)
+    assert value_at(from_dict(values), name) == expected
+
+
+def test_the_name_of_the_first_versions_class_says_what_replaces_it():
+    with pytest.raises(FlaxdigitsError, match=r"flaxdigits\.optimizers"):
+        from flaxdigits.config import OptimizerConfig  # noqa: F401
 
 
 def test_the_config_is_frozen_and_knows_no_jax():

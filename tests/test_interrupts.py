@@ -20,6 +20,7 @@ from flaxdigits.experiments import load_experiment
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.studies.replication import Claim, Replication
 from flaxdigits.training.trackers import Tracker
+from flaxdigits.optimizers import SGD
 
 class Late(Tracker):
     def finish(self, result, figures):
@@ -33,7 +34,7 @@ def get_config():
     return ExperimentConfig(
         "late", ModelConfig("dense_cnn", filters=(2,), dense=(8,)),
         DataConfig(dataset="idx_files", folder="{folder}", split="random"),
-        OptimizerConfig(name="sgd", learning_rate=0.1), TrainConfig(batch_size=50, steps=2))
+        SGD(learning_rate=0.1), TrainConfig(batch_size=50, steps=2))
 
 def get_replication():
     return Replication("A paper", held_out=("data.split=holdout",), claims=(

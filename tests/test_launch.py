@@ -66,7 +66,7 @@ REFUSED = {
     "unknown network": ([*NO_DATA, "--set=model.name=resnet"], "model.name must be one of"),
     "layers": ([*NO_DATA, "--set=model.filters=8"], "model.filters must have 2"),
     "long warm-up": ([*NO_DATA, "--set=train.steps=5", "--set=optimizer.warmup_steps=5"],
-                     "optimizer.warmup_steps must be below"),
+                     "optimizer.schedule.warmup_steps must be below"),
     "no weights": ([*NO_DATA, "--set=train.init_from=none_there"], "none_there: not a run folder"),
     "no data folder": ([*TRAIN, "--set=data.dataset=idx_files", "--set=data.folder=none_there"],
                        "none_there: no such folder"),

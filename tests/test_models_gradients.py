@@ -25,8 +25,6 @@ from flaxdigits.experiments import load_experiment
 from flaxdigits.models import build_model
 from flaxdigits.models.layers import Conv, Dense, MaxPool
 from flaxdigits.models.winograd import convolve_winograd
-from flaxdigits.training.losses import example_losses
-from flaxdigits.training.optimizers import create_optimizer, create_schedule
 from flaxdigits.training.state import init_variables
 
 ROUNDING = 1e-6  # of a layer's largest value: what Winograd's filtering may be off by
@@ -87,7 +85,8 @@ class Subject:
 
     def loss(self, params, images, labels) -> jax.Array:
         logits = self.model.apply({"params": params}, images, None)
-        return example_losses(logits, labels, self.config.train).mean()
+        targets = jax.nn.one_hot(labels, logits.shape[-1])
+        return self.config.train.loss.losses(logits, targets).mean()
 
     @functools.cached_property
     def gradient(self):
@@ -139,7 +138,8 @@ def test_gradients_on_real_images_are_those_of_float64(name, raw_data_dir):
     params = init_variables(subject.model, 0, data.images.shape[1:])["params"]
     index = np.random.default_rng(0).permutation(len(data.labels))
     subject.check(params, index[:8 * BATCH])
-    optimizer = create_optimizer(config.optimizer, create_schedule(config.optimizer, 1000))
+    optimizer = config.optimizer.create(
+        config.optimizer.schedule.build(config.optimizer.learning_rate, 1000, 1000))
     state = optimizer.init(params)
     for batch in index[8 * BATCH:(8 + STEPS) * BATCH].reshape(STEPS, BATCH):
         gradient = subject.gradient(params, data.images[batch], data.labels[batch])

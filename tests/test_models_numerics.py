@@ -19,12 +19,11 @@ from numpy_networks import (
     weights_of,
 )
 
-from flaxdigits.config import Augmentation, ExperimentConfig
+from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.batches import BatchPlan
 from flaxdigits.data.preprocessing import preprocess
 from flaxdigits.experiments import load_experiment
 from flaxdigits.models import build_model
-from flaxdigits.training.optimizers import create_optimizer, create_schedule
 from flaxdigits.training.state import create_train_state
 from flaxdigits.training.step import Examples, Streams, TrainTask, train_step
 
@@ -49,7 +48,7 @@ def recipe(name: str) -> ExperimentConfig:
         model=dataclasses.replace(
             config.model, dropout=(), filters=tuple(f for *_, f in CONVOLUTIONS[name]),
             dense=tuple(DENSE[name][1:-1])),
-        data=dataclasses.replace(config.data, augmentation=Augmentation()),
+        data=dataclasses.replace(config.data, augmentation=()),
         train=dataclasses.replace(config.train, batch_size=ROWS))
 
 
@@ -82,9 +81,9 @@ def both(request) -> tuple[str, Computed, Computed]:
 
     images, labels = jnp.asarray(images), jnp.asarray(labels)
     model = build_model(config.model, DENSE[name][-1])
-    optimizer = optax.chain(keep_gradient(), create_optimizer(
-        config.optimizer, create_schedule(config.optimizer, 100)))
-    task = TrainTask(config, model, optimizer, BatchPlan(REAL, ROWS, devices=1))
+    optimizer = optax.chain(keep_gradient(), config.optimizer.create(
+        config.optimizer.schedule.build(config.optimizer.learning_rate, 100, 100)))
+    task = TrainTask(config, model, optimizer, BatchPlan(REAL, ROWS, devices=1), DENSE[name][-1])
 
     @jax.jit
     def compute(params):

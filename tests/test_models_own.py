@@ -28,8 +28,9 @@ OWN = """
     import flax.linen as nn
     import jax
 
-    from flaxdigits.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainConfig
+    from flaxdigits.config import ExperimentConfig, ModelConfig, TrainConfig
     from flaxdigits.models import register
+    from flaxdigits.optimizers import SGD
 
 
     @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ OWN = """
     def get_config() -> ExperimentConfig:
         return ExperimentConfig(
             "mine", OwnConfig("own_net", scale=2.0, bias=True),
-            optimizer=OptimizerConfig(name="sgd", learning_rate=0.1),
+            optimizer=SGD(learning_rate=0.1),
             train=TrainConfig(batch_size=50, steps=8))
 """
 

@@ -5,9 +5,13 @@ from typing import Literal
 
 import pytest
 
+from flaxdigits.augmentations import Affine, Cutout, Elastic, Noise
 from flaxdigits.config import ExperimentConfig, ModelConfig
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.losses import CrossEntropy
+from flaxdigits.optimizers import SGD, RMSprop
 from flaxdigits.overrides import apply_overrides, field_names
+from flaxdigits.schedules import Constant, Cosine, InverseTime
 
 
 def base() -> ExperimentConfig:
@@ -41,6 +45,9 @@ def refusal(*assignments, config=None) -> str:
     ("optimizer.clip_norm=1", 1.0),
     ("optimizer.clip_norm=none", None),
     ("optimizer.name=sgd", "sgd"),
+    ("optimizer.schedule.name=cosine", "cosine"),
+    ("optimizer.schedule.warmup_steps=3", 3),
+    ("train.loss.label_smoothing=0.1", 0.1),
     ("train.deterministic=true", True),
     ("train.deterministic=False", False),
     ("train.init_from=runs/a", "runs/a"),
@@ -52,7 +59,6 @@ def refusal(*assignments, config=None) -> str:
     ("model.filters=16,", (16,)),
     ("model.filters=", ()),
     ("model.dropout=0,0.25,.5", (0.0, 0.25, 0.5)),
-    ("data.augmentation.zoom=0.1", 0.1),
     ("checkpoint.keep=none", None),
     ("checkpoint.every_steps=20", 20),
     ("train.parallel=pmap", "pmap"),
@@ -76,8 +82,21 @@ def test_values(assignment, expected):
     ("optimizer.learning_rate=fast", "optimizer.learning_rate must be a number, got 'fast'"),
     ("optimizer.learning_rate=nan", "optimizer.learning_rate must be a number, got nan"),
     ("optimizer.learning_rate=inf", "optimizer.learning_rate must be a number, got inf"),
-    ("optimizer.name=adamw",
-     "optimizer.name must be one of adam, sgd, rmsprop, adadelta, got 'adamw'"),
+    ("optimizer.momentum=0.9",
+     "optimizer.momentum: the optimizer adam has no such field; it has learning_rate, schedule, "
+     "clip_norm, weight_decay, decayed, beta1, beta2, epsilon"),
+    ("data.augmentation.affine.rotate=1",
+     "data.augmentation.affine.rotate: the augmentation affine has no such field; did you mean "
+     "rotation? it has rotation, zoom, shift, shear"),
+    ("data.augmentation.3.rotation=1", "data.augmentation.3: there are 0 of them, from 0"),
+    ("data.augmentation.affine=1",
+     "data.augmentation.affine is an augmentation: set one of its fields (rotation, zoom, shift, "
+     "shear), or the list, as in data.augmentation=affine"),
+    ("data.augmentation.affine.rotation=200",
+     "data.augmentation.affine.rotation must be at most 180, got 200.0"),
+    ("optimizer.learningrate=1",
+     "optimizer.learningrate: the optimizer adam has no such field; did you mean learning_rate? it "
+     "has learning_rate, schedule, clip_norm, weight_decay, decayed, beta1, beta2, epsilon"),
     ("train.deterministic=1", "train.deterministic must be true or false, got '1'"),
     ("train.deterministic=none", "train.deterministic must be true or false, got 'none'"),
     ("model.filters=16,a", "model.filters must be a list of numbers like 32,64 (int), got '16,a'"),
@@ -92,10 +111,8 @@ def test_wrong_types_and_ranges_name_the_field(assignment, told):
 
 @pytest.mark.parametrize(("name", "near"), [
     ("train.epoch", "train.epochs"),
-    ("optimizer.learningrate", "optimizer.learning_rate"),
     ("learning_rate", "optimizer.learning_rate"),
     ("model.fold", "data.fold"),
-    ("data.augmentation.rotate", "data.augmentation.rotation"),
     ("checkpoint.every_step", "checkpoint.every_steps"),
     ("sed", "seed"),
     ("of.some.group.that.is.none.keep", "checkpoint.keep"),  # by its last part alone
@@ -117,10 +134,9 @@ def test_a_setting_without_equals_is_refused(assignment):
 
 
 def test_a_group_is_told_apart_from_a_field():
-    message = refusal("data.augmentation=none")
-    assert message.startswith("data.augmentation is a group of fields; set one of ")
-    assert message.endswith(
-        "data.augmentation.rotation, data.augmentation.zoom, data.augmentation.shift")
+    message = refusal("checkpoint=none")
+    assert message.startswith("checkpoint is a group of fields; set one of ")
+    assert message.endswith("checkpoint.every_steps, checkpoint.keep, checkpoint.report")
     assert "train is a group of fields" in refusal("train=5")
 
 
@@ -136,11 +152,49 @@ def test_repeated_settings_apply_in_order_and_leave_the_rest():
     assert back == base()
 
 
-def test_only_the_combination_at_the_end_is_judged():
-    config = apply_overrides(
-        base(), ["optimizer.decay_rate=1e-5", "optimizer.schedule=inverse_time"])
-    assert config.optimizer.schedule == "inverse_time"
-    assert "optimizer.decay_rate" in refusal("optimizer.decay_rate=1e-5")
+def test_components_are_chosen_before_their_fields_are_set():
+    config = apply_overrides(base(), [
+        "optimizer.schedule.decay_rate=1e-5", "optimizer.momentum=0.9",
+        "optimizer.schedule=inverse_time", "optimizer=sgd"])
+    assert config.optimizer == SGD(schedule=InverseTime(decay_rate=1e-5), momentum=0.9)
+
+
+def test_a_chosen_component_keeps_the_fields_that_both_have():
+    config = apply_overrides(base(), ["optimizer.learning_rate=0.1", "optimizer.epsilon=0.5",
+                                      "optimizer.schedule.warmup_steps=5"])
+    config = apply_overrides(config, ["optimizer.name=rmsprop", "optimizer.schedule=cosine"])
+    assert config.optimizer == RMSprop(0.1, Cosine(warmup_steps=5), epsilon=0.5)
+    assert apply_overrides(base(), ["optimizer=adamw"]).optimizer.weight_decay == 0.01
+    mild = apply_overrides(base(), ["optimizer.weight_decay=0.5"])
+    assert apply_overrides(mild, ["optimizer=adamw"]).optimizer.weight_decay == 0.5
+
+
+def test_a_list_of_components_is_set_by_names_and_an_entry_by_its_own():
+    config = apply_overrides(base(), ["data.augmentation=affine,cutout",
+                                      "data.augmentation.cutout.size=0.5"])
+    assert config.data.augmentation == (Affine(), Cutout(size=0.5))
+    config = apply_overrides(config, ["data.augmentation=cutout, noise"])
+    assert config.data.augmentation == (Cutout(size=0.5), Noise())
+    config = apply_overrides(config, ["data.augmentation.elastic.strength=0.1",
+                                      "data.augmentation.1.deviation=0.3"])
+    assert config.data.augmentation == (Cutout(size=0.5), Noise(0.3), Elastic(strength=0.1))
+    assert apply_overrides(config, ["data.augmentation=none"]).data.augmentation == ()
+    twice = apply_overrides(base(), ["data.augmentation=noise,noise"])
+    assert "there are several" in refusal("data.augmentation.noise.deviation=1", config=twice)
+
+
+@pytest.mark.parametrize(("assignments", "name", "expected"), [
+    (["optimizer.warmup_steps=5"], "schedule", Constant(warmup_steps=5)),
+    (["optimizer.decay_rate=0.5", "optimizer.schedule=inverse_time"], "schedule",
+     InverseTime(decay_rate=0.5)),
+    (["train.label_smoothing=0.2"], "loss", CrossEntropy(label_smoothing=0.2)),
+    (["data.augmentation.rotation=5", "data.augmentation.zoom=0.1"], "augmentation",
+     (Affine(rotation=5.0, zoom=0.1),)),
+])
+def test_names_of_the_first_version_still_work(assignments, name, expected):
+    config = apply_overrides(base(), assignments)
+    assert {"schedule": config.optimizer.schedule, "loss": config.train.loss,
+            "augmentation": config.data.augmentation}[name] == expected
 
 
 def test_the_config_given_stays_as_it_is():

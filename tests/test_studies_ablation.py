@@ -187,7 +187,7 @@ def get_study():
 
 
 @pytest.mark.parametrize(("change", "told"), [
-    ("optimizer.warmup_steps=40", "variant 'late': optimizer.warmup_steps must be below"),
+    ("optimizer.warmup_steps=40", "variant 'late': optimizer.schedule.warmup_steps must be below"),
     ("train.epochs=2000000000", "variant 'late': train.epochs=2000000000 makes"),
     ("model.filters=4,4,4,4,4", "variant 'late': MaxPool_4 needs at least 2x2 pixels"),
 ])

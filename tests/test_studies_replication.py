@@ -22,12 +22,13 @@ RESULTS = str(ROOT / "experiments" / "results")
 SYSTEM = '''"""A small system of which much is claimed."""
 from flaxdigits.config import *
 from flaxdigits.studies.replication import Claim, Replication
+from flaxdigits.optimizers import Adam
 
 def get_config():
     return ExperimentConfig(
         "small", ModelConfig("dense_cnn", filters=(2,), dense=(8,)),
         DataConfig(dataset="idx_files", folder="{folder}", split="random"),
-        OptimizerConfig(name="adam", learning_rate=0.1),
+        Adam(learning_rate=0.1),
         TrainConfig(batch_size=50, steps=6))
 
 def get_replication():

@@ -234,8 +234,8 @@ def test_a_tpu_whose_metadata_cannot_be_had_is_alone(monkeypatch, caplog):
 ONE_STEP = """
 import dataclasses, json, sys
 import jax, numpy as np, optax
-from flaxdigits.config import DataConfig, Augmentation, ExperimentConfig, ModelConfig
-from flaxdigits.config import OptimizerConfig, TrainConfig
+from flaxdigits.augmentations import Affine
+from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
 from flaxdigits.data.batches import BatchPlan
 from flaxdigits.models import build_model
 from flaxdigits.training.parallel import Devices, all_places, parallel_steps
@@ -246,8 +246,8 @@ config = ExperimentConfig(
     "step", ModelConfig("mnist_cnn", filters=(4, 4, 8, 8), dense=(16,), dropout=(0.2, 0.2, 0.5),
                         batch_norm=sys.argv[2] == "batch_norm"),
     DataConfig(dataset="mnist", preprocessing="unit",
-               augmentation=Augmentation(rotation=5, zoom=0.1, shift=0.1)),
-    OptimizerConfig(name="sgd"), TrainConfig(batch_size=30, ema_decay=0.9))
+               augmentation=(Affine(rotation=5, zoom=0.1, shift=0.1),)),
+    train=TrainConfig(batch_size=30, ema_decay=0.9))
 images = np.random.default_rng(0).integers(0, 256, (30, 28, 28, 1)).astype(np.uint8)
 images[:, :9] = 0
 keep = optax.GradientTransformation(
@@ -261,7 +261,7 @@ for count in (1, 2, 3, 4):
         devices = Devices(jax.sharding.Mesh(np.array(jax.devices()[:count]), ("data",)))
         train = dataclasses.replace(config.train, parallel=kind)
         task = TrainTask(dataclasses.replace(config, train=train), model, keep,
-                         BatchPlan(30, 30, count))
+                         BatchPlan(30, 30, count), 10)
         state = devices.replicate(create_train_state(variables, keep, 0.9))
         state, report = parallel_steps(task, devices)(
             state, devices.replicate(Examples(images, np.arange(30, dtype=np.int32) % 10)),

@@ -20,10 +20,10 @@ from flaxdigits.config import (
     DataConfig,
     ExperimentConfig,
     ModelConfig,
-    OptimizerConfig,
     TrainConfig,
 )
 from flaxdigits.data.dataset import DataLocations, Dataset, load_dataset
+from flaxdigits.optimizers import SGD
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.training.loop import Outcome, train
 
@@ -53,7 +53,7 @@ def tiny_config(idx_folder: Path) -> ExperimentConfig:
     return ExperimentConfig(
         "tiny", ModelConfig("dense_cnn", filters=(2,), dense=(8,)),
         DataConfig(dataset="idx_files", folder=str(idx_folder), split="holdout"),
-        OptimizerConfig(name="sgd", learning_rate=0.1), TrainConfig(batch_size=50, steps=6),
+        SGD(learning_rate=0.1), TrainConfig(batch_size=50, steps=6),
         checkpoint=CheckpointConfig(every_steps=2, keep=None))
 
 

@@ -9,7 +9,6 @@ from flaxdigits.data.batches import BatchPlan
 from flaxdigits.experiments import load_experiment
 from flaxdigits.models import build_model
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.training.optimizers import create_optimizer, create_schedule
 from flaxdigits.training.parallel import Devices, all_places, parallel_steps
 from flaxdigits.training.state import create_train_state, init_variables
 from flaxdigits.training.step import Examples, Streams, TrainTask
@@ -24,10 +23,11 @@ def traced_steps(name: str, parallel: str, *overrides: str):
     is_chinese = config.data.dataset == "chinese_mnist"
     image, classes = ((64, 64, 1), 15) if is_chinese else ((28, 28, 1), 10)
     model = build_model(config.model, classes)
-    optimizer = create_optimizer(config.optimizer, create_schedule(config.optimizer, EXAMPLES))
+    optimizer = config.optimizer.create(
+        config.optimizer.schedule.build(config.optimizer.learning_rate, EXAMPLES, EXAMPLES))
     devices = Devices.all()
     task = TrainTask(config, model, optimizer,
-                     BatchPlan(EXAMPLES, config.train.batch_size, devices.count))
+                     BatchPlan(EXAMPLES, config.train.batch_size, devices.count), classes)
     state = jax.eval_shape(lambda: create_train_state(
         init_variables(model, 0, image), optimizer, config.train.ema_decay))
     shape = jax.ShapeDtypeStruct

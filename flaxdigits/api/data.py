@@ -105,8 +105,7 @@ def data_sheet(
     if dataset.writers is not None:
         for line in writer_lines(dataset.writers, splits):
             console.print(line)
-    changes = config.data.augmentation
-    console.print(f"augmentation: rotation {changes.rotation:g} degrees, zoom {changes.zoom:g}, "
-                  f"shift {changes.shift:g}; preprocessing: {config.data.preprocessing}")
+    augmentation = ", ".join(map(str, config.data.augmentation)) or "none"
+    console.print(f"augmentation: {augmentation}; preprocessing: {config.data.preprocessing}")
     console.print(f"sheet: {folder / SHEET}")
     return folder / SHEET

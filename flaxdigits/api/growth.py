@@ -73,9 +73,12 @@ def run_growth(
     found = sizes(config, len(split_indices(config.data, dataset)["train"]))
     folder.check_writable()
     (console or make_console()).print(f"{config.experiment}: timing {len(found)} sizes")
+    schedule = config.optimizer.schedule  # of a run of few steps no warm-up may be longer
+    without_warmup = (["optimizer.schedule.warmup_steps=0"]
+                      if hasattr(schedule, "warmup_steps") else [])
     timings = compare(
         {told: our_command(
-            os.fspath(experiment), [*overrides, *size.overrides, "optimizer.warmup_steps=0"],
+            os.fspath(experiment), [*overrides, *size.overrides, *without_warmup],
             dataset) for told, size in found.items()}, ROUNDS, SECONDS)
     measured = {told: figures(timing) for told, timing in timings.items()}
     powers = exponents(measured, found)

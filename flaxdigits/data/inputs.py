@@ -1,27 +1,30 @@
 """From the images of a training batch to what the network is given."""
 
 import jax
+import jax.numpy as jnp
 
 from flaxdigits.config import DataConfig
-from flaxdigits.data.augmentation import augment
 from flaxdigits.data.preprocessing import preprocess
 
 
 def training_inputs(
     images: jax.Array, places: jax.Array, rng: jax.Array, config: DataConfig
 ) -> jax.Array:
-    """The images augmented, if that is asked for, then preprocessed.
+    """Returns the images of a batch augmented, each by its own draw, then preprocessed.
 
     Args:
-      images: [batch, height, width, 1] uint8.
-      places: [batch] int32, each example's place in the global batch.
+      images: [batch, height, width, channels] uint8.
+      places: [batch] int32, each example's place in the global batch: its draws depend on this and
+        on `rng` alone.
       rng: the step's key of augmentation.
-      config: which augmentation and preprocessing.
+      config: which augmentations and preprocessing.
 
     Returns:
-      [batch, height, width, 1] float32.
+      [batch, height, width, channels] float32.
     """
-    augmentation = config.augmentation
-    if augmentation.rotation or augmentation.zoom or augmentation.shift:
-        images = augment(images, places, rng, augmentation)
+    for number, augmentation in enumerate(config.augmentation):
+        # The first has the step's key itself, each other one a key of its own.
+        key = jax.random.fold_in(rng, number) if number else rng
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
+        images = jax.vmap(augmentation.augment)(images.astype(jnp.float32), keys)
     return preprocess(images, config.preprocessing)

@@ -100,7 +100,7 @@ def _row(run: Run, step: int) -> dict[str, Any]:
     row: dict[str, Any] = {"step": step, "data_source": run.dataset.source,
                            "fingerprint": run.dataset.fingerprint}
     for name in ("train", "validation", "test"):
-        row |= flat(name, run.score(name))
+        row |= flat(name, run.score(name), run.config.evaluate.metrics)
     return row
 
 

@@ -1,11 +1,13 @@
 """What logits are worth: the figures of a split."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
+import jax
 import numpy as np
 
-from flaxdigits.config import TrainConfig
-from flaxdigits.training.losses import example_losses
+from flaxdigits.losses import Loss
+from flaxdigits.metrics import Metric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,23 +18,33 @@ class Scores:
     loss: float  # mean over the examples
     errors: int
     examples: int
+    others: Mapping[str, float]  # those of `evaluate.metrics`, by their keys
 
 
-def score(logits: np.ndarray, labels: np.ndarray, config: TrainConfig) -> Scores:
-    """The figures of [examples, classes] float32 logits against [examples] int32 labels.
+def score(
+    logits: np.ndarray, labels: np.ndarray, loss: Loss, metrics: Sequence[Metric] = ()
+) -> Scores:
+    """Returns the metrics of a split.
 
-    The loss is the training's own, summed in float64 on the host.
+    Args:
+      logits: [examples, classes] float32.
+      labels: [examples] int32.
+      loss: of the training; its mean over the examples is taken in float64 on the host.
+      metrics: wanted beside accuracy, loss and errors.
     """
-    losses = np.asarray(example_losses(logits, labels, config), np.float64)
+    targets = jax.nn.one_hot(labels, logits.shape[-1])
+    losses = np.asarray(loss.losses(logits, targets), np.float64)
     errors = int((logits.argmax(-1) != labels).sum())
     return Scores(
         accuracy=1 - errors / len(labels), loss=float(losses.mean()),
-        errors=errors, examples=len(labels))
+        errors=errors, examples=len(labels),
+        others={metric.key: metric.compute(logits, labels) for metric in metrics})
 
 
-def flat(name: str, scores: Scores | None) -> dict[str, float | int | None]:
-    """`<name>_accuracy` and so on; null where the split does not exist."""
-    return {
-        f"{name}_{field.name}": None if scores is None else getattr(scores, field.name)
-        for field in dataclasses.fields(Scores)
-    }
+def flat(
+    name: str, scores: Scores | None, metrics: Sequence[Metric] = ()
+) -> dict[str, float | int | None]:
+    """Returns `<name>_accuracy` and so on; None where the split does not exist."""
+    keys = ("accuracy", "loss", "errors", "examples", *(metric.key for metric in metrics))
+    values = {} if scores is None else {**vars(scores), **scores.others}
+    return {f"{name}_{key}": values.get(key) for key in keys}

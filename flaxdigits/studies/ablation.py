@@ -26,7 +26,6 @@ from flaxdigits.studies.statistics import (
 from flaxdigits.studies.study import BASE, same_images, seed_workdir
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.loop import Outcome
-from flaxdigits.training.optimizers import create_schedule
 from flaxdigits.training.run import total_steps
 from flaxdigits.training.state import init_variables
 
@@ -109,7 +108,9 @@ def check_variants(
             dataset = load(config)
             parts = split_indices(config.data, dataset)
             plan = BatchPlan(len(parts["train"]), config.train.batch_size, devices=1)
-            create_schedule(config.optimizer, total_steps(config.train, plan))
+            config.optimizer.schedule.build(
+                config.optimizer.learning_rate, total_steps(config.train, plan),
+                plan.steps_per_epoch)
             model = build_model(config.model, len(dataset.class_names))
             jax.eval_shape(functools.partial(init_variables, model, 0, dataset.images.shape[1:]))
         except FlaxdigitsError as error:

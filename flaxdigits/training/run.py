@@ -21,7 +21,6 @@ from flaxdigits.models import build_model, check_logits
 from flaxdigits.training import provenance
 from flaxdigits.training.checkpoints import Record
 from flaxdigits.training.memory import check_memory, state_bytes, step_bytes
-from flaxdigits.training.optimizers import create_optimizer, create_schedule
 from flaxdigits.training.parallel import Devices
 from flaxdigits.training.state import (
     TrainState,
@@ -52,9 +51,11 @@ class Run:
         plan = BatchPlan(len(self.splits["train"]), train_config.batch_size, self.devices.count)
         self.steps_per_epoch = plan.steps_per_epoch
         self.total_steps = total_steps(train_config, plan)
-        self.schedule = create_schedule(config.optimizer, self.total_steps)
-        optimizer = create_optimizer(config.optimizer, self.schedule)
-        self.task = TrainTask(config, model, optimizer, plan)
+        train_config.loss.check_classes(len(dataset.class_names), "train.loss")
+        self.schedule = config.optimizer.schedule.build(
+            config.optimizer.learning_rate, self.total_steps, plan.steps_per_epoch)
+        optimizer = config.optimizer.create(self.schedule)
+        self.task = TrainTask(config, model, optimizer, plan, len(dataset.class_names))
         check_memory(state_bytes(jax.eval_shape(self._local_state)),
                      f"the train state of {config.model.name}")
         self.state = self._fresh_state()
@@ -127,7 +128,7 @@ class Run:
             "epochs": self.step / self.steps_per_epoch,
             "checkpoint": config.checkpoint.report, "checkpoint_step": step}
         for name, value in scores.items():
-            figures |= flat(name, value)
+            figures |= flat(name, value, config.evaluate.metrics)
         return figures | {
             "train_accuracy_running": running_accuracy,
             "seconds_compiling": record.seconds_compiling,
@@ -165,7 +166,8 @@ class Run:
         """What predictions are worth; None of none."""
         if predictions is None:
             return None
-        return score(predictions.logits, predictions.labels, self.config.train)
+        return score(predictions.logits, predictions.labels, self.config.train.loss,
+                     self.config.evaluate.metrics)
 
     def order(self, epoch: int) -> jax.Array:
         """The indices of one epoch's examples, in the order in which they are seen."""

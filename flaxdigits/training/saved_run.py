@@ -178,6 +178,7 @@ class SavedRun:
             "seconds_training": run.record.seconds_training}
         if validation:
             row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
+            row |= {f"validation_{name}": value for name, value in validation.others.items()}
         return row
 
     def _diverge(self, step: int, what: str) -> None:

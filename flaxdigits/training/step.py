@@ -15,7 +15,7 @@ from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.batches import BatchPlan
 from flaxdigits.data.inputs import training_inputs
 from flaxdigits.models.layers import Training
-from flaxdigits.training.losses import example_losses
+from flaxdigits.objectives import Batch, Forward
 from flaxdigits.training.precision import cast, products
 from flaxdigits.training.state import PRNG, Sums, TrainState, stream
 
@@ -63,6 +63,7 @@ class TrainTask:
     model: nn.Module
     optimizer: optax.GradientTransformation
     plan: BatchPlan
+    num_classes: int
     axis_name: str | None = None  # of pmap
     spread: Callable[[Any], Any] = lambda batch: batch  # tells jit to shard a batch's arrays
 
@@ -85,28 +86,39 @@ def train_step(
       The state after the step, and the step's sums over the global batch.
     """
     config, precision = task.config, task.config.train.precision
-    positions, mask = task.plan.select(state.step, task.spread(places))
+    _, mask = task.plan.select(state.step, task.spread(places))
     training = Training(places, mask, task.axis_name)
-    images, labels = task.spread((examples.images[order[positions]],
-                                  examples.labels[order[positions]]))
-    rng = _fold_in(streams.augmentation, state.step)
-    images = training_inputs(images, places, rng, config.data)
+    augmentation_key = _fold_in(streams.augmentation, state.step)
     rngs = {"dropout": _fold_in(streams.dropout, state.step)}
     count = training.sum(mask.sum())
 
-    def loss_of(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+    def load(places: jax.Array) -> tuple[jax.Array, jax.Array]:
+        positions, _ = task.plan.select(state.step, task.spread(places))
+        images, labels = task.spread((examples.images[order[positions]],
+                                      examples.labels[order[positions]]))
+        images = training_inputs(images, places, augmentation_key, config.data)
+        return images, jax.nn.one_hot(labels, task.num_classes)
+
+    def logits_of(params: Any, images: jax.Array) -> tuple[jax.Array, Any]:
         logits, model_state = task.model.apply(
             {"params": cast(params, precision), **state.model_state}, cast(images, precision),
             training, rngs=rngs, mutable=list(state.model_state))
-        logits = logits.astype(jnp.float32)
-        losses = example_losses(logits, labels, config.train)
-        return jnp.where(mask, losses, 0).sum() / count, (logits, model_state)
+        return logits.astype(jnp.float32), model_state
 
+    forward = Forward(
+        logits_of, config.train.loss.losses,
+        mean=lambda losses: jnp.where(mask, losses, 0).sum() / count,
+        all_reduce=lambda tree: jax.tree.map(training.sum, tree))
+    batch = Batch(places, count, load, key=jax.random.fold_in(augmentation_key, 2**32 - 1))
+    objective = config.train.objective
+    images, targets = objective.inputs(batch)
     with products(precision):
-        (loss, (logits, model_state)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params)
-    correct = (mask & (logits.argmax(-1) == labels)).sum()
-    loss, correct, gradient = jax.tree.map(training.sum, (loss, correct, gradient))
+        (loss, (logits, model_state)), gradient = objective.gradient(
+            forward, state.params, images, targets, batch)
+    correct = (mask & (logits.argmax(-1) == targets.argmax(-1))).sum()
+    loss, correct, gradient = forward.all_reduce((loss, correct, gradient))
+    if config.train.l2_penalty:
+        gradient = add_l2(gradient, state.params, config.train.l2_penalty)
     updates, opt_state = task.optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
@@ -118,6 +130,13 @@ def train_step(
         epoch_sums=_since(state.epoch_sums, state.step % task.plan.steps_per_epoch == 0) + sums,
         log_sums=_since(state.log_sums, state.step % config.train.log_every == 0) + sums,
     ), sums
+
+
+def add_l2(gradient: Any, params: Any, penalty: float) -> Any:
+    """Returns the gradient of the loss plus `penalty` times the sum of the kernels' squares."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, slope, param: slope + 2 * penalty * param
+        if path[-1].key == "kernel" else slope, gradient, params)
 
 
 def _fold_in(key_data: jax.Array, step: jax.Array) -> jax.Array:

@@ -6,10 +6,18 @@ import numpy as np
 import optax
 import pytest
 
-from flaxdigits.config import OptimizerConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment
-from flaxdigits.training.optimizers import create_optimizer, create_schedule
+from flaxdigits.optimizers import SGD, Adam, AdamW, Lamb, NAdamW, Optimizer
+from flaxdigits.schedules import (
+    Constant,
+    Cosine,
+    Exponential,
+    InverseTime,
+    OneCycle,
+    Piecewise,
+    Schedule,
+)
 
 STEPS = 8
 
@@ -27,9 +35,14 @@ START = tree(0, 0.1)
 GRADIENTS = [tree(seed, 0.1) for seed in range(1, STEPS + 1)]
 
 
-def trajectory(config: OptimizerConfig, gradients=GRADIENTS) -> list[dict]:
+def named(name: str, **fields) -> Optimizer:
+    return Optimizer.find(name, "optimizer.name")(**fields)
+
+
+def trajectory(config: Optimizer, gradients=GRADIENTS) -> list[dict]:
     """The parameters after each step."""
-    optimizer = create_optimizer(config, create_schedule(config, len(gradients)))
+    optimizer = config.create(
+        config.schedule.build(config.learning_rate, len(gradients), len(gradients)))
 
     @jax.jit
     def step(params, state, gradient):
@@ -117,20 +130,100 @@ def assert_same(found: list[dict], expected: list[dict]) -> None:
     ("adadelta", {"rho": 0.8, "epsilon": 0.05}),
 ])
 def test_methods(name, constants):
-    config = OptimizerConfig(name=name, learning_rate=1e-2, **constants)
+    config = named(name, learning_rate=1e-2, **constants)
     assert_same(trajectory(config), by_hand(FORMULAS[name], **constants))
 
 
 def test_adam_is_keras_where_gradients_are_not_tiny():
     gradients = [jax.tree.map(lambda g: g + np.sign(g) * 0.1, gradient) for gradient in GRADIENTS]
-    config = OptimizerConfig(name="adam", learning_rate=1e-2, epsilon=1e-7)
+    config = Adam(learning_rate=1e-2, epsilon=1e-7)
     assert_same(trajectory(config, gradients), by_hand(keras_adam, gradients=gradients))
 
 
-def test_constants_of_other_methods_are_ignored():
-    plain = trajectory(OptimizerConfig(name="adam", learning_rate=1e-2))
-    other = trajectory(OptimizerConfig(name="adam", learning_rate=1e-2, rho=0.1, momentum=0.9))
-    jax.tree.map(np.testing.assert_array_equal, plain, other)
+def adagrad(p, g, slots, rate, t, initial=0.1, epsilon=1e-7):
+    slots["a"] = slots.get("a", initial) + g**2
+    return p - rate * g / np.sqrt(slots["a"] + epsilon)
+
+
+def lion(p, g, slots, rate, t, beta1=0.9, beta2=0.99):
+    m = slots.get("m", 0)
+    slots["m"] = beta2 * m + (1 - beta2) * g
+    return p - rate * np.sign(beta1 * m + (1 - beta1) * g)
+
+
+def nesterov(p, g, slots, rate, t, momentum=0.9):
+    slots["v"] = momentum * slots.get("v", 0) + g
+    return p - rate * (g + momentum * slots["v"])
+
+
+@pytest.mark.parametrize(("name", "formula", "fields"), [
+    ("adagrad", adagrad, {}), ("lion", lion, {}),
+    ("sgd", nesterov, {"momentum": 0.9, "nesterov": True})])
+def test_methods_of_the_papers(name, formula, fields):
+    assert_same(trajectory(named(name, learning_rate=1e-2, **fields)), by_hand(formula))
+
+
+def decayed_adam(p, g, slots, rate, t, decay=0.01):
+    return adam(p, g, slots, rate, t) - rate * (decay * p if p.ndim > 1 else 0)
+
+
+def test_adamw_is_adam_with_decay_of_kernels():
+    assert_same(trajectory(AdamW(1e-2)), by_hand(decayed_adam))
+
+
+def test_decay_reaches_biases_where_all_arrays_decay():
+    def decayed(p, g, slots, rate, t):
+        return sgd(p, g, slots, rate, t) - rate * 0.3 * p
+
+    assert_same(trajectory(SGD(1e-2, weight_decay=0.3, decayed="all")), by_hand(decayed))
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [
+    (NAdamW(1e-2, decayed="all"), optax.nadamw(1e-2, eps=1e-7, weight_decay=0.01)),
+    (Lamb(1e-2, weight_decay=0.1, decayed="all"), optax.lamb(1e-2, eps=1e-7, weight_decay=0.1)),
+    (named("muon", learning_rate=1e-2), optax.contrib.muon(1e-2)),
+    (named("optax.adabelief", learning_rate=1e-2, b1=0.8), optax.adabelief(1e-2, b1=0.8)),
+], ids=["nadamw", "lamb", "muon", "optax.adabelief"])
+def test_methods_are_optax_s(ours, theirs):
+    gradient, params = (jax.tree.map(np.float32, values) for values in (GRADIENTS[0], START))
+    optimizer = ours.create(ours.schedule.build(1e-2, 10, 10))
+    found, expected = (jax.jit(one.update)(gradient, one.init(params), params)[0]
+                       for one in (optimizer, theirs))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9),
+                 found, expected)
+
+
+@pytest.mark.parametrize("name", sorted(Optimizer.registered))
+def test_every_optimizer_lowers_a_quadratic_loss(name):
+    config = named(name, learning_rate=0.02)
+    optimizer = config.create(config.schedule.build(0.02, 50, 50))
+    params = jax.tree.map(np.float32, tree(3))
+
+    def loss(params):
+        return sum((leaf**2).sum() for leaf in jax.tree.leaves(params))
+
+    @jax.jit
+    def step(params, state):
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    start, state = loss(params), optimizer.init(params)
+    for _ in range(50):
+        params, state = step(params, state)
+    assert loss(params) < start
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("optax.lbfgs", "no optimizer that needs the gradient alone"),
+    ("optax.no_such", "there is no such function in optax"),
+    ("adabelief", "an optimizer of optax with its prefix: optax.adabelief"),
+    ("lio", "did you mean lion?"),
+    (None, "optimizer.name must be one of adadelta"),
+])
+def test_an_optimizer_that_there_is_not_is_refused(name, said):
+    with pytest.raises(FlaxdigitsError) as error:
+        Optimizer.find(name, "optimizer.name")
+    assert said in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("experiment", "formula", "constants"), [
@@ -146,7 +239,7 @@ def test_the_experiments_optimizers_are_the_originals(experiment, formula, const
     rate = rates.get(experiment, 1e-4 / (1 + 1e-5 * steps))
     config = load_experiment(experiment).optimizer
     np.testing.assert_allclose(  # the decay of so few steps, to more digits than the parameters'
-        [create_schedule(config, 1000)(step) for step in steps],
+        [config.schedule.build(config.learning_rate, 1000, 100)(step) for step in steps],
         np.broadcast_to(rate, STEPS), rtol=3e-7)
     assert_same(trajectory(config), by_hand(
         formula, np.broadcast_to(rate, STEPS), **constants))
@@ -154,9 +247,13 @@ def test_the_experiments_optimizers_are_the_originals(experiment, formula, const
 
 # --- schedules -----------------------------------------------------------------------------------
 
-def rates_of(total: int, **fields) -> np.ndarray:
-    schedule = create_schedule(OptimizerConfig(**fields), total)
-    return np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(total)))
+def schedule_named(name: str, **fields) -> Schedule:
+    return Schedule.find(name, "optimizer.schedule.name")(**fields)
+
+
+def rates_of(schedule: Schedule, total: int, steps_per_epoch: int = 5) -> np.ndarray:
+    rate = schedule.build(0.5, total, steps_per_epoch)
+    return np.asarray(jax.jit(jax.vmap(rate))(jnp.arange(total)))
 
 
 def between(start: float, end: float, fraction: np.ndarray) -> np.ndarray:
@@ -181,36 +278,58 @@ SCHEDULES = [("constant", {}), ("cosine", {}), ("onecycle", {}),
 
 @pytest.mark.parametrize(("name", "fields"), SCHEDULES)
 def test_schedules(name, fields):
-    found = rates_of(20, schedule=name, learning_rate=0.5, **fields)
+    found = rates_of(schedule_named(name, **fields), 20)
     np.testing.assert_allclose(
         found, rates_by_hand(name, 0.5, 20, **fields), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(("name", "fields"), SCHEDULES)
 def test_an_optimizer_follows_its_schedule(name, fields):
-    config = OptimizerConfig(name="sgd", schedule=name, learning_rate=0.5, **fields)
+    config = SGD(0.5, schedule_named(name, **fields))
     rates = rates_by_hand(name, 0.5, STEPS, **fields)
     assert_same(trajectory(config), by_hand(sgd, rates))
 
 
 @pytest.mark.parametrize(("name", "fields"), [s for s in SCHEDULES if s[0] != "onecycle"])
 def test_warm_up_rises_from_zero_before_the_schedule(name, fields):
-    found = rates_of(20, schedule=name, learning_rate=0.5, warmup_steps=4, **fields)
+    found = rates_of(schedule_named(name, warmup_steps=4, **fields), 20)
     np.testing.assert_allclose(found[:4], [0, 0.125, 0.25, 0.375], rtol=1e-6)
     np.testing.assert_allclose(
         found[4:], rates_by_hand(name, 0.5, 16, **fields), rtol=1e-5, atol=1e-7)
 
 
-def test_a_schedule_is_told_while_it_warms_up():
-    config = OptimizerConfig(
-        schedule="inverse_time", learning_rate=1.0, decay_rate=0.01, warmup_steps=200)
-    assert float(create_schedule(config, 1000)(100)) == pytest.approx(0.5)
+def test_inverse_time_is_finite_during_its_warm_up():
+    schedule = InverseTime(decay_rate=0.01, warmup_steps=200)
+    assert float(schedule.build(1.0, 1000, 10)(100)) == pytest.approx(0.5)
+
+
+def test_linear_falls_to_its_end_factor():
+    found = rates_of(schedule_named("linear", end_factor=0.2), 20)
+    np.testing.assert_allclose(found, 0.5 * (1 - 0.8 * np.arange(20) / 20), rtol=1e-5)
+
+
+def test_exponential_falls_every_epoch_or_as_often_as_it_says():
+    np.testing.assert_allclose(
+        rates_of(Exponential(factor=0.9), 20), 0.5 * 0.9 ** (np.arange(20) // 5), rtol=1e-5)
+    smooth = Exponential(factor=0.9, every_steps=10, staircase=False)
+    np.testing.assert_allclose(rates_of(smooth, 20), 0.5 * 0.9 ** (np.arange(20) / 10), rtol=1e-5)
+
+
+def test_piecewise_changes_at_its_fractions_of_the_run():
+    found = rates_of(Piecewise(boundaries=(0.5, 0.75), factors=(0.1, 0.5)), 20)
+    np.testing.assert_allclose(found, np.repeat([0.5, 0.05, 0.025], [10, 5, 5]), rtol=1e-5)
+
+
+def test_onecycle_takes_its_fields():
+    found = rates_of(OneCycle(rise=0.5, start_divisor=10, end_divisor=2), 20)
+    assert found[0] == pytest.approx(0.05) and found.argmax() == 10
+    assert found[-1] == pytest.approx(between(0.5, 0.025, 0.9), rel=1e-5)
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 4])
-@pytest.mark.parametrize("name", ["constant", "cosine", "onecycle", "inverse_time"])
+@pytest.mark.parametrize("name", sorted(Schedule.registered))
 def test_the_shortest_runs_have_finite_positive_rates(name, total):
-    found = rates_of(total, schedule=name, learning_rate=0.5)
+    found = rates_of(schedule_named(name), total)
     assert np.isfinite(found).all()
     assert (found > 0).all()
     assert (found <= 0.5).all()
@@ -218,16 +337,15 @@ def test_the_shortest_runs_have_finite_positive_rates(name, total):
 
 @pytest.mark.parametrize("warmup_steps", [10, 11])
 def test_a_warm_up_as_long_as_the_run_is_refused(warmup_steps):
-    with pytest.raises(FlaxdigitsError, match=r"optimizer\.warmup_steps must be below .* 10"):
-        create_schedule(OptimizerConfig(warmup_steps=warmup_steps), 10)
+    with pytest.raises(FlaxdigitsError, match=r"schedule\.warmup_steps must be below .* 10"):
+        Constant(warmup_steps=warmup_steps).build(0.1, 10, 5)
 
 
 # --- weight decay and clipping -------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_weight_decay_shrinks_kernels_alone_and_by_the_rate(name):
-    config = OptimizerConfig(name=name, learning_rate=1e-2, weight_decay=0.3,
-                             schedule="cosine")
+    config = named(name, learning_rate=1e-2, weight_decay=0.3, schedule=Cosine())
     rates = rates_by_hand("cosine", 1e-2, STEPS)
 
     def decayed(p, g, slots, rate, t):
@@ -248,7 +366,7 @@ def test_clipping_bounds_the_norm_of_the_whole_gradient_before_the_method(name):
     assert min(norms) < limit < max(norms)
     clipped = [jax.tree.map(lambda g, norm=norm: g * min(1, limit / norm), gradient)
                for gradient, norm in zip(gradients, norms, strict=True)]
-    config = OptimizerConfig(name=name, learning_rate=1e-2, clip_norm=limit, epsilon=0.05)
     constants = {"epsilon": 0.05} if name == "adam" else {}
+    config = named(name, learning_rate=1e-2, clip_norm=limit, **constants)
     assert_same(trajectory(config, gradients),
                 by_hand(FORMULAS[name], gradients=clipped, **constants))

@@ -8,22 +8,33 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from flaxdigits.config import Augmentation
-from flaxdigits.data.augmentation import augment
+from flaxdigits.augmentations import (
+    Affine,
+    Augmentation,
+    Blur,
+    Brightness,
+    Cutout,
+    Elastic,
+    Noise,
+    Thickness,
+)
+from flaxdigits.config import DataConfig
+from flaxdigits.data.inputs import training_inputs
 
 DRAWS, SHAPE = 96, (12, 20)  # not square, so that axes cannot be mixed up
 PLACES = np.arange(DRAWS, dtype=np.int32)
 CONFIGS = {
-    "rotation": Augmentation(rotation=25),
-    "zoom": Augmentation(zoom=0.2),
-    "shift": Augmentation(shift=0.1),
-    "all": Augmentation(rotation=180, zoom=0.2, shift=0.1),
+    "rotation": Affine(rotation=25),
+    "zoom": Affine(zoom=0.2),
+    "shift": Affine(shift=0.1),
+    "all": Affine(rotation=180, zoom=0.2, shift=0.1),
 }
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def _augment(images, places, rng, config):
-    return augment(images, places, rng, config)
+    return training_inputs(
+        images, places, rng, DataConfig(preprocessing="raw", augmentation=(config,)))
 
 
 def augmented(images, config: Augmentation, places=PLACES, seed: int = 0) -> np.ndarray:
@@ -138,12 +149,114 @@ def test_a_draw_depends_on_key_and_place_alone():
 def test_no_change_is_the_identity():
     images = np.random.default_rng(0).integers(0, 256, (3, 28, 28)).astype(np.uint8)
     np.testing.assert_array_equal(
-        augmented(images, Augmentation(), np.arange(3, dtype=np.int32)), images)
+        augmented(images, Affine(), np.arange(3, dtype=np.int32)), images)
 
 
 def test_images_may_be_of_any_dtype_and_keep_their_shape():
     images = np.random.default_rng(0).integers(0, 256, (3, *SHAPE, 1))
-    found = [jax.eval_shape(functools.partial(augment, config=CONFIGS["all"]),
+    found = [jax.eval_shape(functools.partial(_augment, config=CONFIGS["all"]),
                             jnp.asarray(images, dtype), jnp.arange(3), jax.random.key(0))
              for dtype in (jnp.uint8, jnp.int32, jnp.float32)]
     assert {(image.shape, image.dtype.name) for image in found} == {((3, *SHAPE, 1), "float32")}
+
+
+# --- the other augmentations ---------------------------------------------------------------------
+
+def strokes(channels: int = 1) -> np.ndarray:
+    """Two strokes on blank ground, other ones in each channel: [12, 20, channels] float32."""
+    image = np.zeros((*SHAPE, channels), np.float32)
+    for channel in range(channels):
+        image[3:9, 4 + channel:7 + channel, channel] = 200
+        image[5, 8:15, channel] = 120 + channel
+    return image
+
+
+def changed(config: Augmentation, image: np.ndarray, draws: int = 200) -> np.ndarray:
+    keys = jax.random.split(jax.random.key(0), draws)
+    return np.asarray(jax.jit(jax.vmap(config.augment, (None, 0)))(image, keys))
+
+
+@pytest.mark.parametrize("name", sorted(Augmentation.registered))
+def test_every_augmentation_keeps_shape_and_dtype_and_treats_channels_alike(name):
+    config = Augmentation.find(name, "data.augmentation")()
+    one, three = strokes(1), np.repeat(strokes(1), 3, axis=-1)
+    found = changed(config, three, draws=4)
+    assert found.shape == (4, *SHAPE, 3) and found.dtype == np.float32
+    if name != "noise":  # which is another one in every channel
+        np.testing.assert_allclose(found, np.repeat(changed(config, one, 4), 3, -1), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(Augmentation.registered))
+def test_every_augmentation_stays_between_black_and_white(name):
+    found = changed(Augmentation.find(name, "data.augmentation")(), strokes())
+    assert found.min() >= -1e-3 and found.max() <= 255 + 1e-3
+
+
+def test_shear_moves_rows_or_columns_alone():
+    grid = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), -1).astype(np.float32)
+    found = changed(Affine(shear=20), grid)
+    middle = found[:, 4:8, 6:14]  # which no border reaches
+    np.testing.assert_allclose(middle[..., 0], np.broadcast_to(
+        grid[4:8, 6:14, 0], middle.shape[:-1]), atol=1e-3)
+    slopes = np.diff(middle[..., 1], axis=1).mean((1, 2))
+    assert np.abs(slopes).max() == pytest.approx(np.tan(np.deg2rad(20)), rel=0.05)
+    assert abs(slopes.mean()) < 0.05
+
+
+def test_elastic_moves_by_as_much_as_it_says():
+    grid = np.stack(np.meshgrid(*map(np.arange, (64, 64)), indexing="ij"), -1).astype(np.float32)
+    moved = changed(Elastic(strength=0.03, smoothness=0.14), grid, 50)[:, 16:48, 16:48]
+    assert (moved - grid[16:48, 16:48]).std() == pytest.approx(0.03 * 64, rel=0.1)
+
+
+def test_cutout_blanks_a_square_that_may_cross_the_border():
+    image = np.full((40, 40, 1), 255, np.float32)
+    blank = (changed(Cutout(size=0.25), image) == 0).mean((1, 2, 3))
+    assert blank.max() == pytest.approx(0.0625, rel=0.01) and blank.min() < 0.05
+
+
+def test_noise_has_its_deviation():
+    gray = np.full((40, 40, 1), 128, np.float32)
+    assert (changed(Noise(deviation=0.1), gray, 20) - gray).std() == pytest.approx(25.5, rel=0.05)
+
+
+def test_blur_keeps_the_sum_away_from_the_border_and_lowers_the_peak():
+    found = changed(Blur(radius=1.0), strokes())
+    np.testing.assert_allclose(found.sum((1, 2, 3)), strokes().sum(), rtol=0.02)
+    assert found.max((1, 2, 3)).min() < 190
+    expected = ndimage.gaussian_filter(strokes()[..., 0], 1.0, mode="nearest", truncate=8)
+    nearest = np.abs(found[..., 0] - expected).max((1, 2)).min()
+    assert nearest < 10, "of 200 radii up to 1 one is almost 1"
+
+
+def test_brightness_and_contrast_cover_their_ranges():
+    gray = np.full((4, 4, 1), 128, np.float32)
+    levels = changed(Brightness(brightness=0.2, contrast=0.0), gray)[:, 0, 0, 0]
+    assert 128 - 51 <= levels.min() < 85 and 170 < levels.max() <= 128 + 51
+    ramp = np.linspace(100, 150, 16, dtype=np.float32).reshape(4, 4, 1)
+    spans = np.ptp(changed(Brightness(brightness=0.0, contrast=0.5), ramp), axis=(1, 2, 3))
+    assert 25 <= spans.min() < 30 and 70 < spans.max() <= 75
+
+
+def test_thickness_dilates_and_erodes():
+    found = changed(Thickness(pixels=1), strokes())
+    areas = (found > 100).sum((1, 2, 3))
+    before = (strokes() > 100).sum()
+    assert areas.min() < before < areas.max()
+    dilated = ndimage.grey_dilation(strokes()[..., 0], (3, 3))
+    assert (found[..., 0] <= dilated + 1e-3).all()
+    assert np.abs(found[..., 0] - dilated).max((1, 2)).min() < 5
+
+
+def test_augmentations_are_applied_in_order_each_by_its_own_draws():
+    images = strokes()[None].repeat(3, 0).astype(np.uint8)
+    both = functools.partial(
+        training_inputs, images, np.arange(3, dtype=np.int32), jax.random.key(0))
+
+    def of(*augmentations):
+        return np.asarray(both(DataConfig(preprocessing="raw", augmentation=augmentations)))
+
+    affine = Affine(rotation=30)
+    assert (of(affine, Noise()) != of(Noise(), affine)).any()
+    twice = of(Noise(deviation=0.1), Noise(deviation=0.1))
+    assert (twice != np.clip(2 * of(Noise(deviation=0.1)) - images, 0, 255)).any()

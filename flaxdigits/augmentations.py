@@ -1,0 +1,233 @@
+"""Random changes of the training images, drawn anew for every example and step.
+
+Each is a function of one image and a key, so that it is the same on one device and on many, under
+`jit`, `pmap` and `vmap`. Images are float32, [height, width, channels], with values 0 to 255, of
+which 0 is the ground.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from etils import epy
+
+from flaxdigits.components import Component, bounded, register
+
+with epy.lazy_imports():
+    import jax
+    import jax.numpy as jnp
+    from jax.scipy import ndimage
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation(Component, kind="augmentation"):
+    """Base class of the augmentations."""
+
+    def augment(self, image: jax.Array, key: jax.Array) -> jax.Array:
+        """Returns the changed image.
+
+        Args:
+          image: [height, width, channels] float32, values 0 to 255.
+          key: the PRNG key of this example and step.
+
+        Returns:
+          [height, width, channels] float32.
+        """
+        raise NotImplementedError
+
+
+@register("affine")
+@dataclasses.dataclass(frozen=True)
+class Affine(Augmentation):
+    """Zooms, shifts, shears and rotates, as Keras's ImageDataGenerator does.
+
+    Bilinear; beyond the border stands the nearest pixel. All zero changes nothing.
+
+    Attributes:
+      rotation: up to so many degrees, both ways.
+      zoom: 0.1 is a factor from 0.9 to 1.1, drawn separately for x and y.
+      shift: up to this fraction of the size, in both directions.
+      shear: up to so many degrees, both ways.
+    """
+
+    rotation: float = bounded(0.0, at_least=0, at_most=180)
+    zoom: float = bounded(0.0, at_least=0, below=1)
+    shift: float = bounded(0.0, at_least=0, at_most=1)
+    shear: float = bounded(0.0, at_least=0, at_most=80)
+
+    def augment(self, image: jax.Array, key: jax.Array) -> jax.Array:
+        draws = jax.random.uniform(key, (5,), minval=-1.0)
+        angle = jnp.deg2rad(self.rotation) * draws[0]
+        zoom = 1 + self.zoom * draws[1:3]
+        size = jnp.array(image.shape[:2], jnp.float32)
+        shift = self.shift * size * draws[3:5]
+        cosine, sine = jnp.cos(angle), jnp.sin(angle)
+        matrix = jnp.array([[cosine, -sine], [sine, cosine]])
+        # At full precision: a GPU's or TPU's default would move pixels by hundredths.
+        highest = jax.lax.Precision.HIGHEST
+        if self.shear:
+            slant = jnp.tan(jnp.deg2rad(self.shear) * jax.random.uniform(
+                jax.random.fold_in(key, 1), minval=-1.0))
+            matrix = jnp.matmul(matrix, jnp.array([[1.0, 0.0], [slant, 1.0]]), precision=highest)
+        centre = (size - 1) / 2
+        grid = _grid(image)
+        # Output to input, in Keras's order: zoom first, then shift, then rotation about the centre.
+        offsets = (grid - centre[:, None, None]) * zoom[:, None, None] + shift[:, None, None]
+        turned = jnp.einsum("ij,jhw->ihw", matrix, offsets, precision=highest)
+        return _sample(image, turned + centre[:, None, None])
+
+
+@register("elastic")
+@dataclasses.dataclass(frozen=True)
+class Elastic(Augmentation):
+    """Moves every pixel by a smooth random field (Simard et al. 2003).
+
+    Attributes:
+      strength: the standard deviation of the movement, as a fraction of the size.
+      smoothness: the standard deviation of the Gaussian that smooths the field, as a fraction of
+        the size; the smaller, the more wavy.
+    """
+
+    strength: float = bounded(0.03, at_least=0, at_most=1)
+    smoothness: float = bounded(0.14, above=0, at_most=1)
+
+    def augment(self, image: jax.Array, key: jax.Array) -> jax.Array:
+        height, width = image.shape[:2]
+        noise = jax.random.normal(key, (2, height, width))
+        fields = []
+        for size, values in zip((height, width), noise, strict=True):
+            # The weights' squares sum to 1, so that the smoothed noise keeps deviation 1.
+            rows, columns = (_gaussian(length, self.smoothness * length)
+                             for length in (height, width))
+            highest = jax.lax.Precision.HIGHEST
+            smooth = jnp.matmul(jnp.matmul(rows, values, precision=highest), columns.T,
+                                precision=highest)
+            fields.append(self.strength * size * smooth)
+        return _sample(image, _grid(image) + jnp.stack(fields))
+
+
+@register("cutout")
+@dataclasses.dataclass(frozen=True)
+class Cutout(Augmentation):
+    """Blanks a square at a random place (DeVries and Taylor 2017).
+
+    Attributes:
+      size: its side as a fraction of the image's; its centre lies anywhere in the image.
+    """
+
+    size: float = bounded(0.3, at_least=0, at_most=1)
+
+    def augment(self, image: jax.Array, key: jax.Array) -> jax.Array:
+        size = jnp.array(image.shape[:2], jnp.float32)
+        centre = jax.random.uniform(key, (2,)) * size
+        distance = jnp.abs(_grid(image) + 0.5 - centre[:, None, None])
+        inside = (distance < self.size * size[:, None, None] / 2).all(0)
+        return jnp.where(inside[..., None], 0.0, image)
+
+
+@register("noise")
+@dataclasses.dataclass(frozen=True)
+class Noise(Augmentation):
+    """Adds Gaussian noise to every pixel and cuts the result to 0 to 255.
+
+    Attributes:
+      deviation: of the noise, as a fraction of 255.
+    """
+
+    deviation: float = bounded(0.1, at_least=0, at_most=1)
+
+    def augment(self, image: jax.Array, key: jax.Array) -> jax.Array:
+        noise = 255 * self.deviation * jax.random.normal(key, image.shape)
+        return jnp.clip(image + noise, 0, 255)
+
+
+@register("blur")
+@dataclasses.dataclass(frozen=True)
+class Blur(Augmentation):
+    """Blurs by a Gaussian whose width is drawn anew.
+
+    Attributes:
+      radius: up to this standard deviation, in pixels.
+    """
+
+    radius: float = bounded(1.0, at_least=0, at_most=32)
+
+    def augment(self, image: jax.Array, key: jax.Array) -> jax.Array:
+        radius = jnp.maximum(self.radius * jax.random.uniform(key), 1e-3)
+        rows, columns = (_blur_matrix(length, radius) for length in image.shape[:2])
+        return jnp.einsum("ij,jkc,lk->ilc", rows, image, columns,
+                          precision=jax.lax.Precision.HIGHEST)
+
+
+@register("brightness")
+@dataclasses.dataclass(frozen=True)
+class Brightness(Augmentation):
+    """Changes brightness and contrast and cuts the result to 0 to 255.
+
+    Attributes:
+      brightness: up to this fraction of 255 is added or taken away.
+      contrast: 0.2 is a factor from 0.8 to 1.2 about the mean of the image.
+    """
+
+    brightness: float = bounded(0.2, at_least=0, at_most=1)
+    contrast: float = bounded(0.2, at_least=0, at_most=1)
+
+    def augment(self, image: jax.Array, key: jax.Array) -> jax.Array:
+        draws = jax.random.uniform(key, (2,), minval=-1.0)
+        mean = image.mean()
+        image = (image - mean) * (1 + self.contrast * draws[0]) + mean
+        return jnp.clip(image + 255 * self.brightness * draws[1], 0, 255)
+
+
+@register("thickness")
+@dataclasses.dataclass(frozen=True)
+class Thickness(Augmentation):
+    """Makes strokes thicker or thinner: a dilation or an erosion, by a fraction that is drawn.
+
+    Attributes:
+      pixels: up to so many on each side of a stroke, both ways.
+    """
+
+    pixels: int = bounded(1, at_least=1, at_most=8)
+
+    def augment(self, image: jax.Array, key: jax.Array) -> jax.Array:
+        amount = self.pixels * jax.random.uniform(key, minval=-1.0)
+        thick = thin = image
+        for step in range(self.pixels):
+            share = jnp.clip(jnp.abs(amount) - step, 0, 1)  # of this pixel's ring
+            thick += share * (_extreme(thick, jax.lax.max, -jnp.inf) - thick)
+            thin += share * (_extreme(thin, jax.lax.min, jnp.inf) - thin)
+        return jnp.where(amount > 0, thick, thin)
+
+
+def _grid(image: jax.Array) -> jax.Array:
+    """Returns the coordinates of every pixel: [2, height, width] int32."""
+    return jnp.stack(jnp.meshgrid(*map(jnp.arange, image.shape[:2]), indexing="ij"))
+
+
+def _sample(image: jax.Array, places: jax.Array) -> jax.Array:
+    """Returns the image's values at `places` ([2, height, width] float32), bilinear."""
+    return jnp.stack([
+        ndimage.map_coordinates(image[..., channel], list(places), order=1, mode="nearest")
+        for channel in range(image.shape[-1])], axis=-1)
+
+
+def _gaussian(length: int, deviation: float) -> jax.Array:
+    """Returns the matrix that smooths along an axis: [length, length], rows of unit norm."""
+    places = jnp.arange(length, dtype=jnp.float32)
+    weights = jnp.exp(-jnp.square((places[:, None] - places) / deviation) / 2)
+    return weights / jnp.linalg.norm(weights, axis=1, keepdims=True)
+
+
+def _blur_matrix(length: int, deviation: jax.Array) -> jax.Array:
+    """Returns the matrix that blurs along an axis: [length, length], rows that sum to 1."""
+    places = jnp.arange(length, dtype=jnp.float32)
+    weights = jnp.exp(-jnp.square((places[:, None] - places) / deviation) / 2)
+    return weights / weights.sum(1, keepdims=True)
+
+
+def _extreme(image: jax.Array, which: Callable[..., Any], start: float) -> jax.Array:
+    """Returns the largest or smallest value of each pixel's 3x3 neighbours, channel by channel."""
+    return jax.lax.reduce_window(image, start, which, (3, 3, 1), (1, 1, 1), "SAME")

@@ -1,0 +1,174 @@
+"""Components: the parts of an experiment that a researcher may replace.
+
+A component is a frozen dataclass with typed, bounded fields and one method. Each belongs to a kind
+(`Optimizer`, `Schedule`, `Loss`, `Augmentation`, `Metric`), whose base class says what the method
+takes and returns, and is registered under a name:
+
+```python
+@register("lion")
+@dataclasses.dataclass(frozen=True)
+class Lion(Optimizer):
+    b1: float = bounded(0.9, at_least=0, below=1)
+    ...
+```
+
+A registered component can be chosen on the command line (`--set optimizer.name=lion`), is checked
+for types and bounds, is written to `config.json` and is built again from it. This module imports no
+JAX, so that a config can be read and checked without it.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self, TypeVar
+
+from flaxdigits.errors import FlaxdigitsError
+
+AnyComponent = TypeVar("AnyComponent", bound="type[Component]")
+
+
+def bounded(
+    default: Any, at_least: float | None = None, above: float | None = None,
+    at_most: float | None = None, below: float | None = None,
+) -> Any:
+    """Returns a dataclass field whose value, or every element of it, lies within the bounds."""
+    bounds = {"at least": at_least, "above": above, "at most": at_most, "below": below}
+    bounds = {name: bound for name, bound in bounds.items() if bound is not None}
+    return dataclasses.field(default=default, metadata={"bounds": bounds})
+
+
+def count(default: Any) -> Any:
+    """Returns a field of counts or sizes, from 1 to the largest int32."""
+    return bounded(default, at_least=1, below=2**31)
+
+
+class Component:
+    """Base class of every kind of component.
+
+    A kind is declared by `class Optimizer(Component, kind="optimizer")`; its subclasses are that
+    kind's components.
+
+    Attributes:
+      kind: what the component is, for messages, such as `optimizer`.
+      name: the name under which the class is registered.
+      registered: the components of the kind by name.
+    """
+
+    kind: ClassVar[str]
+    name: ClassVar[str]
+    registered: ClassVar[dict[str, type[Self]]]
+
+    def __init_subclass__(cls, kind: str | None = None, **options: Any) -> None:
+        """Gives a new kind its own registry."""
+        super().__init_subclass__(**options)
+        if kind is not None:
+            cls.kind, cls.registered = kind, {}
+
+    @classmethod
+    def find(cls, name: Any, path: str) -> "type[Self]":
+        """Returns the component of this kind that is registered under a name.
+
+        Args:
+          name: as given to `register`.
+          path: the config field that holds it, for the message.
+
+        Raises:
+          FlaxdigitsError: if there is none, with those that are nearest or with all.
+        """
+        found = cls.registered.get(name) if isinstance(name, str) else None
+        if found is None and isinstance(name, str):
+            found = cls.resolve(name, path)
+        if found is None:
+            near = difflib.get_close_matches(str(name), cls.registered, n=3, cutoff=0.5)
+            raise FlaxdigitsError(
+                f"{path} must be one of {', '.join(sorted(cls.registered))}, got {name!r}"
+                + (f"; did you mean {' or '.join(near)}?" if near else "")
+                + f"; {article(cls.kind)} {cls.kind} of your own is registered by its experiment "
+                "file: name that file with --experiment")
+        return found
+
+    @classmethod
+    def resolve(cls, name: str, path: str) -> "type[Self] | None":
+        """Returns a component that is built when its name is asked for, or None.
+
+        A kind overrides it; the arguments are those of `find`.
+        """
+        return None
+
+    def check(self, path: str) -> None:
+        """Raises FlaxdigitsError if the fields do not fit one another.
+
+        Each field's own type and bounds are checked before.
+
+        Args:
+          path: the config field that holds the component, for the message.
+        """
+
+
+def article(word: str) -> str:
+    """Returns the indefinite article of a word."""
+    return "an" if word[0] in "aeiouAEIOU" else "a"
+
+
+def register(name: str) -> Callable[[AnyComponent], AnyComponent]:
+    """Returns a class decorator that makes a dataclass a component of its kind.
+
+    Args:
+      name: by which the config names it. A file that is executed again registers its class anew;
+        the name of a component of this package cannot be taken.
+
+    Raises:
+      FlaxdigitsError: from the decorator, if the class is no frozen dataclass of a kind, a field
+        has no default, or the name is taken.
+    """
+    def add(cls: AnyComponent) -> AnyComponent:
+        if not (isinstance(cls, type) and issubclass(cls, Component) and hasattr(cls, "kind")):
+            raise FlaxdigitsError(
+                f"register({name!r}): {getattr(cls, '__name__', cls)} must be a subclass of a kind "
+                "of component, such as flaxdigits.optimizers.Optimizer")
+        # A subclass that is not decorated itself inherits __dataclass_params__.
+        params = cls.__dict__.get("__dataclass_params__")
+        if params is None or not params.frozen:
+            raise FlaxdigitsError(
+                f"register({name!r}): decorate {cls.__name__} with "
+                "@dataclasses.dataclass(frozen=True), below @register")
+        for field in dataclasses.fields(cls):
+            if field.default is field.default_factory is dataclasses.MISSING:
+                raise FlaxdigitsError(
+                    f"register({name!r}): the field {field.name} of {cls.__name__} needs a default")
+        other = cls.registered.get(name)
+        if other is not None and is_shipped(other) and not is_shipped(cls):
+            raise FlaxdigitsError(
+                f"register({name!r}): the package has {article(cls.kind)} {cls.kind} of this name: "
+                "choose another")
+        cls.name = name
+        cls.registered[name] = cls
+        return cls
+
+    return add
+
+
+def is_shipped(cls: type) -> bool:
+    """Returns whether a class is one of this package's own."""
+    return cls.__module__.partition(".")[0] == "flaxdigits"
+
+
+def replace_component(old: Component, cls: type[Component]) -> Component:
+    """Returns a component of another class that keeps the fields that both have.
+
+    A field that is at its default in `old`, where the two classes have different defaults, takes
+    the new one's: choosing `adamw` in place of `adam` brings its weight decay.
+    """
+    if type(old) is cls:
+        return old
+    before, after = defaults(type(old)), defaults(cls)
+    kept = {name: getattr(old, name) for name in after
+            if name in before and (before[name] == after[name]
+                                   or getattr(old, name) != before[name])}
+    return cls(**kept)
+
+
+def defaults(cls: type[Component]) -> Mapping[str, Any]:
+    """Returns the default of every field."""
+    return {field.name: field.default_factory() if field.default is dataclasses.MISSING
+            else field.default for field in dataclasses.fields(cls)}

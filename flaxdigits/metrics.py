@@ -1,0 +1,130 @@
+"""Metrics of a split: functions of its logits and labels, computed on the host after scoring.
+
+Accuracy, loss, errors and examples are always there; `evaluate.metrics` names those that are
+wanted beside them: `--set evaluate.metrics=macro_f1,top_k`.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+
+from flaxdigits.components import Component, count, register
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric(Component, kind="metric"):
+    """Base class of the metrics.
+
+    Attributes:
+      higher_is_better: what a comparison calls better.
+      is_fraction: whether tables print it in per cent.
+    """
+
+    higher_is_better: ClassVar[bool] = True
+    is_fraction: ClassVar[bool] = True
+
+    @property
+    def key(self) -> str:
+        """Its name in results: `test_<key>`, `validation_<key>`."""
+        return self.name
+
+    def compute(self, logits: np.ndarray, labels: np.ndarray) -> float:
+        """Returns the metric of a split.
+
+        Args:
+          logits: [examples, classes] float32.
+          labels: [examples] int32.
+        """
+        raise NotImplementedError
+
+
+@register("top_k")
+@dataclasses.dataclass(frozen=True)
+class TopK(Metric):
+    """The fraction of examples whose label is among the `k` largest logits."""
+
+    k: int = count(3)
+
+    @property
+    def key(self) -> str:
+        """Such as `top_3`."""
+        return f"top_{self.k}"
+
+    def compute(self, logits: np.ndarray, labels: np.ndarray) -> float:
+        correct = np.take_along_axis(logits, labels[:, None], axis=1)
+        return float(((logits > correct).sum(1) < self.k).mean())
+
+
+@register("balanced_accuracy")
+@dataclasses.dataclass(frozen=True)
+class BalancedAccuracy(Metric):
+    """The mean over the classes that occur of the accuracy within each."""
+
+    def compute(self, logits: np.ndarray, labels: np.ndarray) -> float:
+        table = confusion(logits, labels)
+        examples = table.sum(1)
+        occurs = examples > 0
+        return float((table.diagonal()[occurs] / examples[occurs]).mean())
+
+
+@register("macro_f1")
+@dataclasses.dataclass(frozen=True)
+class MacroF1(Metric):
+    """The mean over the classes that occur or are predicted of each one's F1 score."""
+
+    def compute(self, logits: np.ndarray, labels: np.ndarray) -> float:
+        table = confusion(logits, labels)
+        total = table.sum(0) + table.sum(1)
+        occurs = total > 0
+        return float((2 * table.diagonal()[occurs] / total[occurs]).mean())
+
+
+@register("negative_log_likelihood")
+@dataclasses.dataclass(frozen=True)
+class NegativeLogLikelihood(Metric):
+    """The mean of -log p(label) in nats, whatever the loss of the training is."""
+
+    higher_is_better: ClassVar[bool] = False
+    is_fraction: ClassVar[bool] = False
+
+    def compute(self, logits: np.ndarray, labels: np.ndarray) -> float:
+        log_p = _log_softmax(logits)
+        return float(-np.take_along_axis(log_p, labels[:, None], axis=1).mean())
+
+
+@register("calibration_error")
+@dataclasses.dataclass(frozen=True)
+class CalibrationError(Metric):
+    """The expected calibration error (Guo et al. 2017).
+
+    The examples are put into `bins` equal intervals of confidence, the probability of the predicted
+    class; the result is the mean difference between accuracy and confidence, weighted by examples.
+    """
+
+    higher_is_better: ClassVar[bool] = False
+
+    bins: int = count(15)
+
+    def compute(self, logits: np.ndarray, labels: np.ndarray) -> float:
+        confidence = np.exp(_log_softmax(logits).max(1))
+        is_correct = logits.argmax(1) == labels
+        bins = np.minimum((confidence * self.bins).astype(int), self.bins - 1)
+        gaps = np.bincount(bins, is_correct - confidence, minlength=self.bins)
+        return float(np.abs(gaps).sum() / len(labels))
+
+
+def confusion(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns how often each label was predicted as each class: [classes, classes] int64.
+
+    Rows are labels, columns are predictions.
+    """
+    classes = logits.shape[1]
+    return np.bincount(
+        labels.astype(np.int64) * classes + logits.argmax(1), minlength=classes ** 2,
+    ).reshape(classes, classes)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))

@@ -1,0 +1,229 @@
+"""Objectives: what a train step minimises, as a function of the forward pass and the batch.
+
+`supervised` is the mean loss of the batch. The others change the images, the targets or the
+gradient, and leave the loop as it is: `--set train.objective=mixup`. All give the same result on
+one device and on many: what they draw depends on the step and on each example's place in the global
+batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from etils import epy
+
+from flaxdigits.components import Component, bounded, register
+
+with epy.lazy_imports():
+    import jax
+    import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """A training batch, or a device's part of it, as an objective sees it.
+
+    Attributes:
+      places: [batch] int32, each example's place in the global batch.
+      count: [] int32, how many examples the global batch has, without padding.
+      load: returns the images ([batch, height, width, channels] float32, augmented and
+        preprocessed) and the targets ([batch, classes] float32) at any places of the global batch.
+      key: the step's PRNG key of the objective.
+    """
+
+    places: jax.Array
+    count: jax.Array
+    load: Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+    key: jax.Array
+
+    def keys(self) -> jax.Array:
+        """Returns a PRNG key for each example."""
+        return jax.vmap(jax.random.fold_in, (None, 0))(self.key, self.places)
+
+    def partners(self) -> jax.Array:
+        """Returns the places of other examples of the global batch, one for each: [batch] int32.
+
+        The batch is rotated by a number of places that is drawn for the step, so that every
+        example is the partner of one other.
+        """
+        distance = jax.random.randint(
+            jax.random.fold_in(self.key, 2**32 - 1), (), 1, jnp.maximum(self.count, 2))
+        return (self.places + distance) % self.count
+
+
+@dataclasses.dataclass(frozen=True)
+class Forward:
+    """The forward pass of a train step.
+
+    Attributes:
+      logits: the function `(params, images) -> (logits, model_state)`.
+      losses: the function `(logits, targets) -> losses`, [batch] float32.
+      mean: the mean of [batch] values over the unpadded examples of the global batch: on one of
+        several devices this device's share of it.
+      all_reduce: the sum over the devices of a tree of such shares.
+    """
+
+    logits: Callable[[Any, jax.Array], tuple[jax.Array, Any]]
+    losses: Callable[[jax.Array, jax.Array], jax.Array]
+    mean: Callable[[jax.Array], jax.Array]
+    all_reduce: Callable[[Any], Any]
+
+    def loss(
+        self, params: Any, images: jax.Array, targets: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        """Returns the mean loss of a batch, and the logits and the model's state beside it."""
+        logits, model_state = self.logits(params, images)
+        return self.mean(self.losses(logits, targets)), (logits, model_state)
+
+
+# What `gradient` returns: ((loss, (logits, model_state)), gradient).
+Result = tuple[tuple[Any, tuple[Any, Any]], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective(Component, kind="objective"):
+    """Base class of the objectives; a subclass overrides one of the three methods."""
+
+    def inputs(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """Returns the images and the targets that the step is made with."""
+        return batch.load(batch.places)
+
+    def loss(
+        self, forward: Forward, params: Any, images: jax.Array, targets: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        """Returns the loss whose gradient is taken, and the logits and the model's state."""
+        return forward.loss(params, images, targets)
+
+    def gradient(
+        self, forward: Forward, params: Any, images: jax.Array, targets: jax.Array, batch: Batch
+    ) -> Result:
+        """Returns the loss with logits and model state, and its gradient by the parameters.
+
+        On one of several devices these are this device's shares; the step sums them.
+
+        Args:
+          forward: the forward pass.
+          params: of the model.
+          images: from `inputs`.
+          targets: from `inputs`.
+          batch: that `inputs` was given.
+        """
+        return jax.value_and_grad(
+            lambda params: self.loss(forward, params, images, targets), has_aux=True)(params)
+
+
+@register("supervised")
+@dataclasses.dataclass(frozen=True)
+class Supervised(Objective):
+    """The mean loss of the batch."""
+
+
+@register("mixup")
+@dataclasses.dataclass(frozen=True)
+class Mixup(Objective):
+    """Mixes every example with another of the batch, images and targets alike (Zhang et al. 2018).
+
+    Attributes:
+      alpha: of the Beta(alpha, alpha) distribution that each example's share is drawn from.
+    """
+
+    alpha: float = bounded(0.2, above=0)
+
+    def inputs(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        images, targets = batch.load(batch.places)
+        other_images, other_targets = batch.load(batch.partners())
+        share = _beta(batch.keys(), self.alpha)
+        return (_mix(images, other_images, share[:, None, None, None]),
+                _mix(targets, other_targets, share[:, None]))
+
+
+@register("cutmix")
+@dataclasses.dataclass(frozen=True)
+class CutMix(Objective):
+    """Pastes a box of another example into every one; targets by area (Yun et al. 2019).
+
+    Attributes:
+      alpha: of the Beta(alpha, alpha) distribution that each box's area is drawn from.
+    """
+
+    alpha: float = bounded(1.0, above=0)
+
+    def inputs(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        images, targets = batch.load(batch.places)
+        other_images, other_targets = batch.load(batch.partners())
+        keys = batch.keys()
+        side = jnp.sqrt(1 - _beta(keys, self.alpha))[:, None]  # as a fraction of the image's
+        size = jnp.array(images.shape[1:3], jnp.float32)
+        centre = jax.vmap(lambda key: jax.random.uniform(
+            jax.random.fold_in(key, 1), (2,)))(keys) * size
+        rows, columns = (
+            jnp.abs(jnp.arange(length) + 0.5 - centre[:, axis, None]) < side * length / 2
+            for axis, length in enumerate(images.shape[1:3]))
+        is_other = rows[:, :, None] & columns[:, None, :]
+        share = 1 - is_other.mean((1, 2))
+        return (jnp.where(is_other[..., None], other_images, images),
+                _mix(targets, other_targets, share[:, None]))
+
+
+@register("sam")
+@dataclasses.dataclass(frozen=True)
+class SharpnessAware(Objective):
+    """Takes the gradient where the loss is highest nearby (Foret et al. 2021): two passes a step.
+
+    Attributes:
+      radius: how far, as the Euclidean norm over all parameters (the paper's rho).
+    """
+
+    radius: float = bounded(0.05, above=0)
+
+    def gradient(
+        self, forward: Forward, params: Any, images: jax.Array, targets: jax.Array, batch: Batch
+    ) -> Result:
+        here = super().gradient(forward, params, images, targets, batch)
+        direction = forward.all_reduce(here[1])
+        norm = jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(direction)))
+        scale = self.radius / jnp.maximum(norm, 1e-12)
+        higher = jax.tree.map(lambda param, slope: param + scale * slope, params, direction)
+        _, gradient = super().gradient(forward, higher, images, targets, batch)
+        return here[0], gradient
+
+
+@register("fast_adversarial")
+@dataclasses.dataclass(frozen=True)
+class FastAdversarial(Objective):
+    """Trains on images that were moved against the network (Wong et al. 2020): two passes a step.
+
+    A random start within the box of `epsilon`, then one step of `step` by the sign of the gradient,
+    cut back to the box and to 0 to 1. For `data.preprocessing=unit`.
+
+    Attributes:
+      epsilon: the largest change of a pixel, of images from 0 to 1.
+      step: the length of the gradient's step, of images from 0 to 1.
+    """
+
+    epsilon: float = bounded(0.1, above=0, at_most=1)
+    step: float = bounded(0.125, above=0, at_most=2)
+
+    def gradient(
+        self, forward: Forward, params: Any, images: jax.Array, targets: jax.Array, batch: Batch
+    ) -> Result:
+        def loss(moved: jax.Array) -> jax.Array:
+            return forward.loss(params, moved, targets)[0]
+
+        start = jax.vmap(lambda key, image: jax.random.uniform(
+            key, image.shape, minval=-self.epsilon, maxval=self.epsilon))(batch.keys(), images)
+        slope = jax.grad(loss)(jnp.clip(images + start, 0, 1))
+        change = jnp.clip(start + self.step * jnp.sign(slope), -self.epsilon, self.epsilon)
+        moved = jax.lax.stop_gradient(jnp.clip(images + change, 0, 1))
+        return super().gradient(forward, params, moved, targets, batch)
+
+
+def _beta(keys: jax.Array, alpha: float) -> jax.Array:
+    """Returns a draw from Beta(alpha, alpha) for each key: [keys] float32."""
+    return jax.vmap(lambda key: jax.random.beta(key, alpha, alpha))(keys)
+
+
+def _mix(values: jax.Array, others: jax.Array, share: jax.Array) -> jax.Array:
+    return share * values + (1 - share) * others

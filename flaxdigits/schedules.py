@@ -1,0 +1,179 @@
+"""Learning-rate schedules: the rate as a function of the step.
+
+Every schedule scales the optimizer's `learning_rate`, which is its peak. All but `onecycle`, which
+rises by itself, can begin with a linear warm-up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from etils import epy
+
+from flaxdigits.components import Component, bounded, count, register
+from flaxdigits.errors import FlaxdigitsError
+
+with epy.lazy_imports():
+    import jax.numpy as jnp
+    import optax
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule(Component, kind="schedule"):
+    """Base class of the schedules; subclass it for one without a warm-up."""
+
+    def build(self, peak: float, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
+        """Returns the learning rate as a function of the step, from 0 to `total_steps` - 1.
+
+        Args:
+          peak: the optimizer's `learning_rate`.
+          total_steps: of the whole run.
+          steps_per_epoch: of the run's data and batch size.
+
+        Raises:
+          FlaxdigitsError: if the schedule does not fit a run of that length.
+        """
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmupSchedule(Schedule):
+    """Base class of the schedules that begin with a linear warm-up from zero to the peak.
+
+    A subclass overrides `after_warmup`.
+    """
+
+    warmup_steps: int = bounded(0, at_least=0, below=2**31)
+
+    def after_warmup(self, peak: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
+        """Returns the schedule after the warm-up, as a function of the steps since its end.
+
+        Args:
+          peak: the optimizer's `learning_rate`.
+          steps: how many there are after the warm-up. During the warm-up the function is called
+            with negative steps, and its value is not used.
+          steps_per_epoch: of the run.
+        """
+        raise NotImplementedError
+
+    def build(self, peak: float, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
+        """Returns the warm-up joined with what follows it; see `Schedule.build`."""
+        steps = total_steps - self.warmup_steps
+        if steps < 1:
+            raise FlaxdigitsError(
+                f"optimizer.schedule.warmup_steps must be below the run's {total_steps} steps, "
+                f"got {self.warmup_steps}")
+        schedule = self.after_warmup(peak, steps, steps_per_epoch)
+        if not self.warmup_steps:
+            return schedule
+        warmup = optax.linear_schedule(0.0, peak, self.warmup_steps)
+        return optax.join_schedules([warmup, schedule], [self.warmup_steps])
+
+
+@register("constant")
+@dataclasses.dataclass(frozen=True)
+class Constant(WarmupSchedule):
+    """The peak throughout."""
+
+    def after_warmup(self, peak: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
+        return optax.constant_schedule(peak)
+
+
+@register("linear")
+@dataclasses.dataclass(frozen=True)
+class Linear(WarmupSchedule):
+    """A straight line from the peak to `end_factor` times the peak at the end of the run."""
+
+    end_factor: float = bounded(0.0, at_least=0)
+
+    def after_warmup(self, peak: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
+        return optax.linear_schedule(peak, self.end_factor * peak, steps)
+
+
+@register("cosine")
+@dataclasses.dataclass(frozen=True)
+class Cosine(WarmupSchedule):
+    """Half a cosine from the peak to `end_factor` times the peak (Loshchilov and Hutter 2017)."""
+
+    end_factor: float = bounded(0.0, at_least=0, at_most=1)
+
+    def after_warmup(self, peak: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
+        return optax.cosine_decay_schedule(peak, steps, alpha=self.end_factor)
+
+
+@register("onecycle")
+@dataclasses.dataclass(frozen=True)
+class OneCycle(Schedule):
+    """A cosine up to the peak and another down (Smith and Topin 2018), with optax's defaults.
+
+    Attributes:
+      rise: the fraction of the run in which the rate rises.
+      start_divisor: the first rate is the peak divided by this.
+      end_divisor: the last rate is the first divided by this.
+    """
+
+    rise: float = bounded(0.3, above=0, below=1)
+    start_divisor: float = bounded(25.0, at_least=1)
+    end_divisor: float = bounded(1e4, at_least=1)
+
+    def build(self, peak: float, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
+        return optax.cosine_onecycle_schedule(
+            max(total_steps, 2), peak, self.rise, self.start_divisor, self.end_divisor)
+
+
+@register("exponential")
+@dataclasses.dataclass(frozen=True)
+class Exponential(WarmupSchedule):
+    """The peak times `factor` every `every_steps` steps; None: every epoch.
+
+    Attributes:
+      staircase: whether the rate changes only then, or a little at every step.
+    """
+
+    factor: float = bounded(0.95, above=0, at_most=1)
+    every_steps: int | None = count(None)
+    staircase: bool = True
+
+    def after_warmup(self, peak: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
+        return optax.exponential_decay(
+            peak, self.every_steps or steps_per_epoch, self.factor, staircase=self.staircase)
+
+
+@register("piecewise")
+@dataclasses.dataclass(frozen=True)
+class Piecewise(WarmupSchedule):
+    """The peak, multiplied by each of `factors` when its fraction of the steps is done.
+
+    Attributes:
+      boundaries: fractions of the steps after the warm-up, rising.
+      factors: as many, each applied to the rate before it.
+    """
+
+    boundaries: tuple[float, ...] = bounded((0.5, 0.75), above=0, below=1)
+    factors: tuple[float, ...] = bounded((0.1, 0.1), above=0)
+
+    def check(self, path: str) -> None:
+        if len(self.boundaries) != len(self.factors):
+            raise FlaxdigitsError(
+                f"{path}.factors must have as many numbers as {path}.boundaries has, "
+                f"{len(self.boundaries)}, got {len(self.factors)}")
+        if sorted(set(self.boundaries)) != list(self.boundaries):
+            raise FlaxdigitsError(f"{path}.boundaries must rise, got {self.boundaries}")
+
+    def after_warmup(self, peak: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
+        places = [round(boundary * steps) for boundary in self.boundaries]
+        rates: dict[int, float] = {}
+        for place, factor in zip(places, self.factors, strict=True):
+            rates[place] = rates.get(place, 1.0) * factor  # two may round to one step
+        return optax.piecewise_constant_schedule(peak, rates)
+
+
+@register("inverse_time")
+@dataclasses.dataclass(frozen=True)
+class InverseTime(WarmupSchedule):
+    """The peak divided by 1 + `decay_rate` * step, the `decay` of Keras's first optimizers."""
+
+    decay_rate: float = bounded(0.0, at_least=0)
+
+    def after_warmup(self, peak: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
+        return lambda step: peak / (1 + self.decay_rate * jnp.maximum(step, 0))

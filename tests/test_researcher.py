@@ -1,0 +1,231 @@
+"""A researcher's experiment file: components of every kind, trained, resumed, scored, varied."""
+
+import dataclasses
+import json
+
+import pytest
+
+import flaxdigits.models
+from flaxdigits.components import Component, register
+from flaxdigits.config import ExperimentConfig, ModelConfig, to_dict, validate
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.optimizers import Optimizer
+
+pytest_plugins = ["tiny_run"]
+
+
+EXPERIMENT = """
+    '''own: an optimizer, a schedule, a loss, an augmentation, an objective, a metric, a model.'''
+
+    import dataclasses
+
+    import flax.linen as nn
+    import flaxdigits
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+    from flaxdigits.augmentations import Augmentation
+    from flaxdigits.components import bounded, register
+    from flaxdigits.config import (
+        DataConfig, EvaluateConfig, ExperimentConfig, ModelConfig, TrainConfig)
+    from flaxdigits.losses import Loss
+    from flaxdigits.metrics import Metric
+    from flaxdigits.objectives import Objective
+    from flaxdigits.optimizers import Optimizer
+    from flaxdigits.schedules import Schedule
+
+
+    @register("sign_descent")
+    @dataclasses.dataclass(frozen=True)
+    class SignDescent(Optimizer):
+        decay: float = bounded(0.9, at_least=0, below=1)
+
+        def build(self, learning_rate):
+            return optax.chain(optax.trace(self.decay), optax.scale_by_sign(),
+                               optax.scale_by_learning_rate(learning_rate))
+
+
+    @register("halves")
+    @dataclasses.dataclass(frozen=True)
+    class Halves(Schedule):
+        every: int = bounded(3, at_least=1)
+
+        def build(self, peak, total_steps, steps_per_epoch):
+            return lambda step: peak * 0.5 ** (step // self.every)
+
+
+    @register("hinge")
+    @dataclasses.dataclass(frozen=True)
+    class Hinge(Loss):
+        margin: float = bounded(1.0, above=0)
+
+        def losses(self, logits, targets):
+            gap = logits - (logits * targets).sum(-1, keepdims=True) + self.margin
+            return jnp.where(targets > 0, 0, jnp.maximum(gap, 0)).sum(-1)
+
+
+    @register("dimmed")
+    @dataclasses.dataclass(frozen=True)
+    class Dimmed(Augmentation):
+        most: float = bounded(0.3, at_least=0, at_most=1)
+
+        def augment(self, image, key):
+            return image * (1 - self.most * jax.random.uniform(key))
+
+
+    @register("confident")
+    @dataclasses.dataclass(frozen=True)
+    class Confident(Objective):
+        weight: float = bounded(0.01, at_least=0)
+
+        def loss(self, forward, params, images, targets):
+            loss, (logits, state) = forward.loss(params, images, targets)
+            entropy = -(nn.softmax(logits) * nn.log_softmax(logits)).sum(-1)
+            return loss + self.weight * forward.mean(entropy), (logits, state)
+
+
+    @register("worst_class")
+    @dataclasses.dataclass(frozen=True)
+    class WorstClass(Metric):
+        def compute(self, logits, labels):
+            correct = logits.argmax(1) == labels
+            return float(min(correct[labels == label].mean() for label in np.unique(labels)))
+
+
+    @flaxdigits.models.register("wide")
+    class Wide(nn.Module):
+        num_classes: int
+        dense: tuple[int, ...]
+
+        @nn.compact
+        def __call__(self, images, training=None):
+            hidden = nn.relu(nn.Dense(self.dense[0])(images.reshape(len(images), -1)))
+            return nn.Dense(self.num_classes)(hidden)
+
+
+    def get_config():
+        return ExperimentConfig(
+            "own", ModelConfig("wide", dense=(16,)),
+            data=DataConfig(augmentation=(Dimmed(),)),
+            optimizer=SignDescent(learning_rate=0.002, schedule=Halves()),
+            train=TrainConfig(batch_size=50, steps=8, loss=Hinge(), objective=Confident()),
+            evaluate=EvaluateConfig(metrics=(WorstClass(),)))
+"""
+
+
+STUDY = """
+    from flaxdigits.studies.study import Study
+
+    def get_study():
+        return Study(
+            experiment="mine.py", seeds=(0, 1),
+            overrides=("data.dataset=idx_files", "data.folder={folder}", "data.split=holdout"),
+            variants={{
+                "shipped optimizer": ("optimizer=adamw", "optimizer.learning_rate=0.01"),
+                "larger margin": ("train.loss.margin=2",),
+                "no augmentation": ("data.augmentation=none",)}})
+"""
+
+
+@pytest.fixture(autouse=True)
+def registries(monkeypatch):
+    """Forgets afterwards what a test registers."""
+    monkeypatch.setattr(
+        flaxdigits.models, "ARCHITECTURES", dict(flaxdigits.models.ARCHITECTURES))
+    for kind in Component.__subclasses__():
+        monkeypatch.setattr(kind, "registered", dict(kind.registered))
+
+
+@pytest.fixture
+def own(write, idx_folder):
+    """The experiment file, and the flags of the small data set."""
+    return write(EXPERIMENT), [
+        "--set=data.dataset=idx_files", f"--set=data.folder={idx_folder}",
+        "--set=data.split=holdout"]
+
+
+def test_own_components_are_trained_resumed_and_scored_in_a_new_process(
+    own, launch_here, launch, tmp_path
+):
+    path, data = own
+    command = [f"--experiment={path}", *data, "--set=optimizer.decay=0.8"]
+    whole = launch_here(*command, f"--workdir={tmp_path / 'whole'}")
+    assert whole.returncode == 0, whole.stderr
+
+    halted = [*command, f"--workdir={tmp_path / 'halted'}"]
+    assert launch_here(*halted, "--set=train.stop_after=3").returncode == 0
+    assert launch_here(*halted).returncode == 0
+    results = [json.loads((tmp_path / name / "result.json").read_text())
+               for name in ("whole", "halted")]
+    kept = [{name: value for name, value in result.items() if "second" not in name}
+            for result in results]
+    assert kept[0] == kept[1]
+    assert 0 <= kept[0]["test_worst_class"] <= kept[0]["test_accuracy"]
+    last = json.loads((tmp_path / "whole/metrics.jsonl").read_text().splitlines()[-1])
+    assert "validation_worst_class" in last
+
+    config = json.loads((tmp_path / "whole/config.json").read_text())["config"]
+    assert config["optimizer"] == {
+        "name": "sign_descent", "learning_rate": 0.002,
+        "schedule": {"name": "halves", "every": 3}, "clip_norm": None, "decay": 0.8}
+
+    scored = launch("--mode=eval", f"--workdir={tmp_path / 'whole'}", f"--experiment={path}")
+    assert scored.returncode == 0, scored.stderr
+    row = json.loads((tmp_path / "whole/eval.jsonl").read_text())
+    assert row["test_worst_class"] == kept[0]["test_worst_class"]
+
+    lost = launch("--mode=eval", f"--workdir={tmp_path / 'whole'}")
+    assert lost.returncode == 2 and lost.stderr.count("\n") == 1
+    assert "name that file with --experiment" in lost.stderr
+
+
+@pytest.mark.slow
+def test_own_components_are_varied_in_a_study(own, write, idx_folder, launch_here, tmp_path):
+    study = write(STUDY.format(folder=idx_folder), "study.py")
+    done = launch_here(f"--ablation={study}", f"--workdir={tmp_path / 'study'}")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "study/study.json").read_text())["rows"]
+    assert [row["variant"] for row in rows] == [
+        "base", "shipped optimizer", "larger margin", "no augmentation"]
+
+
+@pytest.mark.parametrize(("assignment", "said"), [
+    ("optimizer.decay=1", "optimizer.decay must be below 1, got 1.0"),
+    ("optimizer.momentum=0.9", "the optimizer sign_descent has no such field; it has "),
+    ("train.loss=hing", "did you mean hinge?"),
+    ("data.augmentation.dimmed.most=2", "data.augmentation.dimmed.most must be at most 1"),
+])
+def test_own_components_are_checked_like_the_shipped_ones(own, launch_here, assignment, said):
+    path, data = own
+    done = launch_here(f"--experiment={path}", *data, f"--set={assignment}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert said in done.stderr
+
+
+# --- what register refuses -----------------------------------------------------------------------
+
+def test_a_name_of_the_package_cannot_be_taken():
+    with pytest.raises(FlaxdigitsError, match="the package has an optimizer of this name"):
+        @register("adam")
+        @dataclasses.dataclass(frozen=True)
+        class Adam(Optimizer):
+            pass
+
+
+def test_only_frozen_dataclasses_of_a_kind_with_defaults_are_registered():
+    class Plain(Optimizer):
+        pass
+
+    @dataclasses.dataclass(frozen=True)
+    class Needy(Optimizer):
+        size: int = dataclasses.field(kw_only=True)
+
+    for cls, said in ((Plain, "frozen=True"), (Needy, "the field size of Needy needs a default"),
+                      (dict, "must be a subclass of a kind")):
+        with pytest.raises(FlaxdigitsError, match=said):
+            register("mine")(cls)
+    config = ExperimentConfig("a", ModelConfig("x"), optimizer=Needy(size=3))
+    with pytest.raises(FlaxdigitsError, match="optimizer: Needy is not registered"):
+        validate(config)
+    assert to_dict(ExperimentConfig("a", ModelConfig("x")))["optimizer"]["name"] == "adam"
