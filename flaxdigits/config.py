@@ -257,6 +257,20 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def complete(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config's JSON values in today's form, with the fields that were added since.
+
+    The fields of `model`, whose class may be the user's own, stay as they are. A config that is of
+    no form known is only upgraded.
+    """
+    upgraded = upgrade(values)
+    try:
+        known = _build(ExperimentConfig, upgraded | {"model": {"name": ""}}, "", {})
+    except FlaxdigitsError:
+        return upgraded
+    return to_dict(known) | {name: upgraded[name] for name in ("model",) if name in upgraded}
+
+
 def _known(kind: type[Component], name: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns those of the values that are fields of a component."""
     cls = kind.registered.get(name)

@@ -276,9 +276,6 @@ def test_model_config_of_ones_own_goes_through_json():
     ({"data.image_size": 64}, "data.image_size=64 needs data.dataset=image_folder"),
     ({"data.image_size": 64, "data.dataset": "idx_files", "data.folder": "digits"},
      "data.image_size"),
-    ({"optimizer.momentum": 0.9}, "optimizer.name=adam has no momentum, but beta1, beta2, epsilon"),
-    ({"optimizer.name": "sgd", "optimizer.epsilon": 1e-8}, "optimizer.epsilon=1e-08"),
-    ({"optimizer.name": "adadelta", "optimizer.beta1": 0.5}, "but rho, epsilon"),
 ])
 def test_fields_that_do_not_go_together_are_refused(changes, told):
     config = base()

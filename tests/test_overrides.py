@@ -231,13 +231,3 @@ def test_fields_of_a_model_config_of_ones_own():
     assert refusal("model.activation=tanh", config=config) == (
         "model.activation must be one of relu, gelu, got 'tanh'")
     assert "did you mean model.depth.layers" in refusal("model.depth.layer=3", config=config)
-
-
-def test_another_optimizer_starts_from_its_own_constants():
-    base = apply_overrides(
-        ExperimentConfig("a", ModelConfig("dense_cnn")), ["optimizer.beta1=0.5"])
-    assert apply_overrides(base, ["optimizer.name=sgd"]).optimizer.beta1 == 0.9
-    for assignments in (["optimizer.name=sgd", "optimizer.beta2=0.5"],
-                        ["optimizer.beta2=0.5", "optimizer.name=sgd"]):
-        with pytest.raises(FlaxdigitsError, match=r"optimizer\.beta2=0\.5.* has no beta2"):
-            apply_overrides(base, assignments)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from flaxdigits.config import ExperimentConfig, ModelConfig, flatten, from_dict, to_dict
+from flaxdigits.config import ExperimentConfig, ModelConfig, complete, flatten, from_dict, to_dict
 from flaxdigits.errors import FlaxdigitsError, quoted
 from flaxdigits.training import run_files
 
@@ -227,7 +227,7 @@ class RunFolder:
         free = FREE_TO_CHANGE
         if self._is_from_the_same_weights(recorded, other):
             free = (*free, "train.init_from")
-        old, new = (flatten(run["config"]) for run in (recorded, other))
+        old, new = (flatten(complete(run["config"])) for run in (recorded, other))
         names = [name for name in sorted(old.keys() | new.keys())
                  if old.get(name) != new.get(name) and name not in free]
         return data_differences(recorded["data"], other["data"]) + [

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from flaxdigits.config import to_dict
 from flaxdigits.evaluation.predictions import Predictions
 from flaxdigits.evaluation.scores import Scores
 from flaxdigits.training.checkpoints import Checkpoints
@@ -35,8 +34,7 @@ class SavedRun:
         self.diverged: str | None = None
         self._interrupts = interrupts
         self._checkpoints = Checkpoints(
-            folder.checkpoints, run.config.checkpoint.keep, run=run_identity(
-                {"config": to_dict(run.config), "data": run.dataset.identity()}))
+            folder.checkpoints, run.config.checkpoint.keep, run=run_identity(folder.recorded()))
         self._order: tuple[int, jax.Array] | None = None
 
     def close(self) -> None:
