@@ -58,5 +58,9 @@ def tell_of_drawn_data(console: Console, source: str) -> None:
 
 
 def _figures(values: dict[str, Any], split: str) -> str:
+    shown = ("accuracy", "loss", "errors", "examples", "accuracy_running")
+    others = {name.removeprefix(f"{split}_"): value for name, value in values.items()
+              if name.startswith(f"{split}_") and name.removeprefix(f"{split}_") not in shown}
     return (f"accuracy {values[f'{split}_accuracy']:.4%}  loss {values[f'{split}_loss']:.4f}  "
-            f"errors {values[f'{split}_errors']} of {values[f'{split}_examples']}")
+            f"errors {values[f'{split}_errors']} of {values[f'{split}_examples']}"
+            + "".join(f"  {name} {value:.4f}" for name, value in others.items()))
