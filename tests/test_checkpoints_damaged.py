@@ -13,7 +13,7 @@ from test_checkpoints import opened, refusal  # noqa: F401
 from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.training.checkpoints import Checkpoints, Record, flat_arrays
-from flaxdigits.training.digests import ROW, ROWS, array_digest
+from flaxdigits.training.digests import array_digest
 from flaxdigits.training.loop import train_many
 from flaxdigits.training.run import Run
 from flaxdigits.training.run_folder import RunFolder
