@@ -233,14 +233,6 @@ def test_a_stroke_that_fills_its_crop_is_found(polarity):
     assert found.shape == (20, 7) and np.corrcoef(found.ravel(), strength.ravel())[0, 1] > 0.95
 
 
-def test_half_a_shadow_is_no_ink():
-    pixels = np.ones((300, 400, 3), np.float32) * 0.9
-    pixels[:, :200] = 0.4
-    pixels += np.random.default_rng(0).normal(0, 0.01, pixels.shape).astype(np.float32)
-    with pytest.raises(FlaxdigitsError, match="nothing on it"):
-        find_ink(pixels)
-
-
 @pytest.mark.parametrize("values", [
     [np.nan, np.inf, -np.inf], [3e38, -3e38, 0], [1e-45, 0, 1e-40]])
 def test_pixels_of_any_float_are_read(values, tmp_path):
