@@ -45,11 +45,6 @@ def test_its_pictures_are_there():
             assert image.width >= 1000
 
 
-def test_no_module_is_long():
-    for path in (ROOT / "flaxdigits").rglob("*.py"):
-        assert len(path.read_text().splitlines()) <= 300, path
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_understood(command, slim):
     arguments = [str(slim).join(word.split("path/to/slim.py")) for word in shlex.split(command)]

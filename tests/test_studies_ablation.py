@@ -233,7 +233,7 @@ def test_a_study_goes_on_without_the_weights_that_it_began_with(
     assert "weights: not a run folder" in launch_here(*recipe).stderr
     for variant in ("base", "fast", "fatal", "other_images"):
         RunFolder(tmp_path / "run" / variant / "seeds" / "0").write_json("config.json", {})
-    assert "not a run's config" in launch_here(*recipe).stderr
+    assert "config.json: lacks the field config" in launch_here(*recipe).stderr
 
 
 def test_a_figure_that_no_run_will_have_is_told_before_any_run(study, launch_here, tmp_path):
