@@ -10,14 +10,19 @@ from flaxdigits.errors import FlaxdigitsError
 def expand_user(path: str | os.PathLike[str]) -> Path:
     """Returns the path with the home folder in place of a leading `~` or `~user`.
 
+    A file whose name begins with `~` is written `./~name`, and is returned as an absolute path.
+
     Raises:
       FlaxdigitsError: if there is no such user, or no home folder.
     """
+    text = os.fspath(path)
+    if not text.startswith("~"):
+        path = Path(text)  # which drops the `./` of `./~name`
+        return Path.cwd() / path if str(path).startswith("~") else path
     try:
-        # Of a text `./~x` a Path makes `~x`, which is not meant.
-        return Path(path).expanduser() if os.fspath(path).startswith("~") else Path(path)
+        return Path(text).expanduser()
     except RuntimeError as error:
-        raise FlaxdigitsError(f"{os.fspath(path)}: there is no home folder for "
+        raise FlaxdigitsError(f"{text}: there is no home folder for "
                               f"{Path(path).parts[0]}; write the whole path") from error
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flaxdigits.data import raw_chinese_mnist, raw_mnist
-from flaxdigits.data.fetch import FetchError, Timeouts, fetch
+from flaxdigits.data.fetch import TIMEOUTS, FetchError, Timeouts, fetch
 from flaxdigits.errors import FlaxdigitsError
 
 CONTENT = bytes(range(256)) * 2000
@@ -146,6 +146,7 @@ def silent_port():
 
 @pytest.mark.slow
 def test_a_missing_network_is_noticed(silent_port, tmp_path):
+    assert TIMEOUTS.connect < 10  # over all addresses
     with pytest.raises(FetchError, match="no answer in time"):
         fetch([f"http://127.0.0.1:{silent_port}/{name}" for name in "abc"], tmp_path / "file",
               check)

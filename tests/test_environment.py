@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -13,6 +14,7 @@ from test_training_resume import without_clocks
 
 import flaxdigits
 from flaxdigits.api.context import make_console
+from flaxdigits.api.predict import _find
 from flaxdigits.data.batches import BatchPlan
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment
@@ -61,6 +63,9 @@ def test_settings_that_are_ignored_are_one_note(launch):
 
 @pytest.mark.parametrize(("variables", "arguments", "named"), [
     ({"JAX_PLATFORMS": "nonsense"}, SUMMARY, "JAX_PLATFORMS=nonsense"),
+    *(({"JAX_PLATFORMS": platform}, ("--experiment=mse_cnn", f"--mode={mode}"),
+       f"JAX_PLATFORMS={platform}")
+      for mode, platform in (("benchmark", "nonsense"), ("growth", "cuda"))),
     ({"JAX_PLATFORMS": "nonsense"}, ("--experiment=mse_cnn",), "JAX_PLATFORMS=nonsense"),
     ({"JAX_PLATFORMS": "nonsense"}, ("--experiment=mse_cnn", "--seeds=0,1"),
      "JAX_PLATFORMS=nonsense"),
@@ -162,6 +167,23 @@ def test_a_full_disk_is_no_traceback(full_disk, environment, idx_folder):
 def test_a_home_folder_that_is_not_there_is_named(path):
     with pytest.raises(FlaxdigitsError, match="no home folder for ~nosuchuser"):
         expand_user(path)
+
+
+@pytest.mark.parametrize("path", ["./~x.png", "./~nosuchuser/x", "a/~x"])
+def test_only_a_leading_tilde_is_a_home_folder(path):
+    assert expand_user(expand_user(path)) in (Path(path), Path(path).absolute())
+
+
+def test_an_image_whose_name_begins_with_a_tilde_is_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("~x.png").touch()
+    assert _find(["./~x.png"]) == [str(tmp_path / "~x.png")]
+
+
+@pytest.mark.parametrize("command", ["--list", "--experiment=mse_cnn --mode=config"])
+def test_a_reader_that_leaves_ends_a_listing_quietly(command, environment):
+    done = shell(f'"$@" {command} | head -1', environment)
+    assert done.stdout.count("\n") == 1 and done.stderr == ""
 
 
 @pytest.mark.parametrize("argument", [

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flaxdigits.api.arguments import PathLike, Source
-from flaxdigits.api.context import check_before_data, load_data, make_console
+from flaxdigits.api.context import check_before_data, check_devices, load_data, make_console
 from flaxdigits.api.experiment import experiment as find_experiment
 from flaxdigits.benchmark.compare import ALIKE, Timings, compare, our_command
 from flaxdigits.benchmark.peers import PEERS
@@ -70,6 +70,7 @@ def run_benchmark(
     names = list(PUBLISHED) if experiment is None else [os.fspath(experiment)]
     if peers:
         _check_peers(names, overrides)
+    check_devices()
     folder = RunFolder(Path("runs/benchmark") if workdir is None else expand_user(workdir))
     folder.check_writable()
     console = console or make_console()

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flaxdigits.api.arguments import PathLike, Source
-from flaxdigits.api.context import check_before_data, load_data, make_console
+from flaxdigits.api.context import check_before_data, check_devices, load_data, make_console
 from flaxdigits.api.experiment import experiment as find_experiment
 from flaxdigits.benchmark.compare import compare, our_command
 from flaxdigits.benchmark.growth import ROUNDS, SECONDS, exponents, figures, sizes
@@ -65,6 +65,7 @@ def run_growth(
       FlaxdigitsError: if there is no such experiment, its data are not there or lack its split,
         nothing can be written, or a process ends early.
     """
+    check_devices()
     config = find_experiment(experiment, *overrides)
     check_before_data(config, Path())
     folder = RunFolder(Path("runs/growth") / config.experiment if workdir is None
