@@ -5,11 +5,25 @@ wanted beside them: `--set evaluate.metrics=macro_f1,top_k`.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from flaxdigits.components import Component, count, register
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """How a metric is printed and compared.
+
+    Attributes:
+      is_fraction: whether it is printed in per cent, and a difference in percentage points.
+      higher_is_better: what a comparison calls better.
+    """
+
+    is_fraction: bool
+    higher_is_better: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +126,15 @@ class CalibrationError(Metric):
         bins = np.minimum((confidence * self.bins).astype(int), self.bins - 1)
         gaps = np.bincount(bins, is_correct - confidence, minlength=self.bins)
         return float(np.abs(gaps).sum() / len(labels))
+
+
+def formats(metrics: Sequence[Metric]) -> dict[str, Format]:
+    """Returns the formats of all metrics of a split by their keys, those always there included."""
+    return {
+        "accuracy": Format(True, True), "loss": Format(False, False),
+        "errors": Format(False, False),
+        **{metric.key: Format(metric.is_fraction, metric.higher_is_better)
+           for metric in metrics}}
 
 
 def confusion(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from PIL import Image
 from test_report import PROBE, browse  # noqa: F401
 
 from flaxdigits.cli.options import parse
+from flaxdigits.metrics import formats
 from flaxdigits.reports.replication import BEGIN, END, ReplicationReport, put_between_markers
 from flaxdigits.reports.study import StudyReport
 from flaxdigits.studies.ablation import Row, compare_rows
@@ -46,7 +47,8 @@ def study_report(name):
         also = {figure: Estimate(**value) for figure, value in row["also"].items()}
         rows.append(Row(row["variant"], values, estimate(list(values.values())), None, None,
                         row["is_paired"], tuple(row["diverged"]), also))
-    return StudyReport(told["title"], told["figure"], told["about"], compare_rows(rows))
+    return StudyReport(told["title"], told["figure"], formats(()), told["about"],
+                       compare_rows(rows))
 
 
 @pytest.mark.parametrize("path", TABLES, ids=[path.stem for path in TABLES])

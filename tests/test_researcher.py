@@ -119,7 +119,8 @@ STUDY = """
 
     def get_study():
         return Study(
-            experiment="mine.py", seeds=(0, 1),
+            experiment="mine.py", seeds=(0, 1), figure="validation_worst_class",
+            also=("test_loss",),
             overrides=("data.dataset=idx_files", "data.folder={folder}", "data.split=holdout"),
             variants={{
                 "shipped optimizer": ("optimizer=adamw", "optimizer.learning_rate=0.01"),
@@ -188,6 +189,15 @@ def test_own_components_are_varied_in_a_study(own, write, idx_folder, launch_her
     rows = json.loads((tmp_path / "study/study.json").read_text())["rows"]
     assert [row["variant"] for row in rows] == [
         "base", "shipped optimizer", "larger margin", "no augmentation"]
+    result = json.loads((tmp_path / "study/base/seeds/0/result.json").read_text())
+    assert rows[0]["values"]["0"] == result["validation_worst_class"]
+    table = (tmp_path / "study/study.md").read_text()
+    assert "validation worst class, %" in table and "| test loss |" in table
+
+    study.write_text(study.read_text().replace("worst_class", "no_class"))
+    done = launch_here(f"--ablation={study}", f"--workdir={tmp_path / 'other'}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "figure must be a split with one of accuracy, loss, errors, worst_class" in done.stderr
 
 
 @pytest.mark.parametrize(("assignment", "said"), [

@@ -13,6 +13,7 @@ from rich.console import Console
 from scipy import stats
 from test_training_resume import wait_for, without_clocks
 
+from flaxdigits.metrics import formats
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.reports.study import StudyReport
 from flaxdigits.studies.ablation import Row, compare_variants
@@ -99,7 +100,7 @@ def test_pairs_are_counted_where_seeds_lack_theirs(base, told):
     rows = [Row("base", dict(enumerate(base)), estimate(base), None, None, True, (), {}),
             Row("wide", dict(enumerate(values)), estimate(values),
                 paired_difference(values[:len(base)], base), None, True, (), {})]
-    report = StudyReport("Width", "test_accuracy", {}, rows)
+    report = StudyReport("Width", "test_accuracy", formats(()), {}, rows)
     terminal = io.StringIO()
     Console(file=terminal, width=200).print(report.terminal())
     for text in (report.markdown(), terminal.getvalue()):

@@ -122,10 +122,11 @@ WRONG = {
     "grid={'model.dropout': '12'}": "grid['model.dropout'] must be several values",
     "grid={'model.dropout': ()}": "grid['model.dropout'] must be at least one value, got ()",
     "grid={'rate': {'low': 'seed=1'}}": "grid['rate']['low'] must be several texts",
-    "figure='accuracy'": "figure must be one of validation_accuracy, test_accuracy, got 'accuracy'",
-    "figure=[]": "figure must be one of",
+    "figure='accuracy'": "figure must be a metric of the validation or test split, such as "
+                         "validation_accuracy, got 'accuracy'",
+    "figure=[]": "figure must be a metric of",
     "also='validation_loss'": "also must be several texts, as in ('test_accuracy',)",
-    "also=('loss',)": "also must be of validation_accuracy",
+    "also=('loss',)": "also must be metrics of a split",
 }
 
 

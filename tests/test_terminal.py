@@ -14,6 +14,7 @@ from rich.table import Table
 
 from flaxdigits.api.context import make_console, print_table
 from flaxdigits.api.plan import plan_table
+from flaxdigits.metrics import formats
 from flaxdigits.reports.comparison import comparison_table
 from flaxdigits.reports.data import class_table
 from flaxdigits.reports.layers import Layer, layer_table
@@ -30,7 +31,7 @@ NAME = "lr [high] :smile: a[/b] | c"
 
 
 def study():
-    return StudyReport(NAME, "test_accuracy", {}, [
+    return StudyReport(NAME, "test_accuracy", formats(()), {}, [
         Row(NAME, {0: 0.5}, estimate([0.5]), None, None, True, (), {})])
 
 

@@ -25,6 +25,7 @@ from flaxdigits.config import ExperimentConfig, TrainConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import find, title
 from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.metrics import Format, formats
 from flaxdigits.patterns import expand_user
 from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.studies.ablation import Row, check_variants, compare_variants, run_study
@@ -129,19 +130,20 @@ def run_ablation(
     rows = compare_variants(configs, chosen, folder, study.figure, study.also)
     if rows[0].estimate is None:
         raise FlaxdigitsError("the base diverged with every seed: there is nothing to compare with")
-    _tell_table(console, _title(named), study.figure, rows, folder, _about(
+    shown = formats(configs[BASE].evaluate.metrics)
+    _tell_table(console, _title(named), study.figure, shown, rows, folder, _about(
         command, overrides, study, configs, chosen, folder, next(iter(rows[0].values)), cluster))
     tell_of_drawn_data(console, source)
     return AblationOutcome(rows)
 
 
 def _tell_table(
-    console: Console, title: str, figure: str, rows: list[Row], workdir: Path,
-    about: dict[str, str],
+    console: Console, title: str, figure: str, shown: Mapping[str, Format], rows: list[Row],
+    workdir: Path, about: dict[str, str],
 ) -> None:
     from flaxdigits.reports.study import StudyReport  # matplotlib takes its time to import
 
-    report = StudyReport(title, figure, about, rows)
+    report = StudyReport(title, figure, shown, about, rows)
     folder = RunFolder(workdir)
     for name, content in report.files().items():
         folder.write(name, content)

@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter
 from rich.table import Table
 from rich.text import Text
 
+from flaxdigits.metrics import Format
 from flaxdigits.reports.figures import LIGHT, Theme, blank, png
 from flaxdigits.reports.markdown import table_line
 from flaxdigits.studies.ablation import Row, as_json
@@ -26,15 +27,21 @@ class StudyReport:
 
     Attributes:
       title: one line.
-      figure: what is compared, a fraction, as in `result.json`.
+      figure: the metric of `result.json` that is compared.
+      formats: of every metric, by its name without the split.
       about: what a reader must know to repeat it, by name.
       rows: of the table, the base first.
     """
 
     title: str
     figure: str
+    formats: Mapping[str, Format]
     about: Mapping[str, str]
     rows: Sequence[Row]
+
+    def format_of(self, name: str) -> Format:
+        """Returns the format of a metric of `result.json`, such as `test_accuracy`."""
+        return self.formats[name.partition("_")[2]]
 
     def files(self) -> dict[str, bytes]:
         """The files by their names."""
@@ -43,7 +50,8 @@ class StudyReport:
             "study.json": (json.dumps(
                 {"title": self.title, "figure": self.figure, "about": dict(self.about),
                  "rows": as_json(self.rows)}, indent=2, ensure_ascii=False) + "\n").encode(),
-            "study.png": png(differences(self.rows, self.figure, self.title))}
+            "study.png": png(differences(
+                self.rows, self.figure, self.format_of(self.figure), self.title))}
 
     def terminal(self) -> Table:
         """For a terminal."""
@@ -67,8 +75,9 @@ class StudyReport:
     def notes(self) -> list[str]:
         """How the table is to be read."""
         tests = sum(row.p_holm is not None for row in self.rows)
+        unit = f" in {POINTS}" if self.format_of(self.figure).is_fraction else ""
         told = ["Means ± standard deviations over n seeds. "
-                f"Difference to the base in {POINTS} with its 95 % interval."]
+                f"Difference to the base{unit} with its 95 % interval."]
         if tests:
             told.append(f"p: paired t-test over the same seeds; Holm: corrected for {tests} "
                         f"test{'s' * (tests > 1)}.")
@@ -101,35 +110,40 @@ class StudyReport:
         return file.getvalue()
 
     def _header(self) -> list[str]:
-        return ["variant", "n", _heading(self.figure), "to the base", "p", "p, Holm",
-                *map(_heading, self._also())]
+        return ["variant", "n", self._heading(self.figure), "to the base", "p", "p, Holm",
+                *map(self._heading, self._also())]
 
     def _cells(self, row: Row) -> list[str]:
-        told = row.estimate
-        mean = _mean(told, self.figure)
+        told, form = row.estimate, self.format_of(self.figure)
+        mean = _mean(told, form)
         if row.diverged:
             mean += f" ({len(row.diverged)} diverged)"
         p = row.difference.p if row.difference else None
-        return [row.variant, str(told.n if told else 0), mean, _difference(row),
+        return [row.variant, str(told.n if told else 0), mean, _difference(row, form),
                 _p(p), _p(row.p_holm),
-                *(_mean(row.also.get(name), name) for name in self._also())]
+                *(_mean(row.also.get(name), self.format_of(name)) for name in self._also())]
+
+    def _heading(self, name: str) -> str:
+        return _spoken(name) + (", %" if self.format_of(name).is_fraction else "")
 
     def _also(self) -> list[str]:
         return list(self.rows[0].also)
 
 
 def differences(
-    rows: Sequence[Row], figure: str, title: str, theme: Theme = LIGHT
+    rows: Sequence[Row], figure: str, form: Format, title: str, theme: Theme = LIGHT
 ) -> Figure:
     """Each variant's difference to the base: its 95 % interval, and a dot for each seed.
 
     Args:
       rows: the base first.
-      figure: its name, of a fraction.
+      figure: the name of the metric.
+      form: its format.
       title: over the figure.
       theme: colours.
     """
     base, *others = rows
+    scale = 100 if form.is_fraction else 1
     others = [row for row in others if row.difference is not None]
     longest = max((len(row.variant) for row in others), default=4)
     heading = textwrap.wrap(title, 74)
@@ -143,15 +157,15 @@ def differences(
         told = row.difference
         colour = theme.text
         if row.p_holm is not None and row.p_holm < 0.05:
-            colour = theme.right if told.mean > 0 else theme.wrong
+            colour = theme.right if (told.mean > 0) == form.higher_is_better else theme.wrong
         seeds = [row.values[seed] - base.values[seed]
                  for seed in row.values if seed in base.values] if row.is_paired else []
-        axes.plot([100 * value for value in seeds], [place - 0.24] * len(seeds), "o",
+        axes.plot([scale * value for value in seeds], [place - 0.24] * len(seeds), "o",
                   markersize=3.5, color=theme.muted, markeredgewidth=0)
         if told.low is not None:
-            axes.plot([100 * told.low, 100 * told.high], [place, place], color=colour,
+            axes.plot([scale * told.low, scale * told.high], [place, place], color=colour,
                       linewidth=2, solid_capstyle="round")
-        axes.plot([100 * told.mean], [place], "D" if row.is_paired else "s", markersize=5.5,
+        axes.plot([scale * told.mean], [place], "D" if row.is_paired else "s", markersize=5.5,
                   color=colour)
     axes.set_yticks(range(len(others)), [row.variant for row in others], fontsize=8.5,
                     color=theme.text, parse_math=False)
@@ -160,8 +174,10 @@ def differences(
     axes.set_axisbelow(True)
     axes.xaxis.set_major_formatter(FuncFormatter(
         lambda value, _: f"{value:+g}".replace("-", "−") if value else "0"))
+    from_base = (f"{POINTS} from the base's {100 * base.estimate.mean:.2f} %" if form.is_fraction
+                 else f"difference from the base's {base.estimate.mean:.4g}")
     axes.set_xlabel(
-        f"{_spoken(figure)}, {POINTS} from the base's {100 * base.estimate.mean:.2f} %",
+        f"{_spoken(figure)}, {from_base}",
         color=theme.muted, fontsize=8)
     drawing.text(
         0.5, 0.13 / height,
@@ -176,25 +192,23 @@ def _spoken(figure: str) -> str:
     return figure.replace("_", " ")
 
 
-def _heading(figure: str) -> str:
-    return _spoken(figure) + (", %" if figure.endswith("accuracy") else "")
-
-
-def _mean(told: Estimate | None, figure: str) -> str:
+def _mean(told: Estimate | None, form: Format) -> str:
     if told is None:
         return "-"
-    scale, form = (100, ".2f") if figure.endswith("accuracy") else (1, ".4g")
-    spread = "" if told.sd is None else f" ± {scale * told.sd:{form}}"
-    return f"{scale * told.mean:{form}}{spread}"
+    scale, digits = (100, ".2f") if form.is_fraction else (1, ".4g")
+    spread = "" if told.sd is None else f" ± {scale * told.sd:{digits}}"
+    return f"{scale * told.mean:{digits}}{spread}"
 
 
-def _difference(row: Row) -> str:
+def _difference(row: Row, form: Format) -> str:
     told = row.difference
     if told is None:
         return "-"
-    interval = "" if told.low is None else f" [{100 * told.low:+.2f}, {100 * told.high:+.2f}]"
+    scale, digits = (100, "+.2f") if form.is_fraction else (1, "+.4g")
+    interval = "" if told.low is None else (
+        f" [{scale * told.low:{digits}}, {scale * told.high:{digits}}]")
     pairs = f", {told.n} pair{'s' * (told.n != 1)}" if _lacks_pairs(row) else ""
-    return f"{100 * told.mean:+.2f}{interval}{pairs}"
+    return f"{scale * told.mean:{digits}}{interval}{pairs}"
 
 
 def _lacks_pairs(row: Row) -> bool:

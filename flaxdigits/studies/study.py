@@ -14,15 +14,14 @@ from typing import Any
 from flaxdigits.config import ExperimentConfig, to_dict
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import ABLATIONS, find, load_experiment, made_by
+from flaxdigits.metrics import formats
 from flaxdigits.models import build_model
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.patterns import expand_user
 from flaxdigits.studies.seeds import checked_seeds
 
 BASE = "base"
-FIGURES = ("validation_accuracy", "test_accuracy")
 OVERRIDE = "train.epochs=5"  # an example
-SHOWN = (*FIGURES, "validation_loss", "test_loss", "train_accuracy", "train_loss")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +35,10 @@ class Study:
       grid: by field, its values, as in `{"model.dropout": (0, 0.1)}`; or by a name of your own,
         the overrides of each of its values. Every combination is a variant.
       seeds: that each is trained with.
-      figure: of `result.json`, by which they are compared. Choose by `validation_accuracy`.
-      also: further figures that the table shows.
+      figure: the metric of `result.json` by which they are compared: `validation_` or `test_`
+        with `accuracy`, `loss`, `errors` or the key of one of `evaluate.metrics`. Choose by the
+        validation split.
+      also: further metrics that the table shows, of the training split too.
 
     Raises:
       FlaxdigitsError: naming the first field that is of another kind.
@@ -49,7 +50,7 @@ class Study:
     grid: Mapping[str, Sequence[Any] | Mapping[str, Sequence[str]]] = dataclasses.field(
         default_factory=dict)
     seeds: Sequence[int] = (0, 1, 2, 3, 4)
-    figure: str = FIGURES[0]
+    figure: str = "validation_accuracy"
     also: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -70,12 +71,15 @@ class Study:
             if not values:
                 raise _refused(place, "at least one value", values)
         checked_seeds(self.seeds)
-        if self.figure not in FIGURES:
-            raise _refused("figure", f"one of {', '.join(FIGURES)}", self.figure)
-        _check_texts("also", self.also, FIGURES[1])
+        if not isinstance(self.figure, str) or not re.fullmatch(
+                r"(validation|test)_\w+", self.figure):
+            raise _refused(
+                "figure", "a metric of the validation or test split, such as validation_accuracy",
+                self.figure)
+        _check_texts("also", self.also, "test_accuracy")
         for name in self.also:
-            if name not in SHOWN:
-                raise _refused("also", f"of {', '.join(SHOWN)}", name)
+            if not re.fullmatch(r"(train|validation|test)_\w+", name):
+                raise _refused("also", "metrics of a split, such as test_accuracy", name)
 
     @functools.cached_property
     def recipe(self) -> ExperimentConfig:
@@ -132,11 +136,13 @@ def variants_of(study: Study, overrides: Sequence[str] = ()) -> dict[str, Experi
     if base.seed != study.recipe.seed:
         raise FlaxdigitsError(f"{study.experiment} with seed={base.seed}: a study gives every seed "
                               "in turn: name them in seeds, or with --seeds")
+    _check_metrics(study, base)
     configs = {BASE: base}
     for name, changes in [*study.variants.items(), *_combinations(study.grid)]:
         try:
             config = apply_overrides(base, changes)
             build_model(config.model, num_classes=1)
+            _check_metrics(study, config)
         except FlaxdigitsError as error:
             raise FlaxdigitsError(f"variant {name!r}: {error}") from error
         if config.seed != base.seed:
@@ -158,6 +164,16 @@ def variants_of(study: Study, overrides: Sequence[str] = ()) -> dict[str, Experi
                     f"variant {name!r} is {other!r} once more: leave out one of them")
         configs[name] = config
     return configs
+
+
+def _check_metrics(study: Study, config: ExperimentConfig) -> None:
+    """Raises FlaxdigitsError if a run of this config does not compute what the study shows."""
+    known = formats(config.evaluate.metrics)
+    for field, names in (("figure", [study.figure]), ("also", study.also)):
+        for name in names:
+            if name.partition("_")[2] not in known:
+                raise _refused(field, f"a split with one of {', '.join(known)} (others are named "
+                                      "by evaluate.metrics)", name)
 
 
 def folder_name(variant: str) -> str:
