@@ -9,7 +9,7 @@ Expected: 96.97 % ± 0.91 of the validation images (5 seeds; claimed about 97.7 
 The original's: Adam at 1e-3 with epsilon 1e-7, batches of 32, three epochs, and a split of single
 images, so that the hands that it is validated on are those it learnt from. The honest figure is
 `--set data.split=writers`. Ours are the seed of the split, and where Adam's epsilon stands (see
-`flaxdigits.training.optimizers`).
+`flaxdigits.optimizers.Adam`).
 """
 
 from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig

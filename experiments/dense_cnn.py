@@ -8,7 +8,7 @@ Expected: 98.29 % ± 0.09 of the test images and 99.72 % ± 0.03 of the last epo
 
 The original's, the odd normalisation too: every image column is divided by its L2 norm
 (`keras.utils.normalize(x, axis=1)`). Ours is where Adam's epsilon stands (see
-`flaxdigits.training.optimizers`).
+`flaxdigits.optimizers.Adam`).
 """
 
 from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig

@@ -1,8 +1,8 @@
 """Random changes of the training images, drawn anew for every example and step.
 
 Each is a function of one image and a key, so that it is the same on one device and on many, under
-`jit`, `pmap` and `vmap`. Images are float32, [height, width, channels], with values 0 to 255, of
-which 0 is the ground.
+`jit`, `pmap` and `vmap`. Images are float32, [height, width, channels], with values 0 to 255;
+0 is the background.
 """
 
 from __future__ import annotations
@@ -43,13 +43,14 @@ class Augmentation(Component, kind="augmentation"):
 class Affine(Augmentation):
     """Zooms, shifts, shears and rotates, as Keras's ImageDataGenerator does.
 
-    Bilinear; beyond the border stands the nearest pixel. All zero changes nothing.
+    Interpolation is bilinear; outside the image the nearest border pixel is used. With all fields
+    at 0 the image stays as it is.
 
     Attributes:
-      rotation: up to so many degrees, both ways.
+      rotation: the angle is uniform in [-rotation, rotation] degrees.
       zoom: 0.1 is a factor from 0.9 to 1.1, drawn separately for x and y.
-      shift: up to this fraction of the size, in both directions.
-      shear: up to so many degrees, both ways.
+      shift: up to this fraction of the size along each axis, in either direction.
+      shear: the angle is uniform in [-shear, shear] degrees.
     """
 
     rotation: float = bounded(0.0, at_least=0, at_most=180)
@@ -130,7 +131,7 @@ class Cutout(Augmentation):
 @register("noise")
 @dataclasses.dataclass(frozen=True)
 class Noise(Augmentation):
-    """Adds Gaussian noise to every pixel and cuts the result to 0 to 255.
+    """Adds Gaussian noise to every pixel and clips the result to [0, 255].
 
     Attributes:
       deviation: of the noise, as a fraction of 255.
@@ -149,7 +150,7 @@ class Blur(Augmentation):
     """Blurs by a Gaussian whose width is drawn anew.
 
     Attributes:
-      radius: up to this standard deviation, in pixels.
+      radius: the largest standard deviation of the Gaussian, in pixels.
     """
 
     radius: float = bounded(1.0, at_least=0, at_most=32)
@@ -164,7 +165,7 @@ class Blur(Augmentation):
 @register("brightness")
 @dataclasses.dataclass(frozen=True)
 class Brightness(Augmentation):
-    """Changes brightness and contrast and cuts the result to 0 to 255.
+    """Changes brightness and contrast and clips the result to [0, 255].
 
     Attributes:
       brightness: up to this fraction of 255 is added or taken away.

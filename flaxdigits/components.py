@@ -1,14 +1,14 @@
 """Components: the parts of an experiment that a researcher may replace.
 
 A component is a frozen dataclass with typed, bounded fields and one method. Each belongs to a kind
-(`Optimizer`, `Schedule`, `Loss`, `Augmentation`, `Metric`), whose base class says what the method
-takes and returns, and is registered under a name:
+(`Optimizer`, `Schedule`, `Loss`, `Objective`, `Augmentation`, `Metric`), whose base class says what
+the method takes and returns, and is registered under a name:
 
 ```python
 @register("lion")
 @dataclasses.dataclass(frozen=True)
 class Lion(Optimizer):
-    b1: float = bounded(0.9, at_least=0, below=1)
+    beta1: float = bounded(0.9, at_least=0, below=1)
     ...
 ```
 
@@ -73,7 +73,7 @@ class Component:
           path: the config field that holds it, for the message.
 
         Raises:
-          FlaxdigitsError: if there is none, with those that are nearest or with all.
+          FlaxdigitsError: if no such component is registered; the message lists the known names.
         """
         found = cls.registered.get(name) if isinstance(name, str) else None
         if found is None and isinstance(name, str):
@@ -96,7 +96,7 @@ class Component:
         return None
 
     def check(self, path: str) -> None:
-        """Raises FlaxdigitsError if the fields do not fit one another.
+        """Raises FlaxdigitsError if the fields are inconsistent with each other.
 
         Each field's own type and bounds are checked before.
 
@@ -118,7 +118,7 @@ def register(name: str) -> Callable[[AnyComponent], AnyComponent]:
         the name of a component of this package cannot be taken.
 
     Raises:
-      FlaxdigitsError: from the decorator, if the class is no frozen dataclass of a kind, a field
+      FlaxdigitsError: from the decorator, if the class is not a frozen dataclass of a kind, a field
         has no default, or the name is taken.
     """
     def add(cls: AnyComponent) -> AnyComponent:
@@ -154,10 +154,10 @@ def is_shipped(cls: type) -> bool:
 
 
 def replace_component(old: Component, cls: type[Component]) -> Component:
-    """Returns a component of another class that keeps the fields that both have.
+    """Returns a component of another class that keeps the values of the fields they share.
 
     A field that is at its default in `old`, where the two classes have different defaults, takes
-    the new one's: choosing `adamw` in place of `adam` brings its weight decay.
+    the new class's default: choosing `adamw` in place of `adam` brings its weight decay.
     """
     if type(old) is cls:
         return old

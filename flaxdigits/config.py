@@ -64,10 +64,10 @@ class TrainConfig:
     batch_size: int = count(32)  # over all devices
     epochs: int = count(1)
     steps: int | None = count(None)  # instead of epochs
-    stop_after: int | None = count(None)  # pause at this step, schedule left whole
+    stop_after: int | None = count(None)  # stop after this step; the schedule spans the full run
     loss: Loss = CrossEntropy()
     objective: Objective = Supervised()
-    # This times the sum of the kernels' squares is added to the loss; the logged loss is without.
+    # Coefficient of the sum of squared kernels in the loss; not part of the logged loss.
     l2_penalty: float = bounded(0.0, at_least=0)
     ema_decay: float | None = bounded(None, above=0, below=1)  # evaluate averaged weights
     init_from: str | None = None  # a run folder whose last weights are the first of this run
@@ -281,7 +281,7 @@ def _known(kind: type[Component], name: Any, values: Mapping[str, Any]) -> dict[
 def validate(config: ExperimentConfig) -> ExperimentConfig:
     """Returns the config with every field's type and range checked, and their combinations.
 
-    Lists become tuples, and whole numbers floats where these are meant.
+    Lists become tuples, and integers become floats in float fields.
 
     Raises:
       FlaxdigitsError: naming the first field that is wrong.

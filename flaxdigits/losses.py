@@ -1,4 +1,4 @@
-"""Losses of one example each; the train step takes their mean over the global batch."""
+"""Per-example losses; the train step takes their mean over the global batch."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class CrossEntropy(Loss):
     Attributes:
       label_smoothing: the share of each target that is spread over all classes (Szegedy et al.
         2016).
-      class_weights: a factor of the loss for each class, or none. The mean over the batch is one
-        over the examples, as in Keras, not over their weights, as in PyTorch.
+      class_weights: a factor of the loss for each class, or none. The mean over the batch divides
+        by the number of examples, as in Keras, not by the sum of the weights, as in PyTorch.
     """
 
     label_smoothing: float = bounded(0.0, at_least=0, below=1)
@@ -76,7 +76,7 @@ class MeanSquaredError(Loss):
 @register("focal")
 @dataclasses.dataclass(frozen=True)
 class Focal(Loss):
-    """Cross-entropy that counts examples which are read well for less (Lin et al. 2017).
+    """Cross-entropy that down-weights well-classified examples (Lin et al. 2017).
 
     Attributes:
       gamma: the exponent of 1 - p; 0 is cross-entropy.
@@ -86,6 +86,6 @@ class Focal(Loss):
 
     def losses(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
         log_p = jax.nn.log_softmax(logits)
-        # 1 - p, from the logarithm, so that it keeps its digits where p is near 1.
+        # 1 - p, computed from log p for precision where p is near 1.
         missing = jnp.clip(-jnp.expm1(log_p), 1e-7, 1.0)
         return -(targets * missing ** self.gamma * log_p).sum(-1)

@@ -43,10 +43,10 @@ class Batch:
         return jax.vmap(jax.random.fold_in, (None, 0))(self.key, self.places)
 
     def partners(self) -> jax.Array:
-        """Returns the places of other examples of the global batch, one for each: [batch] int32.
+        """Returns for each example the place of another one in the global batch: [batch] int32.
 
-        The batch is rotated by a number of places that is drawn for the step, so that every
-        example is the partner of one other.
+        The pairing is a rotation of the batch by a random offset, so that every example is used
+        exactly once. A batch of one is paired with itself.
         """
         distance = jax.random.randint(
             jax.random.fold_in(self.key, 2**32 - 1), (), 1, jnp.maximum(self.count, 2))
@@ -61,7 +61,7 @@ class Forward:
       logits: the function `(params, images) -> (logits, model_state)`.
       losses: the function `(logits, targets) -> losses`, [batch] float32.
       mean: the mean of [batch] values over the unpadded examples of the global batch: on one of
-        several devices this device's share of it.
+        several devices this device's contribution, to be summed with `all_reduce`.
       all_reduce: the sum over the devices of a tree of such shares.
     """
 
@@ -87,7 +87,7 @@ class Objective(Component, kind="objective"):
     """Base class of the objectives; a subclass overrides one of the three methods."""
 
     def inputs(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        """Returns the images and the targets that the step is made with."""
+        """Returns the images and the targets that the step trains on."""
         return batch.load(batch.places)
 
     def loss(
@@ -99,7 +99,7 @@ class Objective(Component, kind="objective"):
     def gradient(
         self, forward: Forward, params: Any, images: jax.Array, targets: jax.Array, batch: Batch
     ) -> Result:
-        """Returns the loss with logits and model state, and its gradient by the parameters.
+        """Returns the loss (with logits and model state) and its gradient for the parameters.
 
         On one of several devices these are this device's shares; the step sums them.
 
@@ -193,10 +193,10 @@ class SharpnessAware(Objective):
 @register("fast_adversarial")
 @dataclasses.dataclass(frozen=True)
 class FastAdversarial(Objective):
-    """Trains on images that were moved against the network (Wong et al. 2020): two passes a step.
+    """Trains on adversarially perturbed images (Wong et al. 2020): two passes a step.
 
-    A random start within the box of `epsilon`, then one step of `step` by the sign of the gradient,
-    cut back to the box and to 0 to 1. For `data.preprocessing=unit`.
+    A random start within the box of `epsilon`, then one signed-gradient step of size `step`,
+    clipped to the box and to [0, 1]. For `data.preprocessing=unit`.
 
     Attributes:
       epsilon: the largest change of a pixel, of images from 0 to 1.

@@ -1,6 +1,6 @@
 """Optimizers, with Keras's arithmetic where it and optax differ.
 
-The update is: clip the gradient, then the method, then decoupled weight decay, then the learning
+An update clips the gradient, applies the update rule, then decoupled weight decay, then the learning
 rate of the schedule. Any optimizer of optax can also be had by its function's name, with the
 function's own keyword arguments as fields: `--set optimizer.name=optax.adabelief`.
 """
@@ -73,25 +73,25 @@ class Optimizer(Component, kind="optimizer"):
 
 @dataclasses.dataclass(frozen=True)
 class DecayedOptimizer(Optimizer):
-    """Base class of optimizers of the form method, weight decay, learning rate.
+    """Base class of optimizers: an update rule, decoupled weight decay, the learning rate.
 
     Attributes:
       weight_decay: decoupled from the gradient (Loshchilov and Hutter 2019): every step subtracts
         this fraction of the weights, times the learning rate.
-      decayed: which arrays decay: the kernels alone, or biases and the parameters of norms too.
+      decayed: which parameters are decayed: kernels only, or biases and norms too.
     """
 
     weight_decay: float = bounded(0.0, at_least=0)
     decayed: Literal["kernels", "all"] = "kernels"
 
-    def methods(self) -> list[optax.GradientTransformation]:
-        """Returns what turns the gradient into a direction."""
+    def update_rule(self) -> list[optax.GradientTransformation]:
+        """Returns the transforms that turn the gradient into an update direction."""
         raise NotImplementedError
 
     def transforms(self, learning_rate: optax.Schedule) -> list[optax.GradientTransformation]:
         """Returns the method, the weight decay if there is any, and the learning rate."""
         decay = [optax.add_decayed_weights(self.weight_decay, mask=self.decay_mask())]
-        return [*self.methods(), *(decay if self.weight_decay else []),
+        return [*self.update_rule(), *(decay if self.weight_decay else []),
                 optax.scale_by_learning_rate(learning_rate)]
 
     def decay_mask(self) -> Callable[[optax.Params], optax.Params] | None:
@@ -117,7 +117,7 @@ class Adam(DecayedOptimizer):
     beta2: float = bounded(0.999, at_least=0, below=1)
     epsilon: float = bounded(1e-7, above=0)
 
-    def methods(self) -> list[optax.GradientTransformation]:
+    def update_rule(self) -> list[optax.GradientTransformation]:
         return [optax.scale_by_adam(self.beta1, self.beta2, self.epsilon)]
 
 
@@ -134,7 +134,7 @@ class AdamW(Adam):
 class NAdamW(AdamW):
     """AdamW with Nesterov momentum (Dozat 2016)."""
 
-    def methods(self) -> list[optax.GradientTransformation]:
+    def update_rule(self) -> list[optax.GradientTransformation]:
         return [optax.scale_by_adam(self.beta1, self.beta2, self.epsilon, nesterov=True)]
 
 
@@ -151,7 +151,7 @@ class SGD(DecayedOptimizer):
     momentum: float = bounded(0.0, at_least=0, below=1)
     nesterov: bool = False
 
-    def methods(self) -> list[optax.GradientTransformation]:
+    def update_rule(self) -> list[optax.GradientTransformation]:
         trace = [optax.trace(self.momentum, self.nesterov)] if self.momentum else []
         return [optax.identity(), *trace]
 
@@ -165,7 +165,7 @@ class RMSprop(DecayedOptimizer):
     epsilon: float = bounded(1e-7, above=0)
     momentum: float = bounded(0.0, at_least=0, below=1)
 
-    def methods(self) -> list[optax.GradientTransformation]:
+    def update_rule(self) -> list[optax.GradientTransformation]:
         trace = [optax.trace(self.momentum)] if self.momentum else []
         return [optax.scale_by_rms(decay=self.rho, eps=self.epsilon, eps_in_sqrt=False), *trace]
 
@@ -178,7 +178,7 @@ class Adagrad(DecayedOptimizer):
     initial_accumulator: float = bounded(0.1, at_least=0)
     epsilon: float = bounded(1e-7, above=0)
 
-    def methods(self) -> list[optax.GradientTransformation]:
+    def update_rule(self) -> list[optax.GradientTransformation]:
         return [optax.scale_by_rss(self.initial_accumulator, self.epsilon)]
 
 
@@ -190,19 +190,19 @@ class Adadelta(DecayedOptimizer):
     rho: float = bounded(0.9, at_least=0, below=1)
     epsilon: float = bounded(1e-7, above=0)
 
-    def methods(self) -> list[optax.GradientTransformation]:
+    def update_rule(self) -> list[optax.GradientTransformation]:
         return [optax.scale_by_adadelta(self.rho, self.epsilon)]
 
 
 @register("lion")
 @dataclasses.dataclass(frozen=True)
 class Lion(DecayedOptimizer):
-    """Lion (Chen et al. 2023), which wants a tenth to a third of Adam's learning rate."""
+    """Lion (Chen et al. 2023), to be used with a tenth to a third of Adam's learning rate."""
 
     beta1: float = bounded(0.9, at_least=0, below=1)
     beta2: float = bounded(0.99, at_least=0, below=1)
 
-    def methods(self) -> list[optax.GradientTransformation]:
+    def update_rule(self) -> list[optax.GradientTransformation]:
         return [optax.scale_by_lion(self.beta1, self.beta2)]
 
 
@@ -249,7 +249,7 @@ class Muon(Optimizer):
 def _optax_optimizer(function: str) -> type[Optimizer] | None:
     """Returns the component of `optax.<function>` or `optax.contrib.<function>`.
 
-    Its fields are the function's keyword arguments that hold numbers, texts or truth values. None
+    Its fields are the function's keyword arguments that hold numbers, strings or booleans. None
     if there is no such optimizer, or its update takes more than gradient, state and parameters.
     """
     build = getattr(optax, function, None) or getattr(optax.contrib, function, None)
@@ -276,7 +276,7 @@ def _optax_optimizer(function: str) -> type[Optimizer] | None:
 
 
 def _hint(name: str, default: Any) -> Any:
-    """Returns the type of a keyword argument by its default; None of one that no config holds."""
+    """Returns the type of a keyword argument by its default; None if no config can hold it."""
     if "mask" in name or "dtype" in name:
         return None
     if default is None:
@@ -295,5 +295,5 @@ def _updates_by_gradient(build: Callable[..., Any]) -> bool:
     try:
         params = {"kernel": jax.ShapeDtypeStruct((2, 2), "float32")}
         return jax.eval_shape(update, params) == params
-    except Exception:  # of whatever else optax has under the name
+    except Exception:  # optax exports other callables too
         return False

@@ -32,11 +32,11 @@ def apply_overrides(config: ExperimentConfig, assignments: Iterable[str]) -> Exp
     their fields are set; of two assignments to one field the later one counts.
 
     Args:
-      config: the experiment's own.
+      config: the config to change.
       assignments: like `train.epochs=5`, `model.filters=16,32,64`, `train.ema_decay=none`.
 
     Raises:
-      FlaxdigitsError: naming an unknown field and its near matches, or a wrong type or range.
+      FlaxdigitsError: naming an unknown field and its near matches, or an invalid type or value.
     """
     parsed = [_parse_assignment(assignment) for assignment in assignments]
     for parts, text in sorted(parsed, key=lambda item: _order(config, item[0])):
@@ -55,7 +55,7 @@ def _parse_assignment(assignment: Any) -> tuple[list[str], str]:
 
 
 def _order(config: Any, parts: list[str]) -> int:
-    """Returns how deep the component lies that is chosen, or for any other field a large number."""
+    """Returns the sort key of an assignment: the depth of the component it selects, else 1000."""
     value, hint = config, type(config)
     for part in parts:
         if part == "name" and isinstance(value, Component):
@@ -96,7 +96,7 @@ class _Override:
     def apply(
         self, value: Any, hint: Any, field: dataclasses.Field | None, parts: list[str], path: str
     ) -> Any:
-        """Returns `value`, which lies at `path`, with what lies beneath it at `parts` replaced."""
+        """Returns `value`, the node at `path`, with the field at relative path `parts` replaced."""
         if is_component_list(hint):
             return self._entries(value, typing.get_args(hint)[0], parts, path)
         if is_component(hint) and parts in ([], ["name"]):

@@ -50,7 +50,7 @@ class WarmupSchedule(Schedule):
 
         Args:
           peak: the optimizer's `learning_rate`.
-          steps: how many there are after the warm-up. During the warm-up the function is called
+          steps: the number of steps after the warm-up. During the warm-up the function is called
             with negative steps, and its value is not used.
           steps_per_epoch: of the run.
         """
@@ -127,7 +127,7 @@ class Exponential(WarmupSchedule):
     """The peak times `factor` every `every_steps` steps; None: every epoch.
 
     Attributes:
-      staircase: whether the rate changes only then, or a little at every step.
+      staircase: whether the rate changes only at those steps, or decays at every step.
     """
 
     factor: float = bounded(0.95, above=0, at_most=1)
@@ -171,7 +171,7 @@ class Piecewise(WarmupSchedule):
 @register("inverse_time")
 @dataclasses.dataclass(frozen=True)
 class InverseTime(WarmupSchedule):
-    """The peak divided by 1 + `decay_rate` * step, the `decay` of Keras's first optimizers."""
+    """The peak divided by 1 + `decay_rate` * step: the `decay` of Keras's legacy optimizers."""
 
     decay_rate: float = bounded(0.0, at_least=0)
 

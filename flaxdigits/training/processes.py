@@ -129,7 +129,7 @@ def _watch(peers: Peers) -> None:
 
 
 def _end(peers: Peers) -> None:
-    """Ends together with the others, before JAX does, which would wait in vain for a lost one."""
+    """Waits for the others to finish before JAX shuts down; JAX would block on a lost process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the others have anything left to do
     uncaught = getattr(sys, "last_value", None)
     if uncaught is not None:
@@ -192,14 +192,14 @@ def check_alone() -> None:
 
 
 def _slurm_tasks() -> int:
-    """Of the step: a batch script that srun has not started is one, whatever was allotted."""
+    """Returns the number of tasks of the SLURM step; 1 outside srun, whatever is allocated."""
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
 
 
 def _gpus_of_task() -> list[int] | None:
-    """Those that are a SLURM task's own, of those that it sees.
+    """Returns the local ids of the GPUs of this SLURM task, where those it sees are its alone.
 
-    None leaves it to JAX, which gives a node's tasks one each of those that all of them see.
+    Returns None otherwise: JAX then assigns each task of the node one of the visible GPUs.
     """
     seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     alone = re.fullmatch(r"1(\(x\d+\))?", os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
@@ -207,6 +207,6 @@ def _gpus_of_task() -> list[int] | None:
 
 
 def _is_on_a_tpu_machine() -> bool:
-    """Whether this may be a host of a pod: JAX asks the machine's metadata which of how many."""
+    """Returns whether this may be a TPU pod host; JAX reads its index from the metadata server."""
     has_chips = any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*"))
     return has_chips and importlib.util.find_spec("libtpu") is not None

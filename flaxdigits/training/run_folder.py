@@ -196,7 +196,7 @@ class RunFolder:
     def check_same(
         self, config: ExperimentConfig, data: Mapping[str, Any], init_from: str | None = None
     ) -> None:
-        """Raises FlaxdigitsError naming what differs if the run in it is another.
+        """Raises FlaxdigitsError naming what differs if the folder holds another run.
 
         Args:
           config: resolved.
@@ -214,10 +214,10 @@ class RunFolder:
         raise FlaxdigitsError(f"{self.path} holds another run: {'; '.join(changes)}; {advice}")
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """In what the run in it is another, like `seed was 0 and is 1`; nothing if it is not.
+        """Returns how another run differs from the recorded one, such as `seed was 0 and is 1`.
 
-        The place of the data may differ, if the data are the same. So may that of the weights
-        that it began from, once they are taken and if what is there now is no other.
+        The path of the data may differ if the fingerprint is the same. So may `train.init_from`,
+        once the run has a checkpoint, unless the weights at that path have another digest.
 
         Args:
           other: `config` and `data`, as `recorded()` gives them, and `init_from`: the digest of
