@@ -1,8 +1,8 @@
 """Optimizers, with Keras's arithmetic where it and optax differ.
 
-An update clips the gradient, applies the update rule, then decoupled weight decay, then the learning
-rate of the schedule. Any optimizer of optax can also be had by its function's name, with the
-function's own keyword arguments as fields: `--set optimizer.name=optax.adabelief`.
+An update clips the gradient, applies the update rule, then decoupled weight decay, then the
+learning rate of the schedule. Any optimizer of optax can also be had by its function's name, with
+the function's own keyword arguments as fields: `--set optimizer.name=optax.adabelief`.
 """
 
 from __future__ import annotations
