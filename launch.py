@@ -1,5 +1,6 @@
 """Runs an experiment: `python launch.py --experiment=chinese_cnn`; `--help` shows the rest."""
 
+import atexit
 import contextlib
 import importlib
 import logging
@@ -68,8 +69,13 @@ def import_mode(command: str) -> ModuleType:
 
 
 def leave(status: int) -> None:
-    """Ends the process; after an error at once, since Orbax's threads may wait for ever."""
-    if status != 0:
+    """Ends the process; after an error without waiting for threads, since Orbax's may never end.
+
+    What is registered with `atexit` is called all the same, such as the farewell to the other
+    processes of a run.
+    """
+    if status in (1, 2):
+        atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()

@@ -19,6 +19,7 @@ JAX, so that a config can be read and checked without it.
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -133,9 +134,17 @@ def register(name: str) -> Callable[[AnyComponent], AnyComponent]:
                 f"register({name!r}): decorate {cls.__name__} with "
                 "@dataclasses.dataclass(frozen=True), below @register")
         for field in dataclasses.fields(cls):
+            if field.name in ("kind", "name", "registered"):
+                raise FlaxdigitsError(
+                    f"register({name!r}): {cls.__name__} cannot have a field {field.name}: choose "
+                    "another name for it")
             if field.default is field.default_factory is dataclasses.MISSING:
                 raise FlaxdigitsError(
                     f"register({name!r}): the field {field.name} of {cls.__name__} needs a default")
+        if not re.fullmatch(r"[A-Za-z_]\w*", name) or name.lower() == "none":
+            raise FlaxdigitsError(
+                f"register({name!r}): the name must be a word that does not begin with a digit, "
+                "and not none")
         other = cls.registered.get(name)
         if other is not None and is_shipped(other) and not is_shipped(cls):
             raise FlaxdigitsError(

@@ -17,7 +17,7 @@ from flaxdigits.components import Component, article, bounded, count
 from flaxdigits.errors import LONGEST_QUOTE, FlaxdigitsError, quoted
 from flaxdigits.field_types import check
 from flaxdigits.losses import CrossEntropy, Loss
-from flaxdigits.metrics import Metric
+from flaxdigits.metrics import Metric, check_keys
 from flaxdigits.objectives import FastAdversarial, Objective, Supervised
 from flaxdigits.optimizers import Adam, Optimizer
 from flaxdigits.schedules import Schedule
@@ -273,7 +273,7 @@ def complete(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _known(kind: type[Component], name: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns those of the values that are fields of a component."""
-    cls = kind.registered.get(name)
+    cls = kind.registered.get(name) if isinstance(name, str) else None
     fields = () if cls is None else [field.name for field in dataclasses.fields(cls)]
     return {field: values[field] for field in fields if field in values}
 
@@ -349,6 +349,7 @@ def _check_combinations(config: ExperimentConfig) -> None:
         raise FlaxdigitsError(
             f"optimizer.schedule.warmup_steps must be below train.steps={config.train.steps}, "
             f"got {warmup_steps}")
+    check_keys(config.evaluate.metrics)
     objective = config.train.objective
     if isinstance(objective, FastAdversarial) and data.preprocessing != "unit":
         raise FlaxdigitsError("train.objective=fast_adversarial needs data.preprocessing=unit, got "

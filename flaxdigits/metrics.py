@@ -5,12 +5,14 @@ wanted beside them: `--set evaluate.metrics=macro_f1,top_k`.
 """
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from flaxdigits.components import Component, count, register
+from flaxdigits.errors import FlaxdigitsError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +137,24 @@ def formats(metrics: Sequence[Metric]) -> dict[str, Format]:
         "errors": Format(False, False),
         **{metric.key: Format(metric.is_fraction, metric.higher_is_better)
            for metric in metrics}}
+
+
+# What results hold of every split, beside which no other metric can have the same key.
+RESERVED = ("accuracy", "loss", "errors", "examples", "accuracy_running")
+
+
+def check_keys(metrics: Sequence[Metric]) -> None:
+    """Raises FlaxdigitsError if two metrics have one key, or a key is not a free identifier."""
+    keys = [metric.key for metric in metrics]
+    for key in keys:
+        if key in RESERVED or not re.fullmatch(r"\w+", key):
+            raise FlaxdigitsError(
+                f"evaluate.metrics: the key of a metric must be a word and not one of "
+                f"{', '.join(RESERVED)}, got {key!r}: register it under another name")
+        if keys.count(key) > 1:
+            raise FlaxdigitsError(
+                f"evaluate.metrics: {key} is there twice: leave one out, or give its class a key "
+                "that depends on its fields")
 
 
 def confusion(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

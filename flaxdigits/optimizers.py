@@ -277,7 +277,7 @@ def _optax_optimizer(function: str) -> type[Optimizer] | None:
 
 def _hint(name: str, default: Any) -> Any:
     """Returns the type of a keyword argument by its default; None if no config can hold it."""
-    if "mask" in name or "dtype" in name:
+    if "mask" in name or "dtype" in name or name in ("key", "seed"):
         return None
     if default is None:
         return float | None

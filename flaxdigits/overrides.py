@@ -12,6 +12,7 @@ import typing
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
+from flaxdigits.augmentations import Affine
 from flaxdigits.components import Component, article, replace_component
 from flaxdigits.config import (
     RENAMED,
@@ -38,9 +39,15 @@ def apply_overrides(config: ExperimentConfig, assignments: Iterable[str]) -> Exp
     Raises:
       FlaxdigitsError: naming an unknown field and its near matches, or an invalid type or value.
     """
+    given = config
     parsed = [_parse_assignment(assignment) for assignment in assignments]
     for parts, text in sorted(parsed, key=lambda item: _order(config, item[0])):
         config = _Override(text, config).apply(config, type(config), None, parts, "")
+    if not given.data.augmentation and config.data.augmentation == (Affine(),) and all(
+            parts[:2] != ["data", "augmentation"] or parts[2:] for parts, _ in parsed):
+        # `data.augmentation.rotation=0`, as earlier versions took it, asks for no augmentation.
+        config = dataclasses.replace(
+            config, data=dataclasses.replace(config.data, augmentation=()))
     return validate(config)
 
 

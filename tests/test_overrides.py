@@ -188,6 +188,7 @@ def test_a_list_of_components_is_set_by_names_and_an_entry_by_its_own():
     (["optimizer.decay_rate=0.5", "optimizer.schedule=inverse_time"], "schedule",
      InverseTime(decay_rate=0.5)),
     (["train.label_smoothing=0.2"], "loss", CrossEntropy(label_smoothing=0.2)),
+    (["data.augmentation.rotation=0", "data.augmentation.zoom=0"], "augmentation", ()),
     (["data.augmentation.rotation=5", "data.augmentation.zoom=0.1"], "augmentation",
      (Affine(rotation=5.0, zoom=0.1),)),
 ])

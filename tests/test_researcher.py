@@ -3,12 +3,16 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 import flaxdigits.models
 from flaxdigits.components import Component, register
-from flaxdigits.config import ExperimentConfig, ModelConfig, to_dict, validate
+from flaxdigits.config import EvaluateConfig, ExperimentConfig, ModelConfig, to_dict, validate
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.evaluation.scores import score
+from flaxdigits.losses import CrossEntropy
+from flaxdigits.metrics import Metric
 from flaxdigits.optimizers import Optimizer
 
 pytest_plugins = ["tiny_run"]
@@ -223,6 +227,26 @@ def test_a_name_of_the_package_cannot_be_taken():
             pass
 
 
+@pytest.mark.parametrize("name", ["", "1st", "a,b", "optax.mine", "a=b", "none"])
+def test_a_name_that_could_not_be_chosen_is_refused(name):
+    with pytest.raises(FlaxdigitsError, match="the name must be a word"):
+        register(name)(Optimizer)
+
+
+def test_a_metric_cannot_replace_the_accuracy_and_returns_a_number():
+    @register("errors")
+    @dataclasses.dataclass(frozen=True)
+    class Errors(Metric):
+        def compute(self, logits, labels):
+            return None
+
+    config = ExperimentConfig("a", ModelConfig("x"), evaluate=EvaluateConfig(metrics=(Errors(),)))
+    with pytest.raises(FlaxdigitsError, match="not one of accuracy, loss, errors"):
+        validate(config)
+    with pytest.raises(FlaxdigitsError, match="errors must return a number, got None"):
+        score(np.zeros((2, 3), np.float32), np.array([0, 1]), CrossEntropy(), (Errors(),))
+
+
 def test_only_frozen_dataclasses_of_a_kind_with_defaults_are_registered():
     class Plain(Optimizer):
         pass
@@ -231,7 +255,12 @@ def test_only_frozen_dataclasses_of_a_kind_with_defaults_are_registered():
     class Needy(Optimizer):
         size: int = dataclasses.field(kw_only=True)
 
+    @dataclasses.dataclass(frozen=True)
+    class Named(Optimizer):
+        name: str = "other"
+
     for cls, said in ((Plain, "frozen=True"), (Needy, "the field size of Needy needs a default"),
+                      (Named, "cannot have a field name"),
                       (dict, "must be a subclass of a kind")):
         with pytest.raises(FlaxdigitsError, match=said):
             register("mine")(cls)

@@ -25,6 +25,8 @@ def run_identity(recorded: Mapping[str, Any]) -> str:
 
 def _canonical(value: Any) -> Any:
     """Returns the same for numbers and sequences that compare equal, such as 1 and 1.0."""
+    if isinstance(value, dict):
+        return {name: _canonical(item) for name, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
         return [_canonical(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from flaxdigits.config import to_dict
 from flaxdigits.evaluation.predictions import Predictions
 from flaxdigits.evaluation.scores import Scores
 from flaxdigits.training.checkpoints import Checkpoints
@@ -34,7 +35,7 @@ class SavedRun:
         self.diverged: str | None = None
         self._interrupts = interrupts
         self._checkpoints = Checkpoints(
-            folder.checkpoints, run.config.checkpoint.keep, run=run_identity(folder.recorded()))
+            folder.checkpoints, run.config.checkpoint.keep, run=_identity(run, folder))
         self._order: tuple[int, jax.Array] | None = None
 
     def close(self) -> None:
@@ -186,3 +187,13 @@ class SavedRun:
             f"{what} is not finite at step {step}: {kept}; try a smaller "
             "optimizer.learning_rate, or optimizer.clip_norm=1, in another --workdir")
         self.folder.write_json("diverged.json", {"step": step, "told": self.diverged})
+
+
+def _identity(run: Run, folder: RunFolder) -> str:
+    """Returns the run's identity as its config.json records it.
+
+    A process that does not write may not see that file yet where it was just written.
+    """
+    if (folder.path / "config.json").exists():
+        return run_identity(folder.recorded())
+    return run_identity({"config": to_dict(run.config), "data": run.dataset.identity()})
