@@ -167,13 +167,12 @@ def weights_of_nan(train_state):
         for layer, arrays in train_state.params.items()})
 
 
-@pytest.mark.parametrize("alter", [altered_weights, weights_of_nan])
-@pytest.mark.parametrize("has_digests", [True, False])
+# Without digests, nothing tells finite weights from those that were saved.
+@pytest.mark.parametrize(("alter", "has_digests"), [
+    (altered_weights, True), (weights_of_nan, True), (weights_of_nan, False)])
 def test_training_goes_on_from_the_one_before_a_damaged_one(
     alter, has_digests, unfinished, finished, train_tiny, last_state, caplog
 ):
-    if not has_digests and alter is altered_weights:
-        pytest.skip("nothing tells it without digests")
     whole = last_state(unfinished)
     replace_state(unfinished / "checkpoints", 6, alter(whole))
     if not has_digests:
