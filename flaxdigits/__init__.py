@@ -112,7 +112,7 @@ _HOMES = {
 _MODULES = ("augmentations", "components", "config", "losses", "metrics", "models", "objectives",
             "optimizers", "schedules")
 
-__all__ = [*_HOMES, *_MODULES]
+__all__ = list(_HOMES)
 
 
 if not TYPE_CHECKING:  # which knows the names from above, and tells of those that are not there
@@ -128,4 +128,4 @@ if not TYPE_CHECKING:  # which knows the names from above, and tells of those th
         return value
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+        return sorted({*globals(), *_HOMES, *_MODULES})

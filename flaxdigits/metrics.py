@@ -4,15 +4,20 @@ Accuracy, loss, errors and examples are always there; `evaluate.metrics` names t
 wanted beside them: `--set evaluate.metrics=macro_f1,top_k`.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import re
 from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
+from etils import epy
 
 from flaxdigits.components import Component, count, register
 from flaxdigits.errors import FlaxdigitsError
+
+with epy.lazy_imports():
+    import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)

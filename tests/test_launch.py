@@ -43,7 +43,7 @@ REFUSED = {
     "unknown field": ([*TRAIN, "--set=train.epoch=3"], "did you mean train.epochs"),
     "wrong type": ([*TRAIN, "--set=train.epochs=x"], "train.epochs must be a whole number"),
     "out of range": ([*TRAIN, "--set", "data.fold=11"], "data.fold must be at most 9, got 11"),
-    "no choice": ([*TRAIN, "--set=optimizer.name=adamw"], "optimizer.name must be one of"),
+    "no choice": ([*TRAIN, "--set=optimizer.name=no_such"], "optimizer.name must be one of"),
     "no value": ([*TRAIN, "--set=train.epochs"], "--set takes name=value"),
     "a group": ([*TRAIN, "--set=train=3"], "train is a group of fields"),
     "not together": ([*TRAIN, "--set=checkpoint.report=best"], "needs a validation split"),

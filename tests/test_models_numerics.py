@@ -73,7 +73,7 @@ def both(request) -> tuple[str, Computed, Computed]:
     config, weights, (images, labels) = recipe(name), weights_of(name), examples_of(name)
     logits, backward = forward(
         name, weights, preprocess_by_hand(images, config.data.preprocessing))
-    loss, of_logits = loss_by_hand(logits, labels, config.train.loss)
+    loss, of_logits = loss_by_hand(logits, labels, config.train.loss.name)
     gradient = backward(of_logits)
     step = STEPS[OPTIMIZERS[name]]
     by_hand = Computed(logits, loss, gradient, jax.tree.map(

@@ -289,7 +289,10 @@ def test_one_step_is_the_same_on_one_to_four_devices(norm, environment, tmp_path
         assert "['loss']" in names and len(names) > 20
         for name in names:
             expected = arrays[f"1 jit {name}"]
-            largest = np.abs(expected).max()
+            # Of the whole tree: the gradient of a bias before batch norm is nothing but rounding.
+            tree = name.partition("]")[0]
+            largest = max(np.abs(arrays[f"1 jit {other}"]).max() for other in names
+                          if other.startswith(tree))
             assert largest > 0, name
             for count in (1, 2, 3, 4):
                 for kind in ("jit", "pmap"):
