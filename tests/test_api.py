@@ -47,6 +47,10 @@ def test_editors_and_python_see_the_same_names():
     block = next(node for node in tree.body if isinstance(node, ast.If))
     seen = {alias.asname: node.module for node in block.body
             if isinstance(node, ast.ImportFrom) for alias in node.names}
+    modules = {name for name, home in seen.items() if home == "flaxdigits"}
+    assert modules == set(flaxdigits._MODULES)
+    assert all(getattr(flaxdigits, name) is sys.modules[f"flaxdigits.{name}"] for name in modules)
+    seen = {name: home for name, home in seen.items() if name not in modules}
     assert {name: f"flaxdigits.{home}" for name, home in flaxdigits._HOMES.items()} == seen
     assert set(flaxdigits.__all__) == seen.keys() <= set(dir(flaxdigits))
     for name, home in seen.items():
