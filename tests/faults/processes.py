@@ -93,7 +93,7 @@ def check_end(others: list[Running], run: Path, is_done_well: bool) -> None:
         if done.status is None:
             raise Fault(HANG, f"still there after {SECONDS:.0f} s: {done}")
     for done in ends:
-        check_said(done, (0, 2) if is_done_well else (2,))
+        check_said(done, (0, 1, 2) if is_done_well else (1, 2))
     if any(done.status == 0 for done in ends) and (run / "result.json").exists():
         result = json.loads((run / "result.json").read_text())
         if result["steps"] <= 0:
