@@ -7,9 +7,7 @@ import shlex
 import pytest
 from conftest import ROOT
 
-import flaxdigits.models
 from flaxdigits.augmentations import Augmentation
-from flaxdigits.components import Component
 from flaxdigits.losses import Loss
 from flaxdigits.metrics import Metric
 from flaxdigits.objectives import Objective
@@ -17,21 +15,13 @@ from flaxdigits.optimizers import Optimizer
 from flaxdigits.schedules import Schedule
 
 pytest_plugins = ["tiny_run"]
+pytestmark = pytest.mark.usefixtures("registries")
 
 EXTENDING = (ROOT / "docs" / "extending.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", EXTENDING, re.MULTILINE | re.DOTALL)
 COMMANDS = [
     line for language, block in BLOCKS if not language
     for line in block.replace("\\\n", " ").splitlines() if line.startswith("python launch.py")]
-
-
-@pytest.fixture(autouse=True)
-def registries(monkeypatch):
-    """Forgets afterwards what a test registers."""
-    monkeypatch.setattr(
-        flaxdigits.models, "ARCHITECTURES", dict(flaxdigits.models.ARCHITECTURES))
-    for kind in Component.__subclasses__():
-        monkeypatch.setattr(kind, "registered", dict(kind.registered))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -6,8 +6,7 @@ import json
 import numpy as np
 import pytest
 
-import flaxdigits.models
-from flaxdigits.components import Component, register
+from flaxdigits.components import register
 from flaxdigits.config import EvaluateConfig, ExperimentConfig, ModelConfig, to_dict, validate
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.scores import score
@@ -16,6 +15,7 @@ from flaxdigits.metrics import Metric
 from flaxdigits.optimizers import Optimizer
 
 pytest_plugins = ["tiny_run"]
+pytestmark = pytest.mark.usefixtures("registries")
 
 
 EXPERIMENT = """
@@ -131,15 +131,6 @@ STUDY = """
                 "larger margin": ("train.loss.margin=2",),
                 "no augmentation": ("data.augmentation=none",)}})
 """
-
-
-@pytest.fixture(autouse=True)
-def registries(monkeypatch):
-    """Forgets afterwards what a test registers."""
-    monkeypatch.setattr(
-        flaxdigits.models, "ARCHITECTURES", dict(flaxdigits.models.ARCHITECTURES))
-    for kind in Component.__subclasses__():
-        monkeypatch.setattr(kind, "registered", dict(kind.registered))
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from absl.testing import flagsaver
 from array_record.python import array_record_data_source  # noqa: F401 its flags, before any saving
 from jax.experimental.compilation_cache import compilation_cache
 
+import flaxdigits.models
+from flaxdigits.components import Component
 from flaxdigits.config import (
     CheckpointConfig,
     DataConfig,
@@ -28,6 +30,15 @@ from flaxdigits.overrides import apply_overrides
 from flaxdigits.training.loop import Outcome, train
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
+
+
+@pytest.fixture
+def registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgets afterwards what a test registers."""
+    monkeypatch.setattr(
+        flaxdigits.models, "ARCHITECTURES", dict(flaxdigits.models.ARCHITECTURES))
+    for kind in Component.__subclasses__():
+        monkeypatch.setattr(kind, "registered", dict(kind.registered))
 
 
 @pytest.fixture(scope="session")

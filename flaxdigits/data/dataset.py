@@ -64,7 +64,7 @@ class Dataset:
     validation: range = range(0)
 
     def identity(self) -> dict[str, Any]:
-        """Returns what tells these data from others, as JSON values.
+        """Returns what identifies the data, as JSON values.
 
         `dataset`, `source` and `fingerprint`; of the user's own data also `class_names` and
         `official_train`, which the fingerprint does not cover.

@@ -1,4 +1,4 @@
-"""Digests that tell whether what is read back from a disk is what was written.
+"""Digests that show whether what is read back from a disk is what was written.
 
 They find damage, not forgery: they are made for speed, and keep nobody from changing a file and
 its digest together.
