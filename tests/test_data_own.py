@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from flaxdigits.data.dataset import DataLocations, Dataset, load_dataset
 from flaxdigits.data.photos import image_suffixes
 from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.training.run_folder import data_differences
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (7, 6, 5), np.uint8)  # seven of 6x5
@@ -245,6 +247,19 @@ def test_a_validation_part(tmp_path, name, has_test):
     if has_test:
         rows = split_indices(DataConfig("image_folder", "official", folder="x"), data)
         assert rows["train"].tolist() == [0, 1] and rows["test"].tolist() == [4, 5]
+
+
+def test_images_that_move_to_the_validation_part_make_other_data(tmp_path):
+    for number in range(3):
+        for label in ("one", "two"):
+            write_image(tmp_path / "a" / ("valid" if number == 2 else "train") / label
+                        / f"{number}.png", IMAGES[number])
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    for image in sorted((tmp_path / "b").rglob("1.png")):
+        image.rename(tmp_path / "b" / "valid" / image.parent.name / image.name)
+    before, after = (load("image_folder", tmp_path / name) for name in "ab")
+    assert "data.validation was 2 and is 4" in data_differences(
+        before.identity(), after.identity())
 
 
 def test_one_class_is_refused(tmp_path):

@@ -5,6 +5,8 @@ import shutil
 import numpy as np
 from test_checkpoints import opened, refusal  # noqa: F401
 
+from flaxdigits.training import loop
+
 pytest_plugins = ["tiny_run"]
 
 
@@ -54,3 +56,20 @@ def test_a_run_stands_without_the_one_it_began_from(
     done = launch_here("--mode=eval", f"--workdir={second}")
     assert done.returncode == 0, done.stderr
     assert train_tiny(second, f"train.init_from={finished_copy}").step == 6
+
+
+def test_a_source_that_goes_on_meanwhile_is_refused(train_tiny, tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    train_tiny(source, "train.stop_after=2")
+    read = loop.source_digest
+
+    def read_and_go_on(path):
+        digest = read(path)
+        if path is not None:
+            train_tiny(source)
+        return digest
+
+    monkeypatch.setattr(loop, "source_digest", read_and_go_on)
+    said = refusal(train_tiny, tmp_path / "next", f"train.init_from={source}", "seed=1")
+    assert "has saved another checkpoint meanwhile" in said
+    assert not (tmp_path / "next").exists()

@@ -66,14 +66,16 @@ class Dataset:
     def identity(self) -> dict[str, Any]:
         """Returns what identifies the data, as JSON values.
 
-        `dataset`, `source` and `fingerprint`; of the user's own data also `class_names` and
-        `official_train`, which the fingerprint does not cover.
+        `dataset`, `source` and `fingerprint`; of the user's own data also what the
+        fingerprint does not cover: `class_names`, `official_train` and the number of `validation`
+        images.
         """
         values = {"dataset": self.name, "source": self.source, "fingerprint": self.fingerprint}
         if self.name in BUILDERS:
             return values
         return values | {
-            "class_names": list(self.class_names), "official_train": self.official_train}
+            "class_names": list(self.class_names), "official_train": self.official_train,
+            "validation": len(self.validation)}
 
     def description(self) -> dict[str, Any]:
         """Returns the identity, and of the user's own data their `framing`, as JSON values.

@@ -109,8 +109,8 @@ def train_many(
     check_same_everywhere("config", list(configs.values()))
     check_same_everywhere("data", dataset.fingerprint)
     check_same_everywhere("run folder", [folder.contents() for folder in folders.values()])
-    _take_weights(first, folders[path])
     about = _about(config, dataset, all(folder.is_begun() for folder in folders.values()))
+    _take_weights(first, folders[path], about.get("init_from"))
     _start_folders(configs, folders, about)
     outcomes: dict[Path, Outcome] = {}
 
@@ -137,7 +137,7 @@ def train_many(
                     folders[path].start(validate(configs[path]), about)
                     run = first if configs[path] == first.config else first.sibling(configs[path])
                     if run is not first:
-                        _take_weights(run, folders[path])
+                        _take_weights(run, folders[path], about.get("init_from"))
                     told = Trackers(trackers(path) if path == group[0] and is_writer() else ())
                     saved.append(SavedRun(run, folders[path], told, interrupts))
                     stack.callback(saved[-1].close)
@@ -175,9 +175,9 @@ def _check_together(configs: Sequence[ExperimentConfig]) -> None:
             "or folds are spread themselves: use train.parallel=jit")
 
 
-def _take_weights(run: Run, folder: RunFolder) -> None:
+def _take_weights(run: Run, folder: RunFolder, digest: str | None) -> None:
     if run.config.train.init_from is not None and not folder.has_checkpoints():
-        run.take_weights(run.config.train.init_from)
+        run.take_weights(run.config.train.init_from, digest)
 
 
 def _start_folders(

@@ -94,10 +94,15 @@ class Run:
                        rows),
             f"a train step with train.batch_size={self.config.train.batch_size}")
 
-    def take_weights(self, path: str) -> None:
-        """Starts from the last weights of another run in place of fresh ones."""
+    def take_weights(self, path: str, digest: str | None) -> None:
+        """Starts from the last weights of another run in place of fresh ones.
+
+        Args:
+          path: of that run's folder.
+          digest: of the weights, see `saved_variables`.
+        """
         fresh = {"params": self.state.params, **self.state.model_state}
-        self.state = self.devices.replicate(self._state_of(saved_variables(path, fresh)))
+        self.state = self.devices.replicate(self._state_of(saved_variables(path, fresh, digest)))
 
     def not_finite(self) -> str | None:
         """Names what of the state holds a NaN or an infinity; None if nothing does."""

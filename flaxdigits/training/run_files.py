@@ -32,7 +32,8 @@ CONFIG = {"config": OBJECT, "data": OBJECT}
 MORE_OF_CONFIG = {"versions": OBJECT_OF_TEXTS, "git_commit": TEXT | NULL, "machine": TEXT,
                   "init_from": TEXT}
 DATA = {"dataset": TEXT, "source": TEXT, "fingerprint": TEXT}
-MORE_OF_DATA = {"class_names": TEXTS, "official_train": COUNT | NULL, "framing": OBJECT}
+MORE_OF_DATA = {"class_names": TEXTS, "official_train": COUNT | NULL, "validation": COUNT,
+                "framing": OBJECT}
 FIGURES = {
     "experiment": TEXT, "dataset": TEXT, "data_source": TEXT, "split": TEXT, "seed": COUNT,
     "parameters": COUNT, "steps": POSITIVE_COUNT, "epochs": POSITIVE_MEASURE, "checkpoint": TEXT,

@@ -29,7 +29,7 @@ PATTERN = "[]*?"
 FREE_TO_CHANGE = ("train.stop_after", "train.together", "checkpoint.keep", "data.folder")
 
 # What tells a run's data from others; `config.json` holds more about them.
-IDENTITY = ("dataset", "source", "fingerprint", "class_names", "official_train")
+IDENTITY = ("dataset", "source", "fingerprint", "class_names", "official_train", "validation")
 
 LOCK = ".lock"
 PART = ".part"  # ends the name of a file that is being written

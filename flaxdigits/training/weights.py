@@ -23,19 +23,25 @@ from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.selection import note_if_behind
 
 
-def saved_variables(path: str, fresh: dict[str, Any]) -> dict[str, Any]:
+def saved_variables(path: str, fresh: dict[str, Any], digest: str | None) -> dict[str, Any]:
     """The weights of the last checkpoint of another run, averaged ones where it has them.
 
     Args:
       path: of that run's folder.
       fresh: variables of the shapes that are wanted.
+      digest: what `source_digest` returned for them, or None if it could not read them.
 
     Raises:
-      FlaxdigitsError: if that is no run folder, its last checkpoint is damaged, or its weights
-        have other shapes.
+      FlaxdigitsError: if that is no run folder, its last checkpoint is damaged, its weights have
+        other shapes, or they are not those of the digest.
     """
     with _opened(path) as (checkpoints, step, place):
-        return restore_variables(checkpoints, step, fresh, place)
+        saved = _weights(checkpoints.restore_arrays(step))
+    if _digest(saved) != digest:
+        raise FlaxdigitsError(
+            f"train.init_from: {path} has saved another checkpoint meanwhile; start again when "
+            "that run is complete")
+    return _as_variables(saved, fresh, place)
 
 
 def source_digest(path: str | None) -> str | None:
@@ -50,10 +56,13 @@ def source_digest(path: str | None) -> str | None:
         return None
     try:
         with _opened(path) as (checkpoints, step, _):
-            arrays = flat_arrays(_weights(checkpoints.restore_arrays(step)))
+            return _digest(_weights(checkpoints.restore_arrays(step)))
     except FlaxdigitsError:
         return None
-    digest = hashlib.sha256()
+
+
+def _digest(variables: dict[str, Any]) -> str:
+    arrays, digest = flat_arrays(variables), hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
@@ -94,10 +103,15 @@ def restore_variables(
     Raises:
       FlaxdigitsError: if the checkpoint cannot be read, or its weights have other shapes.
     """
-    variables = _weights(checkpoints.restore_arrays(step))
-    shapes = {name: variables.get(name) for name in fresh}
-    check_same_shapes(paths_and_shapes(shapes), fresh, place)
-    return jax.tree.map(jnp.asarray, shapes)
+    return _as_variables(_weights(checkpoints.restore_arrays(step)), fresh, place)
+
+
+def _as_variables(
+    saved: dict[str, Any], fresh: dict[str, Any], place: Path
+) -> dict[str, Any]:
+    variables = {name: saved.get(name) for name in fresh}
+    check_same_shapes(paths_and_shapes(variables), fresh, place)
+    return jax.tree.map(jnp.asarray, variables)
 
 
 def _weights(saved: dict[str, Any]) -> dict[str, Any]:
