@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from flaxdigits.config import ExperimentConfig, TrainConfig
 from flaxdigits.data.batches import BatchPlan, epoch_order
@@ -57,9 +56,7 @@ class Run:
             config.optimizer.learning_rate, self.total_steps, plan.steps_per_epoch)
         optimizer = config.optimizer.create(self.schedule)
         self.task = TrainTask(config, model, optimizer, plan, len(dataset.class_names))
-        _check_optimizer(optimizer, jax.eval_shape(lambda: init_variables(
-            model, config.seed, dataset.images.shape[1:]))["params"])
-        check_memory(state_bytes(jax.eval_shape(self._local_state)),
+        check_memory(state_bytes(self._state_shapes()),
                      f"the train state of {config.model.name}")
         self.state = self._fresh_state()
         check_logits(model, self.state.variables(), dataset.images.shape[1:],
@@ -149,6 +146,24 @@ class Run:
     def _fresh_state(self) -> TrainState:
         return self.devices.replicate(self._local_state())
 
+    def _state_shapes(self) -> TrainState:
+        """Returns the shapes of the train state.
+
+        Raises:
+          FlaxdigitsError: if optax refuses the optimizer's fields, which it does when traced.
+        """
+        variables = jax.eval_shape(lambda: init_variables(
+            self.task.model, self.config.seed, self.dataset.images.shape[1:]))
+        try:
+            shapes = jax.eval_shape(self._state_of, variables)
+            jax.eval_shape(
+                self.task.optimizer.update, shapes.params, shapes.opt_state, shapes.params)
+        except Exception as error:
+            raise FlaxdigitsError(
+                f"optimizer: cannot update the params with these fields: {first_line(error)}"
+            ) from error
+        return shapes
+
     def _local_state(self) -> TrainState:
         return self._state_of(init_variables(
             self.task.model, self.config.seed, self.dataset.images.shape[1:]))
@@ -200,17 +215,6 @@ def total_steps(config: TrainConfig, plan: BatchPlan) -> int:
         raise FlaxdigitsError(
             f"train.epochs={config.epochs} makes {steps} steps; 2,147,483,647 are the most")
     return steps
-
-
-def _check_optimizer(optimizer: optax.GradientTransformation, params: Any) -> None:
-    """Raises FlaxdigitsError if optax refuses the optimizer's fields, which it does when traced."""
-    try:
-        jax.eval_shape(
-            lambda params: optimizer.update(params, optimizer.init(params), params), params)
-    except Exception as error:
-        raise FlaxdigitsError(
-            f"optimizer: cannot update the params with these fields: {first_line(error)}"
-        ) from error
 
 
 @jax.jit
