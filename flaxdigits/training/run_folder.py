@@ -12,6 +12,8 @@ import json
 import logging
 import os
 import secrets
+import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -317,6 +319,22 @@ class RunFolder:
             raise FlaxdigitsError(
                 f"{self.path}: was deleted, moved or replaced while a run trained there; nothing "
                 "more is written: put it back to go on from its last checkpoint, or begin again")
+
+    def remove_if_recreated(self) -> None:
+        """Removes the folder if Orbax's background threads made it again after it was moved.
+
+        Orbax creates missing parents of what it saves. Every folder that a run has locked holds a
+        lock file, so one without it that holds checkpoints alone is such a folder.
+        """
+        try:
+            self.check_present()
+        except FlaxdigitsError:
+            # When a save has failed, other threads of it still write, and cannot be waited for.
+            for _ in range(10):
+                with contextlib.suppress(OSError):
+                    if os.listdir(self.path) == [self.checkpoints.name]:
+                        shutil.rmtree(self.path)
+                time.sleep(0.1)
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Replaces a file by rename."""

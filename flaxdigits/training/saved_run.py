@@ -41,7 +41,10 @@ class SavedRun:
 
     def close(self) -> None:
         """Waits until all is on disk, and lets go of the folder."""
-        self._checkpoints.close()
+        try:
+            self._checkpoints.close()
+        finally:
+            self.folder.remove_if_recreated()
 
     def signal(self) -> int:
         """The signal that any of the processes has received, or 0."""
