@@ -13,7 +13,7 @@ from types import ModuleType
 from flaxdigits.cli.compilation_cache import CacheWarnings
 from flaxdigits.cli.context import resolve_config
 from flaxdigits.cli.options import Options, parse
-from flaxdigits.cli.process import INTERRUPTED, imports_are_done, lost_output, start_well
+from flaxdigits.cli.process import INTERRUPTED, configure_process, imports_are_done, lost_output
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 
@@ -95,5 +95,5 @@ def quiet_other_libraries() -> None:
 
 
 if __name__ == "__main__":
-    start_well()
+    configure_process()
     leave(main(sys.argv))

@@ -143,8 +143,8 @@ def test_a_process_that_never_comes_is_named(process, words, start, tmp_path):
 # Processes that JAX has connected itself, as on SLURM and TPUs: they meet by its collectives.
 CONNECTED = """
 import sys
-from flaxdigits.cli.process import start_well
-start_well()  # begins the process again, which would end a connection
+from flaxdigits.cli.process import configure_process
+configure_process()  # begins the process again, which would end a connection
 import jax
 jax.distributed.initialize(f"localhost:{sys.argv.pop(1)}", 2, int(sys.argv.pop(1)))
 """

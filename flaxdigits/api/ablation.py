@@ -16,7 +16,7 @@ from flaxdigits.api.context import (
     loader,
     make_console,
     print_table,
-    tell_pause,
+    report_pause,
 )
 from flaxdigits.api.experiment import absolute_paths
 from flaxdigits.api.plan import plan_table
@@ -125,7 +125,7 @@ def run_ablation(
 
     pause = (cluster or run_study)(configs, chosen, folder, load, tell)
     if pause is not None:
-        tell_pause(console, pause.signal)
+        report_pause(console, pause.signal)
         return AblationOutcome([], pause.signal)
     rows = compare_variants(configs, chosen, folder, study.figure, study.also)
     if rows[0].estimate is None:

@@ -151,7 +151,7 @@ def print_table(console: Console, table: Table) -> None:
     console.print(table, soft_wrap=False, crop=False)
 
 
-def tell_pause(console: Console, received: int | None) -> None:
+def report_pause(console: Console, received: int | None) -> None:
     """Says what paused several runs: a signal, or None for `train.stop_after`."""
     told = (f"{signal.Signals(received).name}; the same command" if received else
             "train.stop_after; the same command without it, or with a later one,")

@@ -14,16 +14,16 @@ from flaxdigits.api.context import (
     load_data,
     make_console,
     new_run_folder,
-    tell_pause,
+    report_pause,
 )
 from flaxdigits.api.seeds import outcome_line
-from flaxdigits.api.train import check_maker, told_of_a_run
+from flaxdigits.api.train import check_maker, default_trackers
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.reports.result import tell_of_drawn_data
 from flaxdigits.studies import folds as studies
-from flaxdigits.studies.folds import FoldRun, Tested, fold_configs, read_tested
+from flaxdigits.studies.folds import FoldPredictions, FoldRun, fold_configs, read_fold_predictions
 from flaxdigits.studies.seeds import checked_seeds
 from flaxdigits.training import parallel, processes, provenance
 from flaxdigits.training.interrupts import Interrupts
@@ -41,7 +41,7 @@ class FoldsOutcome:
       signal: the signal that paused them, if one did.
     """
 
-    tested: Tested | None
+    tested: FoldPredictions | None
     signal: int | None = None
 
 
@@ -93,14 +93,14 @@ def train_folds(
 
     def told(path: Path) -> list[Tracker]:
         own = trackers(path) if trackers is not None else ()
-        return told_of_a_run(console, tensorboard, profile=False, trackers=own)
+        return default_trackers(console, tensorboard, profile=False, trackers=own)
 
     with Interrupts() as interrupts:
         is_whole = studies.train_folds(configs, dataset, told, tell)
     if not is_whole:
-        tell_pause(console, interrupts.received)
+        report_pause(console, interrupts.received)
         return FoldsOutcome(None, interrupts.received)
-    tested = read_tested(configs, dataset)
+    tested = read_fold_predictions(configs, dataset)
     _tell_writers(console, config, chosen, command, next(iter(configs)), dataset, tested, folder)
     tell_of_drawn_data(console, dataset.source)
     console.print(f"tables: {folder / 'writers.md'}, and .csv, .json, .png")
@@ -109,7 +109,7 @@ def train_folds(
 
 def _tell_writers(
     console: Console, config: ExperimentConfig, seeds: Sequence[int], command: str, first: Path,
-    dataset: Dataset, tested: Tested, workdir: Path,
+    dataset: Dataset, tested: FoldPredictions, workdir: Path,
 ) -> None:
     from flaxdigits.reports.writers import WritersReport  # matplotlib takes its time to import
 

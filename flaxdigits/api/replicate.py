@@ -14,12 +14,12 @@ from flaxdigits.api.context import (
     loader,
     make_console,
     print_table,
-    tell_pause,
+    report_pause,
 )
 from flaxdigits.api.experiment import absolute_paths
 from flaxdigits.api.plan import plan_table
 from flaxdigits.api.seeds import outcome_line
-from flaxdigits.api.train import told_of_a_run
+from flaxdigits.api.train import default_trackers
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
@@ -32,7 +32,7 @@ from flaxdigits.studies.seeds import checked_seeds, seed_configs, train_seeds, u
 from flaxdigits.training import parallel, processes, provenance
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.loop import Outcome, check_folders
-from flaxdigits.training.run_folder import RunFolder, clear_errors
+from flaxdigits.training.run_folder import RunFolder, readable_os_errors
 from flaxdigits.training.trackers import Tracker
 
 RUNS = Path("runs")
@@ -116,7 +116,7 @@ def replicate(
     def told(path: Path) -> list[Tracker]:
         console.print(f"seed {path.name}")
         own = trackers(path) if trackers is not None else ()
-        return told_of_a_run(console, tensorboard, profile=False, trackers=own)
+        return default_trackers(console, tensorboard, profile=False, trackers=own)
 
     with Interrupts() as interrupts:
         is_whole = collect_only or all(
@@ -126,7 +126,7 @@ def replicate(
     _report(console, command, systems, found, folder, updated)
     if is_whole:
         return ReplicationOutcome(found)
-    tell_pause(console, interrupts.received)
+    report_pause(console, interrupts.received)
     return ReplicationOutcome(found, interrupts.received)
 
 
@@ -185,7 +185,7 @@ def _updated(path: Path, block: str) -> str:
     """The text of the file that --update names, with this between its markers."""
     from flaxdigits.reports.replication import put_between_markers
 
-    with clear_errors(path, "read"):
+    with readable_os_errors(path, "read"):
         text = path.read_text(encoding="utf-8")
     try:
         return put_between_markers(text, block)

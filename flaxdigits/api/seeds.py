@@ -15,9 +15,9 @@ from flaxdigits.api.context import (
     load_data,
     make_console,
     new_run_folder,
-    tell_pause,
+    report_pause,
 )
-from flaxdigits.api.train import check_maker, told_of_a_run
+from flaxdigits.api.train import check_maker, default_trackers
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
@@ -97,12 +97,12 @@ def train_seeds(
     def told(path: Path) -> list[Tracker]:
         console.print(f"seed {path.name}")
         own = trackers(path) if trackers is not None else ()
-        return told_of_a_run(console, tensorboard, profile, own)
+        return default_trackers(console, tensorboard, profile, own)
 
     with Interrupts() as interrupts:
         summary = studies.train_seeds(config, seeds, dataset, folder, told, tell)
     if summary is None:
-        tell_pause(console, interrupts.received)
+        report_pause(console, interrupts.received)
         return SeedsOutcome(None, outcomes, interrupts.received)
     if not summary["finished"]:
         raise FlaxdigitsError(

@@ -72,7 +72,7 @@ def train(
     processes.connect(coordinator, num_processes, process_id, connect_timeout)
     check_devices()
     console = console or make_console(quiet=not parallel.is_writer())
-    told = told_of_a_run(console, tensorboard, profile, trackers)
+    told = default_trackers(console, tensorboard, profile, trackers)
     folder = new_run_folder(workdir, config)
     check_before_data(config, folder)
     dataset = load_data(config, data, raw_data_dir, data_dir)
@@ -86,7 +86,7 @@ def train(
             console.print(f"profile: {tracker.trace}, for ui.perfetto.dev" if tracker.trace else
                           "no profile: there were no two calls of steps left to train")
     if outcome.result is None:
-        _tell_pause(console, outcome)
+        _report_pause(console, outcome)
         return outcome
     tell_result(console, outcome.result)
     tell_of_drawn_data(console, dataset.source)
@@ -111,7 +111,7 @@ def check_maker(trackers: Callable[[Path], Sequence[Tracker]] | None) -> None:
                               f"lambda workdir: [MyTracker()], got {trackers!r}")
 
 
-def told_of_a_run(
+def default_trackers(
     console: Console, tensorboard: bool, profile: bool, trackers: Sequence[Tracker]
 ) -> list[Tracker]:
     """The console, those that are asked for, and the user's own."""
@@ -124,7 +124,7 @@ def told_of_a_run(
     return [*told, *trackers]
 
 
-def _tell_pause(console: Console, outcome: Outcome) -> None:
+def _report_pause(console: Console, outcome: Outcome) -> None:
     done = f"saved at step {outcome.step} of {outcome.total_steps}"
     if outcome.signal is None:
         console.print(f"paused by train.stop_after, {done}; "

@@ -15,7 +15,7 @@ TUNABLE = "glibc.malloc.hugetlb"
 INTERRUPTED = "interrupted: what was saved stays, the same command goes on from it"
 
 
-def start_well() -> None:
+def configure_process() -> None:
     """Sets what makes JAX start and compute faster; what the user has set is left alone.
 
     Compiled programs are kept in the user's cache folder, small ones too. On Linux large arrays

@@ -14,7 +14,7 @@ from flaxdigits.evaluation.scores import flat
 from flaxdigits.training.checkpoints import Checkpoints, DamagedCheckpoint, MissingCheckpoint
 from flaxdigits.training.identity import run_identity
 from flaxdigits.training.run import Run
-from flaxdigits.training.run_folder import RunFolder, clear_errors
+from flaxdigits.training.run_folder import RunFolder, readable_os_errors
 from flaxdigits.training.selection import note_if_behind, note_if_better_is_gone
 
 _log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def _unwritable_noted() -> Iterator[list[FlaxdigitsError]]:
 def _keep(folder: RunFolder, row: dict[str, Any], dataset: Dataset) -> None:
     """Adds a row, unless another evaluation has scored that step meanwhile."""
     path = folder.path / "eval.jsonl"
-    with clear_errors(path), open(path, "ab") as file:
+    with readable_os_errors(path), open(path, "ab") as file:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         if _scored(folder, row["step"], dataset) is None:

@@ -16,7 +16,7 @@ from flaxdigits.data.preprocessing import preprocess
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.checkpoints import open_to_read, restore_chosen
 from flaxdigits.models import build_model
-from flaxdigits.training.precision import products
+from flaxdigits.training.precision import matmul_precision
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.state import init_variables
 from flaxdigits.training.weights import restore_variables
@@ -43,7 +43,7 @@ class TrainedNetwork:
 
     def logits(self, images: jax.Array) -> jax.Array:
         """[batch, height, width, 1] uint8 -> [batch, classes] float32."""
-        with products("fp32"):
+        with matmul_precision("fp32"):
             return self.model.apply(
                 self.variables, preprocess(images, self.config.data.preprocessing), None
             ).astype(jnp.float32)

@@ -14,7 +14,7 @@ from scipy.special import softmax
 from flaxdigits.reports.figures import LIGHT, Theme, blank, png
 from flaxdigits.reports.fonts import Labels, legible
 from flaxdigits.reports.sheets import COLUMNS, prediction_sheet, predictions
-from flaxdigits.studies.folds import Tested
+from flaxdigits.studies.folds import FoldPredictions
 from flaxdigits.studies.statistics import estimate
 
 HARDEST = 10  # writers in the table
@@ -34,7 +34,7 @@ class WritersReport:
 
     title: str
     about: Mapping[str, str]
-    tested: Tested
+    tested: FoldPredictions
     images: np.ndarray
 
     def files(self) -> dict[str, bytes]:

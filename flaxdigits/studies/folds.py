@@ -29,7 +29,7 @@ class FoldRun:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tested:
+class FoldPredictions:
     """The test predictions of all folds, one after another; every example is there once a seed.
 
     Attributes:
@@ -121,7 +121,9 @@ def train_folds(
         outcome.result is not None for outcome in outcomes.values())
 
 
-def read_tested(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) -> Tested:
+def read_fold_predictions(
+    configs: Mapping[Path, ExperimentConfig], dataset: Dataset,
+) -> FoldPredictions:
     """The predictions that the runs wrote.
 
     Raises:
@@ -135,7 +137,7 @@ def read_tested(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) -> T
                           np.repeat(np.arange(len(dataset.labels)), seeds)):
         raise FlaxdigitsError("the ten folds do not test every example once: their predictions "
                               "are not of this data set")
-    return Tested(dataset.class_names, seeds=seeds, **whole)
+    return FoldPredictions(dataset.class_names, seeds=seeds, **whole)
 
 
 def _read_predictions(path: Path, classes: int) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flaxdigits.config import ExperimentConfig, flatten, to_dict
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.experiments import SHIPPED, also_made_by, find, list_experiments, load_experiment
+from flaxdigits.experiments import SHIPPED, call_loaded, find, list_experiments, load_experiment
 from flaxdigits.overrides import apply_overrides
 
 ORIGINAL, HELD_OUT = "original", "held_out"
@@ -111,7 +111,7 @@ def load_systems(
     systems = []
     for name in names:
         config = load_experiment(name)
-        replication = also_made_by(
+        replication = call_loaded(
             find(name, "--experiment", SHIPPED), "get_replication", Replication)
         for claim in replication.claims:
             for figure in (claim.figure, *claim.beside):

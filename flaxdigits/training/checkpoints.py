@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.digests import describe_arrays, json_digest
-from flaxdigits.training.parallel import agree, first_line, is_writer
+from flaxdigits.training.parallel import all_reduce, first_line, is_writer
 
 SAVE = "cannot save a checkpoint: {}; is there space, and may you write there?"
 REFUSED = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "Permission denied", "Too many open files")
@@ -238,7 +238,7 @@ class Checkpoints:
             self._verify(step, flat_arrays(restored))
         except DamagedCheckpoint as error:
             damage = error
-        if agree(damage is not None, np.max):
+        if all_reduce(damage is not None, np.max):
             raise damage or self._damage(step, "another process of this run cannot read it")
         return restored
 

@@ -22,7 +22,7 @@ from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training import provenance
 from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.parallel import agree, check_same_everywhere, is_writer
+from flaxdigits.training.parallel import all_reduce, check_same_everywhere, is_writer
 from flaxdigits.training.precision import warn_of_precision_on_cpu
 from flaxdigits.training.program import Program
 from flaxdigits.training.run import Run
@@ -128,14 +128,15 @@ def train_many(
             end(path, ended)
     program = Program(first, len(configs))
     with Interrupts() as interrupts:
-        while waiting and not agree(interrupts.received or 0, np.max):
+        while waiting and not all_reduce(interrupts.received or 0, np.max):
             group, waiting = waiting[:program.size], waiting[program.size:]
             with contextlib.ExitStack() as stack:
                 saved = []
                 for path in group:
                     stack.enter_context(folders[path].locked())
                     folders[path].start(validate(configs[path]), about)
-                    run = first if configs[path] == first.config else first.sibling(configs[path])
+                    run = (first if configs[path] == first.config
+                           else first.with_config(configs[path]))
                     if run is not first:
                         _take_weights(run, folders[path], about.get("init_from"))
                     told = Trackers(trackers(path) if path == group[0] and is_writer() else ())
@@ -261,7 +262,7 @@ class Loop:
                 break
             ready = [one for one in self.runs if one.goes_on() and one.run.step == behind]
             count = min(ready[0].steps_to_next_event(),
-                        agree(max(STEPS_PER_CALL, int(SECONDS_PER_CALL * rate)), np.min))
+                        all_reduce(max(STEPS_PER_CALL, int(SECONDS_PER_CALL * rate)), np.min))
             start = time.perf_counter()
             reports = self.program(
                 [one.run for one in self.runs], [one.order() for one in self.runs],
@@ -275,4 +276,4 @@ class Loop:
             one.save()
 
     def _signal(self) -> int:
-        return agree(self.interrupts.received or 0, np.max)
+        return all_reduce(self.interrupts.received or 0, np.max)

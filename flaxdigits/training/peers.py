@@ -31,7 +31,7 @@ State = Literal["running", "failed", "ending", "closed", "gone"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class ProcessInfo:
     """A process of a run.
 
     Attributes:
@@ -47,13 +47,13 @@ class Place:
     pid: int
 
     @classmethod
-    def here(cls, process: int, processes: int) -> "Place":
+    def here(cls, process: int, processes: int) -> "ProcessInfo":
         """This process."""
         return cls(process, processes, socket.gethostname(), os.getpid())
 
     @classmethod
-    def read(cls, message: dict[str, Any]) -> "Place | None":
-        """The place that a message describes; None if it does not describe one."""
+    def read(cls, message: dict[str, Any]) -> "ProcessInfo | None":
+        """The member that a message describes; None if it does not describe one."""
         values = [message.get(field.name) for field in dataclasses.fields(cls)]
         is_valid = all(type(value) is kind for value, kind in
                        zip(values, (int, int, str, int), strict=True))
@@ -121,7 +121,7 @@ class Peers:
 
     Args:
       here: this process.
-      places: every process, by number.
+      members: every process, by number.
       connections: of process 0 to every other one; of the others to process 0.
 
     Attributes:
@@ -130,13 +130,13 @@ class Peers:
     """
 
     def __init__(
-        self, here: Place, places: Sequence[Place], connections: dict[int, Connection],
+        self, here: ProcessInfo, members: Sequence[ProcessInfo], connections: dict[int, Connection],
     ) -> None:
         self.exit_status, self.stderr = LOST, 2
-        self._here, self._places, self._connections = here, places, connections
+        self._here, self._places, self._connections = here, members, connections
         self._heard = dict.fromkeys(connections, time.monotonic())
         self._states: dict[int, State] = {
-            place.process: "running" for place in places if place != here}
+            member.process: "running" for member in members if member != here}
         self._changed = threading.Condition()
         self._has_failed = False
         self._failure: tuple[float, str] | None = None  # when another one failed, and its line
@@ -312,7 +312,7 @@ def listen(port: int) -> socket.socket:
 
 
 def wait_for_others(
-    server: socket.socket, here: Place, token: str, seconds: float,
+    server: socket.socket, here: ProcessInfo, token: str, seconds: float,
 ) -> Peers:
     """In process 0: waits until every other process has connected to `server`, and closes it.
 
@@ -325,28 +325,28 @@ def wait_for_others(
     Raises:
       FlaxdigitsError: naming those that have not come.
     """
-    places, connections, refusal = {0: here}, {}, None
+    members, connections, refusal = {0: here}, {}, None
     deadline = time.monotonic() + seconds
     try:
-        while len(places) < here.processes and not refusal and time.monotonic() < deadline:
+        while len(members) < here.processes and not refusal and time.monotonic() < deadline:
             server.settimeout(max(deadline - time.monotonic(), 0.01))
             with contextlib.suppress(TimeoutError, ConnectionError):
                 connection = Connection(server.accept()[0])
                 message = connection.first(time.monotonic() + 2 * BEAT) or {}
-                place = Place.read(message)
-                if place is None or message.get("token") != token:
+                member = ProcessInfo.read(message)
+                if member is None or message.get("token") != token:
                     connection.close()  # something else has found this port
                     continue
-                refusal = _refusal(place, here, connections)
+                refusal = _refusal(member, here, connections)
                 if refusal:
                     connection.send(refused=refusal)
                 else:
-                    places[place.process], connections[place.process] = place, connection
+                    members[member.process], connections[member.process] = member, connection
     except BaseException:
         server.close()
         raise
     server.close()  # now its port can be used again
-    missing = sorted(set(range(here.processes)) - set(places))
+    missing = sorted(set(range(here.processes)) - set(members))
     if missing and not refusal:
         refusal = (f"{_numbered(missing)} of {here.processes} did not come within "
                    f"{seconds:.0f} s: start all of them together, or wait longer with "
@@ -355,18 +355,18 @@ def wait_for_others(
         for connection in connections.values():
             connection.send(refused=refusal)
         raise FlaxdigitsError(refusal)
-    everyone = [places[process] for process in range(here.processes)]
+    everyone = [members[process] for process in range(here.processes)]
     for connection in connections.values():
-        connection.send(places=[dataclasses.asdict(place) for place in everyone])
+        connection.send(members=[dataclasses.asdict(member) for member in everyone])
     return Peers(here, everyone, connections)
 
 
-def _refusal(place: Place, here: Place, known: dict[int, Connection]) -> str | None:
-    if place.processes != here.processes:
-        return (f"process {place.process} was started with --num_processes={place.processes}, "
+def _refusal(member: ProcessInfo, here: ProcessInfo, known: dict[int, Connection]) -> str | None:
+    if member.processes != here.processes:
+        return (f"process {member.process} was started with --num_processes={member.processes}, "
                 f"process 0 with {here.processes}")
-    if place.process in known or not 0 < place.process < here.processes:
-        return f"several processes were started with --process_id={place.process}"
+    if member.process in known or not 0 < member.process < here.processes:
+        return f"several processes were started with --process_id={member.process}"
     return None
 
 
@@ -376,7 +376,7 @@ def _numbered(processes: Sequence[int]) -> str:
 
 
 def join(
-    addresses: Sequence[tuple[str, int]], here: Place, token: str, seconds: float,
+    addresses: Sequence[tuple[str, int]], here: ProcessInfo, token: str, seconds: float,
 ) -> Peers:
     """In every process but 0: connects to process 0 and waits until all others have, too.
 
@@ -402,9 +402,9 @@ def join(
             if "refused" in answer:
                 connection.close()
                 raise FlaxdigitsError(str(answer["refused"]))
-            if isinstance(answer.get("places"), list):
-                places = [Place(**place) for place in answer["places"]]
-                return Peers(here, places, {0: connection})
+            if isinstance(answer.get("members"), list):
+                members = [ProcessInfo(**member) for member in answer["members"]]
+                return Peers(here, members, {0: connection})
             connection.close()
         time.sleep(BEAT / 5)
     host, port = addresses[0]

@@ -68,7 +68,7 @@ class Run:
         self.step = 0
         self.record = Record()
 
-    def sibling(self, config: ExperimentConfig) -> "Run":
+    def with_config(self, config: ExperimentConfig) -> "Run":
         """A fresh run of another seed or fold, with this one's programs and examples.
 
         Raises:
@@ -115,7 +115,7 @@ class Run:
         return next((name for name, is_finite in zip(parts, finite, strict=True)
                      if not is_finite), None)
 
-    def figures(
+    def metrics(
         self, scores: dict[str, Scores | None], step: int, running_accuracy: float
     ) -> dict[str, Any]:
         """What `result.json` holds.

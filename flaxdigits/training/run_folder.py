@@ -181,7 +181,7 @@ class RunFolder:
           FlaxdigitsError: if there are files of a run, but not its `config.json`: whose they are
             cannot be told.
         """
-        with clear_errors(self.path):
+        with readable_os_errors(self.path):
             if (self.path / "config.json").exists():
                 return True
             left = [name for name in LEFT_BY_A_RUN if (self.path / name).exists()]
@@ -252,7 +252,7 @@ class RunFolder:
     def check_writable(self) -> None:
         """Raises FlaxdigitsError if files cannot be made here."""
         if self._is_writer:
-            with clear_errors(self.path):
+            with readable_os_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
                 probe = self._part("writable")
                 probe.touch(exist_ok=False)
@@ -272,7 +272,7 @@ class RunFolder:
             yield
             return
         self.check_name()
-        with clear_errors(self.path):
+        with readable_os_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -300,7 +300,8 @@ class RunFolder:
         if self._lock is None:
             return
         there, locked = None, os.fstat(self._lock)
-        with clear_errors(self.path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with (readable_os_errors(self.path),
+              contextlib.suppress(FileNotFoundError, NotADirectoryError)):
             there = os.stat(self.path / LOCK)
         if there is None or not os.path.samestat(there, locked):
             raise FlaxdigitsError(
@@ -315,7 +316,7 @@ class RunFolder:
         """Adds a line of JSON to a file; a last line that was cut short stays by itself."""
         if self._is_writer:
             self.check_present()
-            with clear_errors(self.path / name), open(self.path / name, "ab+") as file:
+            with readable_os_errors(self.path / name), open(self.path / name, "ab+") as file:
                 if file.tell():
                     file.seek(-1, os.SEEK_END)
                     if file.read(1) != b"\n":
@@ -347,7 +348,7 @@ class RunFolder:
             return
         self.check_present()
         path, part = self.path / name, self._part(name)
-        with clear_errors(path):
+        with readable_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with open(part, "xb") as file:
@@ -408,8 +409,8 @@ def _places(run: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
 
 
 @contextlib.contextmanager
-def clear_errors(path: Path, what: Literal["write", "read"] = "write") -> Iterator[None]:
-    """Turns the system's refusals to write (or read) into one line that names the path."""
+def readable_os_errors(path: Path, what: Literal["write", "read"] = "write") -> Iterator[None]:
+    """Converts an OSError of the block into a FlaxdigitsError of one line that names the path."""
     try:
         yield
     except OSError as error:

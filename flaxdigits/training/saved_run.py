@@ -12,7 +12,7 @@ from flaxdigits.evaluation.scores import Scores
 from flaxdigits.training.checkpoints import Checkpoints
 from flaxdigits.training.identity import run_identity
 from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.parallel import agree
+from flaxdigits.training.parallel import all_reduce
 from flaxdigits.training.report import HELD_OUT, report_or_note
 from flaxdigits.training.run import Run
 from flaxdigits.training.run_folder import RunFolder
@@ -44,7 +44,7 @@ class SavedRun:
 
     def signal(self) -> int:
         """The signal that any of the processes has received, or 0."""
-        return agree(self._interrupts.received or 0, np.max)
+        return all_reduce(self._interrupts.received or 0, np.max)
 
     def resume(self) -> None:
         """Restores the newest checkpoint that is whole, if there are checkpoints.
@@ -136,7 +136,7 @@ class SavedRun:
             scores[split] = run.scores_of(predictions)
             if split in HELD_OUT and predictions is not None:
                 held_out[split] = predictions
-        result = run.figures(scores, step, running)
+        result = run.metrics(scores, step, running)
         self._checkpoints.wait()
         self.folder.check_present()
         figures = report_or_note(run, self.folder, result, held_out)
