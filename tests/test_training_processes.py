@@ -41,7 +41,7 @@ PHASES = {
     "training": "flaxdigits.training.program:Program.__call__",
     "evaluating": "flaxdigits.training.run:Run.predict",
     "saving": "flaxdigits.training.checkpoints:Checkpoints.save",
-    "reporting": "flaxdigits.training.saved_run:report_or_note",
+    "reporting": "flaxdigits.training.saved_run:write_report_or_warn",
     "ending": "jax.distributed:shutdown",
 }
 

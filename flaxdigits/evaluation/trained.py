@@ -14,7 +14,7 @@ from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.data.framing import FRAMINGS, Framing, measure_framing, recorded_framing
 from flaxdigits.data.preprocessing import preprocess
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.evaluation.checkpoints import open_to_read, restore_chosen
+from flaxdigits.evaluation.checkpoints import open_to_read, restore_selected
 from flaxdigits.models import build_model
 from flaxdigits.training.precision import matmul_precision
 from flaxdigits.training.run_folder import RunFolder
@@ -73,7 +73,7 @@ def load_network(
     fresh = jax.eval_shape(
         lambda: init_variables(model, config.seed, (framing.height, framing.width, 1)))
     with open_to_read(folder) as checkpoints:
-        step, variables = restore_chosen(
+        step, variables = restore_selected(
             checkpoint, checkpoints, folder, config.data.split != "official",
             lambda step: restore_variables(checkpoints, step, fresh, folder.checkpoints))
     return TrainedNetwork(config, step, model, variables, class_names, framing)

@@ -172,7 +172,7 @@ class Checkpoints:
         """
         return self._restored(step, lambda: self._read_arrays(step))
 
-    def newest_whole(self, restore: Callable[[int], T]) -> tuple[int, T]:
+    def restore_newest_intact(self, restore: Callable[[int], T]) -> tuple[int, T]:
         """The newest step that is not damaged, and what `restore` returns for it.
 
         Each damaged one is named in a warning.
@@ -187,7 +187,7 @@ class Checkpoints:
         while True:
             step = max(self._steps - damaged.keys(), default=None)
             if step is None:
-                raise self._none_is_whole(damaged)
+                raise self._no_intact_checkpoint(damaged)
             try:
                 restored = restore(step)
             except DamagedCheckpoint as error:
@@ -304,7 +304,7 @@ class Checkpoints:
     def _damage(self, step: int, what: str) -> DamagedCheckpoint:
         return DamagedCheckpoint(self._folder / str(step), what)
 
-    def _none_is_whole(self, damaged: dict[int, DamagedCheckpoint]) -> FlaxdigitsError:
+    def _no_intact_checkpoint(self, damaged: dict[int, DamagedCheckpoint]) -> FlaxdigitsError:
         if not damaged:
             return FlaxdigitsError(f"{self._folder}: has no checkpoint any more")
         reason = damaged[max(damaged)].reason

@@ -30,7 +30,7 @@ from flaxdigits.training.peers import (
     join,
     leave,
     listen,
-    own_addresses,
+    local_addresses,
     wait_for_others,
 )
 
@@ -156,7 +156,7 @@ def _meet_by_jax(timeout: float) -> Peers:
     server = listen(0) if here.process == 0 else None
     offer = np.zeros(1024, np.uint8)
     if server is not None:
-        content = json.dumps({"hosts": own_addresses(), "port": server.getsockname()[1],
+        content = json.dumps({"hosts": local_addresses(), "port": server.getsockname()[1],
                               "token": secrets.token_hex(16)}).encode()
         offer[:len(content)] = np.frombuffer(content, np.uint8)
     offer = multihost_utils.broadcast_one_to_all(offer)
@@ -183,7 +183,7 @@ def _ends_after(seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-def check_alone() -> None:
+def check_single_process() -> None:
     """Raises FlaxdigitsError in a SLURM step of several tasks, each of which would do the same."""
     if _slurm_tasks() > 1:
         raise FlaxdigitsError(

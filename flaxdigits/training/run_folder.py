@@ -26,7 +26,7 @@ PATTERN = "[]*?"
 # What may differ between a run's start and its continuation: when to pause, with how many others
 # it is trained, and how many checkpoints to keep, decide nothing about the result. Nor does where
 # the data lie, whose fingerprint is compared.
-FREE_TO_CHANGE = ("train.stop_after", "train.together", "checkpoint.keep", "data.folder")
+CHANGEABLE = ("train.stop_after", "train.together", "checkpoint.keep", "data.folder")
 
 # What tells a run's data from others; `config.json` holds more about them.
 IDENTITY = ("dataset", "source", "fingerprint", "class_names", "official_train", "validation")
@@ -34,7 +34,7 @@ IDENTITY = ("dataset", "source", "fingerprint", "class_names", "official_train",
 LOCK = ".lock"
 PART = ".part"  # ends the name of a file that is being written
 WRITTEN_UNDER_LOCK = ("config.json", "metrics.jsonl", "result.json", "diverged.json")
-LEFT_BY_A_RUN = ("metrics.jsonl", "result.json", "diverged.json")
+RUN_OUTPUTS = ("metrics.jsonl", "result.json", "diverged.json")
 
 _log = logging.getLogger(__name__)
 
@@ -184,7 +184,7 @@ class RunFolder:
         with readable_os_errors(self.path):
             if (self.path / "config.json").exists():
                 return True
-            left = [name for name in LEFT_BY_A_RUN if (self.path / name).exists()]
+            left = [name for name in RUN_OUTPUTS if (self.path / name).exists()]
         if self.has_checkpoints():
             left.insert(0, "checkpoints")
         if left:
@@ -224,7 +224,7 @@ class RunFolder:
             the weights that `train.init_from` names, or None if they are not there.
         """
         recorded = self._start()
-        free = FREE_TO_CHANGE
+        free = CHANGEABLE
         if self._is_from_the_same_weights(recorded, other):
             free = (*free, "train.init_from")
         old, new = (flatten(complete(run["config"])) for run in (recorded, other))
@@ -306,7 +306,8 @@ class RunFolder:
         if there is None or not os.path.samestat(there, locked):
             raise FlaxdigitsError(
                 f"{self.path}: was deleted, moved or replaced while a run trained there; nothing "
-                "more is written: put it back to go on from its last checkpoint, or begin again")
+                "more is written: restore it to resume from the last checkpoint, or start a new "
+                "run")
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Replaces a file by rename."""
