@@ -26,6 +26,7 @@ REFUSED = {
     "negated list with a value": (["--nolist=x"], "does not take an argument"),
     "line break in a field": ([*TRAIN, "--set=a\nb=1"], r"unknown field a\nb"),
     "escape in a field": ([*TRAIN, "--set=a\x1b[1m=1"], r"unknown field a\x1b[1m"),
+    "unreadable flag file": (["--flagfile=/proc/self/mem"], "Input/output error"),
     "stray word": ([*TRAIN, "train.epochs=3"], "stray word 'train.epochs=3'"),
     "stray word after --": ([*TRAIN, "--", "--set"], "stray word '--set'"),
     "flag without its value": (["--experiment"], "experiment"),

@@ -19,6 +19,8 @@ from flaxdigits.schedules import (
     Schedule,
 )
 
+pytest_plugins = ["tiny_run"]
+
 STEPS = 8
 
 
@@ -370,3 +372,13 @@ def test_clipping_bounds_the_norm_of_the_whole_gradient_before_the_method(name):
     config = named(name, learning_rate=1e-2, clip_norm=limit, **constants)
     assert_same(trajectory(config, gradients),
                 by_hand(FORMULAS[name], gradients=clipped, **constants))
+
+
+@pytest.mark.parametrize(("name", "field"), [
+    ("optax.muon", "ns_coeffs=1,2"), ("optax.adafactor", "decay_offset=99999999999")])
+def test_fields_that_optax_refuses_are_refused_before_anything_is_written(
+    name, field, train_tiny, tmp_path
+):
+    with pytest.raises(FlaxdigitsError, match=r"^optimizer: cannot update the params"):
+        train_tiny(tmp_path / "run", f"optimizer={name}", f"optimizer.{field}")
+    assert not (tmp_path / "run").exists()

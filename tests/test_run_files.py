@@ -203,3 +203,10 @@ def test_a_pipe_in_the_place_of_a_file_does_not_hang(finished_copy, environment)
         env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "result.json: cannot be read: it is not a regular file" in done.stderr
+
+
+def test_a_result_of_another_seed_is_refused(finished_copy):
+    result = json.loads((finished_copy / "result.json").read_text())
+    (finished_copy / "result.json").write_text(json.dumps(result | {"seed": result["seed"] + 1}))
+    with pytest.raises(FlaxdigitsError, match="is the result of another run: its seed is 1"):
+        RunFolder(finished_copy).result()

@@ -149,7 +149,8 @@ def parse(arguments: list[str]) -> Options | str:
         return f"{HELP}\n{flags.FLAGS.get_help(include_special_flags=False)}"
     try:
         words = flags.FLAGS(arguments)
-    except (flags.Error, ValueError) as error:  # the latter of a negated flag with a value
+    # ValueError: a negated flag with a value; OSError: a --flagfile that cannot be read.
+    except (flags.Error, ValueError, OSError) as error:
         raise FlaxdigitsError(" ".join(str(error).split())) from error
     if len(words) > 1:
         raise FlaxdigitsError(

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from flaxdigits.config import ExperimentConfig, TrainConfig
 from flaxdigits.data.batches import BatchPlan, epoch_order
@@ -21,7 +22,7 @@ from flaxdigits.models import build_model, check_logits
 from flaxdigits.training import provenance
 from flaxdigits.training.checkpoints import Record
 from flaxdigits.training.memory import check_memory, state_bytes, step_bytes
-from flaxdigits.training.parallel import Devices
+from flaxdigits.training.parallel import Devices, first_line
 from flaxdigits.training.state import (
     TrainState,
     count_parameters,
@@ -56,6 +57,8 @@ class Run:
             config.optimizer.learning_rate, self.total_steps, plan.steps_per_epoch)
         optimizer = config.optimizer.create(self.schedule)
         self.task = TrainTask(config, model, optimizer, plan, len(dataset.class_names))
+        _check_optimizer(optimizer, jax.eval_shape(lambda: init_variables(
+            model, config.seed, dataset.images.shape[1:]))["params"])
         check_memory(state_bytes(jax.eval_shape(self._local_state)),
                      f"the train state of {config.model.name}")
         self.state = self._fresh_state()
@@ -197,6 +200,17 @@ def total_steps(config: TrainConfig, plan: BatchPlan) -> int:
         raise FlaxdigitsError(
             f"train.epochs={config.epochs} makes {steps} steps; 2,147,483,647 are the most")
     return steps
+
+
+def _check_optimizer(optimizer: optax.GradientTransformation, params: Any) -> None:
+    """Raises FlaxdigitsError if optax refuses the optimizer's fields, which it does when traced."""
+    try:
+        jax.eval_shape(
+            lambda params: optimizer.update(params, optimizer.init(params), params), params)
+    except Exception as error:
+        raise FlaxdigitsError(
+            f"optimizer: cannot update the params with these fields: {first_line(error)}"
+        ) from error
 
 
 @jax.jit

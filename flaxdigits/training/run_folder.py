@@ -119,11 +119,22 @@ class RunFolder:
         """Returns what `result.json` holds, or None if the run has not finished.
 
         Raises:
-          FlaxdigitsError: if it is damaged.
+          FlaxdigitsError: if it is damaged, or is the result of another run than `config.json`.
         """
-        with contextlib.suppress(FileNotFoundError):
-            return run_files.read_result(self.path / "result.json")
-        return None
+        try:
+            result = run_files.read_result(self.path / "result.json")
+        except FileNotFoundError:
+            return None
+        if not (self.path / "config.json").exists():
+            return result
+        config = flatten(self.recorded()["config"])
+        for name, value in (("seed", config.get("seed")), ("split", config.get("data.split"))):
+            if value is not None and result[name] != value:
+                raise FlaxdigitsError(
+                    f"{self.path / 'result.json'}: is the result of another run: its {name} is "
+                    f"{quoted(result[name])} and config.json has {quoted(value)}; "
+                    f"{run_files.OF_RESULT}")
+        return result
 
     def diverged(self) -> dict[str, Any] | None:
         """Of a run whose loss stopped being finite: the `step`, and what is `told`; or None.

@@ -34,6 +34,7 @@ class SavedRun:
         self.run, self.folder, self.trackers = run, folder, trackers
         self.diverged: str | None = None
         self._interrupts = interrupts
+        folder.check_present()  # before Orbax creates the folder of the checkpoints in it
         self._checkpoints = Checkpoints(
             folder.checkpoints, run.config.checkpoint.keep, run=_identity(run, folder))
         self._order: tuple[int, jax.Array] | None = None

@@ -179,7 +179,8 @@ def mutate_json(text: str, rng: random.Random) -> bytes:
     if kind == 2:
         del holder[name]
     elif kind == 3 and isinstance(holder, dict):
-        holder[str(rng.choice(VALUES))[:50]] = rng.choice(VALUES)
+        names = [value for value in VALUES if not has_long_integer(value)]
+        holder[str(rng.choice(names))[:50]] = rng.choice(VALUES)
     else:
         holder[name] = rng.choice(VALUES)
     return written(value).encode(errors="surrogatepass")
