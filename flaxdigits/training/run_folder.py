@@ -133,7 +133,7 @@ class RunFolder:
                 raise FlaxdigitsError(
                     f"{self.path / 'result.json'}: is the result of another run: its {name} is "
                     f"{quoted(result[name])} and config.json has {quoted(value)}; "
-                    f"{run_files.OF_RESULT}")
+                    f"{run_files.RESULT_ADVICE}")
         return result
 
     def diverged(self) -> dict[str, Any] | None:
