@@ -125,7 +125,7 @@ def test_signals_save_and_say_how_to_go_on(
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number, output
-    assert f"paused by {number.name}" in output and "goes on from there" in output
+    assert f"paused by {number.name}" in output and "resumes it" in output
     assert "Traceback" not in output
     assert not (tmp_path / "result.json").exists()
     done = launch(*recipe, f"--workdir={tmp_path}")

@@ -155,7 +155,7 @@ def report_pause(console: Console, received: int | None) -> None:
     """Says what paused several runs: a signal, or None for `train.stop_after`."""
     cause = (f"{signal.Signals(received).name}; the same command" if received else
             "train.stop_after; the same command without it, or with a later one,")
-    console.print(f"paused by {cause} goes on from there")
+    console.print(f"paused by {cause} resumes it")
 
 
 def check_devices() -> None:
