@@ -13,7 +13,7 @@ from types import ModuleType
 from flaxdigits.cli.compilation_cache import CacheWarnings
 from flaxdigits.cli.context import resolve_config
 from flaxdigits.cli.options import Options, parse
-from flaxdigits.cli.process import INTERRUPTED, imports_are_done, lost_output, start_well
+from flaxdigits.cli.process import INTERRUPTED, configure_process, enable_interrupts, lost_output
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
             logging.getLogger().setLevel(logging.INFO)
         config = config_for(options)
         mode = import_mode(options.command)
-        imports_are_done()
+        enable_interrupts()
         status = mode.run(options, config)
         lost = lost_output()
         if lost is None:
@@ -95,5 +95,5 @@ def quiet_other_libraries() -> None:
 
 
 if __name__ == "__main__":
-    start_well()
+    configure_process()
     leave(main(sys.argv))

@@ -16,7 +16,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.patterns import expand_user
 from flaxdigits.training.trackers import Tracker
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 HERE = Path(__file__).resolve().parent
 # Beside the package in a checkout, within it where a wheel was installed.
@@ -25,36 +25,36 @@ ABLATIONS = SHIPPED / "ablations"
 
 
 def list_experiments(folder: Path | None = None) -> dict[str, str]:
-    """The first line of every experiment's docstring, by name; nothing is executed.
+    """Returns the first docstring line of every experiment, by name, without executing any.
 
     Args:
-      folder: of your own; None: those that are shipped.
+      folder: of experiment files; None for the shipped ones.
     """
     return {path.stem: title(path) for path in sorted((folder or SHIPPED).glob("*.py"))
             if path.stem != "__init__"}
 
 
 def load_experiment(name_or_path: str) -> ExperimentConfig:
-    """The config of a shipped experiment, or of a file of the user's own (`path/to/mine.py`).
+    """Loads the config of a shipped experiment, or of an experiment file (`path/to/mine.py`).
 
     Raises:
       FlaxdigitsError: if there is no such experiment, or the file does not give a valid config.
     """
-    return validate(made_by(
+    return validate(load_and_call(
         find(name_or_path, "--experiment", SHIPPED), "get_config", ExperimentConfig))
 
 
 def load_trackers(name_or_path: str) -> list[Tracker]:
-    """What an experiment file's `get_trackers()` returns; nothing if it has none.
+    """Returns the trackers of an experiment file's `get_trackers()`, or none without it.
 
     The file is not executed again if `load_experiment` has executed it.
 
     Raises:
-      FlaxdigitsError: if there is no such experiment, or these are no trackers.
+      FlaxdigitsError: if there is no such experiment, or it returns other objects.
     """
     path = find(name_or_path, "--experiment", SHIPPED)
-    with _told_with_its_line(path):
-        trackers = list(getattr(_executed(path), "get_trackers", list)())
+    with _reraise_with_location(path):
+        trackers = list(getattr(_loaded(path), "get_trackers", list)())
     for tracker in trackers:
         if not isinstance(tracker, Tracker):
             raise FlaxdigitsError(
@@ -64,10 +64,10 @@ def load_trackers(name_or_path: str) -> list[Tracker]:
 
 
 def find(name_or_path: str, flag: str, folder: Path) -> Path:
-    """The file in `folder` of that name, or the user's own at that path.
+    """Returns the file of that name in `folder`, or the file at that path.
 
     Raises:
-      FlaxdigitsError: if there is none, beginning with the flag that named it.
+      FlaxdigitsError: if there is none; the message begins with the flag.
     """
     if name_or_path.endswith(".py"):
         path = expand_user(name_or_path)
@@ -84,26 +84,26 @@ def find(name_or_path: str, flag: str, folder: Path) -> Path:
     return folder / f"{name_or_path}.py"
 
 
-def made_by(path: Path, function: str, kind: type[Made]) -> Made:
-    """What a function of a file returns; the file is executed.
+def load_and_call(path: Path, function: str, kind: type[Result]) -> Result:
+    """Executes a file and returns the result of one of its functions.
 
     Raises:
-      FlaxdigitsError: with the line at which the file failed, or if that is no `kind`.
+      FlaxdigitsError: with the line at which the file failed, or if the result is no `kind`.
     """
-    with _told_with_its_line(path):
+    with _reraise_with_location(path):
         _execute(path)
-    return also_made_by(path, function, kind)
+    return call_loaded(path, function, kind)
 
 
-def also_made_by(path: Path, function: str, kind: type[Made]) -> Made:
-    """`made_by` of a file that is not executed again if it was the last of its name to be."""
-    with _told_with_its_line(path):
-        made = getattr(_executed(path), function)()
-    if not isinstance(made, kind):
+def call_loaded(path: Path, function: str, kind: type[Result]) -> Result:
+    """Like `load_and_call`, without executing the file again if it is loaded."""
+    with _reraise_with_location(path):
+        result = getattr(_loaded(path), function)()
+    if not isinstance(result, kind):
         article = "an" if kind.__name__[0] in "AEIOU" else "a"
         raise FlaxdigitsError(f"{path}: {function}() must return {article} {kind.__name__}, "
-                              f"got {type(made).__name__}")
-    return made
+                              f"got {type(result).__name__}")
+    return result
 
 
 def _execute(path: Path) -> ModuleType:
@@ -114,8 +114,8 @@ def _execute(path: Path) -> ModuleType:
     return module
 
 
-def _executed(path: Path) -> ModuleType:
-    """As it was executed last, if no other file of its name was since; or else now."""
+def _loaded(path: Path) -> ModuleType:
+    """Returns the module of a file; executes it unless it is the last of its name executed."""
     module = sys.modules.get(_module_name(path))
     return _execute(path) if module is None or module.__file__ != str(path.absolute()) else module
 
@@ -125,20 +125,20 @@ def _module_name(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _told_with_its_line(path: Path) -> Iterator[None]:
-    """Turns whatever the user's file raises into one line that says where."""
+def _reraise_with_location(path: Path) -> Iterator[None]:
+    """Converts an exception of the user's file into a FlaxdigitsError with file and line."""
     try:
         yield
     except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
                  if frame.filename == str(path.absolute())]
-        place = f"{path}:{lines[-1]}" if lines else str(path)
+        location = f"{path}:{lines[-1]}" if lines else str(path)
         kind = "" if isinstance(error, FlaxdigitsError) else f"{type(error).__name__}: "
-        raise FlaxdigitsError(f"{place}: {kind}{' '.join(str(error).split())}") from error
+        raise FlaxdigitsError(f"{location}: {kind}{' '.join(str(error).split())}") from error
 
 
 def title(path: Path) -> str:
-    """The first line of a file's docstring; nothing is executed."""
+    """Returns the first line of a file's docstring, without executing the file."""
     try:
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     except (OSError, SyntaxError, UnicodeDecodeError):

@@ -26,21 +26,22 @@ class Batch:
     """A training batch, or a device's part of it, as an objective sees it.
 
     Attributes:
-      places: [batch] int32, each example's place in the global batch.
+      positions: [batch] int32, each example's position in the global batch.
       count: [] int32, how many examples the global batch has, without padding.
       load: returns the images ([batch, height, width, channels] float32, augmented and
-        preprocessed) and the targets ([batch, classes] float32) at any places of the global batch.
+        preprocessed) and the targets ([batch, classes] float32) at the given positions of the
+        global batch.
       key: the step's PRNG key of the objective.
     """
 
-    places: jax.Array
+    positions: jax.Array
     count: jax.Array
     load: Callable[[jax.Array], tuple[jax.Array, jax.Array]]
     key: jax.Array
 
     def keys(self) -> jax.Array:
         """Returns a PRNG key for each example."""
-        return jax.vmap(jax.random.fold_in, (None, 0))(self.key, self.places)
+        return jax.vmap(jax.random.fold_in, (None, 0))(self.key, self.positions)
 
     def partners(self) -> jax.Array:
         """Returns for each example the place of another one in the global batch: [batch] int32.
@@ -50,7 +51,7 @@ class Batch:
         """
         distance = jax.random.randint(
             jax.random.fold_in(self.key, 2**32 - 1), (), 1, jnp.maximum(self.count, 2))
-        return (self.places + distance) % self.count
+        return (self.positions + distance) % self.count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Objective(Component, kind="objective"):
 
     def inputs(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """Returns the images and the targets that the step trains on."""
-        return batch.load(batch.places)
+        return batch.load(batch.positions)
 
     def loss(
         self, forward: Forward, params: Any, images: jax.Array, targets: jax.Array
@@ -132,7 +133,7 @@ class Mixup(Objective):
     alpha: float = bounded(0.2, above=0)
 
     def inputs(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        images, targets = batch.load(batch.places)
+        images, targets = batch.load(batch.positions)
         other_images, other_targets = batch.load(batch.partners())
         share = _beta(batch.keys(), self.alpha)
         return (_mix(images, other_images, share[:, None, None, None]),
@@ -151,7 +152,7 @@ class CutMix(Objective):
     alpha: float = bounded(1.0, above=0)
 
     def inputs(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        images, targets = batch.load(batch.places)
+        images, targets = batch.load(batch.positions)
         other_images, other_targets = batch.load(batch.partners())
         keys = batch.keys()
         side = jnp.sqrt(1 - _beta(keys, self.alpha))[:, None]  # as a fraction of the image's

@@ -96,7 +96,7 @@ def test_whatever_is_damaged_what_is_restored_is_what_was_saved(opened, tmp_path
             (folder / file).write_bytes(content)
         for restore in (lambda of, step: of.restore(step, state(0)), Checkpoints.restore_arrays):
             reader = Checkpoints(folder, access="read")
-            step, restored = reader.newest_whole(
+            step, restored = reader.restore_newest_intact(
                 lambda step, of=reader, restore=restore: restore(of, step))
             reader.close()
             arrays = flat_arrays(restored)
@@ -342,7 +342,7 @@ def test_the_newest_is_looked_for_again_when_it_is_deleted_meanwhile(finished_co
                                                                      tiny_data):
     reader = Checkpoints(finished_copy / "checkpoints", access="read")
     shutil.rmtree(finished_copy / "checkpoints" / "6")
-    step, _ = reader.newest_whole(
+    step, _ = reader.restore_newest_intact(
         lambda step: reader.restore(step, Run(tiny_config, tiny_data).state))
     reader.close()
     assert step == 4

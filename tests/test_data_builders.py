@@ -224,7 +224,7 @@ def test_a_damaged_file_of_a_copy_is_named(tmp_path, name, damage):
         prepared_tiny(tmp_path)
     assert str(error.value) == (
         f"{folder / name}: the prepared copy is damaged; delete the folder {folder} and run again "
-        "to prepare it anew")
+        "to prepare it again")
 
 
 def prepared_tiny(data_dir: Path) -> Examples:

@@ -11,7 +11,7 @@ from flaxdigits.training.interrupts import Interrupts
 
 pytest_plugins = ["tiny_run"]
 
-PAUSED = "paused by SIGTERM; the same command goes on from there"
+PAUSED = "paused by SIGTERM; the same command resumes it"
 # A run of it is sent SIGTERM when all of it is done but the loop's own last steps.
 LATE = '''"""A network, and a signal that comes late."""
 import signal

@@ -12,8 +12,8 @@ from flaxdigits.cli import process
 
 SCRIPT = """
 import json, os, sys
-from flaxdigits.cli.process import start_well
-start_well()
+from flaxdigits.cli.process import configure_process
+configure_process()
 names = ("GLIBC_TUNABLES", "JAX_COMPILATION_CACHE_DIR",
          "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
 print(json.dumps({"words": sys.argv[1:], **{name: os.environ.get(name) for name in names}}))

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.reports.comparison import comparison_table
-from flaxdigits.reports.result import evaluation_line, tell_of_drawn_data, tell_result
+from flaxdigits.reports.result import evaluation_line, print_result, print_synthetic_data_notice
 from flaxdigits.training.checkpoints import Checkpoints
 from flaxdigits.training.run_folder import RunFolder
 
@@ -134,7 +134,7 @@ def test_the_result_is_told_split_by_split(official, finished):
     for workdir, told in ((official, ["train", "test"]), (finished, list(SPLITS))):
         result, console = read(workdir), Console(width=200)
         with console.capture() as capture:
-            tell_result(console, result)
+            print_result(console, result)
         lines = capture.get().splitlines()
         assert [line.split()[0] for line in lines[:-1]] == told
         for split, line in zip(told, lines, strict=False):
@@ -193,8 +193,8 @@ def test_compared_runs_of_the_same_name_are_told_apart(finished, tmp_path):
 def test_drawn_data_is_told_and_real_data_is_not():
     console = Console(width=200)
     with console.capture() as capture:
-        tell_of_drawn_data(console, "real")
+        print_synthetic_data_notice(console, "real")
     assert capture.get() == ""
     with console.capture() as capture:
-        tell_of_drawn_data(console, "drawn")
+        print_synthetic_data_notice(console, "drawn")
     assert capture.get().startswith("DRAWN DATA")

@@ -16,7 +16,7 @@ from flaxdigits.cli.options import Options
 from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.experiments import load_experiment
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.studies.folds import fold_configs, read_tested
+from flaxdigits.studies.folds import fold_configs, read_fold_predictions
 
 pytest_plugins = ["tiny_run"]
 
@@ -44,7 +44,7 @@ def ran(drawn, launch, tmp_path_factory):
 def test_every_writer_is_tested_once(ran, drawn):
     workdir, output = ran
     config, dataset = drawn
-    tested = read_tested(fold_configs(config, [0], workdir), dataset)
+    tested = read_fold_predictions(fold_configs(config, [0], workdir), dataset)
     assert sorted(tested.index) == list(range(len(dataset.labels)))
     np.testing.assert_array_equal(tested.labels, dataset.labels[tested.index])
     np.testing.assert_array_equal(tested.writers, dataset.writers[tested.index])

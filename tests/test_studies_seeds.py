@@ -173,7 +173,7 @@ def test_a_seed_that_was_begun_alone_goes_on_among_others(
     steps = []
     train_many({tmp_path / "seeds" / str(seed): dataclasses.replace(together, seed=seed)
                 for seed in range(3)}, tiny_data,
-               tell=lambda path, outcome: steps.append((path.name, outcome.step)))
+               on_end=lambda path, outcome: steps.append((path.name, outcome.step)))
     assert steps == [("0", 6), ("1", 6), ("2", 6)]
     rows = [json.loads(line)["step"]
             for line in (tmp_path / "seeds" / "1" / "metrics.jsonl").read_text().splitlines()]

@@ -8,7 +8,7 @@ from flaxdigits.studies.statistics import (
     estimate,
     holm,
     paired_difference,
-    scatter,
+    prediction_interval,
     unpaired_difference,
 )
 
@@ -45,7 +45,7 @@ def test_holm_corrects_as_published():
 
 def test_scatter_is_where_a_further_value_lies():
     values = [0.91, 0.93, 0.96]
-    low, high = scatter(estimate(values))
+    low, high = prediction_interval(estimate(values))
     expected = stats.t(2, np.mean(values), np.std(values, ddof=1) * np.sqrt(4 / 3))
     assert (low, high) == pytest.approx(expected.interval(0.95))
-    assert scatter(estimate([0.9])) is None
+    assert prediction_interval(estimate([0.9])) is None

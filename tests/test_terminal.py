@@ -19,7 +19,7 @@ from flaxdigits.reports.comparison import comparison_table
 from flaxdigits.reports.data import class_table
 from flaxdigits.reports.layers import Layer, layer_table
 from flaxdigits.reports.markdown import table_line
-from flaxdigits.reports.result import tell_summary
+from flaxdigits.reports.result import print_summary
 from flaxdigits.reports.study import StudyReport
 from flaxdigits.studies.ablation import Row
 from flaxdigits.studies.statistics import estimate
@@ -98,7 +98,7 @@ def test_summary_is_not_folded_in_a_pipe(launch, tmp_path):
 def test_an_interval_of_an_accuracy_ends_at_0_and_at_100(capsys):
     figures = {f"{split}_accuracy": dataclasses.asdict(estimate(values)) for split, values in (
         ("train", [0.99, 0.9]), ("validation", [0.5, 0.51]), ("test", [0.08, 0.13]))}
-    tell_summary(make_console(), {"figures": figures, "diverged": {}})
+    print_summary(make_console(), {"figures": figures, "diverged": {}})
     lines = capsys.readouterr().out.splitlines()
     assert re.search(r"interval \d+\.\d\d to 100\.00 %", lines[0])
     assert re.search(r"interval 44\.15 to 56\.85 %", lines[1])

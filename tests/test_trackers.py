@@ -98,7 +98,7 @@ def test_a_tracker_that_fails_is_left_out_and_told_of(method, track, caplog):
     assert outcome.result["steps"] == 6
     # Orbax has words of its own for a slow disk.
     assert [record.message for record in caplog.records if record.name.startswith("flaxdigits")] \
-        == [f"Notes.{method} failed and is told no more: ConnectionError: the service is down"]
+        == [f"Notes.{method} failed and is disabled: ConnectionError: the service is down"]
     assert notes.told[-1] == ("stop",)
     if method != "stop":
         assert ("stop",) not in failing.told

@@ -238,7 +238,7 @@ from flaxdigits.augmentations import Affine
 from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
 from flaxdigits.data.batches import BatchPlan
 from flaxdigits.models import build_model
-from flaxdigits.training.parallel import Devices, all_places, parallel_steps
+from flaxdigits.training.parallel import Devices, all_positions, parallel_steps
 from flaxdigits.training.state import create_train_state, init_variables
 from flaxdigits.training.step import Examples, Streams, TrainTask
 
@@ -265,7 +265,7 @@ for count in (1, 2, 3, 4):
         state = devices.replicate(create_train_state(variables, keep, 0.9))
         state, report = parallel_steps(task, devices)(
             state, devices.replicate(Examples(images, np.arange(30, dtype=np.int32) % 10)),
-            devices.replicate(np.arange(30, dtype=np.int32)), all_places(task, devices),
+            devices.replicate(np.arange(30, dtype=np.int32)), all_positions(task, devices),
             devices.replicate(Streams.of(0)), devices.replicate(np.int32(1)))
         found = {"loss": report.sums.loss, "gradient": state.opt_state, "ema": state.ema,
                  "model_state": state.model_state}

@@ -12,10 +12,10 @@ from conftest import ROOT
 PROCESS = """
 import os, sys, time
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.training.peers import Place, join, leave, listen, wait_for_others
+from flaxdigits.training.peers import ProcessInfo, join, leave, listen, wait_for_others
 
 process, processes, port, seconds = map(int, sys.argv[1:5])
-here = Place.here(process, processes)
+here = ProcessInfo.here(process, processes)
 try:
     if process == 0:
         peers = wait_for_others(listen(port), here, "token", seconds)

@@ -41,7 +41,7 @@ PHASES = {
     "training": "flaxdigits.training.program:Program.__call__",
     "evaluating": "flaxdigits.training.run:Run.predict",
     "saving": "flaxdigits.training.checkpoints:Checkpoints.save",
-    "reporting": "flaxdigits.training.saved_run:report_or_note",
+    "reporting": "flaxdigits.training.saved_run:write_report_or_warn",
     "ending": "jax.distributed:shutdown",
 }
 
@@ -143,8 +143,8 @@ def test_a_process_that_never_comes_is_named(process, words, start, tmp_path):
 # Processes that JAX has connected itself, as on SLURM and TPUs: they meet by its collectives.
 CONNECTED = """
 import sys
-from flaxdigits.cli.process import start_well
-start_well()  # begins the process again, which would end a connection
+from flaxdigits.cli.process import configure_process
+configure_process()  # begins the process again, which would end a connection
 import jax
 jax.distributed.initialize(f"localhost:{sys.argv.pop(1)}", 2, int(sys.argv.pop(1)))
 """

@@ -125,7 +125,7 @@ def test_signals_save_and_say_how_to_go_on(
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number, output
-    assert f"paused by {number.name}" in output and "goes on from there" in output
+    assert f"paused by {number.name}" in output and "resumes it" in output
     assert "Traceback" not in output
     assert not (tmp_path / "result.json").exists()
     done = launch(*recipe, f"--workdir={tmp_path}")
@@ -142,7 +142,7 @@ def test_ctrl_c_while_jax_is_imported_ends_the_process(recipe, start, tmp_path):
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert output == "interrupted: what was saved stays, the same command goes on from it\n"
+    assert output == "interrupted: what was saved stays, the same command resumes it\n"
     assert not any(tmp_path.iterdir())
 
 

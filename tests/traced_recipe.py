@@ -9,7 +9,7 @@ from flaxdigits.data.batches import BatchPlan
 from flaxdigits.experiments import load_experiment
 from flaxdigits.models import build_model
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.training.parallel import Devices, all_places, parallel_steps
+from flaxdigits.training.parallel import Devices, all_positions, parallel_steps
 from flaxdigits.training.state import create_train_state, init_variables
 from flaxdigits.training.step import Examples, Streams, TrainTask
 
@@ -36,5 +36,5 @@ def traced_steps(name: str, parallel: str, *overrides: str):
         steps = jax.jit(steps)
     return steps.trace(
         state, Examples(shape((EXAMPLES, *image), jnp.uint8), shape((EXAMPLES,), jnp.int32)),
-        shape((EXAMPLES,), jnp.int32), all_places(task, devices), Streams.of(0),
+        shape((EXAMPLES,), jnp.int32), all_positions(task, devices), Streams.of(0),
         shape((), jnp.int32))

@@ -16,7 +16,7 @@ from flaxdigits.api.context import (
     loader,
     make_console,
     print_table,
-    tell_pause,
+    report_pause,
 )
 from flaxdigits.api.experiment import absolute_paths
 from flaxdigits.api.plan import plan_table
@@ -27,7 +27,7 @@ from flaxdigits.experiments import find, title
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.metrics import Format, formats
 from flaxdigits.patterns import expand_user
-from flaxdigits.reports.result import tell_of_drawn_data
+from flaxdigits.reports.result import print_synthetic_data_notice
 from flaxdigits.studies.ablation import Row, check_variants, compare_variants, run_study
 from flaxdigits.studies.on_ray import RayCluster
 from flaxdigits.studies.seeds import checked_seeds, seed_configs, seed_folders, unfinished
@@ -67,7 +67,7 @@ def run_ablation(
       *overrides: for the base and so for all variants, as for `experiment`.
       seeds: like `range(5)`; None: the study's own.
       workdir: of all its runs; None is `runs/ablations/<name>`.
-      dry_run: only tell what would be run, and how long it would take.
+      dry_run: only print what would be run, and how long it would take.
       executor: `ray` makes each run a task of a Ray cluster; see `RayCluster`. Where the GPU of
         this machine is to be theirs, call `jax.config.update("jax_platforms", "cpu")` first.
       cpus_per_run: CPU cores that Ray gives each.
@@ -82,7 +82,7 @@ def run_ablation(
       FlaxdigitsError: if there is no such study, a variant is not valid, or every seed of the
         base diverged.
     """
-    processes.check_alone()
+    processes.check_single_process()
     named = os.fspath(ablation)
     study = load_study(named)
     configs = {name: absolute_paths(config)
@@ -110,7 +110,7 @@ def run_ablation(
     for variant, one in configs.items():
         check_folders(seed_configs(one, chosen, seed_workdir(folder, variant)), load(one))
     source = load(configs[BASE]).source
-    tell_of_drawn_data(console, source)
+    print_synthetic_data_notice(console, source)
     runs = len(configs) * len(chosen)
     console.print(f"{name}: {len(configs)} variants of {study.experiment}, {len(chosen)} seeds, "
                   f"{runs} runs, on {'Ray' if cluster else provenance.device_name()}, in {folder}")
@@ -120,24 +120,24 @@ def run_ablation(
              for variant, config in configs.items()}, chosen, load))
         return AblationOutcome([])
 
-    def tell(variant: str, seed: int, outcome: Outcome) -> None:
+    def on_end(variant: str, seed: int, outcome: Outcome) -> None:
         console.print(f"{variant}, seed {seed}: {outcome_line(outcome)}")
 
-    pause = (cluster or run_study)(configs, chosen, folder, load, tell)
+    pause = (cluster or run_study)(configs, chosen, folder, load, on_end)
     if pause is not None:
-        tell_pause(console, pause.signal)
+        report_pause(console, pause.signal)
         return AblationOutcome([], pause.signal)
     rows = compare_variants(configs, chosen, folder, study.figure, study.also)
     if rows[0].estimate is None:
         raise FlaxdigitsError("the base diverged with every seed: there is nothing to compare with")
     shown = formats(configs[BASE].evaluate.metrics)
-    _tell_table(console, _title(named), study.figure, shown, rows, folder, _about(
+    _print_table(console, _title(named), study.figure, shown, rows, folder, _about(
         command, overrides, study, configs, chosen, folder, next(iter(rows[0].values)), cluster))
-    tell_of_drawn_data(console, source)
+    print_synthetic_data_notice(console, source)
     return AblationOutcome(rows)
 
 
-def _tell_table(
+def _print_table(
     console: Console, title: str, figure: str, shown: Mapping[str, Format], rows: list[Row],
     workdir: Path, about: dict[str, str],
 ) -> None:
@@ -187,7 +187,7 @@ def _about(
 
 def _epochs(result: Mapping[str, Any], recipe: TrainConfig) -> str:
     """How long the base was trained, and where that is less, how long its recipe is."""
-    told = f"{result['epochs']:g}"
+    text = f"{result['epochs']:g}"
     if recipe.steps is None and result["epochs"] < recipe.epochs:
-        return f"{told} of the recipe's {recipe.epochs} epochs"
-    return f"{told} epochs"
+        return f"{text} of the recipe's {recipe.epochs} epochs"
+    return f"{text} epochs"

@@ -1,4 +1,4 @@
-"""What several calls share: where the data and the run are, who is told, what is checked first."""
+"""What several calls share: where the data and the run are, the console, what is checked first."""
 
 import functools
 import logging
@@ -151,11 +151,11 @@ def print_table(console: Console, table: Table) -> None:
     console.print(table, soft_wrap=False, crop=False)
 
 
-def tell_pause(console: Console, received: int | None) -> None:
+def report_pause(console: Console, received: int | None) -> None:
     """Says what paused several runs: a signal, or None for `train.stop_after`."""
-    told = (f"{signal.Signals(received).name}; the same command" if received else
+    cause = (f"{signal.Signals(received).name}; the same command" if received else
             "train.stop_after; the same command without it, or with a later one,")
-    console.print(f"paused by {told} goes on from there")
+    console.print(f"paused by {cause} resumes it")
 
 
 def check_devices() -> None:

@@ -20,7 +20,7 @@ from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.reports.data import class_table, writer_lines
 from flaxdigits.reports.figures import png
 from flaxdigits.reports.fonts import legible
-from flaxdigits.reports.result import tell_of_drawn_data
+from flaxdigits.reports.result import print_synthetic_data_notice
 from flaxdigits.reports.sheets import data_sheet as draw_sheet
 from flaxdigits.training.first_inputs import first_inputs
 from flaxdigits.training.run_folder import RunFolder
@@ -97,7 +97,7 @@ def data_sheet(
         f"{images.max():.3g} (white)")
     RunFolder(folder).write(SHEET, png(sheet))
 
-    tell_of_drawn_data(console, dataset.source)
+    print_synthetic_data_notice(console, dataset.source)
     height, width = dataset.images.shape[1:3]
     console.print(f"{dataset.name} ({dataset.source}), split {config.data.split}: images of "
                   f"{height}x{width}, {classes} classes")

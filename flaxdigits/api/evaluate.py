@@ -10,7 +10,7 @@ from flaxdigits.api.experiment import moved_data, recorded_experiment
 from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user
-from flaxdigits.reports.result import evaluation_line, tell_of_drawn_data
+from flaxdigits.reports.result import evaluation_line, print_synthetic_data_notice
 from flaxdigits.training.parallel import ask_for_deterministic_kernels
 from flaxdigits.training.run_folder import RunFolder
 
@@ -53,7 +53,7 @@ def evaluate(
     dataset = load_data_of_run(config, folder, data, raw_data_dir, data_dir)
     if dataset.source != trained_on:
         console.print(f"trained on {trained_on} data, scored on {dataset.source} data")
-    tell_of_drawn_data(console, dataset.source)
+    print_synthetic_data_notice(console, dataset.source)
     rows = []
     for row in evaluate_checkpoints(config, dataset, folder, str(checkpoint)):
         console.print(evaluation_line(row))

@@ -14,16 +14,16 @@ from flaxdigits.api.context import (
     load_data,
     make_console,
     new_run_folder,
-    tell_pause,
+    report_pause,
 )
 from flaxdigits.api.seeds import outcome_line
-from flaxdigits.api.train import check_maker, told_of_a_run
+from flaxdigits.api.train import check_maker, default_trackers
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.jax_settings import pinned_settings
-from flaxdigits.reports.result import tell_of_drawn_data
+from flaxdigits.reports.result import print_synthetic_data_notice
 from flaxdigits.studies import folds as studies
-from flaxdigits.studies.folds import FoldRun, Tested, fold_configs, read_tested
+from flaxdigits.studies.folds import FoldPredictions, FoldRun, fold_configs, read_fold_predictions
 from flaxdigits.studies.seeds import checked_seeds
 from flaxdigits.training import parallel, processes, provenance
 from flaxdigits.training.interrupts import Interrupts
@@ -41,7 +41,7 @@ class FoldsOutcome:
       signal: the signal that paused them, if one did.
     """
 
-    tested: Tested | None
+    tested: FoldPredictions | None
     signal: int | None = None
 
 
@@ -63,8 +63,8 @@ def train_folds(
       data: as for `train`.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
-      trackers: gives those of a fold, from its run folder; of folds that are trained at once, as
-        on a GPU, the first alone is told of, as it is on the console and in event files.
+      trackers: returns the trackers of a run folder; of folds that are trained at once, as on a
+        GPU, only the first is reported, and so it is on the console and in event files.
       tensorboard: as for `train`.
       command: what the tables say they were made by.
       console: as for `train`.
@@ -72,7 +72,7 @@ def train_folds(
     Raises:
       FlaxdigitsError: as `train` does, also if a fold diverges.
     """
-    processes.check_alone()
+    processes.check_single_process()
     config = checked(config)
     check_maker(trackers)
     chosen = (config.seed,) if seeds is None else checked_seeds(seeds)
@@ -86,30 +86,30 @@ def train_folds(
     dataset = load_data(config, data, raw_data_dir, data_dir)
     console.print(f"{config.experiment}: {dataset.name} ({dataset.source}), {len(configs)} runs, "
                   f"on {provenance.device_name()}, in {folder}")
-    tell_of_drawn_data(console, dataset.source)
+    print_synthetic_data_notice(console, dataset.source)
 
-    def tell(one: FoldRun, outcome: Outcome) -> None:
+    def on_end(one: FoldRun, outcome: Outcome) -> None:
         console.print(f"fold {one.fold}, seed {one.seed}: {outcome_line(outcome)}")
 
-    def told(path: Path) -> list[Tracker]:
+    def trackers_of(path: Path) -> list[Tracker]:
         own = trackers(path) if trackers is not None else ()
-        return told_of_a_run(console, tensorboard, profile=False, trackers=own)
+        return default_trackers(console, tensorboard, profile=False, trackers=own)
 
     with Interrupts() as interrupts:
-        is_whole = studies.train_folds(configs, dataset, told, tell)
+        is_whole = studies.train_folds(configs, dataset, trackers_of, on_end)
     if not is_whole:
-        tell_pause(console, interrupts.received)
+        report_pause(console, interrupts.received)
         return FoldsOutcome(None, interrupts.received)
-    tested = read_tested(configs, dataset)
-    _tell_writers(console, config, chosen, command, next(iter(configs)), dataset, tested, folder)
-    tell_of_drawn_data(console, dataset.source)
+    tested = read_fold_predictions(configs, dataset)
+    _print_writers(console, config, chosen, command, next(iter(configs)), dataset, tested, folder)
+    print_synthetic_data_notice(console, dataset.source)
     console.print(f"tables: {folder / 'writers.md'}, and .csv, .json, .png")
     return FoldsOutcome(tested)
 
 
-def _tell_writers(
+def _print_writers(
     console: Console, config: ExperimentConfig, seeds: Sequence[int], command: str, first: Path,
-    dataset: Dataset, tested: Tested, workdir: Path,
+    dataset: Dataset, tested: FoldPredictions, workdir: Path,
 ) -> None:
     from flaxdigits.reports.writers import WritersReport  # matplotlib takes its time to import
 

@@ -59,7 +59,7 @@ def run_growth(
       data: as for `train`.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
-      console: as for `train`; told what is timed.
+      console: as for `train`; prints what is timed.
 
     Raises:
       FlaxdigitsError: if there is no such experiment, its data are not there or lack its split,
@@ -78,10 +78,10 @@ def run_growth(
     without_warmup = (["optimizer.schedule.warmup_steps=0"]
                       if hasattr(schedule, "warmup_steps") else [])
     timings = compare(
-        {told: our_command(
+        {label: our_command(
             os.fspath(experiment), [*overrides, *size.overrides, *without_warmup],
-            dataset) for told, size in found.items()}, ROUNDS, SECONDS)
-    measured = {told: figures(timing) for told, timing in timings.items()}
+            dataset) for label, size in found.items()}, ROUNDS, SECONDS)
+    measured = {label: figures(timing) for label, timing in timings.items()}
     powers = exponents(measured, found)
     folder.write_json("growth.json", {
         "experiment": config.experiment, "overrides": list(overrides), "processor": machine(),
@@ -94,9 +94,9 @@ def _table(measured: dict[str, dict[str, Any]]) -> Table:
     for title in ("", "examples", "batch", "parameters", "GFLOP/step", "ms/step", "epoch",
                   "peak MB", "at most MB"):
         table.add_column(title, justify="right" if title else "left")
-    for told, found in measured.items():
+    for label, found in measured.items():
         table.add_row(
-            Text(told), f"{found['examples']:,}", f"{found['batch_size']:,}",
+            Text(label), f"{found['examples']:,}", f"{found['batch_size']:,}",
             f"{found['parameters']:,}", f"{found['step_flops'] / 1e9:.2f}",
             f"{found['milliseconds']:.2f}", f"{found['epoch_seconds']:.2f} s",
             f"{found['peak_bytes'] / 1e6:,.0f}", f"{found['memory_bound'] / 1e6:,.0f}")

@@ -16,7 +16,7 @@ from flaxdigits.evaluation.trained import load_network
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user, find_paths
 from flaxdigits.reports.readings import reading_table
-from flaxdigits.training.run_folder import RunFolder, clear_errors
+from flaxdigits.training.run_folder import RunFolder, readable_os_errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ def predict(
     files = _find([images] if isinstance(images, str | os.PathLike) else images)
     sheet = None if figure is None else expand_user(figure)
     if sheet is not None:
-        with clear_errors(sheet):
+        with readable_os_errors(sheet):
             sheet.parent.mkdir(parents=True, exist_ok=True)
         RunFolder(sheet.parent).check_writable()
     config = recorded_experiment(workdir, experiment=experiment)

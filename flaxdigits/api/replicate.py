@@ -14,12 +14,12 @@ from flaxdigits.api.context import (
     loader,
     make_console,
     print_table,
-    tell_pause,
+    report_pause,
 )
 from flaxdigits.api.experiment import absolute_paths
 from flaxdigits.api.plan import plan_table
 from flaxdigits.api.seeds import outcome_line
-from flaxdigits.api.train import told_of_a_run
+from flaxdigits.api.train import default_trackers
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
@@ -32,7 +32,7 @@ from flaxdigits.studies.seeds import checked_seeds, seed_configs, train_seeds, u
 from flaxdigits.training import parallel, processes, provenance
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.loop import Outcome, check_folders
-from flaxdigits.training.run_folder import RunFolder, clear_errors
+from flaxdigits.training.run_folder import RunFolder, readable_os_errors
 from flaxdigits.training.trackers import Tracker
 
 RUNS = Path("runs")
@@ -72,11 +72,11 @@ def replicate(
         `--collect`.
       collect_only: run nothing, report what there is.
       update: a Markdown file in which the table is put between its markers.
-      dry_run: only tell what would be run, and how long it would take.
+      dry_run: only print what would be run, and how long it would take.
       raw_data_dir: as for `train`; the data are real ones.
       data_dir: as for `train`.
-      trackers: gives those of a seed, from its run folder; of seeds that are trained at once, as
-        on a GPU, the first alone is told of, as it is on the console and in event files.
+      trackers: returns the trackers of a run folder; of seeds that are trained at once, as on a
+        GPU, only the first is reported, and so it is on the console and in event files.
       tensorboard: as for `train`.
       command: what the report says it was made by.
       console: as for `train`.
@@ -84,7 +84,7 @@ def replicate(
     Raises:
       FlaxdigitsError: as `train_seeds` does, or if a record or `update` cannot be read.
     """
-    processes.check_alone()
+    processes.check_single_process()
     named = None if experiment is None else os.fspath(experiment)
     systems = load_systems(named, absolute_paths)
     configs = {system.name: shortened(system, overrides) for system in systems}
@@ -113,20 +113,20 @@ def replicate(
             {one.name: (one.config, one.missing) for one in protocols}, seeds, load))
         return ReplicationOutcome(None)
 
-    def told(path: Path) -> list[Tracker]:
+    def trackers_of(path: Path) -> list[Tracker]:
         console.print(f"seed {path.name}")
         own = trackers(path) if trackers is not None else ()
-        return told_of_a_run(console, tensorboard, profile=False, trackers=own)
+        return default_trackers(console, tensorboard, profile=False, trackers=own)
 
     with Interrupts() as interrupts:
         is_whole = collect_only or all(
-            not interrupts.received and _is_run(one, folder, load, told, console)
+            not interrupts.received and _is_run(one, folder, load, trackers_of, console)
             for one in protocols if one.missing)
     found = finished.collect(systems, _patterns(collect, collect_only, folder))
     _report(console, command, systems, found, folder, updated)
     if is_whole:
         return ReplicationOutcome(found)
-    tell_pause(console, interrupts.received)
+    report_pause(console, interrupts.received)
     return ReplicationOutcome(found, interrupts.received)
 
 
@@ -151,7 +151,7 @@ class Protocol:
 
 
 def _is_run(
-    one: Protocol, workdir: Path, load: Load, told: Callable[[Path], Sequence[Tracker]],
+    one: Protocol, workdir: Path, load: Load, trackers_of: Callable[[Path], Sequence[Tracker]],
     console: Console,
 ) -> bool:
     """Runs it; whether all its seeds ended."""
@@ -162,11 +162,11 @@ def _is_run(
                       f"{provenance.device_name()}, in {folder}")
     check_before_data(one.config, folder / "seeds" / str(one.missing[0]))
 
-    def tell(seed: int, outcome: Outcome) -> None:
+    def on_end(seed: int, outcome: Outcome) -> None:
         console.print(f"{one.name}, seed {seed}: {outcome_line(outcome)}")
 
     return train_seeds(
-        one.config, one.missing, load(one.config), folder, told, tell) is not None
+        one.config, one.missing, load(one.config), folder, trackers_of, on_end) is not None
 
 
 def _patterns(
@@ -185,7 +185,7 @@ def _updated(path: Path, block: str) -> str:
     """The text of the file that --update names, with this between its markers."""
     from flaxdigits.reports.replication import put_between_markers
 
-    with clear_errors(path, "read"):
+    with readable_os_errors(path, "read"):
         text = path.read_text(encoding="utf-8")
     try:
         return put_between_markers(text, block)

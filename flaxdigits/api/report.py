@@ -9,7 +9,7 @@ from flaxdigits.api.context import check_devices, load_data_of_run, make_console
 from flaxdigits.api.experiment import moved_data, recorded_experiment
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user
-from flaxdigits.reports.result import tell_of_drawn_data
+from flaxdigits.reports.result import print_synthetic_data_notice
 from flaxdigits.training.parallel import ask_for_deterministic_kernels
 from flaxdigits.training.report import report_finished
 from flaxdigits.training.run_folder import RunFolder
@@ -48,7 +48,7 @@ def report(
     check_devices()
     dataset = load_data_of_run(
         config, folder, raw_data_dir=raw_data_dir, data_dir=data_dir)
-    tell_of_drawn_data(console, dataset.source)
+    print_synthetic_data_notice(console, dataset.source)
     report_finished(config, dataset, folder)
     page = workdir / "report.html"
     console.print(f"figures in {workdir / 'figures'}, all in one page: {page}")

@@ -15,13 +15,13 @@ from flaxdigits.api.context import (
     load_data,
     make_console,
     new_run_folder,
-    tell_pause,
+    report_pause,
 )
-from flaxdigits.api.train import check_maker, told_of_a_run
+from flaxdigits.api.train import check_maker, default_trackers
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
-from flaxdigits.reports.result import tell_of_drawn_data, tell_summary
+from flaxdigits.reports.result import print_summary, print_synthetic_data_notice
 from flaxdigits.studies import seeds as studies
 from flaxdigits.studies.seeds import checked_seeds
 from flaxdigits.training import parallel, processes, provenance
@@ -64,16 +64,16 @@ def train_seeds(
       data: as for `train`.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
-      trackers: gives those of a seed, from its run folder; of seeds that are trained at once, as
-        on a GPU, the first alone is told of, as it is on the console and in event files.
+      trackers: returns the trackers of a run folder; of seeds that are trained at once, as on a
+        GPU, only the first is reported, and so it is on the console and in event files.
       tensorboard: as for `train`.
-      profile: trace some steps of each seed that is told of: `<workdir>/seeds/<seed>/profile`.
+      profile: trace some steps of each seed that is reported: `<workdir>/seeds/<seed>/profile`.
       console: as for `train`.
 
     Raises:
       FlaxdigitsError: as `train` does; a seed that diverges stops no other, and raises if all do.
     """
-    processes.check_alone()
+    processes.check_single_process()
     config = checked(config)
     check_maker(trackers)
     seeds = checked_seeds(seeds)
@@ -87,28 +87,28 @@ def train_seeds(
     console.print(
         f"{config.experiment}: {dataset.name} ({dataset.source}), split {config.data.split}, "
         f"{len(seeds)} seeds, on {provenance.device_name()}, in {folder}")
-    tell_of_drawn_data(console, dataset.source)
+    print_synthetic_data_notice(console, dataset.source)
     outcomes: dict[int, Outcome] = {}
 
-    def tell(seed: int, outcome: Outcome) -> None:
+    def on_end(seed: int, outcome: Outcome) -> None:
         outcomes[seed] = outcome
         console.print(f"seed {seed}: {outcome_line(outcome)}")
 
-    def told(path: Path) -> list[Tracker]:
+    def trackers_of(path: Path) -> list[Tracker]:
         console.print(f"seed {path.name}")
         own = trackers(path) if trackers is not None else ()
-        return told_of_a_run(console, tensorboard, profile, own)
+        return default_trackers(console, tensorboard, profile, own)
 
     with Interrupts() as interrupts:
-        summary = studies.train_seeds(config, seeds, dataset, folder, told, tell)
+        summary = studies.train_seeds(config, seeds, dataset, folder, trackers_of, on_end)
     if summary is None:
-        tell_pause(console, interrupts.received)
+        report_pause(console, interrupts.received)
         return SeedsOutcome(None, outcomes, interrupts.received)
     if not summary["finished"]:
         raise FlaxdigitsError(
             f"every seed diverged: {next(iter(summary['diverged'].values()))['told']}")
-    tell_summary(console, summary)
-    tell_of_drawn_data(console, dataset.source)
+    print_summary(console, summary)
+    print_synthetic_data_notice(console, dataset.source)
     console.print(f"complete: {folder / 'summary.json'}")
     return SeedsOutcome(summary, outcomes)
 

@@ -18,7 +18,7 @@ from flaxdigits.api.context import (
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
-from flaxdigits.reports.result import tell_of_drawn_data, tell_result
+from flaxdigits.reports.result import print_result, print_synthetic_data_notice
 from flaxdigits.training import loop, parallel, processes, provenance
 from flaxdigits.training.loop import Outcome
 from flaxdigits.training.profile import Profile
@@ -50,14 +50,14 @@ def train(
       raw_data_dir: folder of the raw files; None: that of the environment's FLAXDIGITS_RAW_DATA,
         else the network.
       data_dir: folder of prepared data; None: that of TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      trackers: told how it goes, beside the console.
+      trackers: called as the run advances, besides the console.
       tensorboard: write event files, if tensorboardX is installed.
       profile: trace some steps.
       coordinator: `host:port` of process 0, in a run of several processes.
       num_processes: how many there are.
       process_id: which of them this is, from 0.
       connect_timeout: seconds to wait for the other processes.
-      console: who is told, made with `markup=False`; None: the terminal or the notebook.
+      console: of rich, created with `markup=False`; None for the terminal or the notebook.
 
     Returns:
       How it ended: `result` is what `result.json` holds, or None if the run was paused.
@@ -72,24 +72,24 @@ def train(
     processes.connect(coordinator, num_processes, process_id, connect_timeout)
     check_devices()
     console = console or make_console(quiet=not parallel.is_writer())
-    told = told_of_a_run(console, tensorboard, profile, trackers)
+    all_trackers = default_trackers(console, tensorboard, profile, trackers)
     folder = new_run_folder(workdir, config)
     check_before_data(config, folder)
     dataset = load_data(config, data, raw_data_dir, data_dir)
     console.print(
         f"{config.experiment}: {dataset.name} ({dataset.source}), split {config.data.split}, "
         f"seed {config.seed}, on {provenance.device_name()}, in {folder}")
-    tell_of_drawn_data(console, dataset.source)
-    outcome = loop.train(config, dataset, folder, told)
-    for tracker in told:
+    print_synthetic_data_notice(console, dataset.source)
+    outcome = loop.train(config, dataset, folder, all_trackers)
+    for tracker in all_trackers:
         if isinstance(tracker, Profile):
             console.print(f"profile: {tracker.trace}, for ui.perfetto.dev" if tracker.trace else
                           "no profile: there were no two calls of steps left to train")
     if outcome.result is None:
-        _tell_pause(console, outcome)
+        _report_pause(console, outcome)
         return outcome
-    tell_result(console, outcome.result)
-    tell_of_drawn_data(console, dataset.source)
+    print_result(console, outcome.result)
+    print_synthetic_data_notice(console, dataset.source)
     files = [folder / name for name in ("result.json", "report.html")]
     console.print(f"complete at step {outcome.step}: "
                   + ", ".join(str(path) for path in files if path.exists()))
@@ -111,24 +111,24 @@ def check_maker(trackers: Callable[[Path], Sequence[Tracker]] | None) -> None:
                               f"lambda workdir: [MyTracker()], got {trackers!r}")
 
 
-def told_of_a_run(
+def default_trackers(
     console: Console, tensorboard: bool, profile: bool, trackers: Sequence[Tracker]
 ) -> list[Tracker]:
     """The console, those that are asked for, and the user's own."""
     check_trackers(trackers)
-    told: list[Tracker] = [for_console(console)]
+    chosen: list[Tracker] = [for_console(console)]
     if tensorboard and is_installed():
-        told.append(TensorBoard())
+        chosen.append(TensorBoard())
     if profile:
-        told.append(Profile())
-    return [*told, *trackers]
+        chosen.append(Profile())
+    return [*chosen, *trackers]
 
 
-def _tell_pause(console: Console, outcome: Outcome) -> None:
+def _report_pause(console: Console, outcome: Outcome) -> None:
     done = f"saved at step {outcome.step} of {outcome.total_steps}"
     if outcome.signal is None:
         console.print(f"paused by train.stop_after, {done}; "
-                      "the same command without it, or with a later one, goes on from there")
+                      "the same command without it, or with a later one, resumes it")
         return
     name = signal.Signals(outcome.signal).name
-    console.print(f"paused by {name}, {done}; the same command goes on from there")
+    console.print(f"paused by {name}, {done}; the same command resumes it")

@@ -93,7 +93,7 @@ def _worker(words: Sequence[str]) -> Iterator[subprocess.Popen]:
 
 
 def _time(worker: subprocess.Popen, label: str, steps: int) -> dict[str, Any]:
-    with contextlib.suppress(BrokenPipeError):  # its end is told by `_answer`
+    with contextlib.suppress(BrokenPipeError):  # its end is reported by `_answer`
         worker.stdin.write(f"{steps}\n")
         worker.stdin.flush()
     return _answer(worker, label)
@@ -104,6 +104,6 @@ def _answer(worker: subprocess.Popen, label: str) -> dict[str, Any]:
     if not line:
         worker.wait()
         worker.stderr.seek(0)
-        told = worker.stderr.read().strip().splitlines() or ["it said nothing"]
-        raise FlaxdigitsError(f"the benchmark of {label} ended early: {told[-1]}")
+        lines = worker.stderr.read().strip().splitlines() or ["it said nothing"]
+        raise FlaxdigitsError(f"the benchmark of {label} ended early: {lines[-1]}")
     return json.loads(line)

@@ -14,7 +14,7 @@ AS_IT_IS = "as it is"
 ROUNDS = 3
 SECONDS = 3.0  # of a timing of the experiment as it is; others take as many steps, or an epoch
 
-# What is told of a size as its extent and as its cost, by what grows.
+# How a size is shown: its extent and as its cost, by what grows.
 MEASURES = {
     "examples": ("examples", "epoch_seconds"),
     "batch": ("batch_size", "milliseconds"),
@@ -49,23 +49,23 @@ def sizes(config: ExperimentConfig, examples: int) -> dict[str, Size]:
     for share in (4, 2):
         found[f"1/{share} of the examples"] = Size(
             "examples", (f"data.limit={math.ceil(examples / share)}",))
-    for told, factor in (("half the batch", 0.5), ("twice the batch", 2)):
-        found[told] = Size("batch", (f"train.batch_size={math.ceil(factor * batch_size)}",))
-    for told, factor in (("half as wide", 0.5), ("twice as wide", 2)):
-        found[told] = Size("parameters", tuple(
+    for label, factor in (("half the batch", 0.5), ("twice the batch", 2)):
+        found[label] = Size("batch", (f"train.batch_size={math.ceil(factor * batch_size)}",))
+    for label, factor in (("half as wide", 0.5), ("twice as wide", 2)):
+        found[label] = Size("parameters", tuple(
             f"model.{name}={','.join(str(math.ceil(factor * width)) for width in widths)}"
             for name, widths in (("filters", model.filters), ("dense", model.dense)) if widths))
     configs: list[ExperimentConfig] = []
-    for told in list(found):
-        changed = apply_overrides(config, found[told].overrides)
+    for label in list(found):
+        changed = apply_overrides(config, found[label].overrides)
         if changed in configs:
-            del found[told]
+            del found[label]
         configs.append(changed)
     return found
 
 
 def figures(timings: Timings) -> dict[str, Any]:
-    """What is told of a size: what it asks for, what that takes, and the memory bound."""
+    """The measurements of a size: what it asks for, what that takes, and the memory bound."""
     facts, milliseconds = timings.facts, timings.median
     return {
         **{name: facts[name] for name in (
@@ -89,7 +89,7 @@ def exponents(measured: dict[str, dict[str, Any]], found: dict[str, Size]) -> di
     """
     powers = {}
     for grows, (extent, cost) in MEASURES.items():
-        of = [measured[told] for told, size in found.items() if size.grows in (None, grows)]
+        of = [measured[label] for label, size in found.items() if size.grows in (None, grows)]
         if len({one[extent] for one in of}) > 1:
             powers[grows] = float(np.polyfit(
                 *(np.log([one[name] for one in of]) for name in (extent, cost)), 1)[0])

@@ -38,8 +38,8 @@ def _seconds(arguments: Sequence[str], workdir: Path, cache: Path) -> float:
         while not (metrics.exists() and metrics.stat().st_size):
             if process.poll() is not None or time.perf_counter() - start > LIMIT:
                 process.kill()
-                told = process.stderr.read().strip().splitlines() or ["it said nothing"]
-                raise FlaxdigitsError(f"no first step to time: {told[-1]}")
+                lines = process.stderr.read().strip().splitlines() or ["it said nothing"]
+                raise FlaxdigitsError(f"no first step to time: {lines[-1]}")
             time.sleep(0.01)
         seconds = time.perf_counter() - start
         process.communicate()

@@ -12,10 +12,10 @@ from typing import Any
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 TUNABLE = "glibc.malloc.hugetlb"
-INTERRUPTED = "interrupted: what was saved stays, the same command goes on from it"
+INTERRUPTED = "interrupted: what was saved stays, the same command resumes it"
 
 
-def start_well() -> None:
+def configure_process() -> None:
     """Sets what makes JAX start and compute faster; what the user has set is left alone.
 
     Compiled programs are kept in the user's cache folder, small ones too. On Linux large arrays
@@ -24,7 +24,7 @@ def start_well() -> None:
     the kernel in pages of 4 KiB took a fifth of the time of a step.) Standard output and standard
     error never fail, see `Output`.
 
-    Ctrl-C ends the process at once, until `imports_are_done`: extensions that are being loaded
+    Ctrl-C ends the process at once, until `enable_interrupts`: extensions that are being loaded
     swallow a KeyboardInterrupt, or abort.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -70,7 +70,7 @@ def lost_output() -> OSError | None:
     return output.error if isinstance(output, Output) else None
 
 
-def imports_are_done() -> None:
+def enable_interrupts() -> None:
     """From here on Ctrl-C raises KeyboardInterrupt."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -35,20 +35,20 @@ class BatchPlan:
         """Rows of the batch in memory: the same number on every device."""
         return -(-self.rows // self.devices) * self.devices
 
-    def select(self, step: jax.Array, places: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Where a step's examples stand in the epoch's order, and which of them are real.
+    def select(self, step: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the indices of a step's examples in the epoch's order, and a mask of padding.
 
         Args:
           step: [] int32, counted from the start of training.
-          places: [rows] int32, places in the global batch.
+          positions: [rows] int32, positions in the global batch.
 
         Returns:
-          positions: [rows] int32 within the epoch; of a padding row, some valid one.
+          indices: [rows] int32 within the epoch; any valid index for a row of padding.
           mask: [rows] bool, False for padding.
         """
-        positions = step % self.steps_per_epoch * self.batch_size + places
-        mask = (places < self.rows) & (positions < self.examples)
-        return jnp.where(mask, positions, 0), mask
+        indices = step % self.steps_per_epoch * self.batch_size + positions
+        mask = (positions < self.rows) & (indices < self.examples)
+        return jnp.where(mask, indices, 0), mask
 
 
 def epoch_order(rng: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Array:

@@ -255,7 +255,7 @@ def _generate(examples: Examples, rows: range) -> Iterator[tuple[int, dict[str, 
 def _damaged(path: Path, folder: Path) -> FlaxdigitsError:
     return FlaxdigitsError(
         f"{path}: the prepared copy is damaged; delete the folder {folder} and run again to "
-        "prepare it anew")
+        "prepare it again")
 
 
 def _check_files(folder: Path) -> None:

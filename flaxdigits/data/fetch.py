@@ -77,8 +77,8 @@ def fetch(
     finally:
         with contextlib.suppress(OSError):  # where nothing can be written there is no `.part`
             part.unlink(missing_ok=True)
-    told = "; ".join(f"{address}: {problems[address]}" for address in addresses)
-    raise FetchError(f"{destination.name} could not be downloaded ({told})")
+    reasons = "; ".join(f"{address}: {problems[address]}" for address in addresses)
+    raise FetchError(f"{destination.name} could not be downloaded ({reasons})")
 
 
 class _Broken(Exception):

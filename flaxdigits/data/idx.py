@@ -51,7 +51,8 @@ def read_idx(
                 return _parse(file, path, dimensions, dtype, largest)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise FlaxdigitsError(f"{path}: cannot be read ({reason}); get the file anew") from error
+        raise FlaxdigitsError(
+            f"{path}: cannot be read ({reason}); download the file again") from error
 
 
 def content_sha256(array: np.ndarray) -> str:
@@ -69,20 +70,20 @@ def _parse(
     if magic != bytes([0, 0, _CODES[dtype], dimensions]):
         raise FlaxdigitsError(
             f"{path}: not an idx file of {_NAMES[dtype]} in {dimensions} dimensions "
-            f"(it starts with {magic.hex() or 'nothing'}); get the file anew")
+            f"(it starts with {magic.hex() or 'nothing'}); download the file again")
     header = file.read(4 * dimensions)
     if len(header) < 4 * dimensions:
-        raise FlaxdigitsError(f"{path}: cut short within its header; get the file anew")
+        raise FlaxdigitsError(f"{path}: cut short within its header; download the file again")
     shape = np.frombuffer(header, ">u4").tolist()
     expected = math.prod(shape) * dtype.itemsize
     if expected > largest:
         raise FlaxdigitsError(
             f"{path}: its header says {expected} bytes, and at most {largest} are read; "
-            "get the file anew")
+            "download the file again")
     if not expected:
         raise FlaxdigitsError(
             f"{path}: its header says {' x '.join(map(str, shape))}, which is empty; "
-            "get the file anew")
+            "download the file again")
     content = bytearray()  # grows with what the file holds, not with what its header promises
     while len(content) <= expected:
         chunk = file.read(min(_CHUNK, expected + 1 - len(content)))  # one byte more than it says
@@ -92,5 +93,6 @@ def _parse(
     if len(content) != expected:
         found = "more than that" if len(content) > expected else f"only {len(content)}"
         raise FlaxdigitsError(
-            f"{path}: its header says {expected} bytes and it holds {found}; get the file anew")
+            f"{path}: its header says {expected} bytes and it holds {found}; download the file "
+            "again")
     return np.frombuffer(content, dtype).reshape(shape)

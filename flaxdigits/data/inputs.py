@@ -8,14 +8,14 @@ from flaxdigits.data.preprocessing import preprocess
 
 
 def training_inputs(
-    images: jax.Array, places: jax.Array, rng: jax.Array, config: DataConfig
+    images: jax.Array, positions: jax.Array, rng: jax.Array, config: DataConfig
 ) -> jax.Array:
     """Returns the images of a batch augmented, each by its own draw, then preprocessed.
 
     Args:
       images: [batch, height, width, channels] uint8.
-      places: [batch] int32, each example's place in the global batch: its draws depend on this and
-        on `rng` alone.
+      positions: [batch] int32, each example's position in the global batch; its random draws
+        depend on this and on `rng` alone.
       rng: the step's key of augmentation.
       config: which augmentations and preprocessing.
 
@@ -25,6 +25,6 @@ def training_inputs(
     for number, augmentation in enumerate(config.augmentation):
         # The first has the step's key itself, each other one a key of its own.
         key = jax.random.fold_in(rng, number) if number else rng
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
         images = jax.vmap(augmentation.augment)(images.astype(jnp.float32), keys)
     return preprocess(images, config.preprocessing)

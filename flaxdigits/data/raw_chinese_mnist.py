@@ -130,10 +130,11 @@ def read_archive(path: Path) -> dict[Key, bytes]:
             jpegs = dict(_from_7z(file) if is_7z else _from_zip(file))
     except OSError as error:
         raise FlaxdigitsError(
-            f"{path}: cannot be read ({error.strerror or error}); get the archive anew") from error
+            f"{path}: cannot be read ({error.strerror or error}); download the archive again"
+        ) from error
     except ArchiveError as error:
         raise FlaxdigitsError(
-            f"{path}: truncated or damaged ({error}); get the archive anew") from error
+            f"{path}: truncated or damaged ({error}); download the archive again") from error
     except ImportError as error:
         raise FlaxdigitsError(
             f"{path}: the original article is a 7z archive, and reading it needs py7zr; "
@@ -177,7 +178,7 @@ def _from_folder(folder: Path) -> Iterator[tuple[Key, bytes]]:
                 yield key, file.read(_LARGEST_JPEG)
         except OSError as error:
             raise FlaxdigitsError(
-                f"{path}: cannot be read ({error.strerror}); get it anew") from error
+                f"{path}: cannot be read ({error.strerror}); download it again") from error
 
 
 def _verified(jpegs: dict[Key, bytes], path: Path) -> dict[Key, bytes]:
@@ -185,12 +186,12 @@ def _verified(jpegs: dict[Key, bytes], path: Path) -> dict[Key, bytes]:
     if jpegs.keys() != _KEYS:
         raise FlaxdigitsError(
             f"{path}: holds {len(jpegs)} of Chinese MNIST's images instead of all {expected:,}; "
-            "get it anew")
+            "download it again")
     digest = hashlib.sha256()
     for key in sorted(jpegs):
         digest.update(jpegs[key])
     if digest.hexdigest() != SHA256:
         raise FlaxdigitsError(
             f"{path}: altered, the sha256 over its JPEGs is {digest.hexdigest()} and Chinese "
-            f"MNIST's is {SHA256}; get it anew")
+            f"MNIST's is {SHA256}; download it again")
     return jpegs

@@ -91,7 +91,7 @@ def read_verified(path: Path, name: str) -> np.ndarray:
     if sha256 != SHA256[name]:
         raise FlaxdigitsError(
             f"{path}: altered, the sha256 of its decompressed content is {sha256} and that of "
-            f"MNIST's official {name} is {SHA256[name]}; get the file anew")
+            f"MNIST's official {name} is {SHA256[name]}; download the file again")
     return array
 
 

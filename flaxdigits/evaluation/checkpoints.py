@@ -14,8 +14,8 @@ from flaxdigits.evaluation.scores import flat
 from flaxdigits.training.checkpoints import Checkpoints, DamagedCheckpoint, MissingCheckpoint
 from flaxdigits.training.identity import run_identity
 from flaxdigits.training.run import Run
-from flaxdigits.training.run_folder import RunFolder, clear_errors
-from flaxdigits.training.selection import note_if_behind, note_if_better_is_gone
+from flaxdigits.training.run_folder import RunFolder, readable_os_errors
+from flaxdigits.training.selection import warn_if_best_is_missing, warn_if_newest_is_missing
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def evaluate_checkpoints(
         if which == "all":
             yield from _evaluate_all(run, checkpoints, folder, restore)
         else:
-            step, run.state = restore_chosen(
+            step, run.state = restore_selected(
                 which, checkpoints, folder, "validation" in run.splits, restore,
                 ("last", "best", "all"))
             row = _row(run, step)
@@ -66,7 +66,7 @@ def _evaluate_all(
 ) -> Iterator[dict[str, Any]]:
     if not checkpoints.steps():
         raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")
-    note_if_behind(folder, checkpoints.steps()[-1])
+    warn_if_newest_is_missing(folder, checkpoints.steps()[-1])
     damaged, is_kept = [], True
     for step in checkpoints.steps():
         row = _scored(folder, step, run.dataset)
@@ -125,7 +125,7 @@ def _unwritable_noted() -> Iterator[list[FlaxdigitsError]]:
 def _keep(folder: RunFolder, row: dict[str, Any], dataset: Dataset) -> None:
     """Adds a row, unless another evaluation has scored that step meanwhile."""
     path = folder.path / "eval.jsonl"
-    with clear_errors(path), open(path, "ab") as file:
+    with readable_os_errors(path), open(path, "ab") as file:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         if _scored(folder, row["step"], dataset) is None:
@@ -149,7 +149,7 @@ def open_to_read(folder: RunFolder) -> Iterator[Checkpoints]:
         checkpoints.close()
 
 
-def restore_chosen(
+def restore_selected(
     which: str, checkpoints: Checkpoints, folder: RunFolder, has_validation: bool,
     restore: Callable[[int], T], words: Sequence[str] = ("last", "best"),
 ) -> tuple[int, T]:
@@ -167,8 +167,8 @@ def restore_chosen(
       FlaxdigitsError: if there is none such, or it is damaged.
     """
     if which == "last" and checkpoints.steps():
-        note_if_behind(folder, checkpoints.steps()[-1])
-        return checkpoints.newest_whole(restore)
+        warn_if_newest_is_missing(folder, checkpoints.steps()[-1])
+        return checkpoints.restore_newest_intact(restore)
     step = _chosen_step(which, checkpoints, folder, has_validation, words)
     return step, restore(step)
 
@@ -188,7 +188,7 @@ def _chosen_step(
         best = checkpoints.best()
         if best is None:
             raise FlaxdigitsError(f"{folder.path}: no checkpoint was scored yet; use last")
-        note_if_better_is_gone(folder, checkpoints, best)
+        warn_if_best_is_missing(folder, checkpoints, best)
         return best
     if not which.isdecimal() or int(which) not in steps:
         raise FlaxdigitsError(

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from flaxdigits.data.preprocessing import preprocess
-from flaxdigits.training.precision import products
+from flaxdigits.training.precision import matmul_precision
 
 
 class LogitsProgram:
@@ -31,7 +31,7 @@ class LogitsProgram:
         self._batch_size = -(-batch_size // devices.count) * devices.count
         self._devices = devices
         self._compiled = jax.jit(
-            functools.partial(_logits, model, preprocessing, devices.spread),
+            functools.partial(_logits, model, preprocessing, devices.shard_batch),
             out_shardings=devices.replicated)
 
     def __call__(self, variables: Any, images: jax.Array, index: np.ndarray) -> np.ndarray:
@@ -54,13 +54,13 @@ class LogitsProgram:
 
 
 def _logits(
-    model: nn.Module, preprocessing: str, spread: Any, variables: Any, images: jax.Array,
+    model: nn.Module, preprocessing: str, shard_batch: Any, variables: Any, images: jax.Array,
     batches: jax.Array,
 ) -> jax.Array:
     def one(index: jax.Array) -> jax.Array:
-        batch = spread(images[index])
+        batch = shard_batch(images[index])
         return model.apply(
             variables, preprocess(batch, preprocessing), None).astype(jnp.float32)
 
-    with products("fp32"):  # scores do not depend on how the weights came about
+    with matmul_precision("fp32"):  # scores do not depend on how the weights came about
         return lax.map(one, batches)

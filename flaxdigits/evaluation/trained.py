@@ -14,9 +14,9 @@ from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.data.framing import FRAMINGS, Framing, measure_framing, recorded_framing
 from flaxdigits.data.preprocessing import preprocess
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.evaluation.checkpoints import open_to_read, restore_chosen
+from flaxdigits.evaluation.checkpoints import open_to_read, restore_selected
 from flaxdigits.models import build_model
-from flaxdigits.training.precision import products
+from flaxdigits.training.precision import matmul_precision
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.state import init_variables
 from flaxdigits.training.weights import restore_variables
@@ -43,7 +43,7 @@ class TrainedNetwork:
 
     def logits(self, images: jax.Array) -> jax.Array:
         """[batch, height, width, 1] uint8 -> [batch, classes] float32."""
-        with products("fp32"):
+        with matmul_precision("fp32"):
             return self.model.apply(
                 self.variables, preprocess(images, self.config.data.preprocessing), None
             ).astype(jnp.float32)
@@ -73,7 +73,7 @@ def load_network(
     fresh = jax.eval_shape(
         lambda: init_variables(model, config.seed, (framing.height, framing.width, 1)))
     with open_to_read(folder) as checkpoints:
-        step, variables = restore_chosen(
+        step, variables = restore_selected(
             checkpoint, checkpoints, folder, config.data.split != "official",
             lambda step: restore_variables(checkpoints, step, fresh, folder.checkpoints))
     return TrainedNetwork(config, step, model, variables, class_names, framing)

@@ -27,12 +27,12 @@ class Training:
     """What layers must know of a training batch so that results do not depend on the devices.
 
     Attributes:
-      places: [batch] int32, each example's place in the global batch.
+      positions: [batch] int32, each example's position in the global batch.
       mask: [batch] bool, False for the padding of a smaller batch.
       axis_name: of `pmap`, over which the batch is spread; None under `jit`.
     """
 
-    places: jax.Array
+    positions: jax.Array
     mask: jax.Array
     axis_name: str | None = flax.struct.field(pytree_node=False, default=None)
 
@@ -148,7 +148,7 @@ _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 class Dropout(nn.Module):
     """Zeroes each value with probability `rate` in training and scales the others up.
 
-    An example's mask depends on the step's `dropout` key and its place in the global batch alone.
+    An example's mask depends only on the step's `dropout` key and its position in the global batch.
     """
 
     rate: float
@@ -167,7 +167,7 @@ class Dropout(nn.Module):
 
         # The barrier keeps XLA from drawing again in every operation that uses the mask.
         threshold = min(round(self.rate * 2**16), 2**16 - 1)
-        keep = lax.optimization_barrier(jax.vmap(draw)(training.places) >= threshold)
+        keep = lax.optimization_barrier(jax.vmap(draw)(training.positions) >= threshold)
         return jnp.where(keep.reshape(x.shape), x / (1 - self.rate), 0)
 
 

@@ -97,9 +97,9 @@ def _total(layers: Sequence[Layer]) -> tuple[str, ...]:
 
 
 def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    def told(value: Any) -> str:
+    def text(value: Any) -> str:
         if isinstance(value, list):
             return ", ".join(map(str, value)) or "none"
         return "none" if value is None else str(value)
 
-    return [(name, told(value)) for name, value in flatten(values).items()]
+    return [(name, text(value)) for name, value in flatten(values).items()]

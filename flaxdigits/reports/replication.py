@@ -14,14 +14,19 @@ from rich.text import Text
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.reports.markdown import table_line
 from flaxdigits.studies.collection import KEPT, Collection, Runs
-from flaxdigits.studies.replication import HELD_OUT, HELD_OUT_FIGURE, ORIGINAL, Claim, System
-from flaxdigits.studies.statistics import Estimate, estimate, scatter, unpaired_difference
+from flaxdigits.studies.replication import HELD_OUT, HELD_OUT_METRIC, ORIGINAL, Claim, System
+from flaxdigits.studies.statistics import (
+    Estimate,
+    estimate,
+    prediction_interval,
+    unpaired_difference,
+)
 
 HEADER = ("experiment", "claimed", "reproduced, the original's protocol", "held out")
 BEGIN, END = "<!-- replication: begin -->", "<!-- replication: end -->"
 NOTE = ("Accuracy in per cent after the last epoch, mean ± standard deviation over n seeds. "
         "Scatter: where 95 of 100 further single runs would lie, by Student's t.")
-SPOKEN = {"train_accuracy_running": "running training", "train_accuracy": "training",
+METRIC_LABELS = {"train_accuracy_running": "running training", "train_accuracy": "training",
           "validation_accuracy": "validation", "test_accuracy": "test"}
 
 
@@ -47,20 +52,20 @@ class Row:
 
     def cells(self) -> tuple[str, str, str, str]:
         """The row of the table."""
-        about = self.claim.about or SPOKEN[self.claim.figure]
+        about = self.claim.about or METRIC_LABELS[self.claim.figure]
         return (self.system.name, f"{about} {100 * self.claim.accuracy:.2f}",
                 _cell(self.own, (self.claim.figure, *self.claim.beside)),
-                _cell(self.held_out, (HELD_OUT_FIGURE,)))
+                _cell(self.held_out, (HELD_OUT_METRIC,)))
 
     def sentences(self) -> str:
         """How far ours lies from the claim, why, and what holding out costs."""
-        told = self.reproduced()
-        if told is None:
+        reproduced = self.reproduced()
+        if reproduced is None:
             return f"Not run yet. {self.claim.why}"
-        away = 100 * (told.mean - self.claim.accuracy)
+        away = 100 * (reproduced.mean - self.claim.accuracy)
         how_far = (f"{abs(away):.2f} points {'above' if away > 0 else 'below'} the claim"
                    if abs(away) >= 0.005 else "The claim to 0.01 points")
-        between = scatter(told)
+        between = prediction_interval(reproduced)
         if self.own.partial:
             how_far += f", after {self.own.partial}, which decides nothing yet"
         elif between is None:
@@ -77,14 +82,16 @@ class Row:
         if self.held_out is self.own or self.own.partial or self.held_out.partial:
             return
         own = list(self.own.values(self.claim.figure).values())
-        held_out = list(self.held_out.values(HELD_OUT_FIGURE).values())
+        held_out = list(self.held_out.values(HELD_OUT_METRIC).values())
         if not own or not held_out:
             return
-        told = unpaired_difference(held_out, own)
-        interval = "" if told.low is None else (
-            f" (95 % interval of the difference {100 * told.low:+.2f} to {100 * told.high:+.2f})")
+        difference = unpaired_difference(held_out, own)
+        interval = "" if difference.low is None else (
+            f" (95 % interval of the difference {100 * difference.low:+.2f} to "
+            f"{100 * difference.high:+.2f})")
         yield (f"Held out, by {' '.join(self.system.replication.held_out)}, it is "
-               f"{100 * abs(told.mean):.2f} points {'lower' if told.mean < 0 else 'higher'}"
+               f"{100 * abs(difference.mean):.2f} points "
+               f"{'lower' if difference.mean < 0 else 'higher'}"
                f"{interval}.")
 
 
@@ -115,10 +122,11 @@ class ReplicationReport:
         """The files by their names, with a small one for each run that counts."""
         from flaxdigits.reports.replication_page import replication_page
 
-        told = json.dumps(self.json(), indent=2, ensure_ascii=False) + "\n"
+        content = json.dumps(self.json(), indent=2, ensure_ascii=False) + "\n"
         return {
             "replication.md": f"# {self.title()}\n\n{self.block()}\n".encode(),
-            "replication.json": told.encode(), "replication.html": replication_page(self).encode(),
+            "replication.json": content.encode(),
+            "replication.html": replication_page(self).encode(),
             **{f"{KEPT}/{name}": record.file() for name, record in self.collection.records()}}
 
     def title(self) -> str:
@@ -140,7 +148,7 @@ class ReplicationReport:
                   (row.cells() for row in self.rows())]
         lines += ["", _wrapped(f"{NOTE} {self.hardware()}"), f"Made by `{self.command}`.", ""]
         for row in self.rows():
-            about = row.claim.about or SPOKEN[row.claim.figure]
+            about = row.claim.about or METRIC_LABELS[row.claim.figure]
             lines.append(_wrapped(f"- `{row.system.name}`, {about}: {row.sentences()}", "  "))
         return "\n".join(lines)
 
@@ -159,7 +167,7 @@ class ReplicationReport:
         def runs(of: Runs, figures: Sequence[str]) -> dict[str, object]:
             return {
                 "partial": of.partial, "seeds": sorted(of.records), "diverged": list(of.diverged),
-                "figures": {figure: told and dataclasses.asdict(told) for figure, told in
+                "figures": {figure: value and dataclasses.asdict(value) for figure, value in
                             ((figure, estimate_of(of, figure)) for figure in figures)}}
 
         return {
@@ -169,7 +177,7 @@ class ReplicationReport:
                 "claimed": {"figure": row.claim.figure, "accuracy": row.claim.accuracy},
                 "reproduced": runs(row.own, (row.claim.figure, *row.claim.beside)),
                 "held_out": {"overrides": list(row.system.replication.held_out),
-                             **runs(row.held_out, (HELD_OUT_FIGURE,))},
+                             **runs(row.held_out, (HELD_OUT_METRIC,))},
                 "explanation": row.sentences()} for row in self.rows()],
             "left_out": self.collection.left_out}
 
@@ -192,22 +200,23 @@ def estimate_of(runs: Runs, figure: str) -> Estimate | None:
     return estimate(values) if values else None
 
 
-def spoken_estimate(told: Estimate) -> str:
+def format_estimate(value: Estimate) -> str:
     """In per cent, like `98.29 ± 0.09`."""
-    return f"{100 * told.mean:.2f}" + ("" if told.sd is None else f" ± {100 * told.sd:.2f}")
+    return f"{100 * value.mean:.2f}" + ("" if value.sd is None else f" ± {100 * value.sd:.2f}")
 
 
 def _cell(runs: Runs, figures: Sequence[str]) -> str:
     estimates = [(figure, estimate_of(runs, figure)) for figure in figures]
-    told = ", ".join(f"{SPOKEN[figure]} {spoken_estimate(one)}" for figure, one in estimates if one)
-    if not told:
+    text = ", ".join(f"{METRIC_LABELS[figure]} {format_estimate(value)}"
+                     for figure, value in estimates if value)
+    if not text:
         return "not run" if not runs.diverged else f"all {len(runs.diverged)} seeds diverged"
     notes = [f"{len(runs.records)} seed{'s' * (len(runs.records) != 1)}"]
     if runs.partial:
         notes.insert(0, f"partial: {runs.partial}")
     if runs.diverged:
         notes.append(f"{len(runs.diverged)} diverged")
-    return f"{told} ({', '.join(notes)})"
+    return f"{text} ({', '.join(notes)})"
 
 
 def _wrapped(text: str, indent: str = "") -> str:

@@ -11,17 +11,17 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from flaxdigits.reports.figures import DARK, LIGHT, Theme, blank, png
 from flaxdigits.reports.replication import (
     HEADER,
+    METRIC_LABELS,
     NOTE,
-    SPOKEN,
     ReplicationReport,
     Row,
     estimate_of,
-    spoken_estimate,
+    format_estimate,
 )
 from flaxdigits.reports.template import render, themed
 from flaxdigits.studies.collection import Runs
 from flaxdigits.studies.records import Record
-from flaxdigits.studies.replication import FIGURES, HELD_OUT_FIGURE
+from flaxdigits.studies.replication import FIGURES, HELD_OUT_METRIC
 
 # Accuracies at which the scale of the claims may be marked.
 MARKED = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998)
@@ -64,7 +64,7 @@ def claims_figure(rows: Sequence[Row], theme: Theme = LIGHT) -> Figure:
         axes.axhspan(place - 0.42, place + 0.42, color=theme.line, alpha=0.35, linewidth=0)
         for runs, name, offset, colour in (
                 (row.own, row.claim.figure, -0.22, theme.text),
-                (row.held_out, HELD_OUT_FIGURE, 0.22, theme.held_out)):
+                (row.held_out, HELD_OUT_METRIC, 0.22, theme.held_out)):
             values = list(runs.values(name).values())
             _dots(axes, [_error(value) for value in values], place + offset, colour, runs, theme)
             shown += values
@@ -78,7 +78,7 @@ def claims_figure(rows: Sequence[Row], theme: Theme = LIGHT) -> Figure:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{100 * (1 - error):.6g} %"))
     axes.grid(axis="x", color=theme.line, linewidth=0.8)
     axes.set_axisbelow(True)
-    _name_rows(axes, [f"{row.system.name}\n{row.claim.about or SPOKEN[row.claim.figure]}"
+    _name_rows(axes, [f"{row.system.name}\n{row.claim.about or METRIC_LABELS[row.claim.figure]}"
                       for row in rows], theme)
     _headline(figure, "Claimed, reproduced and held out: accuracy, by the errors' logarithm", theme)
     _legend(figure, [("D", theme.wrong, "claimed"),
@@ -103,7 +103,7 @@ def runs_figure(rows: Sequence[Row], theme: Theme = LIGHT) -> Figure:
                   if (runs, name) == (row.own, row.claim.figure)]
         axes.plot(claims, [place - 0.34] * len(claims), "D", markersize=6, color=theme.wrong)
         values = [100 * value for value in runs.values(name).values()]
-        colour = theme.held_out if name == HELD_OUT_FIGURE else theme.text
+        colour = theme.held_out if name == HELD_OUT_METRIC else theme.text
         _dots(axes, values, place, colour, runs, theme)
         if len(values) > 1:
             axes.plot([sum(values) / len(values)] * 2, [place - 0.2, place + 0.2], color=colour,
@@ -114,7 +114,7 @@ def runs_figure(rows: Sequence[Row], theme: Theme = LIGHT) -> Figure:
     axes.grid(axis="x", color=theme.line, linewidth=0.8)
     axes.set_axisbelow(True)
     several = len({runs.protocol for runs, _ in lines}) > 1
-    _name_rows(axes, [SPOKEN[name] + (f", {runs.recipe.data.split}" if several else "")
+    _name_rows(axes, [METRIC_LABELS[name] + (f", {runs.recipe.data.split}" if several else "")
                       for runs, name in lines] or ["not run"], theme)
     _headline(figure, "Accuracy of every seed" + (
         f" (partial: {rows[0].own.partial})" if rows[0].own.partial else ""), theme)
@@ -181,15 +181,15 @@ def _system(rows: Sequence[Row]) -> dict[str, Any]:
                     f"images trained on, {result['epochs']:.3g} epochs, "
                     f"{result['parameters']:,} parameters",
             "partial": runs.partial, "diverged": ", ".join(map(str, runs.diverged)),
-            "header": [SPOKEN[name] for name in FIGURES if runs.values(name)],
-            "mean": [spoken_estimate(estimate_of(runs, name))
+            "header": [METRIC_LABELS[name] for name in FIGURES if runs.values(name)],
+            "mean": [format_estimate(estimate_of(runs, name))
                      for name in FIGURES if runs.values(name)],
             "seeds": [(seed, [f"{100 * record.result[name]:.2f}"
                               for name in FIGURES if runs.values(name)], _made_with(record))
                       for seed, record in sorted(runs.records.items())]})
     return {
         "name": system.name, "original": system.replication.original, "protocols": protocols,
-        "claims": [(row.claim.about or SPOKEN[row.claim.figure],
+        "claims": [(row.claim.about or METRIC_LABELS[row.claim.figure],
                     f"{100 * row.claim.accuracy:.2f}", row.sentences()) for row in rows]}
 
 

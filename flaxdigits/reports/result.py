@@ -7,7 +7,7 @@ from rich.console import Console
 SPLITS = ("train", "validation", "test")
 
 
-def tell_result(console: Console, result: dict[str, Any]) -> None:
+def print_result(console: Console, result: dict[str, Any]) -> None:
     """Prints the figures of `result.json`, a line for every split."""
     for split in SPLITS:
         if result[f"{split}_examples"] is not None:
@@ -19,7 +19,7 @@ def tell_result(console: Console, result: dict[str, Any]) -> None:
         f"on {result['device']}")
 
 
-def tell_summary(console: Console, summary: dict[str, Any]) -> None:
+def print_summary(console: Console, summary: dict[str, Any]) -> None:
     """Prints the figures of `summary.json`, a line for every split, and who diverged."""
     for split in SPLITS:
         accuracy = summary["figures"].get(f"{split}_accuracy")
@@ -50,7 +50,7 @@ def evaluation_line(row: dict[str, Any]) -> str:
     return f"step {row['step']}  " + "  ".join(f"{s} {_figures(row, s)}" for s in scored)
 
 
-def tell_of_drawn_data(console: Console, source: str) -> None:
+def print_synthetic_data_notice(console: Console, source: str) -> None:
     """Says so, loudly, if the data are not real."""
     if source == "drawn":
         console.print("DRAWN DATA: these characters were drawn by flaxdigits; the figures are not "

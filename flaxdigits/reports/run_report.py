@@ -73,10 +73,10 @@ class RunReport:
             drawn["filters"] = lambda theme: first_layer(self.filters, theme)
         both = {name: (png(draw(LIGHT)), png(draw(DARK))) for name, draw in drawn.items()}
         errors = int(counts.sum() - np.trace(counts))
-        told = f"{errors} of {len(self.labels):,} are wrong"
+        wrong_count = f"{errors} of {len(self.labels):,} are wrong"
         sheets = {
             "mistakes": prediction_sheet(
-                wrong, names, f"The worst mistakes of the {self.split} split: {told}"),
+                wrong, names, f"The worst mistakes of the {self.split} split: {wrong_count}"),
             "samples": prediction_sheet(some, names, f"Samples of the {self.split} split")}
         pngs = {name: light for name, (light, _) in both.items()} | {
             name: png(figure) for name, figure in sheets.items()}

@@ -76,18 +76,18 @@ class StudyReport:
         """How the table is to be read."""
         tests = sum(row.p_holm is not None for row in self.rows)
         unit = f" in {POINTS}" if self.format_of(self.figure).is_fraction else ""
-        told = ["Means ± standard deviations over n seeds. "
+        lines = ["Means ± standard deviations over n seeds. "
                 f"Difference to the base{unit} with its 95 % interval."]
         if tests:
-            told.append(f"p: paired t-test over the same seeds; Holm: corrected for {tests} "
+            lines.append(f"p: paired t-test over the same seeds; Holm: corrected for {tests} "
                         f"test{'s' * (tests > 1)}.")
         if any(map(_lacks_pairs, self.rows)):
-            told.append("Where the base diverged with a seed, the difference and its test are "
+            lines.append("Where the base diverged with a seed, the difference and its test are "
                         "over the pairs that are left.")
         if not all(row.is_paired for row in self.rows):
-            told.append("Where the scored images are not those of the base, the interval is "
+            lines.append("Where the scored images are not those of the base, the interval is "
                         "Welch's and there is no test.")
-        return told
+        return lines
 
     def csv(self) -> str:
         """One line for each variant, numbers unrounded, fractions."""
@@ -97,10 +97,11 @@ class StudyReport:
                          "difference_low", "difference_high", "pairs", "p", "p_holm", "diverged",
                          *(f"{name}_{part}" for name in self._also() for part in ("mean", "sd"))])
         for row in self.rows:
-            told, difference = row.estimate, row.difference
+            value, difference = row.estimate, row.difference
             writer.writerow([
                 row.variant,
-                *([told.n, told.mean, told.sd, told.low, told.high] if told else [0, *[None] * 4]),
+                *([value.n, value.mean, value.sd, value.low, value.high] if value
+                  else [0, *[None] * 4]),
                 *([difference.mean, difference.low, difference.high,
                    difference.n if row.is_paired else None, difference.p]
                   if difference else [None] * 5),
@@ -114,12 +115,12 @@ class StudyReport:
                 *map(self._heading, self._also())]
 
     def _cells(self, row: Row) -> list[str]:
-        told, form = row.estimate, self.format_of(self.figure)
-        mean = _mean(told, form)
+        value, form = row.estimate, self.format_of(self.figure)
+        mean = _mean(value, form)
         if row.diverged:
             mean += f" ({len(row.diverged)} diverged)"
         p = row.difference.p if row.difference else None
-        return [row.variant, str(told.n if told else 0), mean, _difference(row, form),
+        return [row.variant, str(value.n if value else 0), mean, _difference(row, form),
                 _p(p), _p(row.p_holm),
                 *(_mean(row.also.get(name), self.format_of(name)) for name in self._also())]
 
@@ -154,18 +155,18 @@ def differences(
     axes.set_position((left, 0.72 / height, 0.97 - left, 1 - (0.72 + head) / height))
     axes.axvline(0, color=theme.muted, linewidth=1)
     for place, row in enumerate(others):
-        told = row.difference
+        difference = row.difference
         colour = theme.text
         if row.p_holm is not None and row.p_holm < 0.05:
-            colour = theme.right if (told.mean > 0) == form.higher_is_better else theme.wrong
+            colour = theme.right if (difference.mean > 0) == form.higher_is_better else theme.wrong
         seeds = [row.values[seed] - base.values[seed]
                  for seed in row.values if seed in base.values] if row.is_paired else []
         axes.plot([scale * value for value in seeds], [place - 0.24] * len(seeds), "o",
                   markersize=3.5, color=theme.muted, markeredgewidth=0)
-        if told.low is not None:
-            axes.plot([scale * told.low, scale * told.high], [place, place], color=colour,
-                      linewidth=2, solid_capstyle="round")
-        axes.plot([scale * told.mean], [place], "D" if row.is_paired else "s", markersize=5.5,
+        if difference.low is not None:
+            axes.plot([scale * difference.low, scale * difference.high], [place, place],
+                      color=colour, linewidth=2, solid_capstyle="round")
+        axes.plot([scale * difference.mean], [place], "D" if row.is_paired else "s", markersize=5.5,
                   color=colour)
     axes.set_yticks(range(len(others)), [row.variant for row in others], fontsize=8.5,
                     color=theme.text, parse_math=False)
@@ -192,23 +193,23 @@ def _spoken(figure: str) -> str:
     return figure.replace("_", " ")
 
 
-def _mean(told: Estimate | None, form: Format) -> str:
-    if told is None:
+def _mean(value: Estimate | None, form: Format) -> str:
+    if value is None:
         return "-"
     scale, digits = (100, ".2f") if form.is_fraction else (1, ".4g")
-    spread = "" if told.sd is None else f" ± {scale * told.sd:{digits}}"
-    return f"{scale * told.mean:{digits}}{spread}"
+    spread = "" if value.sd is None else f" ± {scale * value.sd:{digits}}"
+    return f"{scale * value.mean:{digits}}{spread}"
 
 
 def _difference(row: Row, form: Format) -> str:
-    told = row.difference
-    if told is None:
+    difference = row.difference
+    if difference is None:
         return "-"
     scale, digits = (100, "+.2f") if form.is_fraction else (1, "+.4g")
-    interval = "" if told.low is None else (
-        f" [{scale * told.low:{digits}}, {scale * told.high:{digits}}]")
-    pairs = f", {told.n} pair{'s' * (told.n != 1)}" if _lacks_pairs(row) else ""
-    return f"{scale * told.mean:{digits}}{interval}{pairs}"
+    interval = "" if difference.low is None else (
+        f" [{scale * difference.low:{digits}}, {scale * difference.high:{digits}}]")
+    pairs = f", {difference.n} pair{'s' * (difference.n != 1)}" if _lacks_pairs(row) else ""
+    return f"{scale * difference.mean:{digits}}{interval}{pairs}"
 
 
 def _lacks_pairs(row: Row) -> bool:

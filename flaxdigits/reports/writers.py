@@ -14,7 +14,7 @@ from scipy.special import softmax
 from flaxdigits.reports.figures import LIGHT, Theme, blank, png
 from flaxdigits.reports.fonts import Labels, legible
 from flaxdigits.reports.sheets import COLUMNS, prediction_sheet, predictions
-from flaxdigits.studies.folds import Tested
+from flaxdigits.studies.folds import FoldPredictions
 from flaxdigits.studies.statistics import estimate
 
 HARDEST = 10  # writers in the table
@@ -34,7 +34,7 @@ class WritersReport:
 
     title: str
     about: Mapping[str, str]
-    tested: Tested
+    tested: FoldPredictions
     images: np.ndarray
 
     def files(self) -> dict[str, bytes]:
@@ -52,13 +52,13 @@ class WritersReport:
         tested, names = self.tested, self.tested.class_names
         writers, errors, examples = tested.errors()
         rates = 1 - errors.sum(1) / examples.sum(1)
-        told, wrong = estimate(list(rates)), int(errors.sum())
+        rate, wrong = estimate(list(rates)), int(errors.sum())
         lines = [
             f"# {self.title}", "",
-            f"{100 * told.mean:.2f} % of the images of a hand that the network never saw: mean "
-            f"over {told.n} writers, 95 % interval {100 * max(0, told.low):.2f} to "
-            f"{100 * min(1, told.high):.2f}, "
-            f"standard deviation {100 * told.sd:.2f}; {wrong:,} errors in {examples.sum():,}. "
+            f"{100 * rate.mean:.2f} % of the images of a hand that the network never saw: mean "
+            f"over {rate.n} writers, 95 % interval {100 * max(0, rate.low):.2f} to "
+            f"{100 * min(1, rate.high):.2f}, "
+            f"standard deviation {100 * rate.sd:.2f}; {wrong:,} errors in {examples.sum():,}. "
             f"The best writer has {100 * rates.max():.2f} %, the median "
             f"{100 * np.median(rates):.2f}, the worst {100 * rates.min():.2f}; the worst tenth of "
             f"the writers makes {errors[:max(1, len(writers) // 10)].sum() / max(1, wrong):.0%} of "

@@ -30,7 +30,7 @@ from flaxdigits.training.run import total_steps
 from flaxdigits.training.state import init_variables
 
 Load = Callable[[ExperimentConfig], Dataset]
-Tell = Callable[[str, int, Outcome], None]
+OnEnd = Callable[[str, int, Outcome], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Row:
 
 def run_study(
     configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path, load: Load,
-    tell: Tell,
+    on_end: OnEnd,
 ) -> Pause | None:
     """Trains what is not finished yet, one variant after another; None when all is done.
 
@@ -77,7 +77,7 @@ def run_study(
       seeds: of each.
       workdir: of the study: `<variant>/seeds/<seed>/` are its runs.
       load: the data of a config.
-      tell: called with each run that has ended, diverged or was paused.
+      on_end: called with each run that has ended, diverged or was paused.
 
     Raises:
       FlaxdigitsError: as `flaxdigits.studies.seeds.train_seeds` does.
@@ -88,7 +88,7 @@ def run_study(
                 return Pause(interrupts.received)
             summary = train_seeds(
                 config, seeds, load(config), seed_workdir(workdir, variant),
-                tell=functools.partial(tell, variant))
+                on_end=functools.partial(on_end, variant))
             if summary is None:
                 return Pause(interrupts.received)
     return None

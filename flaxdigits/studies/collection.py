@@ -195,13 +195,13 @@ def _partial(
 ) -> str | None:
     if extent(config) == extent(recipe):
         return None
-    told = []
+    parts = []
     if extent(config)[:2] != extent(recipe)[:2]:
-        told.append(f"{result['steps']:,} of {recipe.train.steps:,} steps" if recipe.train.steps
+        parts.append(f"{result['steps']:,} of {recipe.train.steps:,} steps" if recipe.train.steps
                     else f"{result['epochs']:.3g} of {recipe.train.epochs} epochs")
     if config.data.limit != recipe.data.limit:
-        told.append(f"{result['train_examples']:,} training images")
-    return ", ".join(told)
+        parts.append(f"{result['train_examples']:,} training images")
+    return ", ".join(parts)
 
 
 def _check_same_data(records: Sequence[Record]) -> None:

@@ -29,7 +29,7 @@ class FoldRun:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tested:
+class FoldPredictions:
     """The test predictions of all folds, one after another; every example is there once a seed.
 
     Attributes:
@@ -96,7 +96,7 @@ def fold_configs(
 def train_folds(
     configs: Mapping[Path, ExperimentConfig], dataset: Dataset,
     trackers: Callable[[Path], Sequence[Tracker]] = lambda workdir: (),
-    tell: Callable[[FoldRun, Outcome], None] = lambda run, outcome: None,
+    on_end: Callable[[FoldRun, Outcome], None] = lambda run, outcome: None,
 ) -> bool:
     """Trains the folds that are not finished yet; whether all are.
 
@@ -104,16 +104,16 @@ def train_folds(
       configs: of `fold_configs`.
       dataset: that knows its writers.
       trackers: see `flaxdigits.training.loop.train_many`.
-      tell: called with each run that has ended, diverged or was paused.
+      on_end: called with each run that has ended, diverged or was paused.
 
     Raises:
       FlaxdigitsError: as `flaxdigits.training.loop.train` does, also if a fold diverges, since
         its writers could not be tested.
     """
-    def told(path: Path, outcome: Outcome) -> None:
-        tell(FoldRun(configs[path].data.fold, configs[path].seed), outcome)
+    def report(path: Path, outcome: Outcome) -> None:
+        on_end(FoldRun(configs[path].data.fold, configs[path].seed), outcome)
 
-    outcomes = train_many(configs, dataset, trackers, told)
+    outcomes = train_many(configs, dataset, trackers, report)
     for path, outcome in outcomes.items():
         if outcome.diverged is not None:
             raise FlaxdigitsError(f"{path}: {outcome.diverged}")
@@ -121,7 +121,9 @@ def train_folds(
         outcome.result is not None for outcome in outcomes.values())
 
 
-def read_tested(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) -> Tested:
+def read_fold_predictions(
+    configs: Mapping[Path, ExperimentConfig], dataset: Dataset,
+) -> FoldPredictions:
     """The predictions that the runs wrote.
 
     Raises:
@@ -135,7 +137,7 @@ def read_tested(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) -> T
                           np.repeat(np.arange(len(dataset.labels)), seeds)):
         raise FlaxdigitsError("the ten folds do not test every example once: their predictions "
                               "are not of this data set")
-    return Tested(dataset.class_names, seeds=seeds, **whole)
+    return FoldPredictions(dataset.class_names, seeds=seeds, **whole)
 
 
 def _read_predictions(path: Path, classes: int) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user
-from flaxdigits.studies.ablation import Load, Pause, Tell
+from flaxdigits.studies.ablation import Load, OnEnd, Pause
 from flaxdigits.studies.seeds import seed_configs, unfinished, write_summary
 from flaxdigits.studies.study import seed_workdir
 from flaxdigits.training.interrupts import Interrupts
@@ -59,7 +59,7 @@ class RayCluster:
 
     def __call__(
         self, configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path,
-        load: Load, tell: Tell,
+        load: Load, on_end: OnEnd,
     ) -> Pause | None:
         """Trains what is not finished yet, as many runs at once as the cluster has room for.
 
@@ -70,7 +70,7 @@ class RayCluster:
         ray = _connected()
         try:
             runs = self._started(configs, seeds, workdir.absolute(), load)
-            pause = self._train(ray, runs, tell)
+            pause = self._train(ray, runs, on_end)
         finally:
             ray.shutdown()
         if pause is None:
@@ -105,7 +105,7 @@ class RayCluster:
 
     def _train(
         self, ray: ModuleType, runs: Mapping[tuple[str, int], "RemoteRun"],
-        tell: Tell,
+        on_end: OnEnd,
     ) -> Pause | None:
         if not any(node["Alive"] and node["Resources"].get("CPU", 0) >= self.cpus
                    and node["Resources"].get("GPU", 0) >= self.gpus for node in ray.nodes()):
@@ -126,14 +126,14 @@ class RayCluster:
                             going[task.remote(runs[name])] = name
                             continue
                         paused |= outcome.result is None and outcome.diverged is None
-                        tell(*name, outcome)
+                        on_end(*name, outcome)
             finally:
                 saved = _stop(ray, list(going))
             for one in saved:
                 outcome = _outcome(ray, one, going[one], runs[going[one]])
                 if outcome is not None:
-                    told = interrupts.received if outcome.signal else None  # which was Ctrl-C
-                    tell(*going[one], dataclasses.replace(outcome, signal=told))
+                    number = interrupts.received if outcome.signal else None  # which was Ctrl-C
+                    on_end(*going[one], dataclasses.replace(outcome, signal=number))
         if interrupts.received:
             return Pause(interrupts.received)
         return Pause(None) if paused else None
@@ -141,7 +141,7 @@ class RayCluster:
 
 @dataclasses.dataclass(frozen=True)
 class RemoteRun:
-    """What a worker is told of a run.
+    """What a worker is sent of a run.
 
     Attributes:
       experiment: a name or an absolute path.
@@ -201,22 +201,22 @@ def _outcome(
     ray: ModuleType, task: Any, name: tuple[str, int], run: RemoteRun
 ) -> Outcome | None:
     """What a task that has ended came to; None if it was paused before it began."""
-    told = f"{name[0]}, seed {name[1]}"
+    label = f"{name[0]}, seed {name[1]}"
     try:
         outcome = ray.get(task)
     except ray.exceptions.TaskCancelledError:
         return None
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, FlaxdigitsError):
-            raise FlaxdigitsError(f"{told}: {error.cause}") from error
+            raise FlaxdigitsError(f"{label}: {error.cause}") from error
         raise
     except ray.exceptions.RayError as error:
         raise FlaxdigitsError(
-            f"{told}: its worker was lost {RETRIES + 1} times ({first_line(error)}); the same "
+            f"{label}: its worker was lost {RETRIES + 1} times ({first_line(error)}); the same "
             "command goes on from what was saved") from error
     if outcome is not None and outcome.result is not None and not RunFolder(
             Path(run.workdir)).result():
         raise FlaxdigitsError(
-            f"{told}: ended on another node, and {run.workdir} has no result.json: --workdir must "
+            f"{label}: ended on another node, and {run.workdir} has no result.json: --workdir must "
             "be a folder that all nodes share")
     return outcome

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from flaxdigits.config import ExperimentConfig, flatten, to_dict
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.experiments import SHIPPED, also_made_by, find, list_experiments, load_experiment
+from flaxdigits.experiments import SHIPPED, call_loaded, find, list_experiments, load_experiment
 from flaxdigits.overrides import apply_overrides
 
 ORIGINAL, HELD_OUT = "original", "held_out"
 FIGURES = ("train_accuracy_running", "train_accuracy", "validation_accuracy", "test_accuracy")
-HELD_OUT_FIGURE = "test_accuracy"
+HELD_OUT_METRIC = "test_accuracy"
 
-# What may be changed of a recipe and still be told as part of it: how much of it was run.
+# What may be changed of a recipe and still be reported as part of it: how much of it was run.
 PARTIAL = ("train.epochs", "train.steps", "data.limit")
 # What decides nothing about the figures of the last step.
 IRRELEVANT = (
@@ -111,7 +111,7 @@ def load_systems(
     systems = []
     for name in names:
         config = load_experiment(name)
-        replication = also_made_by(
+        replication = call_loaded(
             find(name, "--experiment", SHIPPED), "get_replication", Replication)
         for claim in replication.claims:
             for figure in (claim.figure, *claim.beside):
@@ -161,8 +161,8 @@ def folder_name(protocol: str, config: ExperimentConfig, recipe: ExperimentConfi
     """The protocol's, with how much is run if that is not all, like `original,steps=2,limit=60`."""
     if extent(config) == extent(recipe):
         return protocol
-    told = zip(("steps", "epochs", "limit"), extent(config), strict=True)
-    return ",".join([protocol, *(f"{name}={value}" for name, value in told if value is not None)])
+    parts = zip(("steps", "epochs", "limit"), extent(config), strict=True)
+    return ",".join([protocol, *(f"{name}={value}" for name, value in parts if value is not None)])
 
 
 def _replicates(path: Path) -> bool:

@@ -83,7 +83,7 @@ def unfinished(workdir: Path, seeds: Sequence[int]) -> dict[int, Path]:
 def train_seeds(
     config: ExperimentConfig, seeds: Sequence[int], dataset: Dataset, workdir: Path,
     trackers: Callable[[Path], Sequence[Tracker]] = lambda workdir: (),
-    tell: Callable[[int, Outcome], None] = lambda seed, outcome: None,
+    on_end: Callable[[int, Outcome], None] = lambda seed, outcome: None,
 ) -> dict[str, Any] | None:
     """Trains the seeds that are not finished yet and writes `summary.json`.
 
@@ -93,7 +93,7 @@ def train_seeds(
       dataset: of `config.data`.
       workdir: of them all.
       trackers: see `flaxdigits.training.loop.train_many`.
-      tell: called with each seed that has ended, diverged or was paused.
+      on_end: called with each seed that has ended, diverged or was paused.
 
     Returns:
       What `summary.json` holds (see `write_summary`), or None if some seed was paused.
@@ -103,7 +103,7 @@ def train_seeds(
     """
     configs = seed_configs(config, seeds, workdir)
     train_many(
-        configs, dataset, trackers, lambda path, outcome: tell(configs[path].seed, outcome))
+        configs, dataset, trackers, lambda path, outcome: on_end(configs[path].seed, outcome))
     return None if unfinished(workdir, seeds) else write_summary(workdir, seeds)
 
 
@@ -153,12 +153,12 @@ def summarise(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
         **_common(list(ended.values())),
         "seeds": list(seeds),
         "finished": list(ended),
-        "diverged": {str(seed): told for seed, told in diverged.items() if told is not None},
+        "diverged": {str(seed): values for seed, values in diverged.items() if values is not None},
         "figures": {name: dataclasses.asdict(estimate(values))
-                    for name, values in numeric_figures(list(ended.values())).items()}}
+                    for name, values in numeric_metrics(list(ended.values())).items()}}
 
 
-def numeric_figures(found: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+def numeric_metrics(found: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     """The values of each figure that is a number in all the results."""
     def is_number(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)

@@ -59,13 +59,13 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean, sd, n, mean - half, mean + half)
 
 
-def scatter(told: Estimate) -> tuple[float, float] | None:
+def prediction_interval(result: Estimate) -> tuple[float, float] | None:
     """Where a further single value would lie in 95 of 100 cases, by Student's t; None of one."""
-    if told.sd is None:
+    if result.sd is None:
         return None
-    quantile = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, told.n - 1))
-    half = quantile * told.sd * math.sqrt(1 + 1 / told.n)
-    return told.mean - half, told.mean + half
+    quantile = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, result.n - 1))
+    half = quantile * result.sd * math.sqrt(1 + 1 / result.n)
+    return result.mean - half, result.mean + half
 
 
 def paired_difference(values: Sequence[float], base: Sequence[float]) -> Difference:
@@ -73,11 +73,11 @@ def paired_difference(values: Sequence[float], base: Sequence[float]) -> Differe
 
     Differences that are all the same tell of no scatter: then there is no interval and no p.
     """
-    told = estimate(np.subtract(values, base))
-    if told.sd is None or told.sd <= ROUNDING:
-        return Difference(told.mean, None, None, told.n, None)
+    result = estimate(np.subtract(values, base))
+    if result.sd is None or result.sd <= ROUNDING:
+        return Difference(result.mean, None, None, result.n, None)
     p = float(scipy.stats.ttest_rel(values, base).pvalue)
-    return Difference(told.mean, told.low, told.high, told.n, p)
+    return Difference(result.mean, result.low, result.high, result.n, p)
 
 
 def unpaired_difference(values: Sequence[float], base: Sequence[float]) -> Difference:
@@ -86,9 +86,9 @@ def unpaired_difference(values: Sequence[float], base: Sequence[float]) -> Diffe
     mean, n = ours.mean - theirs.mean, min(ours.n, theirs.n)
     if n == 1 or max(ours.sd, theirs.sd) <= ROUNDING:
         return Difference(mean, None, None, n, None)
-    squares = [told.sd**2 / told.n for told in (ours, theirs)]
+    squares = [result.sd**2 / result.n for result in (ours, theirs)]
     freedom = sum(squares)**2 / sum(
-        square**2 / (told.n - 1) for square, told in zip(squares, (ours, theirs), strict=True))
+        square**2 / (result.n - 1) for square, result in zip(squares, (ours, theirs), strict=True))
     half = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(sum(squares))
     return Difference(mean, mean - half, mean + half, n, None)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from flaxdigits.config import ExperimentConfig, to_dict
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.experiments import ABLATIONS, find, load_experiment, made_by
+from flaxdigits.experiments import ABLATIONS, find, load_and_call, load_experiment
 from flaxdigits.metrics import formats
 from flaxdigits.models import build_model
 from flaxdigits.overrides import apply_overrides
@@ -114,7 +114,7 @@ def load_study(name_or_path: str) -> Study:
       FlaxdigitsError: if there is no such study, or its file does not give one.
     """
     path = find(name_or_path, "--ablation", ABLATIONS)
-    study = made_by(path, "get_study", Study)
+    study = load_and_call(path, "get_study", Study)
     if not study.experiment.endswith(".py"):
         return study
     beside = path.parent / expand_user(study.experiment)

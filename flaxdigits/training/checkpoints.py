@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.digests import describe_arrays, json_digest
-from flaxdigits.training.parallel import agree, first_line, is_writer
+from flaxdigits.training.parallel import all_reduce, first_line, is_writer
 
 SAVE = "cannot save a checkpoint: {}; is there space, and may you write there?"
 REFUSED = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "Permission denied", "Too many open files")
@@ -172,7 +172,7 @@ class Checkpoints:
         """
         return self._restored(step, lambda: self._read_arrays(step))
 
-    def newest_whole(self, restore: Callable[[int], T]) -> tuple[int, T]:
+    def restore_newest_intact(self, restore: Callable[[int], T]) -> tuple[int, T]:
         """The newest step that is not damaged, and what `restore` returns for it.
 
         Each damaged one is named in a warning.
@@ -187,7 +187,7 @@ class Checkpoints:
         while True:
             step = max(self._steps - damaged.keys(), default=None)
             if step is None:
-                raise self._none_is_whole(damaged)
+                raise self._no_intact_checkpoint(damaged)
             try:
                 restored = restore(step)
             except DamagedCheckpoint as error:
@@ -238,7 +238,7 @@ class Checkpoints:
             self._verify(step, flat_arrays(restored))
         except DamagedCheckpoint as error:
             damage = error
-        if agree(damage is not None, np.max):
+        if all_reduce(damage is not None, np.max):
             raise damage or self._damage(step, "another process of this run cannot read it")
         return restored
 
@@ -304,7 +304,7 @@ class Checkpoints:
     def _damage(self, step: int, what: str) -> DamagedCheckpoint:
         return DamagedCheckpoint(self._folder / str(step), what)
 
-    def _none_is_whole(self, damaged: dict[int, DamagedCheckpoint]) -> FlaxdigitsError:
+    def _no_intact_checkpoint(self, damaged: dict[int, DamagedCheckpoint]) -> FlaxdigitsError:
         if not damaged:
             return FlaxdigitsError(f"{self._folder}: has no checkpoint any more")
         reason = damaged[max(damaged)].reason

@@ -5,7 +5,7 @@ from typing import Any
 
 from flaxdigits.config import flatten
 from flaxdigits.training.digests import json_digest
-from flaxdigits.training.run_folder import FREE_TO_CHANGE
+from flaxdigits.training.run_folder import CHANGEABLE
 
 # The fingerprint decides which data a run is trained on, and the weights where it began, wherever
 # they are.
@@ -19,7 +19,7 @@ def run_identity(recorded: Mapping[str, Any]) -> str:
       recorded: `config` and `data` of the run, as `RunFolder.recorded` returns them.
     """
     config = {name: _canonical(value) for name, value in flatten(recorded["config"]).items()
-              if value is not None and name not in (*FREE_TO_CHANGE, *PATHS)}
+              if value is not None and name not in (*CHANGEABLE, *PATHS)}
     return json_digest({"config": config, "fingerprint": recorded["data"].get("fingerprint")})
 
 

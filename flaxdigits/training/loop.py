@@ -1,10 +1,10 @@
-"""The one training loop: prepare, resume, train, save, score, report.
+"""The training loop: prepare, resume, train, save, evaluate, report.
 
-It trains a list of runs that differ in their seed or fold alone; one run is a list of one. Each
-keeps the folder and checkpoints that it would have by itself, so that nothing that reads a run
-knows of the others, and a run that was begun alone can go on among others. They share the compiled
-program (`flaxdigits.training.program`) and are trained in step: those furthest behind until they
-have caught up, while one that has diverged waits.
+It trains a list of runs that differ only in their seed or fold; a single run is a list of one.
+Each has the folder and the checkpoints that it would have by itself, so that whatever reads a run
+does not depend on the others, and a run can be resumed alone or together with others. The runs
+share one compiled program (`flaxdigits.training.program`). Those with the fewest steps are
+advanced first, until all are at the same step; a run that has diverged is left out.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training import provenance
 from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.parallel import agree, check_same_everywhere, is_writer
+from flaxdigits.training.parallel import all_reduce, check_same_everywhere, is_writer
 from flaxdigits.training.precision import warn_of_precision_on_cpu
 from flaxdigits.training.program import Program
 from flaxdigits.training.run import Run
@@ -31,9 +31,9 @@ from flaxdigits.training.saved_run import SavedRun
 from flaxdigits.training.trackers import Tracker, Trackers
 from flaxdigits.training.weights import source_digest
 
-# A compiled call takes about this long: short enough to stop or report soon, long enough that
-# the return to Python costs nothing. Of slow steps several, since a call fetches the memory that it
-# works in anew (kaggle_cnn: a fifth of a second, half of one beside other programs).
+# A compiled call takes about this long: short enough to stop or report soon, long enough that the
+# return to Python costs nothing. A call makes several steps even if they are slow, because each
+# call allocates its working memory anew (kaggle_cnn: 0.2 s, 0.5 s beside other programs).
 SECONDS_PER_CALL = 0.5
 STEPS_PER_CALL = 4
 
@@ -47,7 +47,7 @@ class Outcome:
       total_steps: of the whole run.
       result: what `result.json` holds, or None if the run was paused or diverged.
       signal: the signal that paused it, if one did.
-      diverged: what to tell if its loss stopped being finite.
+      diverged: the error message if its loss stopped being finite.
     """
 
     step: int
@@ -61,13 +61,13 @@ def train(
     config: ExperimentConfig, dataset: Dataset, workdir: Path,
     trackers: Sequence[Tracker] = (),
 ) -> Outcome:
-    """Trains a run to its end, or on from where it stopped, scores it and writes its report.
+    """Trains a run or resumes it, evaluates it and writes its report.
 
     Args:
       config: of the experiment.
-      dataset: that `flaxdigits.data.dataset.load_dataset` gave for `config.data`.
+      dataset: of `flaxdigits.data.dataset.load_dataset(config.data)`.
       workdir: the run folder; see `flaxdigits.training.run_folder`.
-      trackers: told how it goes; see `flaxdigits.training.trackers`.
+      trackers: called as the run advances; see `flaxdigits.training.trackers`.
 
     Raises:
       FlaxdigitsError: if the config does not fit the data or the folder, a file cannot be read or
@@ -83,18 +83,19 @@ def train(
 def train_many(
     configs: Mapping[Path, ExperimentConfig], dataset: Dataset,
     trackers: Callable[[Path], Sequence[Tracker]] = lambda workdir: (),
-    tell: Callable[[Path, Outcome], None] = lambda workdir, outcome: None,
+    on_end: Callable[[Path, Outcome], None] = lambda workdir, outcome: None,
 ) -> dict[Path, Outcome]:
-    """`train` for several runs with one compiled program; one that diverges stops no other.
+    """Trains several runs with one compiled program; a run that diverges does not stop the others.
 
     Args:
-      configs: by their run folders; all alike but for `seed` and `data.fold`.
-      dataset: of them all.
-      trackers: gives those of a run; of runs that are trained at once, only the first is told of.
-      tell: called with each run that has ended, diverged or was paused.
+      configs: by run folder; they may differ only in `seed` and `data.fold`.
+      dataset: of all runs.
+      trackers: returns the trackers of a run folder; of runs that are trained at once, only the
+        first is reported.
+      on_end: called with each run that has ended, diverged or was paused.
 
     Returns:
-      What `tell` was told; after a signal, some runs are not among them.
+      The outcomes by run folder; after a signal, some runs may be missing.
 
     Raises:
       FlaxdigitsError: as `train` does, but not for a loss that is not finite; or if another
@@ -110,13 +111,13 @@ def train_many(
     check_same_everywhere("data", dataset.fingerprint)
     check_same_everywhere("run folder", [folder.contents() for folder in folders.values()])
     about = _about(config, dataset, all(folder.is_begun() for folder in folders.values()))
-    _take_weights(first, folders[path], about.get("init_from"))
+    _init_from(first, folders[path], about.get("init_from"))
     _start_folders(configs, folders, about)
     outcomes: dict[Path, Outcome] = {}
 
     def end(path: Path, outcome: Outcome) -> None:
         outcomes[path] = outcome
-        tell(path, outcome)
+        on_end(path, outcome)
 
     waiting = []
     for path, folder in folders.items():
@@ -128,28 +129,31 @@ def train_many(
             end(path, ended)
     program = Program(first, len(configs))
     with Interrupts() as interrupts:
-        while waiting and not agree(interrupts.received or 0, np.max):
+        while waiting and not all_reduce(interrupts.received or 0, np.max):
             group, waiting = waiting[:program.size], waiting[program.size:]
             with contextlib.ExitStack() as stack:
                 saved = []
                 for path in group:
                     stack.enter_context(folders[path].locked())
                     folders[path].start(validate(configs[path]), about)
-                    run = first if configs[path] == first.config else first.sibling(configs[path])
+                    run = (first if configs[path] == first.config
+                           else first.with_config(configs[path]))
                     if run is not first:
-                        _take_weights(run, folders[path], about.get("init_from"))
-                    told = Trackers(trackers(path) if path == group[0] and is_writer() else ())
-                    saved.append(SavedRun(run, folders[path], told, interrupts))
+                        _init_from(run, folders[path], about.get("init_from"))
+                    run_trackers = Trackers(
+                        trackers(path) if path == group[0] and is_writer() else ())
+                    saved.append(SavedRun(run, folders[path], run_trackers, interrupts))
                     stack.callback(saved[-1].close)
                     saved[-1].resume()
-                    stack.enter_context(told.running(
+                    stack.enter_context(run_trackers.running(
                         run.config, path, run.step, run.total_steps))
                 Loop(program, saved, interrupts).train()
-                for path, one in zip(group, saved, strict=True):
-                    result = one.result()
-                    is_paused = result is None and one.diverged is None
-                    end(path, Outcome(one.run.step, one.run.total_steps, result,
-                                      one.signal() or None if is_paused else None, one.diverged))
+                for path, saved_run in zip(group, saved, strict=True):
+                    result = saved_run.result()
+                    is_paused = result is None and saved_run.diverged is None
+                    signal = saved_run.signal() or None if is_paused else None
+                    end(path, Outcome(saved_run.run.step, saved_run.run.total_steps, result,
+                                      signal, saved_run.diverged))
     return outcomes
 
 
@@ -175,9 +179,9 @@ def _check_together(configs: Sequence[ExperimentConfig]) -> None:
             "or folds are spread themselves: use train.parallel=jit")
 
 
-def _take_weights(run: Run, folder: RunFolder, digest: str | None) -> None:
+def _init_from(run: Run, folder: RunFolder, digest: str | None) -> None:
     if run.config.train.init_from is not None and not folder.has_checkpoints():
-        run.take_weights(run.config.train.init_from, digest)
+        run.init_from_run(run.config.train.init_from, digest)
 
 
 def _start_folders(
@@ -240,39 +244,41 @@ def _ended(folder: RunFolder, total_steps: int) -> Outcome | None:
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-    """Runs that are trained at once, and what may stop them."""
+    """Runs that are trained at once, and the signals that may stop them."""
 
     program: Program
     runs: Sequence[SavedRun]
     interrupts: Interrupts
 
     def train(self) -> None:
-        """Trains all to their ends, to `train.stop_after` or to a signal, and saves them."""
-        going = [one for one in self.runs if one.goes_on()]
-        if not going:
+        """Trains all runs to the end, to `train.stop_after` or to a signal, and saves them."""
+        trained = self._unfinished()
+        if not trained:
             return
         seconds = self.program.seconds_compiling()
-        for one in going:
-            one.run.clock(seconds_compiling=seconds / len(going))
-        rate = 1.0
-        while not self._signal():
-            behind = min((one.run.step for one in self.runs if one.goes_on()), default=None)
-            if behind is None:
-                break
-            ready = [one for one in self.runs if one.goes_on() and one.run.step == behind]
-            count = min(ready[0].steps_to_next_event(),
-                        agree(max(STEPS_PER_CALL, int(SECONDS_PER_CALL * rate)), np.min))
+        for saved_run in trained:
+            saved_run.run.clock(seconds_compiling=seconds / len(trained))
+        rate = 1.0  # steps per second
+        while (unfinished := self._unfinished()) and not self._signal():
+            step = min(saved_run.run.step for saved_run in unfinished)
+            active = [saved_run for saved_run in unfinished if saved_run.run.step == step]
+            count = min(active[0].steps_to_next_event(),
+                        all_reduce(max(STEPS_PER_CALL, int(SECONDS_PER_CALL * rate)), np.min))
             start = time.perf_counter()
             reports = self.program(
-                [one.run for one in self.runs], [one.order() for one in self.runs],
-                [count if one in ready else 0 for one in self.runs])
+                [saved_run.run for saved_run in self.runs],
+                [saved_run.order() for saved_run in self.runs],
+                [count if saved_run in active else 0 for saved_run in self.runs])
             seconds = time.perf_counter() - start
             rate = count / seconds
-            for one, report in zip(self.runs, reports, strict=True):
-                if one in ready:
-                    one.advance(count, report, rate, seconds / len(ready))
-        for one in going:
-            one.save()
+            for saved_run, report in zip(self.runs, reports, strict=True):
+                if saved_run in active:
+                    saved_run.advance(count, report, rate, seconds / len(active))
+        for saved_run in trained:
+            saved_run.save()
+
+    def _unfinished(self) -> list[SavedRun]:
+        return [saved_run for saved_run in self.runs if saved_run.is_unfinished()]
 
     def _signal(self) -> int:
-        return agree(self.interrupts.received or 0, np.max)
+        return all_reduce(self.interrupts.received or 0, np.max)

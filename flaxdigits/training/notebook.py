@@ -50,19 +50,19 @@ class NotebookBar(Tracker):
         self._handle.update(self._shown(), raw=True)
 
     def _shown(self) -> dict[str, str]:
-        told = f"{self._step:,} of {self._total:,} steps"
+        text = f"{self._step:,} of {self._total:,} steps"
         if self._figures:
-            told += f": {self._figures}"
+            text += f": {self._figures}"
         names = [name.replace("_", " ") for name in COLUMNS]
         used = [place for place in range(len(names)) if any(row[place] for row in self._rows)]
         rows = [[row[place] for place in used] for row in [names, *self._rows]]
         html = (f"<div><progress value={self._step} max={self._total} style='width:20em'>"
-                f"</progress> {escape(told)}</div>")
+                f"</progress> {escape(text)}</div>")
         if self._rows:
             html += f"<table>{_row('th', rows[0])}{''.join(_row('td', row) for row in rows[1:])}"
             html += "</table>"
         return {"text/html": html,
-                "text/plain": "\n".join([told, *map("  ".join, rows if self._rows else [])])}
+                "text/plain": "\n".join([text, *map("  ".join, rows if self._rows else [])])}
 
 
 def _row(tag: str, cells: Sequence[str]) -> str:

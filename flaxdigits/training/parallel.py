@@ -17,7 +17,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.step import TrainTask, train_steps
 
-AXIS = "data"  # the batch is spread over it; everything else is the same on every device
+AXIS = "data"  # the batch is sharded over it; everything else is replicated
 
 
 def ask_for_deterministic_kernels() -> None:
@@ -37,31 +37,36 @@ def ask_for_deterministic_kernels() -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """An exception's message, cut to one line."""
+    """Returns the first line of an exception's message, or the name of its type."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def is_writer() -> bool:
-    """Whether this process is the one that writes files and prints."""
+    """Returns whether this process writes files and prints: process 0."""
     return jax.process_index() == 0
 
 
-def agree(value: int, how: Callable[[np.ndarray], Any]) -> int:
-    """One number for all processes out of each one's own, such as `how=np.max`."""
+def all_reduce(value: int, how: Callable[[np.ndarray], Any]) -> int:
+    """Reduces one integer of every process to a single one, the same in all of them.
+
+    Args:
+      value: of this process.
+      how: reduces an array of the values of all processes, such as `np.max`.
+    """
     if jax.process_count() == 1:
         return value
     return int(how(multihost_utils.process_allgather(np.int32(value))))
 
 
 def check_same_everywhere(what: str, value: Any) -> None:
-    """Raises FlaxdigitsError in every process if they do not all hold the same `value`.
+    """Raises FlaxdigitsError in every process if `value` differs between processes.
 
     Args:
-      what: a few words that name it.
-      value: anything whose repr tells it apart.
+      what: the name of the value in the error message.
+      value: any object; values are compared by their repr.
     """
     mark = zlib.crc32(repr(value).encode()) >> 1
-    if agree(mark, np.min) != agree(mark, np.max):
+    if all_reduce(mark, np.min) != all_reduce(mark, np.max):
         raise FlaxdigitsError(
             f"the processes of this run do not all have the same {what}: start each with the same "
             "command, the same data and a --workdir that all of them share")
@@ -69,48 +74,48 @@ def check_same_everywhere(what: str, value: Any) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """All devices of a run in one axis."""
+    """The devices of a run, in a mesh with one axis."""
 
     mesh: jax.sharding.Mesh
 
     @classmethod
     def all(cls) -> "Devices":
-        """Every device of every process."""
+        """Returns all devices of all processes."""
         return cls(jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,)))
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of devices."""
         return self.mesh.size
 
     @property
     def replicated(self) -> NamedSharding:
-        """The sharding of what every device holds whole."""
+        """The sharding of an array that is replicated on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     def replicate(self, tree: Any) -> Any:
-        """The tree's arrays, whole on every device; each process gives the same values."""
+        """Replicates the arrays of a tree on every device; all processes pass the same values."""
         if jax.process_count() == 1:
             return jax.device_put(tree, self.replicated)
 
-        def spread_from_here(array: Any) -> jax.Array:
-            here = np.asarray(array)
-            return jax.make_array_from_callback(here.shape, self.replicated, here.__getitem__)
+        def replicate_local(array: Any) -> jax.Array:
+            local = np.asarray(array)
+            return jax.make_array_from_callback(local.shape, self.replicated, local.__getitem__)
 
-        return jax.tree.map(spread_from_here, tree)
+        return jax.tree.map(replicate_local, tree)
 
-    def spread(self, batch: Any) -> Any:
-        """Within jit: the arrays' first axis spread over the devices."""
+    def shard_batch(self, batch: Any) -> Any:
+        """Shards the first axis of a batch's arrays over the devices; for use within `jit`."""
         sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
         return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), batch)
 
 
 def parallel_steps(task: TrainTask, devices: Devices) -> Callable[..., Any]:
-    """`train_steps` of a task over all devices: `lower(...)` it or call it.
+    """Returns `train_steps` compiled for all devices by `jit` or `pmap`.
 
-    Takes `(state, examples, order, places, streams, count)`, with `places` from `all_places`, and
-    gives the state and the steps' report. Under `jit` the state's memory is given up to the
-    result.
+    The function takes `(state, examples, order, positions, streams, count)`, with `positions` from
+    `all_positions`, and returns the new state and the report of the steps. Under `jit` the state
+    is donated.
     """
     if task.config.train.parallel == "pmap":
         task = dataclasses.replace(task, axis_name=AXIS)
@@ -118,38 +123,38 @@ def parallel_steps(task: TrainTask, devices: Devices) -> Callable[..., Any]:
             functools.partial(train_steps, task), axis_name=AXIS,
             in_axes=(None, None, None, 0, None, None), out_axes=None,
             devices=list(devices.mesh.devices.flat))
-    task = dataclasses.replace(task, spread=devices.spread)
+    task = dataclasses.replace(task, shard_batch=devices.shard_batch)
     return jax.jit(
         functools.partial(train_steps, task), donate_argnums=0,
         out_shardings=devices.replicated)
 
 
 def parallel_steps_of_runs(task: TrainTask, devices: Devices, number: int) -> Callable[..., Any]:
-    """`train_steps` of several runs at once, spread over the devices: `lower(...)` it or call it.
+    """Returns `train_steps` compiled for several runs at once, sharded over the devices by run.
 
-    Takes `(states, examples, orders, places, streams, counts)`: a list of `number` states, and
-    what `parallel_steps` takes with a first axis of as many runs (`places` and `examples` have
-    none). Gives the list of states, whose memory is given up to the results, and the stacked
-    reports. A run whose loss is not finite stops where it is, the others go on.
+    The function takes `(states, examples, orders, positions, streams, counts)`: a list of `number`
+    states, which are donated, and the arguments of `parallel_steps` with a leading axis of runs
+    (`positions` and `examples` are shared). It returns the list of new states and the stacked
+    reports. A run whose loss is not finite stops at that step; the others continue.
 
     Args:
-      task: of all the runs.
-      devices: on each of which as many runs are computed, whole batches each.
-      number: how many runs; a multiple of the devices.
+      task: shared by the runs.
+      devices: each computes the whole batches of `number / devices.count` runs.
+      number: how many runs; a multiple of `devices.count`.
     """
     task = dataclasses.replace(task, plan=dataclasses.replace(task.plan, devices=1))
 
     def here(
-        state: Any, examples: Any, order: Any, places: Any, streams: Any, count: Any
+        state: Any, examples: Any, order: Any, positions: Any, streams: Any, count: Any
     ) -> tuple[Any, Any]:
         steps = functools.partial(train_steps, task)
         if number > devices.count:
             return jax.vmap(steps, (0, None, 0, None, 0, 0))(
-                state, examples, order, places, streams, count)
+                state, examples, order, positions, streams, count)
         state, order, streams, count = jax.tree.map(
             lambda x: x[0], (state, order, streams, count))
         return jax.tree.map(
-            lambda x: x[None], steps(state, examples, order, places, streams, count))
+            lambda x: x[None], steps(state, examples, order, positions, streams, count))
 
     each, whole = PartitionSpec(AXIS), PartitionSpec()
     spread = jax.shard_map(
@@ -163,11 +168,11 @@ def parallel_steps_of_runs(task: TrainTask, devices: Devices, number: int) -> Ca
     return jax.jit(steps, donate_argnums=0, out_shardings=devices.replicated)
 
 
-def all_places(task: TrainTask, devices: Devices) -> Any:
-    """The places of the global batch, as `parallel_steps` takes them."""
-    places = np.arange(task.plan.padded_batch_size, dtype=np.int32)
+def all_positions(task: TrainTask, devices: Devices) -> Any:
+    """Returns the positions of the global batch, int32, for `parallel_steps`."""
+    positions = np.arange(task.plan.padded_batch_size, dtype=np.int32)
     if task.config.train.parallel == "jit":
-        return devices.replicate(places)
-    places = places.reshape(devices.count, -1)
+        return devices.replicate(positions)
+    positions = positions.reshape(devices.count, -1)
     sharding = NamedSharding(devices.mesh, PartitionSpec(AXIS))
-    return jax.make_array_from_callback(places.shape, sharding, places.__getitem__)
+    return jax.make_array_from_callback(positions.shape, sharding, positions.__getitem__)

@@ -1,10 +1,10 @@
 """The processes of a run watch each other, so that none waits for one that has been lost.
 
 Each process has a TCP connection to process 0, over which a thread sends a message every second.
-A connection that closes without notice, or a silence of `SILENCE` seconds, means that the process
-at its other end is lost. Process 0 passes that on, and every process that is left prints one line
-and ends with exit status 1: its main thread may be waiting for the lost process within a native
-library, where nothing else can reach it. Messages are JSON objects, one a line.
+A connection that closes without notice, or `SILENCE_SECONDS` without a message, means that the
+process at its other end is lost. Process 0 notifies the others, and every remaining process prints
+one line and ends with exit status 1: its main thread may be waiting for the lost process within a
+native library, where nothing else can reach it. Messages are JSON objects, one a line.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from typing import Any, Literal, NoReturn
 
 from flaxdigits.errors import FlaxdigitsError
 
-BEAT = 1.0  # seconds between two messages
-SILENCE = 20.0  # seconds after which a silent process counts as lost
-GRACE = 8.0  # seconds to end by oneself after another process has failed
+HEARTBEAT_SECONDS = 1.0  # seconds between two messages
+SILENCE_SECONDS = 20.0  # seconds after which a silent process counts as lost
+GRACE_SECONDS = 8.0  # seconds to end by oneself after another process has failed
 LOST = 1  # exit status of a process that ends because another one has
 LONGEST_LINE = 1 << 16
 
@@ -31,7 +31,7 @@ State = Literal["running", "failed", "ending", "closed", "gone"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class ProcessInfo:
     """A process of a run.
 
     Attributes:
@@ -47,13 +47,13 @@ class Place:
     pid: int
 
     @classmethod
-    def here(cls, process: int, processes: int) -> "Place":
+    def here(cls, process: int, processes: int) -> "ProcessInfo":
         """This process."""
         return cls(process, processes, socket.gethostname(), os.getpid())
 
     @classmethod
-    def read(cls, message: dict[str, Any]) -> "Place | None":
-        """The place that a message describes; None if it does not describe one."""
+    def read(cls, message: dict[str, Any]) -> "ProcessInfo | None":
+        """The member that a message describes; None if it does not describe one."""
         values = [message.get(field.name) for field in dataclasses.fields(cls)]
         is_valid = all(type(value) is kind for value, kind in
                        zip(values, (int, int, str, int), strict=True))
@@ -72,7 +72,7 @@ class Connection:
     """
 
     def __init__(self, connected: socket.socket) -> None:
-        connected.settimeout(BEAT)
+        connected.settimeout(HEARTBEAT_SECONDS)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = connected
         self.unread: list[dict[str, Any]] = []
@@ -121,7 +121,7 @@ class Peers:
 
     Args:
       here: this process.
-      places: every process, by number.
+      members: every process, by number.
       connections: of process 0 to every other one; of the others to process 0.
 
     Attributes:
@@ -130,13 +130,13 @@ class Peers:
     """
 
     def __init__(
-        self, here: Place, places: Sequence[Place], connections: dict[int, Connection],
+        self, here: ProcessInfo, members: Sequence[ProcessInfo], connections: dict[int, Connection],
     ) -> None:
         self.exit_status, self.stderr = LOST, 2
-        self._here, self._places, self._connections = here, places, connections
+        self._here, self._places, self._connections = here, members, connections
         self._heard = dict.fromkeys(connections, time.monotonic())
         self._states: dict[int, State] = {
-            place.process: "running" for place in places if place != here}
+            member.process: "running" for member in members if member != here}
         self._changed = threading.Condition()
         self._has_failed = False
         self._failure: tuple[float, str] | None = None  # when another one failed, and its line
@@ -158,7 +158,7 @@ class Peers:
         if self._has_failed:
             return
         self.exit_status = exit_status
-        time.sleep(2 * BEAT)  # a lost process is noticed within this time
+        time.sleep(2 * HEARTBEAT_SECONDS)  # a lost process is noticed within this time
         with self._changed:
             self._has_failed = True
         self._announce("failed", text=text)
@@ -191,33 +191,35 @@ class Peers:
             for process, connection in self._connections.items():
                 selector.register(connection.socket, selectors.EVENT_READ, process)
                 for message in connection.unread:
-                    self._take(process, message)
+                    self._handle(process, message)
             while selector.get_map():
-                ready = selector.select(BEAT / 2)
+                ready = selector.select(HEARTBEAT_SECONDS / 2)
                 now = time.monotonic()
-                if now - last > 3 * BEAT:  # this process itself was stopped
+                if now - last > 3 * HEARTBEAT_SECONDS:  # this process itself was stopped
                     self._heard = {process: heard + now - last
                                    for process, heard in self._heard.items()}
                 last = now
-                if now - sent >= BEAT:
+                if now - sent >= HEARTBEAT_SECONDS:
                     self._announce("running")
                     sent = now
                 for key, _ in ready:
                     if not self._receive(key.data, now):
                         selector.unregister(key.fileobj)
                 for process, heard in self._heard.items():
-                    if now - heard > SILENCE and self._states[process] not in ("closed", "gone"):
-                        self._lose(process, f"has been silent for {SILENCE:.0f} s (stopped, or "
-                                            "its machine cannot be reached)")
-                if self._failure and now - self._failure[0] > GRACE and not self._has_failed:
-                    self._leave(self._failure[1])
+                    is_silent = now - heard > SILENCE_SECONDS
+                    if is_silent and self._states[process] not in ("closed", "gone"):
+                        self._mark_lost(process, f"has been silent for {SILENCE_SECONDS:.0f} s "
+                                                 "(stopped, or its machine cannot be reached)")
+                has_waited = self._failure and now - self._failure[0] > GRACE_SECONDS
+                if has_waited and not self._has_failed:
+                    self._exit_with(self._failure[1])
 
     def _receive(self, process: int, now: float) -> bool:
         """Takes note of what has come; returns whether the connection is still open."""
         messages = self._connections[process].receive()
         if messages is None:
             if self._states[process] in ("running", "ending"):
-                self._lose(process, "ended without notice (killed?)")
+                self._mark_lost(process, "ended without notice (killed?)")
             self._set(process, "gone")
             if process == 0:  # through which the others were heard of
                 for other in self._states:
@@ -225,10 +227,10 @@ class Peers:
             return False
         self._heard[process] = now
         for message in messages:
-            self._take(process, message)
+            self._handle(process, message)
         return True
 
-    def _take(self, sender: int, message: dict[str, Any]) -> None:
+    def _handle(self, sender: int, message: dict[str, Any]) -> None:
         process, state, text = message.get("process"), message.get("state"), message.get("text")
         if process not in range(self._here.processes) or state == "running":
             return
@@ -238,9 +240,9 @@ class Peers:
                     connection.send(**message)
         if state == "lost":
             if not self._has_failed:
-                self._leave(text if process != self._here.process else
+                self._exit_with(text if process != self._here.process else
                             f"this process, {self._here}, was taken for lost by the others "
-                            f"(silent for {SILENCE:.0f} s)")
+                            f"(silent for {SILENCE_SECONDS:.0f} s)")
             self._set(process, "gone")
             return
         if state == "failed" and self._failure is None:
@@ -248,13 +250,13 @@ class Peers:
                              f"{self._places[process]} ended with an error: {text}")
         self._set(process, state)
 
-    def _lose(self, process: int, how: str) -> None:
+    def _mark_lost(self, process: int, how: str) -> None:
         line = self._failure[1] if self._failure else f"{self._places[process]} {how}"
         if self._here.process == 0:
             for connection in self._connections.values():
                 connection.send(process=process, state="lost", text=line)
         if not self._has_failed:
-            self._leave(line)
+            self._exit_with(line)
         self._set(process, "gone")
 
     def _set(self, process: int, state: State) -> None:
@@ -263,7 +265,7 @@ class Peers:
                 self._states[process] = state
             self._changed.notify_all()
 
-    def _leave(self, why: str) -> NoReturn:
+    def _exit_with(self, why: str) -> NoReturn:
         leave(f"{why}; what was saved stays: start all processes again with the same command",
               LOST, self.stderr)
 
@@ -284,7 +286,7 @@ def _flush_stdout() -> None:
         sys.stdout.flush()
 
 
-def own_addresses() -> list[str]:
+def local_addresses() -> list[str]:
     """Names and numbers by which other machines may reach this one, the likeliest first."""
     addresses = []
     for family, far in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
@@ -312,7 +314,7 @@ def listen(port: int) -> socket.socket:
 
 
 def wait_for_others(
-    server: socket.socket, here: Place, token: str, seconds: float,
+    server: socket.socket, here: ProcessInfo, token: str, seconds: float,
 ) -> Peers:
     """In process 0: waits until every other process has connected to `server`, and closes it.
 
@@ -325,28 +327,28 @@ def wait_for_others(
     Raises:
       FlaxdigitsError: naming those that have not come.
     """
-    places, connections, refusal = {0: here}, {}, None
+    members, connections, refusal = {0: here}, {}, None
     deadline = time.monotonic() + seconds
     try:
-        while len(places) < here.processes and not refusal and time.monotonic() < deadline:
+        while len(members) < here.processes and not refusal and time.monotonic() < deadline:
             server.settimeout(max(deadline - time.monotonic(), 0.01))
             with contextlib.suppress(TimeoutError, ConnectionError):
                 connection = Connection(server.accept()[0])
-                message = connection.first(time.monotonic() + 2 * BEAT) or {}
-                place = Place.read(message)
-                if place is None or message.get("token") != token:
+                message = connection.first(time.monotonic() + 2 * HEARTBEAT_SECONDS) or {}
+                member = ProcessInfo.read(message)
+                if member is None or message.get("token") != token:
                     connection.close()  # something else has found this port
                     continue
-                refusal = _refusal(place, here, connections)
+                refusal = _refusal(member, here, connections)
                 if refusal:
                     connection.send(refused=refusal)
                 else:
-                    places[place.process], connections[place.process] = place, connection
+                    members[member.process], connections[member.process] = member, connection
     except BaseException:
         server.close()
         raise
     server.close()  # now its port can be used again
-    missing = sorted(set(range(here.processes)) - set(places))
+    missing = sorted(set(range(here.processes)) - set(members))
     if missing and not refusal:
         refusal = (f"{_numbered(missing)} of {here.processes} did not come within "
                    f"{seconds:.0f} s: start all of them together, or wait longer with "
@@ -355,18 +357,18 @@ def wait_for_others(
         for connection in connections.values():
             connection.send(refused=refusal)
         raise FlaxdigitsError(refusal)
-    everyone = [places[process] for process in range(here.processes)]
+    everyone = [members[process] for process in range(here.processes)]
     for connection in connections.values():
-        connection.send(places=[dataclasses.asdict(place) for place in everyone])
+        connection.send(members=[dataclasses.asdict(member) for member in everyone])
     return Peers(here, everyone, connections)
 
 
-def _refusal(place: Place, here: Place, known: dict[int, Connection]) -> str | None:
-    if place.processes != here.processes:
-        return (f"process {place.process} was started with --num_processes={place.processes}, "
+def _refusal(member: ProcessInfo, here: ProcessInfo, known: dict[int, Connection]) -> str | None:
+    if member.processes != here.processes:
+        return (f"process {member.process} was started with --num_processes={member.processes}, "
                 f"process 0 with {here.processes}")
-    if place.process in known or not 0 < place.process < here.processes:
-        return f"several processes were started with --process_id={place.process}"
+    if member.process in known or not 0 < member.process < here.processes:
+        return f"several processes were started with --process_id={member.process}"
     return None
 
 
@@ -376,7 +378,7 @@ def _numbered(processes: Sequence[int]) -> str:
 
 
 def join(
-    addresses: Sequence[tuple[str, int]], here: Place, token: str, seconds: float,
+    addresses: Sequence[tuple[str, int]], here: ProcessInfo, token: str, seconds: float,
 ) -> Peers:
     """In every process but 0: connects to process 0 and waits until all others have, too.
 
@@ -393,20 +395,21 @@ def join(
     while time.monotonic() < deadline:
         for address in addresses:
             try:
-                connection = Connection(socket.create_connection(address, timeout=2 * BEAT))
+                connection = Connection(
+                    socket.create_connection(address, timeout=2 * HEARTBEAT_SECONDS))
             except (OSError, ValueError):  # the latter of an impossible host or port
                 continue
             connection.send(token=token, **dataclasses.asdict(here))
             # Process 0 may have begun to wait later; it knows who is missing.
-            answer = connection.first(deadline + 2 * BEAT) or {}
+            answer = connection.first(deadline + 2 * HEARTBEAT_SECONDS) or {}
             if "refused" in answer:
                 connection.close()
                 raise FlaxdigitsError(str(answer["refused"]))
-            if isinstance(answer.get("places"), list):
-                places = [Place(**place) for place in answer["places"]]
-                return Peers(here, places, {0: connection})
+            if isinstance(answer.get("members"), list):
+                members = [ProcessInfo(**member) for member in answer["members"]]
+                return Peers(here, members, {0: connection})
             connection.close()
-        time.sleep(BEAT / 5)
+        time.sleep(HEARTBEAT_SECONDS / 5)
     host, port = addresses[0]
     raise FlaxdigitsError(
         f"process 0 of {here.processes} did not answer at {host}:{port} within {seconds:.0f} s: "

@@ -31,7 +31,7 @@ def warn_of_precision_on_cpu(precision: str) -> None:
         _log.warning(ON_CPU[precision])
 
 
-def products(precision: str) -> contextlib.AbstractContextManager[None]:
+def matmul_precision(precision: str) -> contextlib.AbstractContextManager[None]:
     """Where a program is traced, lets its products be `fp32`, `tf32` or `bf16`."""
     return jax.default_matmul_precision(PRODUCTS[precision])
 

@@ -26,11 +26,11 @@ from flaxdigits.training.parallel import first_line
 from flaxdigits.training.peers import (
     LOST,
     Peers,
-    Place,
+    ProcessInfo,
     join,
     leave,
     listen,
-    own_addresses,
+    local_addresses,
     wait_for_others,
 )
 
@@ -80,7 +80,7 @@ def connect(
     if not (is_initialized or all(given) or is_tpu or slurm):
         return
     if all(given) and num_processes > 1 and not is_initialized:
-        _watch(_meet(coordinator, Place.here(process_id, num_processes), timeout))
+        _watch(_meet(coordinator, ProcessInfo.here(process_id, num_processes), timeout))
     with _ends_after(timeout):
         if not is_initialized:
             try:
@@ -140,7 +140,7 @@ def _end(peers: Peers) -> None:
     peers.close()
 
 
-def _meet(coordinator: str, here: Place, timeout: float) -> Peers:
+def _meet(coordinator: str, here: ProcessInfo, timeout: float) -> Peers:
     """Connects the processes by the coordinator's port, before JAX listens there."""
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
@@ -152,11 +152,11 @@ def _meet(coordinator: str, here: Place, timeout: float) -> Peers:
 
 def _meet_by_jax(timeout: float) -> Peers:
     """Connects processes that JAX has connected, by a port that process 0 picks."""
-    here = Place.here(jax.process_index(), jax.process_count())
+    here = ProcessInfo.here(jax.process_index(), jax.process_count())
     server = listen(0) if here.process == 0 else None
     offer = np.zeros(1024, np.uint8)
     if server is not None:
-        content = json.dumps({"hosts": own_addresses(), "port": server.getsockname()[1],
+        content = json.dumps({"hosts": local_addresses(), "port": server.getsockname()[1],
                               "token": secrets.token_hex(16)}).encode()
         offer[:len(content)] = np.frombuffer(content, np.uint8)
     offer = multihost_utils.broadcast_one_to_all(offer)
@@ -183,7 +183,7 @@ def _ends_after(seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-def check_alone() -> None:
+def check_single_process() -> None:
     """Raises FlaxdigitsError in a SLURM step of several tasks, each of which would do the same."""
     if _slurm_tasks() > 1:
         raise FlaxdigitsError(

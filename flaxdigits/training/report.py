@@ -25,7 +25,7 @@ HELD_OUT = ("test", "validation")  # the first that there is, is reported on
 _log = logging.getLogger(__name__)
 
 
-def report_or_note(
+def write_report_or_warn(
     run: Run, folder: RunFolder, result: Mapping[str, Any], predictions: Mapping[str, Predictions]
 ) -> dict[str, Path]:
     """`write_report`; where it fails, a note and no figures, since the result stands without."""
@@ -90,7 +90,7 @@ def report_finished(
     if result is None:
         raise FlaxdigitsError(
             f"{folder.path}: has no result.json yet: a report is about a run that has ended; "
-            "the command that started it goes on with it")
+            "the command that started it resumes it")
     run, step = Run(config, dataset), result["checkpoint_step"]
     checkpoints = Checkpoints(
         folder.checkpoints, access="read", run=run_identity(folder.recorded()))

@@ -1,4 +1,4 @@
-"""A run in memory: what the loop trains, scores and asks for its figures."""
+"""A run in memory: its train state, its data and its metrics."""
 
 import copy
 import dataclasses
@@ -34,13 +34,13 @@ from flaxdigits.training.weights import saved_variables
 
 
 class Run:
-    """A run in memory: its program, its state and its clocks.
+    """A run in memory: its task, its train state and its clocks.
 
     Attributes:
-      step: how many steps are done, of `total_steps`.
-      state: after them.
+      step: the number of steps done, of `total_steps`.
+      state: the train state after them.
       record: the clocks so far.
-      splits: the indices of each into the data set.
+      splits: indices into the data set, by split.
     """
 
     def __init__(self, config: ExperimentConfig, dataset: Dataset) -> None:
@@ -68,8 +68,8 @@ class Run:
         self.step = 0
         self.record = Record()
 
-    def sibling(self, config: ExperimentConfig) -> "Run":
-        """A fresh run of another seed or fold, with this one's programs and examples.
+    def with_config(self, config: ExperimentConfig) -> "Run":
+        """Returns a fresh run of another seed or fold that shares the programs and examples.
 
         Raises:
           FlaxdigitsError: if its fold has another number of training examples.
@@ -94,8 +94,8 @@ class Run:
                        rows),
             f"a train step with train.batch_size={self.config.train.batch_size}")
 
-    def take_weights(self, path: str, digest: str | None) -> None:
-        """Starts from the last weights of another run in place of fresh ones.
+    def init_from_run(self, path: str, digest: str | None) -> None:
+        """Initializes the weights from the last checkpoint of another run.
 
         Args:
           path: of that run's folder.
@@ -105,7 +105,7 @@ class Run:
         self.state = self.devices.replicate(self._state_of(saved_variables(path, fresh, digest)))
 
     def not_finite(self) -> str | None:
-        """Names what of the state holds a NaN or an infinity; None if nothing does."""
+        """Returns the name of a part of the state with a NaN or an infinity, or None."""
         state = self.state
         parts = {"a weight": state.params, "an averaged weight": state.ema,
                  "a value of the optimizer state": state.opt_state,
@@ -115,26 +115,26 @@ class Run:
         return next((name for name, is_finite in zip(parts, finite, strict=True)
                      if not is_finite), None)
 
-    def figures(
+    def metrics(
         self, scores: dict[str, Scores | None], step: int, running_accuracy: float
     ) -> dict[str, Any]:
-        """What `result.json` holds.
+        """Returns the content of `result.json`.
 
         Args:
           scores: of every split.
-          step: of the checkpoint that they are about.
-          running_accuracy: over the last epoch's training examples, as they were trained on.
+          step: of the checkpoint that was scored.
+          running_accuracy: the mean training accuracy of the steps of the last epoch.
         """
         config, record = self.config, self.record
-        figures: dict[str, Any] = {
+        metrics: dict[str, Any] = {
             "experiment": config.experiment, "dataset": self.dataset.name,
             "data_source": self.dataset.source, "split": config.data.split, "seed": config.seed,
             "parameters": count_parameters(self.state.params), "steps": self.step,
             "epochs": self.step / self.steps_per_epoch,
             "checkpoint": config.checkpoint.report, "checkpoint_step": step}
         for name, value in scores.items():
-            figures |= flat(name, value, config.evaluate.metrics)
-        return figures | {
+            metrics |= flat(name, value, config.evaluate.metrics)
+        return metrics | {
             "train_accuracy_running": running_accuracy,
             "seconds_compiling": record.seconds_compiling,
             "seconds_training": record.seconds_training,
@@ -172,7 +172,7 @@ class Run:
         return create_train_state(variables, self.task.optimizer, self.config.train.ema_decay)
 
     def predict(self, split: str) -> Predictions | None:
-        """The logits of a split as the state stands; None if there is no such split."""
+        """Returns the logits of a split for the current state; None without such a split."""
         if split not in self.splits:
             return None
         start = time.perf_counter()
@@ -182,30 +182,30 @@ class Run:
         return Predictions(index, self.dataset.labels[index], logits)
 
     def score(self, split: str) -> Scores | None:
-        """The figures of a split as the state stands; None if there is no such split."""
+        """Returns the metrics of a split for the current state; None without such a split."""
         return self.scores_of(self.predict(split))
 
     def scores_of(self, predictions: Predictions | None) -> Scores | None:
-        """What predictions are worth; None of none."""
+        """Returns the metrics of predictions; None for None."""
         if predictions is None:
             return None
         return score(predictions.logits, predictions.labels, self.config.train.loss,
                      self.config.evaluate.metrics)
 
     def order(self, epoch: int) -> jax.Array:
-        """The indices of one epoch's examples, in the order in which they are seen."""
+        """Returns the indices of the examples of an epoch, in training order."""
         index = self.splits["train"].astype(np.int32)
         return self.devices.replicate(
             epoch_order(stream(self.config.seed, "order"), epoch, index))
 
     def clock(self, **seconds: float) -> None:
-        """Adds to the record's clocks."""
+        """Adds seconds to the clocks of the record."""
         added = {name: getattr(self.record, name) + value for name, value in seconds.items()}
         self.record = dataclasses.replace(self.record, **added)
 
 
 def total_steps(config: TrainConfig, plan: BatchPlan) -> int:
-    """The steps of a whole run.
+    """Returns the number of steps of a whole run.
 
     Raises:
       FlaxdigitsError: if they are too many to be counted in an int32.
@@ -219,7 +219,7 @@ def total_steps(config: TrainConfig, plan: BatchPlan) -> int:
 
 @jax.jit
 def _are_finite(trees: list[Any]) -> jax.Array:
-    """[trees] bool."""
+    """Returns whether all values of each tree are finite: [trees] bool."""
     return jnp.stack([
         jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)], bool).all()
         for tree in trees])

@@ -29,12 +29,12 @@ SPLITS = ("train", "validation", "test")
 SCORES = {"accuracy": FRACTION, "loss": NUMBER, "errors": COUNT, "examples": POSITIVE_COUNT}
 
 CONFIG = {"config": OBJECT, "data": OBJECT}
-MORE_OF_CONFIG = {"versions": OBJECT_OF_TEXTS, "git_commit": TEXT | NULL, "machine": TEXT,
+OPTIONAL_CONFIG = {"versions": OBJECT_OF_TEXTS, "git_commit": TEXT | NULL, "machine": TEXT,
                   "init_from": TEXT}
 DATA = {"dataset": TEXT, "source": TEXT, "fingerprint": TEXT}
-MORE_OF_DATA = {"class_names": TEXTS, "official_train": COUNT | NULL, "validation": COUNT,
+OPTIONAL_DATA = {"class_names": TEXTS, "official_train": COUNT | NULL, "validation": COUNT,
                 "framing": OBJECT}
-FIGURES = {
+RESULT_FIELDS = {
     "experiment": TEXT, "dataset": TEXT, "data_source": TEXT, "split": TEXT, "seed": COUNT,
     "parameters": COUNT, "steps": POSITIVE_COUNT, "epochs": POSITIVE_MEASURE, "checkpoint": TEXT,
     "checkpoint_step": POSITIVE_COUNT, "train_accuracy_running": FRACTION, "device": TEXT,
@@ -42,16 +42,16 @@ FIGURES = {
 CLOCKS = {"seconds_compiling": MEASURE, "seconds_training": MEASURE, "seconds_evaluating": MEASURE,
           "steps_per_second": MEASURE}
 ROW = {"step": COUNT}
-MORE_OF_ROW = {
+OPTIONAL_ROW = {
     "epoch": COUNT, "train_loss": NUMBER, "train_accuracy": NUMBER, "learning_rate": NUMBER,
     "seconds_training": MEASURE, "validation_loss": NUMBER, "validation_accuracy": NUMBER}
 SCORED_ROW = {"step": COUNT, "data_source": TEXT, "fingerprint": TEXT}
 DIVERGED = {"step": COUNT, "told": TEXT}
 
-OF_CONFIG = "restore it from a copy, or name another --workdir"
-OF_RESULT = "delete it, and the command that trained the run scores the run again"
-OF_DIVERGED = "delete it, and the command that trained the run goes on from its last checkpoint"
-OF_ROWS = "repair or delete the line"
+CONFIG_ADVICE = "restore it from a copy, or name another --workdir"
+RESULT_ADVICE = "delete it, and the command that trained the run scores the run again"
+DIVERGED_ADVICE = "delete it, and the command that trained the run resumes from its last checkpoint"
+ROWS_ADVICE = "repair or delete the line"
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -61,8 +61,8 @@ def read_config(path: Path) -> dict[str, Any]:
       FlaxdigitsError: if it cannot be read, or a field is of another kind.
       FileNotFoundError: if there is none.
     """
-    values = read_object(path, OF_CONFIG)
-    _checked(check_config, values, path, OF_CONFIG)
+    values = read_object(path, CONFIG_ADVICE)
+    _checked(check_config, values, path, CONFIG_ADVICE)
     return values
 
 
@@ -73,13 +73,13 @@ def read_result(path: Path) -> dict[str, Any]:
       FlaxdigitsError: if it cannot be read, or a field is missing or of another kind.
       FileNotFoundError: if there is none.
     """
-    values = read_object(path, OF_RESULT)
+    values = read_object(path, RESULT_ADVICE)
 
     def check(result: Mapping[str, Any]) -> None:
         check_result(result)
         check_fields(result, CLOCKS, may_lack=False)
 
-    _checked(check, values, path, OF_RESULT)
+    _checked(check, values, path, RESULT_ADVICE)
     return values
 
 
@@ -90,8 +90,8 @@ def read_diverged(path: Path) -> dict[str, Any]:
       FlaxdigitsError: if it cannot be read, or a field is missing or of another kind.
       FileNotFoundError: if there is none.
     """
-    values = read_object(path, OF_DIVERGED)
-    _checked(check_diverged, values, path, OF_DIVERGED)
+    values = read_object(path, DIVERGED_ADVICE)
+    _checked(check_diverged, values, path, DIVERGED_ADVICE)
     return values
 
 
@@ -103,7 +103,7 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     """
     def check(row: Mapping[str, Any]) -> None:
         check_fields(row, ROW, may_lack=False)
-        check_fields(row, MORE_OF_ROW, may_lack=True)
+        check_fields(row, OPTIONAL_ROW, may_lack=True)
 
     return _rows(path, check)
 
@@ -124,17 +124,17 @@ def read_evaluations(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
 def check_config(values: Mapping[str, Any]) -> None:
     """Checks the fields of a `config.json`; raises ValueError naming the first wrong one."""
     check_fields(values, CONFIG, may_lack=False)
-    check_fields(values, MORE_OF_CONFIG, may_lack=True)
+    check_fields(values, OPTIONAL_CONFIG, may_lack=True)
     try:
         check_fields(values["data"], DATA, may_lack=False)
-        check_fields(values["data"], MORE_OF_DATA, may_lack=True)
+        check_fields(values["data"], OPTIONAL_DATA, may_lack=True)
     except ValueError as error:
         raise ValueError(f"in data: {error}") from error
 
 
 def check_result(values: Mapping[str, Any]) -> None:
     """Checks the fields of a result but its clocks; raises ValueError naming the first wrong."""
-    check_fields(values, FIGURES, may_lack=False)
+    check_fields(values, RESULT_FIELDS, may_lack=False)
     _check_scores(values)
 
 
@@ -155,14 +155,14 @@ def _check_scores(values: Mapping[str, Any]) -> None:
 def _rows(path: Path, check: Check) -> tuple[list[dict[str, Any]], list[int]]:
     rows: list[dict[str, Any]] = []
     damaged: list[int] = []
-    for number, row in read_rows(path, OF_ROWS):
+    for number, row in read_rows(path, ROWS_ADVICE):
         if row is None:
             damaged.append(number)
             continue
         try:
             check(row)
         except ValueError as error:
-            raise FlaxdigitsError(f"{path}, line {number}: {error}; {OF_ROWS}") from error
+            raise FlaxdigitsError(f"{path}, line {number}: {error}; {ROWS_ADVICE}") from error
         rows.append(row)
     return rows, damaged
 

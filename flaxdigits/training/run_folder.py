@@ -28,7 +28,7 @@ PATTERN = "[]*?"
 # What may differ between a run's start and its continuation: when to pause, with how many others
 # it is trained, and how many checkpoints to keep, decide nothing about the result. Nor does where
 # the data lie, whose fingerprint is compared.
-FREE_TO_CHANGE = ("train.stop_after", "train.together", "checkpoint.keep", "data.folder")
+CHANGEABLE = ("train.stop_after", "train.together", "checkpoint.keep", "data.folder")
 
 # What tells a run's data from others; `config.json` holds more about them.
 IDENTITY = ("dataset", "source", "fingerprint", "class_names", "official_train", "validation")
@@ -36,7 +36,7 @@ IDENTITY = ("dataset", "source", "fingerprint", "class_names", "official_train",
 LOCK = ".lock"
 PART = ".part"  # ends the name of a file that is being written
 WRITTEN_UNDER_LOCK = ("config.json", "metrics.jsonl", "result.json", "diverged.json")
-LEFT_BY_A_RUN = ("metrics.jsonl", "result.json", "diverged.json")
+RUN_OUTPUTS = ("metrics.jsonl", "result.json", "diverged.json")
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class RunFolder:
                 raise FlaxdigitsError(
                     f"{self.path / 'result.json'}: is the result of another run: its {name} is "
                     f"{quoted(result[name])} and config.json has {quoted(value)}; "
-                    f"{run_files.OF_RESULT}")
+                    f"{run_files.RESULT_ADVICE}")
         return result
 
     def diverged(self) -> dict[str, Any] | None:
@@ -194,10 +194,10 @@ class RunFolder:
           FlaxdigitsError: if there are files of a run, but not its `config.json`: whose they are
             cannot be told.
         """
-        with clear_errors(self.path):
+        with readable_os_errors(self.path):
             if (self.path / "config.json").exists():
                 return True
-            left = [name for name in LEFT_BY_A_RUN if (self.path / name).exists()]
+            left = [name for name in RUN_OUTPUTS if (self.path / name).exists()]
         if self.has_checkpoints():
             left.insert(0, "checkpoints")
         if left:
@@ -237,7 +237,7 @@ class RunFolder:
             the weights that `train.init_from` names, or None if they are not there.
         """
         recorded = self._start()
-        free = FREE_TO_CHANGE
+        free = CHANGEABLE
         if self._is_from_the_same_weights(recorded, other):
             free = (*free, "train.init_from")
         old, new = (flatten(complete(run["config"])) for run in (recorded, other))
@@ -265,7 +265,7 @@ class RunFolder:
     def check_writable(self) -> None:
         """Raises FlaxdigitsError if files cannot be made here."""
         if self._is_writer:
-            with clear_errors(self.path):
+            with readable_os_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
                 probe = self._part("writable")
                 probe.touch(exist_ok=False)
@@ -285,7 +285,7 @@ class RunFolder:
             yield
             return
         self.check_name()
-        with clear_errors(self.path):
+        with readable_os_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -313,12 +313,14 @@ class RunFolder:
         if self._lock is None:
             return
         there, locked = None, os.fstat(self._lock)
-        with clear_errors(self.path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with (readable_os_errors(self.path),
+              contextlib.suppress(FileNotFoundError, NotADirectoryError)):
             there = os.stat(self.path / LOCK)
         if there is None or not os.path.samestat(there, locked):
             raise FlaxdigitsError(
                 f"{self.path}: was deleted, moved or replaced while a run trained there; nothing "
-                "more is written: put it back to go on from its last checkpoint, or begin again")
+                "more is written: restore it to resume from the last checkpoint, or start a new "
+                "run")
 
     def remove_if_recreated(self) -> None:
         """Removes the folder if Orbax's background threads made it again after it was moved.
@@ -344,7 +346,7 @@ class RunFolder:
         """Adds a line of JSON to a file; a last line that was cut short stays by itself."""
         if self._is_writer:
             self.check_present()
-            with clear_errors(self.path / name), open(self.path / name, "ab+") as file:
+            with readable_os_errors(self.path / name), open(self.path / name, "ab+") as file:
                 if file.tell():
                     file.seek(-1, os.SEEK_END)
                     if file.read(1) != b"\n":
@@ -376,7 +378,7 @@ class RunFolder:
             return
         self.check_present()
         path, part = self.path / name, self._part(name)
-        with clear_errors(path):
+        with readable_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with open(part, "xb") as file:
@@ -437,8 +439,8 @@ def _places(run: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
 
 
 @contextlib.contextmanager
-def clear_errors(path: Path, what: Literal["write", "read"] = "write") -> Iterator[None]:
-    """Turns the system's refusals to write (or read) into one line that names the path."""
+def readable_os_errors(path: Path, what: Literal["write", "read"] = "write") -> Iterator[None]:
+    """Converts an OSError of the block into a FlaxdigitsError of one line that names the path."""
     try:
         yield
     except OSError as error:

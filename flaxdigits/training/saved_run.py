@@ -1,4 +1,4 @@
-"""A run with its folder: resumed, saved, scored and told of, as the loop advances it."""
+"""A run with its folder: it is resumed, saved, evaluated and reported as the loop advances it."""
 
 import dataclasses
 from typing import Any
@@ -12,20 +12,20 @@ from flaxdigits.evaluation.scores import Scores
 from flaxdigits.training.checkpoints import Checkpoints
 from flaxdigits.training.identity import run_identity
 from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.parallel import agree
-from flaxdigits.training.report import HELD_OUT, report_or_note
+from flaxdigits.training.parallel import all_reduce
+from flaxdigits.training.report import HELD_OUT, write_report_or_warn
 from flaxdigits.training.run import Run
 from flaxdigits.training.run_folder import RunFolder
-from flaxdigits.training.selection import note_if_better_is_gone
+from flaxdigits.training.selection import warn_if_best_is_missing
 from flaxdigits.training.step import Steps
 from flaxdigits.training.trackers import Trackers
 
 
 class SavedRun:
-    """A run and what hangs on it: where it is saved and told of, and what may stop it.
+    """A run with its folder, checkpoints and trackers.
 
     Attributes:
-      diverged: what to tell if its loss or its weights are not finite; then nothing more is done.
+      diverged: the error message once its loss or its state is not finite; it is not trained on.
     """
 
     def __init__(
@@ -40,15 +40,15 @@ class SavedRun:
         self._order: tuple[int, jax.Array] | None = None
 
     def close(self) -> None:
-        """Waits until all is on disk, and lets go of the folder."""
+        """Waits until all checkpoints are on disk, and closes them."""
         try:
             self._checkpoints.close()
         finally:
             self.folder.remove_if_recreated()
 
     def signal(self) -> int:
-        """The signal that any of the processes has received, or 0."""
-        return agree(self._interrupts.received or 0, np.max)
+        """Returns the signal that any of the processes has received, or 0."""
+        return all_reduce(self._interrupts.received or 0, np.max)
 
     def resume(self) -> None:
         """Restores the newest checkpoint that is whole, if there are checkpoints.
@@ -61,38 +61,38 @@ class SavedRun:
         """
         run, checkpoints = self.run, self._checkpoints
         if checkpoints.steps():
-            run.step, run.state = checkpoints.newest_whole(
+            run.step, run.state = checkpoints.restore_newest_intact(
                 lambda step: checkpoints.restore(step, run.state))
             run.record = checkpoints.record(run.step)
             checkpoints.discard([step for step in checkpoints.steps() if step > run.step])
         self.folder.cut_metrics(run.step)
 
-    def goes_on(self) -> bool:
-        """Whether there are steps left to train."""
+    def is_unfinished(self) -> bool:
+        """Returns whether there are steps left to train."""
         return self.diverged is None and self.run.step < self._end()
 
     def order(self) -> jax.Array:
-        """The order of the examples of the epoch that the run is in."""
+        """Returns the order of the examples in the current epoch."""
         epoch = self.run.step // self.run.steps_per_epoch
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, self.run.order(epoch)
         return self._order[1]
 
     def steps_to_next_event(self) -> int:
-        """How many steps may be taken before something is due, or training ends."""
+        """Returns the number of steps until an event is due or training ends."""
         run, config = self.run, self.run.config
         every = [run.steps_per_epoch, config.train.log_every, config.evaluate.every_steps,
                  config.checkpoint.every_steps]
         return min(self._end() - run.step, *(step - run.step % step for step in every if step))
 
     def advance(self, count: int, report: Steps, rate: float, seconds: float) -> None:
-        """Takes note of steps that were trained, and does what is due after them.
+        """Records steps that were trained, and handles the events that are due after them.
 
         Args:
-          count: how many.
-          report: what the program says of them.
-          rate: steps a second.
-          seconds: this run's share of the time.
+          count: the number of steps.
+          report: of the program about them.
+          rate: steps per second.
+          seconds: the share of this run in the time of the call.
         """
         run = self.run
         run.clock(seconds_training=seconds)
@@ -104,7 +104,7 @@ class SavedRun:
         self._events()
 
     def save(self, validation: Scores | None = None) -> None:
-        """Starts saving the run as it stands, unless it has diverged."""
+        """Starts saving the current state, unless the run has diverged."""
         if self.diverged is None:
             what = self.run.not_finite()
             if what is not None:
@@ -119,9 +119,9 @@ class SavedRun:
         self._checkpoints.save(self.run.step, self.run.state, record)
 
     def result(self) -> dict[str, Any] | None:
-        """Scores every split, writes the report and, last of all, `result.json`.
+        """Evaluates every split, writes the report and, last of all, `result.json`.
 
-        So a run that is killed on the way does it again. None if it was paused or has diverged.
+        A run that is killed meanwhile does it again. Returns None if it was paused or has diverged.
         """
         run = self.run
         if run.step < run.total_steps or self.diverged is not None:
@@ -129,7 +129,7 @@ class SavedRun:
         step, running = run.step, run.state.epoch_sums.means()[1]
         if run.config.checkpoint.report == "best":
             step = self._checkpoints.best()
-            note_if_better_is_gone(self.folder, self._checkpoints, step)
+            warn_if_best_is_missing(self.folder, self._checkpoints, step)
             run.state = self._checkpoints.restore(step, run.state)
         scores: dict[str, Scores | None] = {}
         held_out: dict[str, Predictions] = {}
@@ -140,10 +140,10 @@ class SavedRun:
             scores[split] = run.scores_of(predictions)
             if split in HELD_OUT and predictions is not None:
                 held_out[split] = predictions
-        result = run.figures(scores, step, running)
+        result = run.metrics(scores, step, running)
         self._checkpoints.wait()
         self.folder.check_present()
-        figures = report_or_note(run, self.folder, result, held_out)
+        figures = write_report_or_warn(run, self.folder, result, held_out)
         self.folder.write_json("result.json", result)
         self.trackers.finish(result, figures)
         return result
@@ -153,7 +153,7 @@ class SavedRun:
         return min(run.total_steps, run.config.train.stop_after or run.total_steps)
 
     def _events(self) -> None:
-        """Writes the row, scores the validation split and saves, each when it is due."""
+        """Logs metrics, evaluates the validation split and saves, each when it is due."""
         run, config = self.run, self.run.config
 
         def is_due(every: int | None) -> bool:

@@ -12,7 +12,7 @@ from flaxdigits.training.run_folder import RunFolder
 _log = logging.getLogger(__name__)
 
 
-def note_if_behind(folder: RunFolder, newest: int) -> None:
+def warn_if_newest_is_missing(folder: RunFolder, newest: int) -> None:
     """Logs a note if the run has reached a later step than its newest checkpoint.
 
     Args:
@@ -28,7 +28,7 @@ def note_if_behind(folder: RunFolder, newest: int) -> None:
                      folder.path, newest, reached)
 
 
-def note_if_better_is_gone(folder: RunFolder, checkpoints: Checkpoints, best: int) -> None:
+def warn_if_best_is_missing(folder: RunFolder, checkpoints: Checkpoints, best: int) -> None:
     """Logs a note if a step without a checkpoint was better than the best of those there are.
 
     Args:

@@ -16,7 +16,7 @@ from flaxdigits.data.batches import BatchPlan
 from flaxdigits.data.inputs import training_inputs
 from flaxdigits.models.layers import Training
 from flaxdigits.objectives import Batch, Forward
-from flaxdigits.training.precision import cast, products
+from flaxdigits.training.precision import cast, matmul_precision
 from flaxdigits.training.state import PRNG, Sums, TrainState, stream
 
 
@@ -57,46 +57,56 @@ class Steps:
 
 @dataclasses.dataclass(frozen=True)
 class TrainTask:
-    """What a train step is made of."""
+    """The static parts of a train step.
+
+    Attributes:
+      config: of the experiment.
+      model: of Flax.
+      optimizer: of optax.
+      plan: which examples are in which batch.
+      num_classes: the size of a one-hot target.
+      axis_name: the mapped axis under `pmap`; None under `jit`.
+      shard_batch: shards a batch's arrays over the devices under `jit`.
+    """
 
     config: ExperimentConfig
     model: nn.Module
     optimizer: optax.GradientTransformation
     plan: BatchPlan
     num_classes: int
-    axis_name: str | None = None  # of pmap
-    spread: Callable[[Any], Any] = lambda batch: batch  # tells jit to shard a batch's arrays
+    axis_name: str | None = None
+    shard_batch: Callable[[Any], Any] = lambda batch: batch
 
 
 def train_step(
     task: TrainTask, state: TrainState, examples: Examples, order: jax.Array,
-    places: jax.Array, streams: Streams,
+    positions: jax.Array, streams: Streams,
 ) -> tuple[TrainState, Sums]:
-    """One optimizer update on the batch that `state.step` names.
+    """Makes one optimizer update on the batch of step `state.step`.
 
     Args:
       task: the model and its recipe.
       state: before the step.
-      examples: all of them, on the device.
+      examples: the whole data set, on the device.
       order: [examples of an epoch] int32, this epoch's indices into `examples`.
-      places: [rows] int32, the places in the global batch that this device computes.
-      streams: keys of dropout and augmentation.
+      positions: [rows] int32, the positions in the global batch that this device computes.
+      streams: PRNG keys of dropout and augmentation.
 
     Returns:
-      The state after the step, and the step's sums over the global batch.
+      The state after the step, and the sums of the step over the global batch.
     """
     config, precision = task.config, task.config.train.precision
-    _, mask = task.plan.select(state.step, task.spread(places))
-    training = Training(places, mask, task.axis_name)
+    _, mask = task.plan.select(state.step, task.shard_batch(positions))
+    training = Training(positions, mask, task.axis_name)
     augmentation_key = _fold_in(streams.augmentation, state.step)
     rngs = {"dropout": _fold_in(streams.dropout, state.step)}
     count = training.sum(mask.sum())
 
-    def load(places: jax.Array) -> tuple[jax.Array, jax.Array]:
-        positions, _ = task.plan.select(state.step, task.spread(places))
-        images, labels = task.spread((examples.images[order[positions]],
-                                      examples.labels[order[positions]]))
-        images = training_inputs(images, places, augmentation_key, config.data)
+    def load(positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        indices, _ = task.plan.select(state.step, task.shard_batch(positions))
+        images, labels = task.shard_batch((examples.images[order[indices]],
+                                      examples.labels[order[indices]]))
+        images = training_inputs(images, positions, augmentation_key, config.data)
         return images, jax.nn.one_hot(labels, task.num_classes)
 
     def logits_of(params: Any, images: jax.Array) -> tuple[jax.Array, Any]:
@@ -109,10 +119,10 @@ def train_step(
         logits_of, config.train.loss.losses,
         mean=lambda losses: jnp.where(mask, losses, 0).sum() / count,
         all_reduce=lambda tree: jax.tree.map(training.sum, tree))
-    batch = Batch(places, count, load, key=jax.random.fold_in(augmentation_key, 2**32 - 1))
+    batch = Batch(positions, count, load, key=jax.random.fold_in(augmentation_key, 2**32 - 1))
     objective = config.train.objective
     images, targets = objective.inputs(batch)
-    with products(precision):
+    with matmul_precision(precision):
         (loss, (logits, model_state)), gradient = objective.gradient(
             forward, state.params, images, targets, batch)
     correct = (mask & (logits.argmax(-1) == targets.argmax(-1))).sum()
@@ -127,8 +137,8 @@ def train_step(
     sums = Sums(loss * count, correct, count)
     return TrainState(
         step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state, ema=ema,
-        epoch_sums=_since(state.epoch_sums, state.step % task.plan.steps_per_epoch == 0) + sums,
-        log_sums=_since(state.log_sums, state.step % config.train.log_every == 0) + sums,
+        epoch_sums=_reset_if(state.epoch_sums, state.step % task.plan.steps_per_epoch == 0) + sums,
+        log_sums=_reset_if(state.log_sums, state.step % config.train.log_every == 0) + sums,
     ), sums
 
 
@@ -143,20 +153,21 @@ def _fold_in(key_data: jax.Array, step: jax.Array) -> jax.Array:
     return jax.random.fold_in(jax.random.wrap_key_data(key_data, impl=PRNG), step)
 
 
-def _since(sums: Sums, is_start: jax.Array) -> Sums:
+def _reset_if(sums: Sums, is_start: jax.Array) -> Sums:
+    """Returns zeros where an epoch, or the interval between two log lines, starts."""
     return jax.tree.map(lambda value: jnp.where(is_start, 0, value), sums)
 
 
 def train_steps(
     task: TrainTask, state: TrainState, examples: Examples, order: jax.Array,
-    places: jax.Array, streams: Streams, count: jax.Array,
+    positions: jax.Array, streams: Streams, count: jax.Array,
 ) -> tuple[TrainState, Steps]:
-    """`count` steps of one epoch in one program, so that results do not depend on how many.
+    """Makes `count` train steps within one epoch, in one compiled loop.
 
-    The arguments are those of `train_step`; `count` ([] int32) is traced: one compilation serves
-    every length.
+    The arguments are those of `train_step`; `count` ([] int32) is traced, so that one compilation
+    serves any number of steps. The loop ends early at a loss that is not finite.
     """
-    def go_on(carry: tuple[jax.Array, TrainState, Steps]) -> jax.Array:
+    def is_unfinished(carry: tuple[jax.Array, TrainState, Steps]) -> jax.Array:
         done, _, steps = carry
         return (done < count) & (steps.failed < 0)
 
@@ -164,10 +175,10 @@ def train_steps(
         carry: tuple[jax.Array, TrainState, Steps],
     ) -> tuple[jax.Array, TrainState, Steps]:
         done, state, steps = carry
-        after, sums = train_step(task, state, examples, order, places, streams)
+        after, sums = train_step(task, state, examples, order, positions, streams)
         failed = jnp.where(jnp.isfinite(sums.loss), -1, state.step)
         return done + 1, after, Steps(steps.sums + sums, failed)
 
     start = (jnp.zeros((), jnp.int32), state, Steps(Sums.zero(), jnp.full((), -1, jnp.int32)))
-    _, state, steps = lax.while_loop(go_on, advance, start)
+    _, state, steps = lax.while_loop(is_unfinished, advance, start)
     return state, steps

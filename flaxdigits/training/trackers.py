@@ -1,4 +1,4 @@
-"""Who is told how a run goes: the terminal, TensorBoard, a service of your own."""
+"""Trackers: callbacks that report a run to the terminal, TensorBoard or another service."""
 
 import contextlib
 import logging
@@ -12,35 +12,47 @@ _log = logging.getLogger(__name__)
 
 
 class Tracker:
-    """Told how a run goes; subclass it and override what you want to hear.
+    """Receives callbacks as a run advances; subclass it and override the methods that you need.
 
-    All methods are called in one process, between compiled calls. A tracker that raises is left
-    out from then on, with a note, and the run goes on.
+    All methods are called in one process, between compiled calls. A tracker that raises an
+    exception is disabled with a warning, and the run continues.
     """
 
     def start(
         self, config: ExperimentConfig, workdir: Path, step: int, total_steps: int
     ) -> None:
-        """A run starts, or goes on, after `step` of `total_steps`: later steps are new."""
+        """Called when a run starts or resumes after `step` of `total_steps` steps."""
 
     def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
-        """`step` steps are done, at `rate` a second; running figures of the latest ones."""
+        """Called after `step` steps; the metrics are means over the steps of the last call.
+
+        Args:
+          step: the number of steps done.
+          rate: steps per second.
+          loss: of the training batches.
+          accuracy: of the training batches.
+        """
 
     def row(self, row: dict[str, Any]) -> None:
-        """A line was written to metrics.jsonl."""
+        """Called with each row that is appended to `metrics.jsonl`."""
 
     def finish(self, result: dict[str, Any], figures: dict[str, Path]) -> None:
-        """The run is complete: its result, and PNG files by name (none if they failed)."""
+        """Called when the run is complete.
+
+        Args:
+          result: the content of `result.json`.
+          figures: PNG files by name; empty if they could not be drawn.
+        """
 
     def stop(self) -> None:
-        """Nothing more will come, however the run ended."""
+        """Called last, however the run ends."""
 
 
 class Trackers:
-    """Several trackers as one.
+    """Forwards each callback to several trackers.
 
     Args:
-      trackers: told in this order.
+      trackers: called in this order.
     """
 
     def __init__(self, trackers: Sequence[Tracker]) -> None:
@@ -48,31 +60,31 @@ class Trackers:
 
     @contextlib.contextmanager
     def running(self, *start: Any) -> Iterator[None]:
-        """Tells all of the start, with the arguments of `Tracker.start`, and of the end."""
-        self._tell("start", *start)
+        """Calls `start` with these arguments before the block, and `stop` after it."""
+        self._notify("start", *start)
         try:
             yield
         finally:
-            self._tell("stop")
+            self._notify("stop")
 
     def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
-        """Tells all."""
-        self._tell("advance", step, rate, loss, accuracy)
+        """Calls `Tracker.advance` of all trackers."""
+        self._notify("advance", step, rate, loss, accuracy)
 
     def row(self, row: dict[str, Any]) -> None:
-        """Tells all."""
-        self._tell("row", row)
+        """Calls `Tracker.row` of all trackers."""
+        self._notify("row", row)
 
     def finish(self, result: dict[str, Any], figures: dict[str, Path]) -> None:
-        """Tells all."""
-        self._tell("finish", result, figures)
+        """Calls `Tracker.finish` of all trackers."""
+        self._notify("finish", result, figures)
 
-    def _tell(self, method: str, *arguments: Any) -> None:
+    def _notify(self, method: str, *arguments: Any) -> None:
         for tracker in list(self._trackers):
             try:
                 getattr(tracker, method)(*arguments)
             except Exception as error:  # a service that is down is no reason to lose a run
                 self._trackers.remove(tracker)
                 _log.warning(
-                    "%s.%s failed and is told no more: %s: %s", type(tracker).__name__, method,
+                    "%s.%s failed and is disabled: %s: %s", type(tracker).__name__, method,
                     type(error).__name__, " ".join(str(error).split()))

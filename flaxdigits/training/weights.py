@@ -20,7 +20,7 @@ from flaxdigits.training.checkpoints import (
 )
 from flaxdigits.training.identity import run_identity
 from flaxdigits.training.run_folder import RunFolder
-from flaxdigits.training.selection import note_if_behind
+from flaxdigits.training.selection import warn_if_newest_is_missing
 
 
 def saved_variables(path: str, fresh: dict[str, Any], digest: str | None) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def _opened(path: str) -> Iterator[tuple[Checkpoints, int, Path]]:
         step = checkpoints.last()
         if step is None:
             raise FlaxdigitsError(f"train.init_from: {folder.path} has no checkpoint yet")
-        note_if_behind(folder, step)
+        warn_if_newest_is_missing(folder, step)
         yield checkpoints, step, folder.checkpoints
     finally:
         checkpoints.close()
