@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from flaxdigits.errors import FlaxdigitsError, quoted
 
+SMALLEST_FLOAT32 = 2.0**-126  # smaller values are flushed to zero in the computation
+
 
 def check(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
     """The value as the type `hint`, within the field's bounds; lists become tuples.
@@ -23,6 +25,13 @@ def check(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
         for element in elements:
             if element is not None and not _within(element, name, bound):
                 raise FlaxdigitsError(f"{path} must be {name} {bound}, got {element}")
+    for element in elements:
+        if isinstance(element, int) and abs(element) >= 2**63:
+            raise FlaxdigitsError(f"{path} must be a 64-bit integer, got {quoted(element)}")
+        if isinstance(element, float) and 0 < abs(element) < SMALLEST_FLOAT32:
+            raise FlaxdigitsError(
+                f"{path} must be 0 or at least {SMALLEST_FLOAT32} in size, the smallest normal "
+                f"float32, got {element}")
     return value
 
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from flaxdigits.augmentations import Affine, Cutout
+from flaxdigits.components import register
 from flaxdigits.config import (
     SPLITS,
     CheckpointConfig,
@@ -24,7 +25,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.losses import CrossEntropy, MeanSquaredError
 from flaxdigits.metrics import MacroF1, TopK
 from flaxdigits.objectives import FastAdversarial, Mixup
-from flaxdigits.optimizers import SGD, Adam, RMSprop
+from flaxdigits.optimizers import SGD, Adam, Optimizer, RMSprop
 from flaxdigits.overrides import field_names
 from flaxdigits.schedules import Cosine, InverseTime, OneCycle, Piecewise
 
@@ -131,6 +132,26 @@ def test_values_at_the_bounds_are_accepted(name, value):
     "evaluate.every_steps", "checkpoint.every_steps"])
 def test_counts_that_int32_does_not_hold_are_refused(name):
     assert refusal(validate, with_field(base(), name, 2**31)).startswith(f"{name} must be ")
+
+
+@pytest.mark.parametrize("name", [
+    "optimizer.learning_rate", "optimizer.clip_norm", "optimizer.epsilon", "train.l2_penalty"])
+def test_floats_that_float32_would_flush_to_zero_are_refused(name):
+    assert "must be 0 or at least 1.17" in refusal(validate, with_field(base(), name, 1e-300))
+    assert validate(with_field(base(), name, 2.0**-126))
+
+
+def test_integers_that_do_not_fit_into_64_bits_are_refused(monkeypatch):
+    monkeypatch.setattr(Optimizer, "registered", dict(Optimizer.registered))
+
+    @register("big")
+    @dataclasses.dataclass(frozen=True)
+    class Big(Optimizer):
+        number: int = 0
+
+    assert validate(with_field(base(), "optimizer", Big(number=2**63 - 1)))
+    message = refusal(validate, with_field(base(), "optimizer", Big(number=-2**63)))
+    assert message.startswith("optimizer.number must be a 64-bit integer, got ")
 
 
 def test_a_split_seed_that_philox_does_not_take_is_refused():

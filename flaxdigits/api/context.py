@@ -20,6 +20,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.models import build_model
 from flaxdigits.patterns import expand_user
 from flaxdigits.studies.ablation import Load
+from flaxdigits.training.parallel import first_line
 from flaxdigits.training.run_folder import RunFolder, data_differences
 
 _log = logging.getLogger(__name__)
@@ -170,8 +171,8 @@ def check_devices() -> None:
         jax.devices()
     except Exception as error:  # JAX raises several kinds, an AssertionError among them
         raise FlaxdigitsError(
-            f"JAX finds no device for JAX_PLATFORMS={platforms or ''}: name a platform that this "
-            "machine has, such as cpu, or leave it unset") from error
+            f"JAX finds no device for JAX_PLATFORMS={platforms or ''}: set it to a platform that "
+            f"this machine has, such as cpu, or leave it unset ({first_line(error)})") from error
     is_asked = "cpu" in (jax.config.jax_platforms or "")
     if jax.default_backend() == "cpu" and not is_asked and shutil.which("nvidia-smi"):
         _log.warning("this machine has an NVIDIA GPU that JAX does not see; "
