@@ -65,9 +65,9 @@ if TYPE_CHECKING:
     from flaxdigits.data.dataset import Dataset as Dataset
     from flaxdigits.errors import FlaxdigitsError as FlaxdigitsError
     from flaxdigits.experiments import list_experiments as list_experiments
-    from flaxdigits.training.loop import Outcome as Outcome
     from flaxdigits.training.run_folder import RunFolder as RunFolder
     from flaxdigits.training.trackers import Tracker as Tracker
+    from flaxdigits.training.trainer import Outcome as Outcome
 
     __version__: str
 

@@ -16,11 +16,11 @@ from flaxdigits.components import register
 from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
 from flaxdigits.optimizers import Optimizer
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.training.checkpoints import Checkpoints, Record, flat_arrays
+from flaxdigits.training.checkpoints import Checkpoints, RunRecord, flat_arrays
 from flaxdigits.training.digests import array_digest
-from flaxdigits.training.loop import train_many
-from flaxdigits.training.run import Run
+from flaxdigits.training.experiment import Experiment, non_finite_part
 from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.runs import train_many
 
 pytest_plugins = ["tiny_run"]
 pytestmark = pytest.mark.filterwarnings(
@@ -76,7 +76,7 @@ def damages_of(content, chosen):
 def test_whatever_is_damaged_what_is_restored_is_what_was_saved(opened, tmp_path):  # noqa: F811
     checkpoints = opened(tmp_path / "whole")
     for step in (2, 4):
-        checkpoints.save(step, state(step), Record(
+        checkpoints.save(step, state(step), RunRecord(
             validation_accuracy=0.5, validation_loss=1.0))
     checkpoints.wait()
     wanted = {step: {name: np.asarray(array) for name, array in flat_arrays(state(step)).items()}
@@ -110,7 +110,7 @@ def test_whatever_is_damaged_what_is_restored_is_what_was_saved(opened, tmp_path
 def replace_state(folder, step, arrays):
     """Puts other arrays of the same names and shapes into a checkpoint, as readable as before."""
     other = Checkpoints(folder.parent / "other")
-    other.save(step, arrays, Record())
+    other.save(step, arrays, RunRecord())
     other.close()
     shutil.rmtree(folder / str(step) / "state")
     shutil.move(folder.parent / "other" / str(step) / "state", folder / str(step) / "state")
@@ -135,7 +135,8 @@ def last_state(tiny_config, tiny_data, opened):  # noqa: F811
     """The state that a run folder ends with."""
     def read(workdir):
         checkpoints = opened(workdir / "checkpoints")
-        return checkpoints.restore(checkpoints.last(), Run(tiny_config, tiny_data).state)
+        return checkpoints.restore(
+            checkpoints.last(), Experiment.create(tiny_config, tiny_data).state_shapes())
 
     return read
 
@@ -306,7 +307,7 @@ def test_the_result_is_not_about_a_damaged_best(train_tiny, tmp_path, opened, ti
     (tmp_path / "result.json").unlink()
     checkpoints = opened(tmp_path / "checkpoints")
     best = checkpoints.best()
-    saved = checkpoints.restore(best, Run(tiny_config, tiny_data).state)
+    saved = checkpoints.restore(best, Experiment.create(tiny_config, tiny_data).state_shapes())
     if best == checkpoints.last():  # it is trained again then
         train_tiny(tmp_path, *assignments)
         (tmp_path / "result.json").unlink()
@@ -342,8 +343,8 @@ def test_the_newest_is_looked_for_again_when_it_is_deleted_meanwhile(finished_co
                                                                      tiny_data):
     reader = Checkpoints(finished_copy / "checkpoints", access="read")
     shutil.rmtree(finished_copy / "checkpoints" / "6")
-    step, _ = reader.restore_newest_intact(
-        lambda step: reader.restore(step, Run(tiny_config, tiny_data).state))
+    target = Experiment.create(tiny_config, tiny_data).state_shapes()
+    step, _ = reader.restore_newest_intact(lambda step: reader.restore(step, target))
     reader.close()
     assert step == 4
 
@@ -360,12 +361,11 @@ def test_two_evaluations_at_once_score_each_checkpoint_once(
 
 @pytest.mark.parametrize("part", ["opt_state", "model_state", "ema"])
 def test_whatever_of_the_state_overflows_is_a_divergence(part, tiny_config, tiny_data):
-    run = Run(apply_overrides(tiny_config, [
-        "train.ema_decay=0.9", "optimizer.name=adam"]), tiny_data)
-    assert run.not_finite() is None
+    state = Experiment.create(apply_overrides(tiny_config, [
+        "train.ema_decay=0.9", "optimizer.name=adam"]), tiny_data).initial_state()
+    assert non_finite_part(state) is None
     value = {"batch_stats": {"mean": jnp.array([0.0, jnp.inf])}}
-    run.state = run.state.replace(**{part: value})
-    assert run.not_finite() is not None
+    assert non_finite_part(state.replace(**{part: value})) is not None
 
 
 @dataclasses.dataclass(frozen=True)

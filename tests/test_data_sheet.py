@@ -12,7 +12,7 @@ from flaxdigits.data.splits import split_indices
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.reports.data import class_table, writer_lines
 from flaxdigits.training.first_inputs import first_inputs
-from flaxdigits.training.loop import train
+from flaxdigits.training.runs import train
 
 pytest_plugins = ["tiny_run"]
 

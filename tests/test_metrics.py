@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from flaxdigits.evaluation.scores import flat, score
 from flaxdigits.losses import CrossEntropy
 from flaxdigits.metrics import (
     BalancedAccuracy,
@@ -14,6 +13,7 @@ from flaxdigits.metrics import (
     TopK,
     confusion,
 )
+from flaxdigits.training.scores import flat, score
 
 # Labels 0, 0, 0, 1; predictions 0, 0, 1, 1, with the third class never seen.
 LOGITS = np.log(np.array(

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from test_reports_figures import IMAGES, report, result
 
-from flaxdigits.evaluation.predictions import Predictions, predictions_file
 from flaxdigits.reports.layers import Layer
+from flaxdigits.training.predictions import Predictions, predictions_file
 
 pytest_plugins = ["tiny_run"]
 

@@ -9,10 +9,10 @@ import pytest
 from flaxdigits.components import register
 from flaxdigits.config import EvaluateConfig, ExperimentConfig, ModelConfig, to_dict, validate
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.evaluation.scores import score
 from flaxdigits.losses import CrossEntropy
 from flaxdigits.metrics import Metric
 from flaxdigits.optimizers import Optimizer
+from flaxdigits.training.scores import score
 
 pytest_plugins = ["tiny_run"]
 pytestmark = pytest.mark.usefixtures("registries")

@@ -103,7 +103,7 @@ class AtStep(Tracker):
 def train_and(tiny_config, tiny_data, compiled_once):
     """Trains the tiny run, and does something with its folder on the way."""
     from flaxdigits.overrides import apply_overrides
-    from flaxdigits.training.loop import train
+    from flaxdigits.training.runs import train
 
     def run(workdir, function):
         config = apply_overrides(tiny_config, ["train.log_every=2"])

@@ -14,9 +14,9 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.studies.seeds import checked_seeds, parse_seeds, train_seeds
-from flaxdigits.training.loop import train, train_many
-from flaxdigits.training.program import Program
-from flaxdigits.training.run import Run
+from flaxdigits.training.experiment import Experiment
+from flaxdigits.training.program import TrainProgram
+from flaxdigits.training.runs import train, train_many
 
 pytest_plugins = ["tiny_run"]
 
@@ -183,14 +183,15 @@ def test_a_seed_that_was_begun_alone_goes_on_among_others(
 
 
 def test_groups_shrink_until_they_fit_the_memory(tiny_config, tiny_data):
-    run = Run(apply_overrides(tiny_config, ["train.together=8"]), tiny_data)
-    assert Program(run, 8).size == 8
-    whole = Program(run, 8)
+    experiment = Experiment.create(
+        apply_overrides(tiny_config, ["train.together=8"]), tiny_data)
+    assert TrainProgram(experiment, 8).size == 8
+    whole = TrainProgram(experiment, 8)
     whole.seconds_compiling()
     analysis = whole._compile(8).memory_analysis()
     needs = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
-    assert Program(run, 8, memory=needs).size == 4
-    assert Program(run, 8, memory=1).size == 1
+    assert TrainProgram(experiment, 8, memory=needs).size == 4
+    assert TrainProgram(experiment, 8, memory=1).size == 1
 
 
 def test_runs_that_differ_in_more_are_not_trained_together(tiny_config, tiny_data, tmp_path):

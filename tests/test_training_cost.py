@@ -17,7 +17,7 @@ from flaxdigits.experiments import list_experiments, load_experiment
 from flaxdigits.models import build_model
 from flaxdigits.models.onednn import MARK, compile_with_onednn
 from flaxdigits.reports.layers import Layer, list_layers
-from flaxdigits.training.run import Run
+from flaxdigits.training.experiment import Experiment
 
 pytest_plugins = ["tiny_run"]
 FIGURES = Path(__file__).parent / "costs.json"
@@ -91,8 +91,8 @@ def test_a_compiled_step_costs_what_it_did(name):
 
 
 def test_images_lie_in_memory_once(tiny_config, tiny_data):
-    run = Run(tiny_config, tiny_data)
-    assert run.examples.images.unsafe_buffer_pointer() == tiny_data.images.ctypes.data
+    experiment = Experiment.create(tiny_config, tiny_data)
+    assert experiment.examples.images.unsafe_buffer_pointer() == tiny_data.images.ctypes.data
     with pytest.raises(ValueError, match="read-only"):
         tiny_data.images[0] = 0
 

@@ -27,7 +27,9 @@ from flaxdigits.config import (
 from flaxdigits.data.dataset import DataLocations, Dataset, load_dataset
 from flaxdigits.optimizers import SGD
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.training.loop import Outcome, train
+from flaxdigits.reports.finished_run import write_report_or_warn
+from flaxdigits.training.runs import train
+from flaxdigits.training.trainer import Outcome
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
 
@@ -80,7 +82,8 @@ def train_tiny(
 ) -> Callable[..., Outcome]:
     """`train_tiny(workdir, "seed=1", ...)` trains the tiny run in this process."""
     def run(workdir: Path, *assignments: str) -> Outcome:
-        return train(apply_overrides(tiny_config, assignments), tiny_data, workdir)
+        return train(apply_overrides(tiny_config, assignments), tiny_data, workdir,
+                     write_report=write_report_or_warn)
 
     return run
 

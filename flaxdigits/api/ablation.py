@@ -27,14 +27,16 @@ from flaxdigits.experiments import find, title
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.metrics import Format, formats
 from flaxdigits.patterns import expand_user
+from flaxdigits.reports.finished_run import write_report_or_warn
 from flaxdigits.reports.result import print_synthetic_data_notice
 from flaxdigits.studies.ablation import Row, check_variants, compare_variants, run_study
 from flaxdigits.studies.on_ray import RayCluster
 from flaxdigits.studies.seeds import checked_seeds, seed_configs, seed_folders, unfinished
 from flaxdigits.studies.study import ABLATIONS, BASE, Study, load_study, seed_workdir, variants_of
 from flaxdigits.training import parallel, processes, provenance
-from flaxdigits.training.loop import Outcome, check_folders
 from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.runs import check_folders
+from flaxdigits.training.trainer import Outcome
 
 Executor = Literal["local", "ray"]
 
@@ -123,7 +125,8 @@ def run_ablation(
     def on_end(variant: str, seed: int, outcome: Outcome) -> None:
         console.print(f"{variant}, seed {seed}: {outcome_line(outcome)}")
 
-    pause = (cluster or run_study)(configs, chosen, folder, load, on_end)
+    pause = (cluster or run_study)(
+        configs, chosen, folder, load, on_end, write_report_or_warn)
     if pause is not None:
         report_pause(console, pause.signal)
         return AblationOutcome([], pause.signal)

@@ -21,15 +21,16 @@ from flaxdigits.api.train import check_maker, default_trackers
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.reports.finished_run import write_report_or_warn
 from flaxdigits.reports.result import print_synthetic_data_notice
 from flaxdigits.studies import folds as studies
 from flaxdigits.studies.folds import FoldPredictions, FoldRun, fold_configs, read_fold_predictions
 from flaxdigits.studies.seeds import checked_seeds
 from flaxdigits.training import parallel, processes, provenance
 from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.loop import Outcome
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.trackers import Tracker
+from flaxdigits.training.trainer import Outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +97,8 @@ def train_folds(
         return default_trackers(console, tensorboard, profile=False, trackers=own)
 
     with Interrupts() as interrupts:
-        is_whole = studies.train_folds(configs, dataset, trackers_of, on_end)
+        is_whole = studies.train_folds(
+            configs, dataset, trackers_of, on_end, write_report_or_warn)
     if not is_whole:
         report_pause(console, interrupts.received)
         return FoldsOutcome(None, interrupts.received)

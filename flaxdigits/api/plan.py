@@ -8,7 +8,7 @@ from rich.text import Text
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.studies.ablation import Load
 from flaxdigits.studies.estimate import measure_cost
-from flaxdigits.training.run import Run
+from flaxdigits.training.experiment import Experiment
 
 
 def plan_table(
@@ -26,7 +26,7 @@ def plan_table(
     for name, (config, to_run) in left.items():
         seconds = 0.0
         if to_run:
-            cost = measure_cost(Run(config, load(config)))
+            cost = measure_cost(Experiment.create(config, load(config)))
             seconds = cost.compiling + len(to_run) * cost.training_and_scoring
         total += seconds
         rows.append((name, str(len(seeds) - len(to_run)), ", ".join(map(str, to_run)) or "-",

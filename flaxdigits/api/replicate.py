@@ -31,9 +31,10 @@ from flaxdigits.studies.replication import System, folder_name, load_systems, sh
 from flaxdigits.studies.seeds import checked_seeds, seed_configs, train_seeds, unfinished
 from flaxdigits.training import parallel, processes, provenance
 from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.loop import Outcome, check_folders
 from flaxdigits.training.run_folder import RunFolder, readable_os_errors
+from flaxdigits.training.runs import check_folders
 from flaxdigits.training.trackers import Tracker
+from flaxdigits.training.trainer import Outcome
 
 RUNS = Path("runs")
 MOST_LEFT_OUT = 8  # lines

@@ -9,9 +9,9 @@ from flaxdigits.api.context import check_devices, load_data_of_run, make_console
 from flaxdigits.api.experiment import moved_data, recorded_experiment
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user
+from flaxdigits.reports.finished_run import report_finished
 from flaxdigits.reports.result import print_synthetic_data_notice
 from flaxdigits.training.parallel import ask_for_deterministic_kernels
-from flaxdigits.training.report import report_finished
 from flaxdigits.training.run_folder import RunFolder
 
 

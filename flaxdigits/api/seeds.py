@@ -21,13 +21,14 @@ from flaxdigits.api.train import check_maker, default_trackers
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.reports.finished_run import write_report_or_warn
 from flaxdigits.reports.result import print_summary, print_synthetic_data_notice
 from flaxdigits.studies import seeds as studies
 from flaxdigits.studies.seeds import checked_seeds
 from flaxdigits.training import parallel, processes, provenance
 from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.loop import Outcome
 from flaxdigits.training.trackers import Tracker
+from flaxdigits.training.trainer import Outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +101,8 @@ def train_seeds(
         return default_trackers(console, tensorboard, profile, own)
 
     with Interrupts() as interrupts:
-        summary = studies.train_seeds(config, seeds, dataset, folder, trackers_of, on_end)
+        summary = studies.train_seeds(
+            config, seeds, dataset, folder, trackers_of, on_end, write_report_or_warn)
     if summary is None:
         report_pause(console, interrupts.received)
         return SeedsOutcome(None, outcomes, interrupts.received)

@@ -18,13 +18,14 @@ from flaxdigits.api.context import (
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.reports.finished_run import write_report_or_warn
 from flaxdigits.reports.result import print_result, print_synthetic_data_notice
-from flaxdigits.training import loop, parallel, processes, provenance
-from flaxdigits.training.loop import Outcome
+from flaxdigits.training import parallel, processes, provenance, runs
 from flaxdigits.training.profile import Profile
 from flaxdigits.training.progress import for_console
 from flaxdigits.training.tensorboard import TensorBoard, is_installed
 from flaxdigits.training.trackers import Tracker
+from flaxdigits.training.trainer import Outcome
 
 
 @pinned_settings()
@@ -80,7 +81,7 @@ def train(
         f"{config.experiment}: {dataset.name} ({dataset.source}), split {config.data.split}, "
         f"seed {config.seed}, on {provenance.device_name()}, in {folder}")
     print_synthetic_data_notice(console, dataset.source)
-    outcome = loop.train(config, dataset, folder, all_trackers)
+    outcome = runs.train(config, dataset, folder, all_trackers, write_report_or_warn)
     for tracker in all_trackers:
         if isinstance(tracker, Profile):
             console.print(f"profile: {tracker.trace}, for ui.perfetto.dev" if tracker.trace else

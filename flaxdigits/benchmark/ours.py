@@ -23,22 +23,22 @@ from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.reports.layers import list_layers
 from flaxdigits.training import provenance
-from flaxdigits.training.program import Program
-from flaxdigits.training.run import Run
+from flaxdigits.training.experiment import Experiment
+from flaxdigits.training.program import StepRequest, TrainProgram
 from flaxdigits.training.state import count_parameters
 
 LARGE = {"cpu": 2048}  # rows and columns of the large product; elsewhere 8192
 
 
-def step_flops(run: Run) -> int:
+def step_flops(experiment: Experiment) -> int:
     """Of a train step's convolutions and matrix products, a multiply-add as 2.
 
     Each costs the same forward, back to its input and back to its kernel; the first layer's input
     is the images, which need no gradient.
     """
-    layers = list_layers(run.task.model, run.dataset.images.shape[1:])
+    layers = list_layers(experiment.task.model, experiment.image_shape)
     costs = [layer.flops for layer in layers if layer.flops]
-    return (3 * sum(costs) - costs[0]) * run.config.train.batch_size
+    return (3 * sum(costs) - costs[0]) * experiment.config.train.batch_size
 
 
 def product_flops() -> float:
@@ -54,13 +54,13 @@ def product_flops() -> float:
     return 2 * size**3 / min(seconds)
 
 
-def memory_bound(run: Run) -> int:
+def memory_bound(experiment: Experiment) -> int:
     """Bytes that a process which does its train steps is to stay under on the CPU.
 
     The data, ten times the parameters, three times the activations of a batch, and 750 MB.
     """
-    data, batch_size = run.dataset, run.config.train.batch_size
-    layers = list_layers(run.task.model, data.images.shape[1:])
+    data, batch_size = experiment.dataset, experiment.config.train.batch_size
+    layers = list_layers(experiment.task.model, experiment.image_shape)
     return (data.images.nbytes + data.labels.nbytes + 750_000_000
             + 10 * 4 * sum(layer.parameters for layer in layers)
             + 3 * batch_size * sum(layer.activation_bytes for layer in layers))
@@ -93,19 +93,22 @@ def main(name: str, shape: list[int], overrides: list[str]) -> None:
     """
     config = apply_overrides(load_experiment(name), overrides)
     count, height, width, classes, official = shape
-    run = Run(config, random_data(config, (count, height, width, 1), classes, official or None))
-    program, order = Program(run, 1), run.order(0)
+    experiment = Experiment.create(
+        config, random_data(config, (count, height, width, 1), classes, official or None))
+    program, state = TrainProgram(experiment, 1), experiment.initial_state()
+    order, parameters = experiment.order(0), count_parameters(state.params)
 
     def milliseconds(steps: int) -> float:
-        steps = min(steps, run.steps_per_epoch)
+        nonlocal state
+        steps = min(steps, experiment.steps_per_epoch)
         start = time.perf_counter()
-        program([run], [order], [steps])
+        ((state, _),) = program([StepRequest(config.seed, 0, state, order, steps)], [steps])
         return (time.perf_counter() - start) / steps * 1000
 
     milliseconds(1)
-    serve({"batch_size": config.train.batch_size, "steps_per_epoch": run.steps_per_epoch,
-           "examples": len(run.splits["train"]), "parameters": count_parameters(run.state.params),
-           "memory_bound": memory_bound(run), "step_flops": step_flops(run),
+    serve({"batch_size": config.train.batch_size, "steps_per_epoch": experiment.steps_per_epoch,
+           "examples": len(experiment.splits["train"]), "parameters": parameters,
+           "memory_bound": memory_bound(experiment), "step_flops": step_flops(experiment),
            "product_flops": product_flops(), "device": provenance.device_name()}, milliseconds)
 
 

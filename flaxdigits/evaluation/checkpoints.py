@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.evaluation.scores import flat
 from flaxdigits.training.checkpoints import Checkpoints, DamagedCheckpoint, MissingCheckpoint
+from flaxdigits.training.experiment import Experiment
 from flaxdigits.training.identity import run_identity
-from flaxdigits.training.run import Run
 from flaxdigits.training.run_folder import RunFolder, readable_os_errors
+from flaxdigits.training.scores import flat
 from flaxdigits.training.selection import warn_if_best_is_missing, warn_if_newest_is_missing
+from flaxdigits.training.state import TrainState
 
 _log = logging.getLogger(__name__)
 
@@ -43,38 +44,40 @@ def evaluate_checkpoints(
         are scored.
     """
     folder = RunFolder.of(folder)
-    run = Run(config, dataset)
+    experiment = Experiment.create(config, dataset)
+    target = experiment.state_shapes()
     with open_to_read(folder) as checkpoints:
 
         def restore(step: int) -> Any:
-            return checkpoints.restore(step, run.state)
+            return checkpoints.restore(step, target)
 
         if which == "all":
-            yield from _evaluate_all(run, checkpoints, folder, restore)
+            yield from _evaluate_all(experiment, checkpoints, folder, restore)
         else:
-            step, run.state = restore_selected(
-                which, checkpoints, folder, "validation" in run.splits, restore,
+            step, state = restore_selected(
+                which, checkpoints, folder, "validation" in experiment.splits, restore,
                 ("last", "best", "all"))
-            row = _row(run, step)
+            row = _row(experiment, state, step)
             yield row
             with _unwritable_noted():
                 folder.append("eval.jsonl", row)
 
 
 def _evaluate_all(
-    run: Run, checkpoints: Checkpoints, folder: RunFolder, restore: Callable[[int], Any]
+    experiment: Experiment, checkpoints: Checkpoints, folder: RunFolder,
+    restore: Callable[[int], Any],
 ) -> Iterator[dict[str, Any]]:
     if not checkpoints.steps():
         raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")
     warn_if_newest_is_missing(folder, checkpoints.steps()[-1])
     damaged, is_kept = [], True
     for step in checkpoints.steps():
-        row = _scored(folder, step, run.dataset)
+        row = _scored(folder, step, experiment.dataset)
         if row is not None:
             yield row
             continue
         try:
-            run.state = restore(step)
+            state = restore(step)
         except MissingCheckpoint:
             _log.warning("%s: the checkpoint of step %d was deleted meanwhile and is not scored",
                          folder.path, step)
@@ -84,11 +87,11 @@ def _evaluate_all(
             _log.warning("%s: the checkpoint is damaged (%s) and is not scored", error.place,
                          error.reason)
             continue
-        row = _row(run, step)
+        row = _row(experiment, state, step)
         yield row
         if is_kept:
             with _unwritable_noted() as noted:
-                _keep(folder, row, run.dataset)
+                _keep(folder, row, experiment.dataset)
             is_kept = not noted
     if damaged:
         raise FlaxdigitsError(
@@ -96,11 +99,13 @@ def _evaluate_all(
             f"{', '.join(map(str, damaged))}; the others are in eval.jsonl")
 
 
-def _row(run: Run, step: int) -> dict[str, Any]:
-    row: dict[str, Any] = {"step": step, "data_source": run.dataset.source,
-                           "fingerprint": run.dataset.fingerprint}
-    for name in ("train", "validation", "test"):
-        row |= flat(name, run.score(name), run.config.evaluate.metrics)
+def _row(experiment: Experiment, state: TrainState, step: int) -> dict[str, Any]:
+    """Returns a row of `eval.jsonl`."""
+    row: dict[str, Any] = {"step": step, "data_source": experiment.dataset.source,
+                           "fingerprint": experiment.dataset.fingerprint}
+    for split in ("train", "validation", "test"):
+        scores = experiment.score(experiment.predict(state, split))
+        row |= flat(split, scores, experiment.config.evaluate.metrics)
     return row
 
 

@@ -24,10 +24,11 @@ from flaxdigits.studies.statistics import (
     unpaired_difference,
 )
 from flaxdigits.studies.study import BASE, same_images, seed_workdir
+from flaxdigits.training.experiment import total_steps
 from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.loop import Outcome
-from flaxdigits.training.run import total_steps
+from flaxdigits.training.runs import no_report
 from flaxdigits.training.state import init_variables
+from flaxdigits.training.trainer import Outcome, ReportWriter
 
 Load = Callable[[ExperimentConfig], Dataset]
 OnEnd = Callable[[str, int, Outcome], None]
@@ -68,7 +69,7 @@ class Row:
 
 def run_study(
     configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path, load: Load,
-    on_end: OnEnd,
+    on_end: OnEnd, write_report: ReportWriter = no_report,
 ) -> Pause | None:
     """Trains what is not finished yet, one variant after another; None when all is done.
 
@@ -78,6 +79,7 @@ def run_study(
       workdir: of the study: `<variant>/seeds/<seed>/` are its runs.
       load: the data of a config.
       on_end: called with each run that has ended, diverged or was paused.
+      write_report: see `flaxdigits.training.runs.train_many`.
 
     Raises:
       FlaxdigitsError: as `flaxdigits.studies.seeds.train_seeds` does.
@@ -88,7 +90,7 @@ def run_study(
                 return Pause(interrupts.received)
             summary = train_seeds(
                 config, seeds, load(config), seed_workdir(workdir, variant),
-                on_end=functools.partial(on_end, variant))
+                on_end=functools.partial(on_end, variant), write_report=write_report)
             if summary is None:
                 return Pause(interrupts.received)
     return None

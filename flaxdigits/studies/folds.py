@@ -14,8 +14,9 @@ from flaxdigits.data.splits import FOLDS
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.json_files import read_bytes
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.training.loop import Outcome, train_many
+from flaxdigits.training.runs import no_report, train_many
 from flaxdigits.training.trackers import Tracker
+from flaxdigits.training.trainer import Outcome, ReportWriter
 
 PREDICTED = ("index", "labels", "writers", "logits")
 
@@ -97,23 +98,25 @@ def train_folds(
     configs: Mapping[Path, ExperimentConfig], dataset: Dataset,
     trackers: Callable[[Path], Sequence[Tracker]] = lambda workdir: (),
     on_end: Callable[[FoldRun, Outcome], None] = lambda run, outcome: None,
+    write_report: ReportWriter = no_report,
 ) -> bool:
     """Trains the folds that are not finished yet; whether all are.
 
     Args:
       configs: of `fold_configs`.
       dataset: that knows its writers.
-      trackers: see `flaxdigits.training.loop.train_many`.
+      trackers: see `flaxdigits.training.runs.train_many`.
       on_end: called with each run that has ended, diverged or was paused.
+      write_report: see `flaxdigits.training.runs.train_many`.
 
     Raises:
-      FlaxdigitsError: as `flaxdigits.training.loop.train` does, also if a fold diverges, since
+      FlaxdigitsError: as `flaxdigits.training.runs.train` does, also if a fold diverges, since
         its writers could not be tested.
     """
     def report(path: Path, outcome: Outcome) -> None:
         on_end(FoldRun(configs[path].data.fold, configs[path].seed), outcome)
 
-    outcomes = train_many(configs, dataset, trackers, report)
+    outcomes = train_many(configs, dataset, trackers, report, write_report)
     for path, outcome in outcomes.items():
         if outcome.diverged is not None:
             raise FlaxdigitsError(f"{path}: {outcome.diverged}")

@@ -27,9 +27,10 @@ from flaxdigits.studies.ablation import Load, OnEnd, Pause
 from flaxdigits.studies.seeds import seed_configs, unfinished, write_summary
 from flaxdigits.studies.study import seed_workdir
 from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.loop import Outcome, check_folders, train_many
 from flaxdigits.training.parallel import ask_for_deterministic_kernels, first_line
 from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.runs import check_folders, no_report, train_many
+from flaxdigits.training.trainer import Outcome, ReportWriter
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class RayCluster:
 
     def __call__(
         self, configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path,
-        load: Load, on_end: OnEnd,
+        load: Load, on_end: OnEnd, write_report: ReportWriter = no_report,
     ) -> Pause | None:
         """Trains what is not finished yet, as many runs at once as the cluster has room for.
 
@@ -69,7 +70,7 @@ class RayCluster:
         """
         ray = _connected()
         try:
-            runs = self._started(configs, seeds, workdir.absolute(), load)
+            runs = self._started(configs, seeds, workdir.absolute(), load, write_report)
             pause = self._train(ray, runs, on_end)
         finally:
             ray.shutdown()
@@ -80,7 +81,7 @@ class RayCluster:
 
     def _started(
         self, configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path,
-        load: Load,
+        load: Load, write_report: ReportWriter,
     ) -> dict[tuple[str, int], "RemoteRun"]:
         """What is left to run; the folders of all runs are checked, or begun."""
         runs, experiment, given = {}, self.experiment, self.locations
@@ -100,7 +101,8 @@ class RayCluster:
                         begun.start(validate(one), {"data": load(config).description()})
             for seed, path in unfinished(folder, seeds).items():
                 runs[variant, seed] = RemoteRun(
-                    experiment, to_dict(of_seeds[path]), str(path), locations, self.cpus)
+                    experiment, to_dict(of_seeds[path]), str(path), locations, self.cpus,
+                    write_report)
         return runs
 
     def _train(
@@ -149,6 +151,7 @@ class RemoteRun:
       workdir: absolute, of the run.
       locations: where to look for data.
       cpus: how many threads to use.
+      write_report: see `flaxdigits.training.runs.train_many`; a function of a module.
     """
 
     experiment: str
@@ -156,6 +159,7 @@ class RemoteRun:
     workdir: str
     locations: DataLocations
     cpus: int
+    write_report: ReportWriter = no_report
 
 
 @pinned_settings()
@@ -170,7 +174,9 @@ def train_run(run: RemoteRun) -> Outcome | None:
     if config.train.deterministic:
         ask_for_deterministic_kernels()
     path = Path(run.workdir)
-    return train_many({path: config}, load_dataset(config.data, run.locations)).get(path)
+    return train_many(
+        {path: config}, load_dataset(config.data, run.locations),
+        write_report=run.write_report).get(path)
 
 
 def _connected() -> ModuleType:

@@ -12,9 +12,10 @@ from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.studies.statistics import estimate
-from flaxdigits.training.loop import Outcome, train_many
 from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.runs import no_report, train_many
 from flaxdigits.training.trackers import Tracker
+from flaxdigits.training.trainer import Outcome, ReportWriter
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ def train_seeds(
     config: ExperimentConfig, seeds: Sequence[int], dataset: Dataset, workdir: Path,
     trackers: Callable[[Path], Sequence[Tracker]] = lambda workdir: (),
     on_end: Callable[[int, Outcome], None] = lambda seed, outcome: None,
+    write_report: ReportWriter = no_report,
 ) -> dict[str, Any] | None:
     """Trains the seeds that are not finished yet and writes `summary.json`.
 
@@ -92,18 +94,20 @@ def train_seeds(
       seeds: each is trained in `<workdir>/seeds/<seed>/`, a run folder like any other.
       dataset: of `config.data`.
       workdir: of them all.
-      trackers: see `flaxdigits.training.loop.train_many`.
+      trackers: see `flaxdigits.training.runs.train_many`.
       on_end: called with each seed that has ended, diverged or was paused.
+      write_report: see `flaxdigits.training.runs.train_many`.
 
     Returns:
       What `summary.json` holds (see `write_summary`), or None if some seed was paused.
 
     Raises:
-      FlaxdigitsError: as `flaxdigits.training.loop.train` does, but not for a seed that diverges.
+      FlaxdigitsError: as `flaxdigits.training.runs.train` does, but not for a seed that diverges.
     """
     configs = seed_configs(config, seeds, workdir)
     train_many(
-        configs, dataset, trackers, lambda path, outcome: on_end(configs[path].seed, outcome))
+        configs, dataset, trackers, lambda path, outcome: on_end(configs[path].seed, outcome),
+        write_report)
     return None if unfinished(workdir, seeds) else write_summary(workdir, seeds)
 
 

@@ -21,7 +21,7 @@ from flaxdigits.training.state import PRNG, Sums, TrainState, stream
 
 
 @flax.struct.dataclass
-class Examples:
+class DeviceDataset:
     """A whole data set on the device."""
 
     images: jax.Array  # [examples, height, width, 1] uint8
@@ -43,8 +43,8 @@ class Streams:
 
 
 @flax.struct.dataclass
-class Steps:
-    """What several steps report.
+class StepMetrics:
+    """The metrics of several train steps.
 
     Attributes:
       sums: over the steps' examples.
@@ -79,7 +79,7 @@ class TrainTask:
 
 
 def train_step(
-    task: TrainTask, state: TrainState, examples: Examples, order: jax.Array,
+    task: TrainTask, state: TrainState, examples: DeviceDataset, order: jax.Array,
     positions: jax.Array, streams: Streams,
 ) -> tuple[TrainState, Sums]:
     """Makes one optimizer update on the batch of step `state.step`.
@@ -159,26 +159,26 @@ def _reset_if(sums: Sums, is_start: jax.Array) -> Sums:
 
 
 def train_steps(
-    task: TrainTask, state: TrainState, examples: Examples, order: jax.Array,
+    task: TrainTask, state: TrainState, examples: DeviceDataset, order: jax.Array,
     positions: jax.Array, streams: Streams, count: jax.Array,
-) -> tuple[TrainState, Steps]:
+) -> tuple[TrainState, StepMetrics]:
     """Makes `count` train steps within one epoch, in one compiled loop.
 
     The arguments are those of `train_step`; `count` ([] int32) is traced, so that one compilation
     serves any number of steps. The loop ends early at a loss that is not finite.
     """
-    def is_unfinished(carry: tuple[jax.Array, TrainState, Steps]) -> jax.Array:
+    def is_unfinished(carry: tuple[jax.Array, TrainState, StepMetrics]) -> jax.Array:
         done, _, steps = carry
         return (done < count) & (steps.failed < 0)
 
     def advance(
-        carry: tuple[jax.Array, TrainState, Steps],
-    ) -> tuple[jax.Array, TrainState, Steps]:
+        carry: tuple[jax.Array, TrainState, StepMetrics],
+    ) -> tuple[jax.Array, TrainState, StepMetrics]:
         done, state, steps = carry
         after, sums = train_step(task, state, examples, order, positions, streams)
         failed = jnp.where(jnp.isfinite(sums.loss), -1, state.step)
-        return done + 1, after, Steps(steps.sums + sums, failed)
+        return done + 1, after, StepMetrics(steps.sums + sums, failed)
 
-    start = (jnp.zeros((), jnp.int32), state, Steps(Sums.zero(), jnp.full((), -1, jnp.int32)))
+    start = (jnp.zeros((), jnp.int32), state, StepMetrics(Sums.zero(), jnp.full((), -1, jnp.int32)))
     _, state, steps = lax.while_loop(is_unfinished, advance, start)
     return state, steps

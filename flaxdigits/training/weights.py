@@ -1,8 +1,8 @@
 """Weights that one run takes over from another."""
 
-import contextlib
+import dataclasses
+import functools
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,56 +23,49 @@ from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.selection import warn_if_newest_is_missing
 
 
-def saved_variables(path: str, fresh: dict[str, Any], digest: str | None) -> dict[str, Any]:
-    """The weights of the last checkpoint of another run, averaged ones where it has them.
+@dataclasses.dataclass(frozen=True)
+class SavedWeights:
+    """The variables of another run's newest checkpoint, with the averaged params if it has them.
+
+    Attributes:
+      variables: nested dictionaries of NumPy arrays.
+      place: the folder of the checkpoints.
+    """
+
+    variables: dict[str, Any]
+    place: Path
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """A SHA-256 that identifies the weights, wherever they are."""
+        arrays, digest = flat_arrays(self.variables), hashlib.sha256()
+        for name in sorted(arrays):
+            array = np.ascontiguousarray(arrays[name])
+            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            digest.update(array)
+        return digest.hexdigest()
+
+    def variables_for(self, fresh: dict[str, Any]) -> dict[str, Any]:
+        """Returns the variables as JAX arrays.
+
+        Args:
+          fresh: variables, or their shapes, of the model that takes them.
+
+        Raises:
+          FlaxdigitsError: if they have other shapes.
+        """
+        return _as_variables(self.variables, fresh, self.place)
+
+
+def load_weights(path: str) -> SavedWeights:
+    """Loads the weights of another run's newest checkpoint.
 
     Args:
       path: of that run's folder.
-      fresh: variables of the shapes that are wanted.
-      digest: what `source_digest` returned for them, or None if it could not read them.
 
     Raises:
-      FlaxdigitsError: if that is no run folder, its last checkpoint is damaged, its weights have
-        other shapes, or they are not those of the digest.
+      FlaxdigitsError: if that is no run folder, or its newest checkpoint is damaged.
     """
-    with _opened(path) as (checkpoints, step, place):
-        saved = _weights(checkpoints.restore_arrays(step))
-    if _digest(saved) != digest:
-        raise FlaxdigitsError(
-            f"train.init_from: {path} has saved another checkpoint meanwhile; start again when "
-            "that run is complete")
-    return _as_variables(saved, fresh, place)
-
-
-def source_digest(path: str | None) -> str | None:
-    """Returns the SHA-256 of the weights that `saved_variables` gives, or None of none.
-
-    It tells whether they are the weights that a run began from, wherever they lie.
-
-    Args:
-      path: of the other run's folder.
-    """
-    if path is None:
-        return None
-    try:
-        with _opened(path) as (checkpoints, step, _):
-            return _digest(_weights(checkpoints.restore_arrays(step)))
-    except FlaxdigitsError:
-        return None
-
-
-def _digest(variables: dict[str, Any]) -> str:
-    arrays, digest = flat_arrays(variables), hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(array)
-    return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[tuple[Checkpoints, int, Path]]:
-    """Gives the checkpoints of another run, its last step and where they are."""
     folder = RunFolder(expand_user(path))
     folder.data()
     if not folder.checkpoints.is_dir():
@@ -84,7 +77,7 @@ def _opened(path: str) -> Iterator[tuple[Checkpoints, int, Path]]:
         if step is None:
             raise FlaxdigitsError(f"train.init_from: {folder.path} has no checkpoint yet")
         warn_if_newest_is_missing(folder, step)
-        yield checkpoints, step, folder.checkpoints
+        return SavedWeights(_weights(checkpoints.restore_arrays(step)), folder.checkpoints)
     finally:
         checkpoints.close()
 
