@@ -99,7 +99,7 @@ _HOMES = {
     "FlaxdigitsError": "errors",
     "FoldsOutcome": "api.folds",
     "Growth": "api.growth",
-    "Outcome": "training.loop",
+    "Outcome": "training.trainer",
     "Readings": "api.predict",
     "ReplicationOutcome": "api.replicate",
     "RunFolder": "training.run_folder",
