@@ -253,9 +253,12 @@ def check_folders(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) ->
     folders = {path: RunFolder(path) for path in configs}
     for path, config in configs.items():
         if folders[path].is_begun():
-            weights = _initial_weights(config, [folders[path]])
-            _check_folders({path: config}, folders, {
-                "data": dataset.identity(), "init_from": weights and weights.digest})
+            digest = None
+            if config.train.init_from is not None:
+                with contextlib.suppress(FlaxdigitsError):  # a resumed run does not need them
+                    digest = load_weights(config.train.init_from).digest
+            _check_folders(
+                {path: config}, folders, {"data": dataset.identity(), "init_from": digest})
 
 
 def _check_folders(
