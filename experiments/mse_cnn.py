@@ -31,7 +31,7 @@ def get_replication() -> Replication:
     return Replication(
         original="MNIST Digit Recognition with CNN",
         claims=(Claim(
-            "train_accuracy", 0.9461, beside=("train_accuracy_running",),
+            "train_accuracy", 0.9461, extra_metrics=("train_accuracy_running",),
             about='"out of 60000 samples"',
             why="Which images were scored is not said. The 60,000 are taken for the training "
                 "images, scored without dropout; scored with it, as they were trained on, they "

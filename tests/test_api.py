@@ -64,12 +64,12 @@ def test_editors_and_python_see_the_same_names():
 CALLS = {
     "train": "train", "seeds": "train_seeds", "folds": "train_folds", "ablation": "run_ablation",
     "replicate": "replicate", "benchmark": "run_benchmark", "growth": "run_growth",
-    "eval": "evaluate", "report": "report", "summary": "summary", "data": "data_sheet",
+    "eval": "evaluate", "report": "report", "summary": "summary", "data": "preview_data",
     "prepare": "prepare", "compare": "compare", "predict": "predict", "export": "export"}
 FLAGS = {field.name for field in dataclasses.fields(Options)}
 # What parts of the command line read of the options, and what the calls name otherwise.
 READ_BY = {"data_arguments": {"data", "raw_data_dir", "data_dir"}, "seeds_of": {"seeds"},
-           "own_trackers": {"experiment"}, "workdir": {"workdirs"},
+           "experiment_trackers": {"experiment"}, "workdir": {"workdirs"},
            "optional_workdir": {"workdirs"}}
 MEANT_BY = {"config": {"experiment", "overrides"}, "workdir": {"workdirs"},
             "trackers": {"experiment"}}
@@ -166,7 +166,7 @@ def test_seeds_give_their_summary(recipe, compiled_once, tmp_path):
     ended = flaxdigits.train_seeds(config, range(2), tmp_path, console=QUIET)
     assert ended.signal is None and set(ended.outcomes) == {0, 1}
     assert ended.summary == json.loads((tmp_path / "summary.json").read_text())
-    assert ended.summary["figures"]["test_accuracy"]["n"] == 2
+    assert ended.summary["metrics"]["test_accuracy"]["n"] == 2
 
     paused = flaxdigits.train_seeds(
         flaxdigits.experiment("mse_cnn", *recipe, "train.stop_after=2"), [5], tmp_path,
@@ -203,7 +203,7 @@ def test_data_are_prepared_and_drawn(recipe, tmp_path, capsys):
     dataset = flaxdigits.prepare(config)
     assert dataset.images.shape == (270, 28, 28, 1)
     assert dataset.fingerprint in capsys.readouterr().out
-    sheet = flaxdigits.data_sheet(config, tmp_path, console=QUIET)
+    sheet = flaxdigits.preview_data(config, tmp_path, console=QUIET)
     assert sheet == tmp_path / "figures" / "data.png" and sheet.is_file()
 
 

@@ -263,7 +263,7 @@ def test_best_without_a_validation_split_is_refused(train_tiny, launch_here, tmp
 
 @pytest.mark.parametrize("rate", ["0.1", "1e-12"])
 def test_the_result_is_about_the_best_when_asked(rate, train_tiny, tmp_path, opened):
-    result = train_tiny(tmp_path, "checkpoint.report=best", f"optimizer.learning_rate={rate}",
+    result = train_tiny(tmp_path, "checkpoint.select=best", f"optimizer.learning_rate={rate}",
                         "checkpoint.keep=1").result
     best = opened(tmp_path / "checkpoints").best()
     assert result["checkpoint"] == "best" and result["checkpoint_step"] == best

@@ -301,7 +301,7 @@ def test_export_uses_the_one_before_a_damaged_one_and_init_from_is_refused(
 
 def test_the_result_is_not_about_a_damaged_best(train_tiny, tmp_path, opened, tiny_config,  # noqa: F811
                                                 tiny_data):
-    assignments = ["checkpoint.report=best", "evaluate.every_steps=2"]
+    assignments = ["checkpoint.select=best", "evaluate.every_steps=2"]
     train_tiny(tmp_path, *assignments)
     (tmp_path / "result.json").unlink()
     checkpoints = opened(tmp_path / "checkpoints")

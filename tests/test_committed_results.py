@@ -18,7 +18,7 @@ from flaxdigits.cli.options import parse
 from flaxdigits.metrics import formats
 from flaxdigits.reports.replication import BEGIN, END, ReplicationReport, put_between_markers
 from flaxdigits.reports.study import StudyReport
-from flaxdigits.studies.ablation import Row, compare_rows
+from flaxdigits.studies.ablation import VariantResult, compare_with_base
 from flaxdigits.studies.collection import collect
 from flaxdigits.studies.replication import load_systems
 from flaxdigits.studies.seeds import parse_seeds
@@ -44,11 +44,11 @@ def study_report(name):
     rows = []
     for row in told["rows"]:
         values = {int(seed): value for seed, value in row["values"].items()}
-        also = {figure: Estimate(**value) for figure, value in row["also"].items()}
-        rows.append(Row(row["variant"], values, estimate(list(values.values())), None, None,
+        also = {figure: Estimate(**value) for figure, value in row["extra_metrics"].items()}
+        rows.append(VariantResult(row["variant"], values, estimate(list(values.values())), None, None,
                         row["is_paired"], tuple(row["diverged"]), also))
-    return StudyReport(told["title"], told["figure"], formats(()), told["about"],
-                       compare_rows(rows))
+    return StudyReport(told["title"], told["metric"], formats(()), told["about"],
+                       compare_with_base(rows))
 
 
 @pytest.mark.parametrize("path", TABLES, ids=[path.stem for path in TABLES])
@@ -81,7 +81,7 @@ def test_what_is_told_of_studies_is_what_they_found():
     ((mean, low, high),) = differences_of("kaggle_cnn").values()
     assert (f"costs the accuracy {mean} points (95 % interval -{low} to +{high}), and multiplies "
             "the loss by forty") in text
-    scaled, unscaled = (row.also["validation_loss"].mean for row in study_report("kaggle_cnn").rows)
+    scaled, unscaled = (row.extra_metrics["validation_loss"].mean for row in study_report("kaggle_cnn").rows)
     assert 35 < unscaled / scaled < 45
 
 
@@ -139,7 +139,7 @@ def test_the_readme_holds_the_table_of_the_committed_results():
     text, report = committed()
     assert put_between_markers(text, report.block()) == text, (
         "run the command that the README names below its table")
-    assert report.collection.left_out == {}
+    assert report.collection.skipped == {}
     assert {system.name for system in report.systems} == {
         "chinese_cnn", "mnist_cnn", "mse_cnn", "kaggle_cnn", "dense_cnn"}
 

@@ -67,7 +67,7 @@ FIELDS = {
     "train.log_every": ([0, -1, 1.0, None], [1]),
     "train.parallel": (["pjit", None], ["jit", "pmap"]),
     "train.deterministic": ([1, "true", None], [True, False]),
-    "train.together": ([0, -1, 1.0, True], [None, 1]),
+    "train.seeds_per_call": ([0, -1, 1.0, True], [None, 1]),
     "train.precision": (["fp16", None, 32], ["fp32", "tf32", "bf16"]),
     "evaluate.batch_size": ([0, -1, 1.0], [None, 1]),
     "evaluate.every_steps": ([0, -1, 1.0], [None, 1]),
@@ -75,7 +75,7 @@ FIELDS = {
     "evaluate.metrics": ([None, "macro_f1"], [(), (MacroF1(), TopK(k=2))]),
     "checkpoint.every_steps": ([0, -1, 1.0], [None, 1]),
     "checkpoint.keep": ([0, -1, 1.0], [None, 1]),
-    "checkpoint.report": (["first", None], ["last"]),
+    "checkpoint.select": (["first", None], ["last"]),
     "seed": ([-1, 2**32, 0.5, "0", True, None], [0, 2**32 - 1]),
 }
 
@@ -272,7 +272,7 @@ def test_model_config_of_ones_own_goes_through_json():
     ({"optimizer": SGD}, "optimizer must be an optimizer"),
     ({"train.loss": SGD()}, "train.loss must be a loss"),
     ({"data.augmentation": (SGD(),)}, "data.augmentation.0 must be an augmentation"),
-    ({"checkpoint.report": "best"}, "checkpoint.report=best needs a validation split"),
+    ({"checkpoint.select": "best"}, "checkpoint.select=best needs a validation split"),
     ({"data.dataset": "idx_files"}, "data.folder"),
     ({"data.dataset": "image_folder", "data.folder": ""}, "data.folder"),
     ({"data.folder": "images"}, "data.folder"),
@@ -292,7 +292,7 @@ def test_fields_that_do_not_go_together_are_refused(changes, told):
     {"optimizer": SGD(0.1, InverseTime(decay_rate=0.1), momentum=0.9)},
     {"optimizer": RMSprop(schedule=OneCycle(rise=0.4))},
     {"train.loss": MeanSquaredError()},
-    {"checkpoint.report": "best", "data.split": "holdout"},
+    {"checkpoint.select": "best", "data.split": "holdout"},
     {"data.dataset": "idx_files", "data.folder": "digits"},
     {"data.dataset": "image_folder", "data.folder": "digits", "data.image_size": 64},
 ])

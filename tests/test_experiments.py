@@ -60,7 +60,7 @@ PLAIN = {
     "optimizer.weight_decay": 0.0,
     "optimizer.clip_norm": None, "train.steps": None, "train.stop_after": None,
     "train.ema_decay": None, "train.init_from": None,
-    "train.parallel": "jit", "checkpoint.keep": 3, "checkpoint.report": "last", "seed": 0,
+    "train.parallel": "jit", "checkpoint.keep": 3, "checkpoint.select": "last", "seed": 0,
 }
 
 

@@ -47,7 +47,7 @@ REFUSED = {
     "no choice": ([*TRAIN, "--set=optimizer.name=no_such"], "optimizer.name must be one of"),
     "no value": ([*TRAIN, "--set=train.epochs"], "--set takes name=value"),
     "a group": ([*TRAIN, "--set=train=3"], "train is a group of fields"),
-    "not together": ([*TRAIN, "--set=checkpoint.report=best"], "needs a validation split"),
+    "not together": ([*TRAIN, "--set=checkpoint.select=best"], "needs a validation split"),
     "also to show": ([*TRAIN, "--mode=config", "--set=seed=-1"], "seed must be at least 0"),
     "also to list": (["--list", "--sets=1"], "sets"),
     "eval of nothing": (["--mode=eval"], "--mode=eval needs one --workdir"),

@@ -136,7 +136,7 @@ def test_a_setting_without_equals_is_refused(assignment):
 def test_a_group_is_told_apart_from_a_field():
     message = refusal("checkpoint=none")
     assert message.startswith("checkpoint is a group of fields; set one of ")
-    assert message.endswith("checkpoint.every_steps, checkpoint.keep, checkpoint.report")
+    assert message.endswith("checkpoint.every_steps, checkpoint.keep, checkpoint.select")
     assert "train is a group of fields" in refusal("train=5")
 
 

@@ -34,11 +34,11 @@ def test_the_function_says_what_the_network_says_of_what_it_saw(finished, images
     network = load_network(RunFolder(finished))
     assert network.step == 6 and network.framing == measure_framing(tiny_data.images)
     files = [images / name for name in ("c.png", "d.png", "a.png")]
-    readings = predict(finished, files).readings
+    readings = predict(finished, files).predictions
     assert [reading.file for reading in readings] == [str(path) for path in files]
     assert readings[1].guesses == () and readings[1].error.startswith(f"{images / 'd.png'}: ")
     for reading in (readings[0], readings[2]):
-        expected = softmax(np.asarray(network.logits(reading.seen[None, ..., None]))[0])
+        expected = softmax(np.asarray(network.logits(reading.network_input[None, ..., None]))[0])
         order = np.argsort(-expected)[:3]
         assert [guess.class_name for guess in reading.guesses] == [str(x) for x in order]
         np.testing.assert_allclose(
@@ -47,10 +47,10 @@ def test_the_function_says_what_the_network_says_of_what_it_saw(finished, images
 
 
 def test_the_checkpoint_is_the_one_that_was_named(finished, images):
-    first, last = (predict(finished, [images / "a.png"], checkpoint).readings[0].guesses
+    first, last = (predict(finished, [images / "a.png"], checkpoint).predictions[0].guesses
                    for checkpoint in (2, "last"))
     assert first != last
-    assert predict(finished, [images / "a.png"], 6).readings[0].guesses == last
+    assert predict(finished, [images / "a.png"], 6).predictions[0].guesses == last
 
 
 def test_the_others_are_done_when_one_cannot_be_read(finished, images, launch_here):
@@ -124,8 +124,8 @@ def test_the_files_of_the_training_set_are_read_as_they_were_trained_on(tmp_path
     images = load_dataset(config.data, DataLocations()).images[..., 0]
     files = [tmp_path / "data" / str(label) / f"{number}.png"
              for number in range(6) for label in range(3)]
-    readings = predict(tmp_path / "run", files).readings
-    np.testing.assert_array_equal([reading.seen for reading in readings], images)
+    readings = predict(tmp_path / "run", files).predictions
+    np.testing.assert_array_equal([reading.network_input for reading in readings], images)
 
 
 def test_several_characters_are_noted(finished, tmp_path, launch_here):

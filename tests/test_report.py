@@ -101,7 +101,7 @@ def test_without_a_test_split_it_is_about_validation(train_tiny, tmp_path):
 
 
 def test_it_is_about_the_reported_checkpoint(train_tiny, tmp_path):
-    train_tiny(tmp_path, "checkpoint.report=best", "optimizer.learning_rate=3")
+    train_tiny(tmp_path, "checkpoint.select=best", "optimizer.learning_rate=3")
     told = read(tmp_path)
     assert told["checkpoint_step"] < told["steps"], "else this test shows nothing"
     with np.load(tmp_path / "predictions.npz", allow_pickle=False) as saved:

@@ -9,7 +9,7 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image
 
 from flaxdigits.data.raw_chinese_mnist import CLASS_NAMES
-from flaxdigits.evaluation.predict import Guess, Reading
+from flaxdigits.evaluation.predict import Guess, ImagePrediction
 from flaxdigits.reports.figures import (
     DARK,
     LIGHT,
@@ -21,11 +21,11 @@ from flaxdigits.reports.figures import (
 )
 from flaxdigits.reports.fonts import families, legible
 from flaxdigits.reports.layers import Layer
-from flaxdigits.reports.readings import reading_sheet
+from flaxdigits.reports.image_predictions import image_prediction_grid
 from flaxdigits.reports.run_report import RunReport
-from flaxdigits.reports.sheets import (
-    data_sheet,
-    prediction_sheet,
+from flaxdigits.reports.image_grids import (
+    class_grid,
+    prediction_grid,
     predictions,
     samples,
     softmax,
@@ -100,8 +100,8 @@ def test_every_character_is_drawn(paths):
     images = rng.integers(0, 255, (60, 8, 8, 1), np.uint8)
     shown = predictions(images, np.arange(60), labels, np.eye(15)[predicted], samples(60))
     for figure in (confusion(confusion_matrix(labels, predicted, 15), names),
-                   prediction_sheet(shown, names, "samples"),
-                   data_sheet(images / 255, labels, names, "data")):
+                   prediction_grid(shown, names, "samples"),
+                   class_grid(images / 255, labels, names, "data")):
         assert pixels(png(figure)).std() > 5
 
 
@@ -116,8 +116,8 @@ def test_names_in_any_text_are_drawn_or_boxes_without_a_word(monkeypatch):
 def test_names_of_images_are_drawn_beside_digits(tmp_path):
     path = tmp_path / "三.png"
     Image.fromarray(IMAGES[0, ..., 0]).save(path)
-    read = Reading(str(path), (Guess("3", 0.9),), None, IMAGES[0, ..., 0], (0, 0, 1, 1))
-    assert pixels(png(reading_sheet([read], [str(digit) for digit in range(10)]))).std() > 5
+    read = ImagePrediction(str(path), (Guess("3", 0.9),), None, IMAGES[0, ..., 0], (0, 0, 1, 1))
+    assert pixels(png(image_prediction_grid([read], [str(digit) for digit in range(10)]))).std() > 5
 
 
 def test_the_confusion_matrix_counts():
@@ -140,7 +140,7 @@ def test_the_worst_mistakes_are_the_most_confident_ones():
     assert worst_mistakes(LABELS, LOGITS).tolist() == [3, 1, 5]
     assert worst_mistakes(LABELS, LOGITS, most=1).tolist() == [3]
     shown = predictions(IMAGES, np.arange(6)[::-1], LABELS, LOGITS, [3])[0]
-    assert (shown.row, shown.true, shown.predicted) == (2, 0, 1)
+    assert (shown.index, shown.true, shown.predicted) == (2, 0, 1)
     assert shown.confidence == pytest.approx(1 / (1 + 2 * np.exp(-9)))
     np.testing.assert_array_equal(shown.image, IMAGES[2, ..., 0])
 
@@ -159,7 +159,7 @@ def test_samples_are_spread_and_none_is_twice(examples):
 def test_a_sheet_shows_the_images():
     bright = np.full((1, 5, 5, 1), 255, np.uint8)
     logits = np.array([[1.0, 0.0]])
-    sheets = [pixels(png(prediction_sheet(
+    sheets = [pixels(png(prediction_grid(
         predictions(images, np.arange(1), np.zeros(1, int), logits, [0]), legible("ab"), "x")))
         for images in (bright, bright // 255)]
     assert (sheets[1] < 9).all(-1).sum() > (sheets[0] < 9).all(-1).sum() + 15_000

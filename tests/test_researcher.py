@@ -123,8 +123,8 @@ STUDY = """
 
     def get_study():
         return Study(
-            experiment="mine.py", seeds=(0, 1), figure="validation_worst_class",
-            also=("test_loss",),
+            experiment="mine.py", seeds=(0, 1), metric="validation_worst_class",
+            extra_metrics=("test_loss",),
             overrides=("data.dataset=idx_files", "data.folder={folder}", "data.split=holdout"),
             variants={{
                 "shipped optimizer": ("optimizer=adamw", "optimizer.learning_rate=0.01"),

@@ -16,7 +16,7 @@ from test_training_resume import wait_for, without_clocks
 from flaxdigits.metrics import formats
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.reports.study import StudyReport
-from flaxdigits.studies.ablation import Row, compare_variants
+from flaxdigits.studies.ablation import VariantResult, compare_variants
 from flaxdigits.studies.statistics import estimate, paired_difference, unpaired_difference
 from flaxdigits.training.run_folder import RunFolder
 
@@ -27,7 +27,7 @@ from flaxdigits.studies.study import Study
 
 def get_study():
     return Study(
-        experiment="mse_cnn", seeds=(0, 1, 2), also=("validation_loss",),
+        experiment="mse_cnn", seeds=(0, 1, 2), extra_metrics=("validation_loss",),
         overrides=("data.dataset=idx_files", "data.folder={folder}", "data.split=holdout",
                    "model.filters=4,4", "train.steps=18", "train.loss=cross_entropy",
                    "checkpoint.every_steps=2"),
@@ -72,7 +72,7 @@ def test_the_table_says_what_the_runs_say(ran):
     assert rows["fatal"]["diverged"] == [0, 1, 2] and rows["fatal"]["estimate"] is None
     losses = [json.loads((workdir / "fast" / "seeds" / str(seed) / "result.json").read_text())[
         "validation_loss"] for seed in range(3)]
-    assert rows["fast"]["also"]["validation_loss"]["mean"] == pytest.approx(np.mean(losses))
+    assert rows["fast"]["extra_metrics"]["validation_loss"]["mean"] == pytest.approx(np.mean(losses))
     assert rows["other images"]["difference"]["p"] is None
     assert rows["other images"]["difference"]["low"] is not None
 
@@ -87,7 +87,7 @@ def test_the_table_says_what_the_runs_say(ran):
         assert text in markdown
     table = list(csv.DictReader((workdir / "study.csv").read_text().splitlines()))
     assert float(table[1]["mean"]) == rows["fast"]["estimate"]["mean"]
-    assert float(table[1]["validation_loss_mean"]) == rows["fast"]["also"][
+    assert float(table[1]["validation_loss_mean"]) == rows["fast"]["extra_metrics"][
         "validation_loss"]["mean"]
     assert table[2]["diverged"] == "0 1 2"
     assert Image.open(workdir / "study.png").size[0] > 500
@@ -97,8 +97,8 @@ def test_the_table_says_what_the_runs_say(ran):
 @pytest.mark.parametrize(("base", "told"), [((0.5, 0.6, 0.7), None), ((0.5, 0.6), "2 pairs")])
 def test_pairs_are_counted_where_seeds_lack_theirs(base, told):
     values = [0.6, 0.8, 0.9]
-    rows = [Row("base", dict(enumerate(base)), estimate(base), None, None, True, (), {}),
-            Row("wide", dict(enumerate(values)), estimate(values),
+    rows = [VariantResult("base", dict(enumerate(base)), estimate(base), None, None, True, (), {}),
+            VariantResult("wide", dict(enumerate(values)), estimate(values),
                 paired_difference(values[:len(base)], base), None, True, (), {})]
     report = StudyReport("Width", "test_accuracy", formats(()), {}, rows)
     terminal = io.StringIO()

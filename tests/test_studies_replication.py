@@ -33,7 +33,7 @@ def get_config():
 
 def get_replication():
     return Replication("A <i>paper</i>", held_out=("data.split=holdout",), claims=(
-        Claim("validation_accuracy", 0.999, why="It was a | dream.", beside=("train_accuracy",)),))
+        Claim("validation_accuracy", 0.999, why="It was a | dream.", extra_metrics=("train_accuracy",)),))
 '''
 
 

@@ -88,7 +88,7 @@ def test_each_seed_is_bitwise_its_own_run(compiled_once, tiny_config, tiny_data,
 def test_seeds_under_vmap_are_their_own_runs_but_for_rounding(
     compiled_once, tiny_config, tiny_data, alone, tmp_path
 ):
-    together = apply_overrides(tiny_config, ["train.together=2"])
+    together = apply_overrides(tiny_config, ["train.seeds_per_call=2"])
     train_seeds(together, range(3), tiny_data, tmp_path)  # two, then one and an empty place
     for seed in range(3):
         assert_same_run(tmp_path / "seeds" / str(seed), alone / str(seed), assert_close)
@@ -112,7 +112,7 @@ def test_seeds_spread_over_devices_are_their_own_but_for_rounding(launch, idx_fo
 def test_a_seed_that_diverges_is_recorded_and_the_others_go_on(
     together, compiled_once, tiny_config, tiny_data, tmp_path
 ):
-    config = apply_overrides(tiny_config, [FATAL, f"train.together={together}"])
+    config = apply_overrides(tiny_config, [FATAL, f"train.seeds_per_call={together}"])
     summary = train_seeds(config, (0, 2, 3, 4), tiny_data, tmp_path)
     assert summary["finished"] == [0, 3]
     assert list(summary["diverged"]) == ["2", "4"]
@@ -123,7 +123,7 @@ def test_a_seed_that_diverges_is_recorded_and_the_others_go_on(
         assert "not finite at step 2: the checkpoint of step 2 stays" in told["told"]
         assert not (folder / "result.json").exists()
         assert all(np.isfinite(array).all() for array in saved_arrays(folder).values())
-    assert summary["figures"]["test_accuracy"]["n"] == 2
+    assert summary["metrics"]["test_accuracy"]["n"] == 2
 
 
 def test_a_summary_is_student_s_interval_of_every_figure(
@@ -135,7 +135,7 @@ def test_a_summary_is_student_s_interval_of_every_figure(
     mean, error = np.mean(losses), stats.sem(losses)
     low, high = stats.t.interval(0.95, 2, mean, error)
     expected = {"mean": mean, "sd": math.sqrt(3) * error, "n": 3, "low": low, "high": high}
-    assert summary["figures"]["test_loss"] == pytest.approx(expected)
+    assert summary["metrics"]["test_loss"] == pytest.approx(expected)
     numbers = {name for name, value in read(tmp_path / "seeds" / "0").items()
                if type(value) in (int, float)}
     assert summary["figures"].keys() == numbers - {"seed"}
@@ -151,9 +151,9 @@ def test_a_summary_is_of_all_seeds_of_the_config_that_have_ended(
     train_tiny(tmp_path / "seeds" / "8", "seed=8", "train.stop_after=2")
     (tmp_path / "seeds" / "notes").mkdir()
     summary = train_seeds(
-        apply_overrides(tiny_config, ["train.together=2"]), (3, 2), tiny_data, tmp_path)
+        apply_overrides(tiny_config, ["train.seeds_per_call=2"]), (3, 2), tiny_data, tmp_path)
     assert summary["seeds"] == summary["finished"] == [0, 1, 2, 3]
-    assert summary["figures"]["test_accuracy"]["n"] == 4
+    assert summary["metrics"]["test_accuracy"]["n"] == 4
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
 
 
@@ -169,7 +169,7 @@ def test_a_seed_that_was_begun_alone_goes_on_among_others(
     train_tiny, tiny_config, tiny_data, alone, tmp_path
 ):
     train_tiny(tmp_path / "seeds" / "1", "seed=1", "train.stop_after=4")
-    together = apply_overrides(tiny_config, ["train.together=3"])
+    together = apply_overrides(tiny_config, ["train.seeds_per_call=3"])
     steps = []
     train_many({tmp_path / "seeds" / str(seed): dataclasses.replace(together, seed=seed)
                 for seed in range(3)}, tiny_data,
@@ -183,7 +183,7 @@ def test_a_seed_that_was_begun_alone_goes_on_among_others(
 
 
 def test_groups_shrink_until_they_fit_the_memory(tiny_config, tiny_data):
-    run = Run(apply_overrides(tiny_config, ["train.together=8"]), tiny_data)
+    run = Run(apply_overrides(tiny_config, ["train.seeds_per_call=8"]), tiny_data)
     assert Program(run, 8).size == 8
     whole = Program(run, 8)
     whole.seconds_compiling()
@@ -205,7 +205,7 @@ def test_killed_and_started_again_is_bitwise_equal(start, launch, idx_folder, tm
     recipe = ["--experiment=mse_cnn", "--set=data.dataset=idx_files",
               f"--set=data.folder={idx_folder}", "--set=data.split=holdout",
               "--set=train.steps=60", "--set=train.log_every=2", "--set=checkpoint.every_steps=10",
-              "--set=model.filters=4,4", "--set=train.together=2", "--seeds=0..2"]
+              "--set=model.filters=4,4", "--set=train.seeds_per_call=2", "--seeds=0..2"]
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert launch(*recipe, f"--workdir={undisturbed}").returncode == 0
     process = start(*recipe, f"--workdir={killed}")

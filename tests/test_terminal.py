@@ -21,7 +21,7 @@ from flaxdigits.reports.layers import Layer, layer_table
 from flaxdigits.reports.markdown import table_line
 from flaxdigits.reports.result import print_summary
 from flaxdigits.reports.study import StudyReport
-from flaxdigits.studies.ablation import Row
+from flaxdigits.studies.ablation import VariantResult
 from flaxdigits.studies.statistics import estimate
 from flaxdigits.training.run_folder import RunFolder
 
@@ -32,7 +32,7 @@ NAME = "lr [high] :smile: a[/b] | c"
 
 def study():
     return StudyReport(NAME, "test_accuracy", formats(()), {}, [
-        Row(NAME, {0: 0.5}, estimate([0.5]), None, None, True, (), {})])
+        VariantResult(NAME, {0: 0.5}, estimate([0.5]), None, None, True, (), {})])
 
 
 def layers():

@@ -16,5 +16,5 @@ from flaxdigits.studies.study import Study
 def get_study() -> Study:
     """The same weights, scored on images as they were trained on, and as the original did."""
     return Study(
-        experiment="kaggle_cnn", also=("validation_loss",),
+        experiment="kaggle_cnn", extra_metrics=("validation_loss",),
         variants={"scored on 0..255": ("evaluate.preprocessing=raw",)})

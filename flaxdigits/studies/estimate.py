@@ -1,4 +1,4 @@
-"""How long a run will take, from a second of its steps and a few of its images."""
+"""Estimates how long a run takes by timing some of its steps and evaluating a few images."""
 
 import dataclasses
 import time
@@ -6,24 +6,28 @@ import time
 from flaxdigits.training.program import Program
 from flaxdigits.training.run import Run
 
-SECONDS = 1.0  # of steps that are timed
-IMAGES = 320  # that are scored
+SECONDS = 1.0  # of training steps to time
+IMAGES = 320  # to evaluate
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Seconds of a run; compiling is needed once for all its seeds."""
+    """The seconds that a run takes; seeds of the same config are compiled only once."""
 
     compiling: float
     training_and_scoring: float
 
 
 def measure_cost(run: Run) -> Cost:
-    """Trains the first steps of a fresh run, which is spent thereby."""
+    """Measures the cost of a run by training its first steps.
+
+    Args:
+      run: a new run. Its state is changed and cannot be used afterwards.
+    """
     program, order = Program(run, 1), run.order(0)
     compiling = program.seconds_compiling()
     count, seconds = 1, 0.0
-    program([run], [order], [count])  # the first call warms up
+    program([run], [order], [count])  # warm-up
     while True:
         start = time.perf_counter()
         program([run], [order], [count])

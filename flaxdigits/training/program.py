@@ -8,7 +8,7 @@ depends on the device:
   cores of an AMD EPYC (JAX 0.10.2, medians of three calls) for one seed alone, five under
   `lax.map`, and five under `vmap`: `dense_cnn` 6.4, 5.9, 10.0; `mse_cnn` 3.8, 3.7, 4.9;
   `chinese_cnn` 86, 81, 115. `lax.map` gains little over calling the program once for each seed,
-  which returns the result of each seed as soon as it is complete; `vmap` (`train.together=5`)
+  which returns the result of each seed as soon as it is complete; `vmap` (`train.seeds_per_call=5`)
   makes batched matrix products, which are slow there.
 - On other devices, all runs that fit into memory, under `vmap`, sharded over the devices by seed.
   A small network leaves most of a GPU idle; several at once use it.
@@ -48,7 +48,7 @@ class Program:
       memory: bytes of each device; None: what the device reports, if it does.
 
     Attributes:
-      number: as given; `train.together` or the device decides how many a call takes.
+      number: as given; `train.seeds_per_call` or the device decides how many a call takes.
     """
 
     def __init__(self, prototype: Run, number: int, memory: int | None = None) -> None:
@@ -62,7 +62,7 @@ class Program:
     def size(self) -> int:
         """How many runs a call takes."""
         devices = self._prototype.devices.count
-        at_once = self._prototype.config.train.together or (
+        at_once = self._prototype.config.train.seeds_per_call or (
             devices if jax.default_backend() == "cpu" else self.number)
         size = self._whole(min(at_once, self.number))
         while size > self._whole(1) and not self._fits(size):

@@ -131,7 +131,7 @@ class Run:
             "data_source": self.dataset.source, "split": config.data.split, "seed": config.seed,
             "parameters": count_parameters(self.state.params), "steps": self.step,
             "epochs": self.step / self.steps_per_epoch,
-            "checkpoint": config.checkpoint.report, "checkpoint_step": step}
+            "checkpoint": config.checkpoint.select, "checkpoint_step": step}
         for name, value in scores.items():
             metrics |= flat(name, value, config.evaluate.metrics)
         return metrics | {

@@ -127,7 +127,7 @@ class SavedRun:
         if run.step < run.total_steps or self.diverged is not None:
             return None
         step, running = run.step, run.state.epoch_sums.means()[1]
-        if run.config.checkpoint.report == "best":
+        if run.config.checkpoint.select == "best":
             step = self._checkpoints.best()
             warn_if_best_is_missing(self.folder, self._checkpoints, step)
             run.state = self._checkpoints.restore(step, run.state)
@@ -190,7 +190,7 @@ class SavedRun:
         self.diverged = (
             f"{what} is not finite at step {step}: {kept}; try a smaller "
             "optimizer.learning_rate, or optimizer.clip_norm=1, in another --workdir")
-        self.folder.write_json("diverged.json", {"step": step, "told": self.diverged})
+        self.folder.write_json("diverged.json", {"step": step, "message": self.diverged})
 
 
 def _identity(run: Run, folder: RunFolder) -> str:
