@@ -81,7 +81,7 @@ def test_a_peer_has_our_network_and_optimizer(name, peer, exchanged):
                                    atol=1e-3 * np.abs(ours["params"]).max())
 
 
-def test_ratios_are_told_and_follow_from_the_timings(environment, monkeypatch, tmp_path, capsys):
+def test_ratios_are_printed_and_follow_from_the_timings(environment, monkeypatch, tmp_path, capsys):
     for variable in ("TFDS_DATA_DIR", "JAX_COMPILATION_CACHE_DIR"):
         monkeypatch.setenv(variable, environment[variable])
     monkeypatch.setattr(

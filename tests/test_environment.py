@@ -105,15 +105,15 @@ TRAIN = ('"$@" --experiment=mse_cnn --notensorboard --set=train.steps=2 --set=mo
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
-@pytest.mark.parametrize(("stream", "told"), [
+@pytest.mark.parametrize(("stream", "message"), [
     (">/dev/full", "No space left"),
     pytest.param(">&-", "Bad file descriptor", marks=pytest.mark.slow)])
-def test_a_training_ends_well_without_standard_output(
-    stream, told, environment, idx_folder, tmp_path
+def test_a_training_succeeds_without_standard_output(
+    stream, message, environment, idx_folder, tmp_path
 ):
     done = shell(TRAIN.format(data=idx_folder, run=tmp_path / "run") + stream, environment)
     assert done.returncode == 1
-    assert told in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert message in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 2
 
 

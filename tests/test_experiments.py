@@ -83,7 +83,7 @@ def test_recipes_are_the_published_ones(name):
 
 
 @pytest.mark.parametrize("name", list_experiments())
-def test_docstrings_tell_the_command(name):
+def test_docstrings_contain_the_command(name):
     text = ast.get_docstring(ast.parse((SHIPPED / f"{name}.py").read_text()))
     assert f"python launch.py --experiment={name}" in text
 

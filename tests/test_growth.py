@@ -17,12 +17,12 @@ def test_sizes_change_what_they_say(name):
     config = load_experiment(name)
     found = sizes(config, 12_001)
     assert next(iter(found)) == AS_IT_IS and found[AS_IT_IS] == Size(None)
-    configs = {told: apply_overrides(config, size.overrides) for told, size in found.items()}
+    configs = {message: apply_overrides(config, size.overrides) for message, size in found.items()}
     assert configs["1/4 of the examples"].data.limit == 3_001
     assert configs["1/2 of the examples"].data.limit == 6_001
-    for told, factor in (("half", 0.5), ("twice", 2)):
-        assert configs[f"{told} the batch"].train.batch_size == factor * config.train.batch_size
-        wide = configs[f"{told} as wide"].model
+    for message, factor in (("half", 0.5), ("twice", 2)):
+        assert configs[f"{message} the batch"].train.batch_size == factor * config.train.batch_size
+        wide = configs[f"{message} as wide"].model
         assert wide.filters == tuple(factor * width for width in config.model.filters)
         assert wide.dense == tuple(factor * width for width in config.model.dense)
     assert len(configs) == 7
@@ -38,7 +38,7 @@ def test_what_would_be_the_same_again_is_left_out(overrides, missing):
     assert whole - set(sizes(config, config.data.limit or 100)) == missing
 
 
-def test_powers_are_slopes_of_what_grows_alone():
+def test_exponents_use_only_the_sizes_of_their_variable():
     found = {AS_IT_IS: Size(None), "fewer": Size("examples"), "less": Size("batch"),
              "wider": Size("parameters")}
     shipped = {"examples": 100, "epoch_seconds": 3.0, "batch_size": 8, "parameters": 50,
@@ -62,7 +62,7 @@ def test_it_needs_an_experiment(workdir, launch_here, finished, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["growth", "benchmark"])
-def test_where_nothing_can_be_written_is_told(mode, launch_here, idx_folder, tmp_path):
+def test_an_unwritable_folder_is_an_error(mode, launch_here, idx_folder, tmp_path):
     (tmp_path / "file").write_text("mine")
     done = launch_here(f"--mode={mode}", "--experiment=dense_cnn", f"--workdir={tmp_path / 'file'}",
                        "--set=data.dataset=idx_files", f"--set=data.folder={idx_folder}")
@@ -71,14 +71,14 @@ def test_where_nothing_can_be_written_is_told(mode, launch_here, idx_folder, tmp
 
 
 @pytest.mark.slow
-def test_every_size_is_timed_and_told(launch, idx_folder, tmp_path):
+def test_every_size_is_timed_and_printed(launch, idx_folder, tmp_path):
     done = launch("--mode=growth", "--experiment=dense_cnn", f"--workdir={tmp_path}",
                   "--set", "data.dataset=idx_files", "--set", f"data.folder={idx_folder}",
                   "--set", "data.split=holdout", "--set", "optimizer.warmup_steps=100", *SMALL)
     assert done.returncode == 0, done.stderr
-    told = json.loads((tmp_path / "growth.json").read_text())
-    found = told["sizes"]
-    assert set(told["exponents"]) == {"examples", "batch", "parameters"}
+    actual = json.loads((tmp_path / "growth.json").read_text())
+    found = actual["sizes"]
+    assert set(actual["exponents"]) == {"examples", "batch", "parameters"}
     assert found["half the batch"]["batch_size"] == 4
     assert found[AS_IT_IS]["examples"] == 183 and found["1/4 of the examples"]["examples"] == 46
     assert found["twice as wide"]["parameters"] > found[AS_IT_IS]["parameters"]

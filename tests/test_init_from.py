@@ -58,7 +58,7 @@ def test_a_run_stands_without_the_one_it_began_from(
     assert train_tiny(second, f"train.init_from={finished_copy}").step == 6
 
 
-def test_a_source_that_goes_on_meanwhile_is_refused(train_tiny, tmp_path, monkeypatch):
+def test_weights_of_a_run_that_is_still_training_are_refused(train_tiny, tmp_path, monkeypatch):
     source = tmp_path / "source"
     train_tiny(source, "train.stop_after=2")
     read = loop.source_digest

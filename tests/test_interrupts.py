@@ -137,12 +137,12 @@ def test_a_study_stops_after_the_variant_that_ended(
     assert study(signalled) == Pause(signal.SIGTERM)
     assert finished(tmp_path) == ["base/seeds/0", "base/seeds/1"]
     assert json.loads((tmp_path / "base" / "summary.json").read_text())["finished"] == [0, 1]
-    assert study(lambda *told: None) is None
+    assert study(lambda *found: None) is None
     assert len(finished(tmp_path)) == 4
 
 
 @pytest.mark.slow
-def test_a_study_that_paused_goes_on(launch_here, idx_folder, tmp_path):
+def test_a_paused_study_is_resumed(launch_here, idx_folder, tmp_path):
     path, workdir = tmp_path / "rates.py", tmp_path / "run"
     path.write_text(
         "from flaxdigits.studies.study import Study\n\n"

@@ -1,4 +1,4 @@
-"""One character in many kinds of image files is seen as the same; what is no image is told."""
+"""A character is read the same from many kinds of image files; other files are rejected."""
 
 import dataclasses
 import importlib.util
@@ -186,12 +186,12 @@ def test_nothing_is_seen_on_blank_paper(grain, tmp_path):
         find_ink(read_photo(tmp_path / "blank.png"))
 
 
-@pytest.mark.parametrize(("name", "told"), [
+@pytest.mark.parametrize(("name", "message"), [
     ("missing.png", "no such file"), ("folder", "a folder; name its files"),
     ("text.png", "of no format"),
     ("cut.png", "truncated"), ("bomb.png", "larger than"), ("program.eps", "of no format"),
     ("clear.png", "all of it is transparent")])
-def test_what_is_no_image_is_told_in_one_line(name, told, tmp_path):
+def test_a_file_that_is_not_an_image_is_reported_in_one_line(name, message, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "text.png").write_text("no image")
     if name == "cut.png":
@@ -203,7 +203,7 @@ def test_what_is_no_image_is_told_in_one_line(name, told, tmp_path):
         drawn().save(tmp_path / name)
     if name == "clear.png":
         Image.new("RGBA", (30, 30), (9, 9, 9, 0)).save(tmp_path / name)
-    with pytest.raises(FlaxdigitsError, match=told) as caught:
+    with pytest.raises(FlaxdigitsError, match=message) as caught:
         read_photo(tmp_path / name)
     assert str(caught.value).startswith(str(tmp_path / name)) and "\n" not in str(caught.value)
 

@@ -20,17 +20,17 @@ from flaxdigits.reports.figures import (
     png,
 )
 from flaxdigits.reports.fonts import families, legible
-from flaxdigits.reports.layers import Layer
-from flaxdigits.reports.image_predictions import image_prediction_grid
-from flaxdigits.reports.run_report import RunReport
 from flaxdigits.reports.image_grids import (
     class_grid,
     prediction_grid,
-    predictions,
     samples,
+    select_predictions,
     softmax,
     worst_mistakes,
 )
+from flaxdigits.reports.image_predictions import image_prediction_grid
+from flaxdigits.reports.layers import Layer
+from flaxdigits.reports.run_report import RunReport
 
 LABELS = np.array([0, 1, 2, 0, 1, 2])
 LOGITS = np.array([[2, 0, 0], [3, 0, 0], [0, 0, 1], [0, 9, 0], [0, 1, 0], [0, 1, 0.5]], np.float32)
@@ -98,14 +98,14 @@ def test_every_character_is_drawn(paths):
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 15, (2, 60))
     images = rng.integers(0, 255, (60, 8, 8, 1), np.uint8)
-    shown = predictions(images, np.arange(60), labels, np.eye(15)[predicted], samples(60))
+    shown = select_predictions(images, np.arange(60), labels, np.eye(15)[predicted], samples(60))
     for figure in (confusion(confusion_matrix(labels, predicted, 15), names),
                    prediction_grid(shown, names, "samples"),
                    class_grid(images / 255, labels, names, "data")):
         assert pixels(png(figure)).std() > 5
 
 
-def test_names_in_any_text_are_drawn_or_boxes_without_a_word(monkeypatch):
+def test_names_in_any_script_are_drawn_or_boxes_without_a_warning(monkeypatch):
     figure, axes = blank(2, 1, LIGHT)
     axes.set_title("名字, 三 ± 1")
     drawn = pixels(png(figure))
@@ -113,7 +113,7 @@ def test_names_in_any_text_are_drawn_or_boxes_without_a_word(monkeypatch):
     assert (pixels(png(figure)) != drawn).any() or len(families()) == 1
 
 
-def test_names_of_images_are_drawn_beside_digits(tmp_path):
+def test_file_names_are_drawn_next_to_digits(tmp_path):
     path = tmp_path / "三.png"
     Image.fromarray(IMAGES[0, ..., 0]).save(path)
     read = ImagePrediction(str(path), (Guess("3", 0.9),), None, IMAGES[0, ..., 0], (0, 0, 1, 1))
@@ -139,7 +139,7 @@ def test_right_and_wrong_have_their_colours():
 def test_the_worst_mistakes_are_the_most_confident_ones():
     assert worst_mistakes(LABELS, LOGITS).tolist() == [3, 1, 5]
     assert worst_mistakes(LABELS, LOGITS, most=1).tolist() == [3]
-    shown = predictions(IMAGES, np.arange(6)[::-1], LABELS, LOGITS, [3])[0]
+    shown = select_predictions(IMAGES, np.arange(6)[::-1], LABELS, LOGITS, [3])[0]
     assert (shown.index, shown.true, shown.predicted) == (2, 0, 1)
     assert shown.confidence == pytest.approx(1 / (1 + 2 * np.exp(-9)))
     np.testing.assert_array_equal(shown.image, IMAGES[2, ..., 0])
@@ -160,7 +160,8 @@ def test_a_sheet_shows_the_images():
     bright = np.full((1, 5, 5, 1), 255, np.uint8)
     logits = np.array([[1.0, 0.0]])
     sheets = [pixels(png(prediction_grid(
-        predictions(images, np.arange(1), np.zeros(1, int), logits, [0]), legible("ab"), "x")))
+        select_predictions(images, np.arange(1), np.zeros(1, int), logits, [0]), legible("ab"),
+        "x")))
         for images in (bright, bright // 255)]
     assert (sheets[1] < 9).all(-1).sum() > (sheets[0] < 9).all(-1).sum() + 15_000
 

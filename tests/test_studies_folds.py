@@ -67,10 +67,10 @@ def test_the_tables_count_the_errors_of_the_runs(ran, drawn):
     counts = [int(row["errors"]) for row in totals]
     assert counts == sorted(counts, reverse=True)
 
-    told = json.loads((workdir / "writers.json").read_text())
+    found = json.loads((workdir / "writers.json").read_text())
     accuracy = 1 - errors / len(drawn[1].labels)
-    assert told["accuracy"]["mean"] == pytest.approx(accuracy) and told["accuracy"]["n"] == 100
-    assert np.mean(list(told["characters"].values())) == pytest.approx(accuracy)
+    assert found["accuracy"]["mean"] == pytest.approx(accuracy) and found["accuracy"]["n"] == 100
+    assert np.mean(list(found["characters"].values())) == pytest.approx(accuracy)
     markdown = (workdir / "writers.md").read_text()
     assert f"{errors:,} errors in 15,000" in markdown and "drawn" in markdown
     assert re.search(rf"\| {totals[0]['writer']} \| \d+\.\d\d \| {counts[0]} of 150 \|", markdown)
@@ -99,7 +99,7 @@ def test_killed_and_started_again_repeats_nothing(ran, start, launch, tmp_path, 
     assert ((tmp_path / "writers.csv").read_bytes() == (ran[0] / "writers.csv").read_bytes())
 
 
-def test_the_command_of_a_run_s_own_folds_names_the_run():
+def test_the_command_of_the_folds_of_a_run_contains_its_folder():
     run = Options(mode="folds", workdirs=(Path("my run"),), seeds="0..2")
     assert shlex.split(command_of(run, "--mode=folds")) == [
         "python", "launch.py", "--mode=folds", "--seeds=0..2", "--workdir=my run"]

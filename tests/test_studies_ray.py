@@ -87,7 +87,7 @@ def results(workdir):
 
 
 @pytest.mark.slow
-def test_runs_go_on_when_a_worker_is_killed_and_when_a_node_is_lost(
+def test_runs_are_resumed_when_a_worker_is_killed_or_a_node_is_lost(
     cluster, study, start, tmp_path
 ):
     workdir = tmp_path / "ray"
@@ -118,7 +118,7 @@ def test_runs_go_on_when_a_worker_is_killed_and_when_a_node_is_lost(
 
 
 @pytest.mark.slow
-def test_a_signal_saves_what_goes_on_and_here_it_goes_on(study, start, launch, tmp_path):
+def test_a_signal_saves_running_tasks_which_are_resumed_locally(study, start, launch, tmp_path):
     """Without a cluster Ray starts workers on this machine."""
     recipe = [f"--ablation={study}", f"--workdir={tmp_path}", "--seeds=0"]
     process = start(*recipe, "--executor=ray", "--cpus_per_run=1")
@@ -147,7 +147,7 @@ def test_what_a_worker_refuses_is_one_line(study, launch, tmp_path):
     assert done.stderr.startswith("error: cannot reach the Ray cluster: ")
 
 
-def test_a_call_leaves_the_devices_of_its_caller_alone(study):
+def test_a_call_does_not_change_the_devices_of_its_caller(study):
     before = jax.config.jax_platforms
     jax.config.update("jax_platforms", None)
     try:
@@ -158,8 +158,8 @@ def test_a_call_leaves_the_devices_of_its_caller_alone(study):
 
 
 def test_the_flags_of_ray_are_refused_without_it(launch_here, study):
-    for arguments, told in (
+    for arguments, message in (
             (("--experiment=mse_cnn", "--executor=ray"), "--executor is for --ablation"),
             ((f"--ablation={study}", "--gpus_per_run=1"), "--gpus_per_run is for --executor=ray")):
         done = launch_here(*arguments)
-        assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1

@@ -41,7 +41,7 @@ def assert_same_run(folder, expected, assert_equal=np.testing.assert_array_equal
 
 @pytest.mark.parametrize(("text", "seeds"), [
     ("0..9", tuple(range(10))), ("0,3,7", (0, 3, 7)), ("4", (4,)), ("0..2, 8", (0, 1, 2, 8))])
-def test_seeds_are_understood(text, seeds):
+def test_seeds_are_parsed(text, seeds):
     assert parse_seeds(text) == seeds
 
 
@@ -73,7 +73,9 @@ def alone(train_tiny, tmp_path_factory):
     return folder
 
 
-def test_each_seed_is_bitwise_its_own_run(compiled_once, tiny_config, tiny_data, alone, tmp_path):
+def test_each_seed_is_bitwise_equal_to_a_single_run(
+    compiled_once, tiny_config, tiny_data, alone, tmp_path
+):
     summary = train_seeds(tiny_config, range(3), tiny_data, tmp_path)
     for seed in range(3):
         folder = tmp_path / "seeds" / str(seed)
@@ -85,7 +87,7 @@ def test_each_seed_is_bitwise_its_own_run(compiled_once, tiny_config, tiny_data,
     assert summary["finished"] == [0, 1, 2] and summary["diverged"] == {}
 
 
-def test_seeds_under_vmap_are_their_own_runs_but_for_rounding(
+def test_seeds_under_vmap_equal_single_runs_except_for_rounding(
     compiled_once, tiny_config, tiny_data, alone, tmp_path
 ):
     together = apply_overrides(tiny_config, ["train.seeds_per_call=2"])
@@ -95,7 +97,9 @@ def test_seeds_under_vmap_are_their_own_runs_but_for_rounding(
 
 
 @pytest.mark.slow
-def test_seeds_spread_over_devices_are_their_own_but_for_rounding(launch, idx_folder, tmp_path):
+def test_seeds_on_several_devices_equal_single_runs_except_for_rounding(
+    launch, idx_folder, tmp_path
+):
     settings = ["data.dataset=idx_files", f"data.folder={idx_folder}", "train.steps=4",
                 "model.filters=4,4", "train.batch_size=17"]
     done = launch("--experiment=mse_cnn", *(f"--set={setting}" for setting in settings),
@@ -109,7 +113,7 @@ def test_seeds_spread_over_devices_are_their_own_but_for_rounding(launch, idx_fo
 
 
 @pytest.mark.parametrize("together", [1, 4])
-def test_a_seed_that_diverges_is_recorded_and_the_others_go_on(
+def test_a_diverged_seed_is_recorded_and_the_others_continue(
     together, compiled_once, tiny_config, tiny_data, tmp_path
 ):
     config = apply_overrides(tiny_config, [FATAL, f"train.seeds_per_call={together}"])
@@ -118,15 +122,15 @@ def test_a_seed_that_diverges_is_recorded_and_the_others_go_on(
     assert list(summary["diverged"]) == ["2", "4"]
     for seed in ("2", "4"):
         folder = tmp_path / "seeds" / seed
-        told = json.loads((folder / "diverged.json").read_text())
-        assert told == summary["diverged"][seed] and told["step"] == 2
-        assert "not finite at step 2: the checkpoint of step 2 stays" in told["told"]
+        found = json.loads((folder / "diverged.json").read_text())
+        assert found == summary["diverged"][seed] and found["step"] == 2
+        assert "not finite at step 2: the checkpoint of step 2 stays" in found["message"]
         assert not (folder / "result.json").exists()
         assert all(np.isfinite(array).all() for array in saved_arrays(folder).values())
     assert summary["metrics"]["test_accuracy"]["n"] == 2
 
 
-def test_a_summary_is_student_s_interval_of_every_figure(
+def test_a_summary_has_the_interval_of_every_metric(
     compiled_once, tiny_config, tiny_data, tmp_path
 ):
     summary = train_seeds(tiny_config, range(3), tiny_data, tmp_path)
@@ -165,7 +169,7 @@ def test_what_is_finished_is_not_done_again(compiled_once, tiny_config, tiny_dat
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_a_seed_that_was_begun_alone_goes_on_among_others(
+def test_a_seed_started_as_a_single_run_is_resumed_with_others(
     train_tiny, tiny_config, tiny_data, alone, tmp_path
 ):
     train_tiny(tmp_path / "seeds" / "1", "seed=1", "train.stop_after=4")
@@ -220,7 +224,7 @@ def test_killed_and_started_again_is_bitwise_equal(start, launch, idx_folder, tm
                 == without_clocks(read(undisturbed / "seeds" / seed)))
 
 
-def test_launch_tells_of_each_seed(launch_here, idx_folder, tmp_path):
+def test_each_seed_is_printed(launch_here, idx_folder, tmp_path):
     recipe = ["--experiment=mse_cnn", "--set=data.dataset=idx_files",
               f"--set=data.folder={idx_folder}", "--set=train.steps=2", "--set=model.filters=4,4",
               f"--workdir={tmp_path / 'run'}"]
@@ -229,12 +233,12 @@ def test_launch_tells_of_each_seed(launch_here, idx_folder, tmp_path):
     for text in ("seed 0: accuracy train", "seed 5: accuracy train", "2 seeds",
                  f"complete: {tmp_path / 'run' / 'summary.json'}"):
         assert text in done.stdout
-    for arguments, told in (
+    for arguments, message in (
             ((*recipe, "--seeds=5..0"), "--seeds takes whole numbers"),
             ((*recipe, "--mode=summary", "--seeds=0"), "--seeds is for"),
             ((*recipe, "--seeds=0..1", "--set=train.parallel=pmap"), "train.parallel=pmap")):
         done = launch_here(*arguments)
-        assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_every_seed_diverged_is_an_error(launch_here, idx_folder, tmp_path):

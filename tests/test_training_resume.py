@@ -117,7 +117,7 @@ def test_killed_while_the_report_is_drawn(recipe, start, launch, tmp_path, undis
 
 @pytest.mark.parametrize("number", [
     signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_signals_save_and_say_how_to_go_on(
+def test_signals_save_the_run_and_print_how_to_resume(
     number, recipe, start, launch, tmp_path, undisturbed
 ):
     process = start(*recipe, f"--workdir={tmp_path}")
@@ -147,7 +147,7 @@ def test_ctrl_c_while_jax_is_imported_ends_the_process(recipe, start, tmp_path):
 
 
 @pytest.mark.slow
-def test_pause_leaves_the_schedule_whole(recipe, launch, tmp_path, undisturbed):
+def test_pausing_does_not_change_the_schedule(recipe, launch, tmp_path, undisturbed):
     paused = launch(*recipe, f"--workdir={tmp_path}", "--set=train.stop_after=33")
     assert paused.returncode == 0, paused.stderr
     assert "saved at step 33 of 150" in paused.stdout
