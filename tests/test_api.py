@@ -223,7 +223,7 @@ def bad_epochs(config):
 REFUSED = {
     "unknown experiment": (lambda c, w: flaxdigits.experiment("mnist_cn"), "did you mean"),
     "unknown field": (lambda c, w: flaxdigits.experiment("mse_cnn", "train.epoch=1"), "epochs"),
-    "made by hand": (lambda c, w: flaxdigits.train(bad_epochs(c), w), "train.epochs must be"),
+    "invalid config": (lambda c, w: flaxdigits.train(bad_epochs(c), w), "train.epochs must be"),
     "data": (lambda c, w: flaxdigits.train(c, w, data="fake"), "data must be one of auto"),
     "a name": (lambda c, w: flaxdigits.train("mse_cnn", w), "must be an ExperimentConfig"),
     "a list": (lambda c, w: flaxdigits.experiment("mse_cnn", ["seed=1"]), "a string 'name=va"),
@@ -231,7 +231,7 @@ REFUSED = {
     "no maker": (lambda c, w: flaxdigits.train_seeds(c, [0], w, trackers=[]), "a function of the"),
     "no run": (lambda c, w: flaxdigits.evaluate(w), "not a run folder"),
     "no runs": (lambda c, w: flaxdigits.compare(), "needs run folders"),
-    "nothing to go on with": (lambda c, w: flaxdigits.recorded_experiment(w), "not a run folder"),
+    "no run to resume": (lambda c, w: flaxdigits.recorded_experiment(w), "not a run folder"),
 }
 
 

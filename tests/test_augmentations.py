@@ -81,7 +81,7 @@ def keras_map(angle, shift, zoom) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
-def drawn(request):
+def sampled(request):
     """A config's name, its maps, and the angles, shifts and zooms that explain them."""
     matrices, offsets = maps_of(CONFIGS[request.param])
     angles = np.arctan2(matrices[:, 1, 0], matrices[:, 0, 0])
@@ -94,16 +94,16 @@ def drawn(request):
     return request.param, (matrices, offsets), (np.rad2deg(angles), shifts, zooms)
 
 
-def test_maps_are_keras_matrices(drawn):
-    _, (matrices, offsets), parameters = drawn
+def test_maps_are_keras_matrices(sampled):
+    _, (matrices, offsets), parameters = sampled
     for matrix, offset, angle, shift, zoom in zip(matrices, offsets, *parameters, strict=True):
         expected_matrix, expected_offset = keras_map(angle, shift, zoom)
         np.testing.assert_allclose(matrix, expected_matrix, atol=1e-4)
         np.testing.assert_allclose(offset, expected_offset, atol=1e-3)
 
 
-def test_draws_are_uniform_within_their_ranges(drawn):
-    name, _, (angles, shifts, zooms) = drawn
+def test_draws_are_uniform_within_their_ranges(sampled):
+    name, _, (angles, shifts, zooms) = sampled
     config = CONFIGS[name]
     limits = {
         "angle": (angles, config.rotation), "row zoom": (zooms[:, 0] - 1, config.zoom),
@@ -119,11 +119,11 @@ def test_draws_are_uniform_within_their_ranges(drawn):
             assert abs(values.mean()) < 4 * limit / np.sqrt(3 * DRAWS), what
             varied.append(values)
     together = np.corrcoef(varied) - np.eye(len(varied)) if len(varied) > 1 else np.zeros(1)
-    assert np.abs(together).max() < 0.4  # each is drawn for itself
+    assert np.abs(together).max() < 0.4  # the samples are independent
 
 
-def test_images_are_scipys(drawn):
-    name, maps, _ = drawn
+def test_images_are_scipys(sampled):
+    name, maps, _ = sampled
     images = np.random.default_rng(0).integers(0, 256, (DRAWS, *SHAPE)).astype(np.float32)
     found = augmented(images, CONFIGS[name])
     expected = [

@@ -113,7 +113,7 @@ runpy.run_path("launch.py", run_name="__main__")
 def test_memory_of_a_complete_run_is_below_the_bound(name, environment, tmp_path):
     """Scored, saved, with its page and its event files."""
     done = subprocess.run(
-        [sys.executable, "-c", WHOLE, f"--experiment={name}", "--data=drawn",
+        [sys.executable, "-c", WHOLE, f"--experiment={name}", "--data=synthetic",
          "--set=train.steps=30", f"--workdir={tmp_path}"],
         text=True, capture_output=True, check=True, cwd=ROOT,
         env=environment | {"PYTHONPATH": str(ROOT)})
@@ -122,11 +122,11 @@ def test_memory_of_a_complete_run_is_below_the_bound(name, environment, tmp_path
 
 
 def test_peak_memory_excludes_the_parent_process(environment):
-    held = np.ones(600_000_000, np.uint8)  # touched, so that it is in memory
+    allocated = np.ones(600_000_000, np.uint8)  # touched, so that it is in memory
     found = "from flaxdigits.benchmark.peers import peak_bytes; print(peak_bytes())"
     done = subprocess.run([sys.executable, "-c", found], text=True, capture_output=True, check=True,
                           cwd=ROOT, env=environment)
-    assert held[-1] and 5e6 < int(done.stdout) < 300e6
+    assert allocated[-1] and 5e6 < int(done.stdout) < 300e6
 
 
 @pytest.mark.parametrize("change", [

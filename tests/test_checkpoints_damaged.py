@@ -57,11 +57,11 @@ def test_a_digest_depends_on_order_shape_and_dtype():
 
 
 def state(step):
-    drawn = np.random.default_rng(step)
+    rng = np.random.default_rng(step)
     return {
-        "params": {"kernel": jnp.asarray(drawn.normal(size=(200, 10)).astype(np.float32)),
-                   "bias": jnp.asarray(drawn.normal(size=7).astype(np.float32))},
-        "opt_state": [jnp.int32(step), {"nu": jnp.asarray(drawn.normal(size=9), jnp.bfloat16)}]}
+        "params": {"kernel": jnp.asarray(rng.normal(size=(200, 10)).astype(np.float32)),
+                   "bias": jnp.asarray(rng.normal(size=7).astype(np.float32))},
+        "opt_state": [jnp.int32(step), {"nu": jnp.asarray(rng.normal(size=9), jnp.bfloat16)}]}
 
 
 def damages_of(content, chosen):
@@ -167,7 +167,7 @@ def weights_of_nan(train_state):
         for layer, arrays in train_state.params.items()})
 
 
-# Without digests, nothing tells finite weights from those that were saved.
+# Without digests, finite damaged weights cannot be distinguished from the saved ones.
 @pytest.mark.parametrize(("alter", "has_digests"), [
     (altered_weights, True), (weights_of_nan, True), (weights_of_nan, False)])
 def test_training_resumes_from_the_checkpoint_before_a_damaged_one(

@@ -128,7 +128,7 @@ def test_json_is_valid_in_every_encoding(environment, tmp_path):
 def test_damaged_compiled_programs_are_replaced_with_one_note(launch, tmp_path):
     variables = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path),
                  "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    draw = ("--experiment=mse_cnn", "--mode=data", "--data=drawn",
+    draw = ("--experiment=mse_cnn", "--mode=data", "--data=synthetic",
             f"--workdir={tmp_path / 'sheet'}")
     assert launch(*draw, env=variables).stderr == ""
     entries = list(tmp_path.glob("*-cache"))

@@ -1,4 +1,4 @@
-"""Experiment files of one's own, good and bad."""
+"""Custom experiment files, valid and invalid."""
 
 import json
 

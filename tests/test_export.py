@@ -17,14 +17,14 @@ from flaxdigits.training.run_folder import RunFolder
 
 pytest_plugins = ["tiny_run"]
 
-ALONE = """
+WITHOUT_FLAXDIGITS = """
 import json, sys
 sys.modules["flaxdigits"] = None  # any import of it fails
 import numpy as np
 folder, images = sys.argv[1], np.load(sys.argv[2])
 """
 
-PROGRAM = ALONE + """
+PROGRAM = WITHOUT_FLAXDIGITS + """
 import jax
 file = np.load(f"{folder}/program.npz", allow_pickle=False)
 program = jax.export.deserialize(bytearray(file["program"]))
@@ -34,7 +34,7 @@ np.savez(sys.argv[3], logits=logits, class_names=file["class_names"])
 """
 
 # The tiny dense_cnn of tiny_run.py, in NumPy.
-WEIGHTS = ALONE + """
+WEIGHTS = WITHOUT_FLAXDIGITS + """
 from safetensors import safe_open
 with safe_open(f"{folder}/weights.safetensors", "np") as file:
     metadata = file.metadata()
@@ -50,7 +50,7 @@ logits = x @ weights["Dense_1.kernel"] + weights["Dense_1.bias"]
 np.savez(sys.argv[3], logits=logits, class_names=np.array(json.loads(metadata["class_names"])))
 """
 
-ONNX = ALONE + """
+ONNX = WITHOUT_FLAXDIGITS + """
 sys.modules["jax"] = None
 import onnxruntime
 session = onnxruntime.InferenceSession(f"{folder}/model.onnx")

@@ -225,7 +225,7 @@ def test_train_eval_and_compare_as_a_user_runs_them(
 
 
 def test_compare_uses_only_the_run_folders_of_a_pattern(finished, launch_here, tmp_path):
-    """Beside runs there may be the folders of studies, benchmarks and seeds."""
+    """A folder may also contain studies, benchmarks and seeds."""
     for name in ("a", "two[1]"):
         shutil.copytree(finished, tmp_path / name)
     for name in ("ablations/mine", "seeds/seeds/0"):
@@ -278,7 +278,7 @@ def test_synthetic_data_is_noted_at_both_ends_and_refused_as_real(
     train = ["--experiment=chinese_cnn", "--set=train.steps=2", "--set=data.limit=64",
              "--set=model.filters=1,1,1", "--set=model.dense=4", f"--workdir={tmp_path / 'run'}",
              f"--raw_data_dir={tmp_path / 'none'}"]
-    done = launch(*train, "--data=drawn")
+    done = launch(*train, "--data=synthetic")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     said = [number for number, line in enumerate(lines) if line.startswith("SYNTHETIC DATA")]

@@ -78,7 +78,7 @@ def sgd(p, g, slots, rate, t, momentum=0.0):
 
 
 def adam(p, g, slots, rate, t, beta1=0.9, beta2=0.999, epsilon=1e-7):
-    """Kingma and Ba's algorithm 1: epsilon beside the corrected root."""
+    """Kingma and Ba's algorithm 1: epsilon added to the corrected root."""
     slots["m"] = beta1 * slots.get("m", 0) + (1 - beta1) * g
     slots["v"] = beta2 * slots.get("v", 0) + (1 - beta2) * g**2
     corrected = slots["m"] / (1 - beta1**t), slots["v"] / (1 - beta2**t)
@@ -86,7 +86,7 @@ def adam(p, g, slots, rate, t, beta1=0.9, beta2=0.999, epsilon=1e-7):
 
 
 def keras_adam(p, g, slots, rate, t, beta1=0.9, beta2=0.999, epsilon=1e-7):
-    """Keras's: epsilon beside the root before its correction."""
+    """Keras's: epsilon added to the root before its correction."""
     slots["m"] = beta1 * slots.get("m", 0) + (1 - beta1) * g
     slots["v"] = beta2 * slots.get("v", 0) + (1 - beta2) * g**2
     corrected_rate = rate * np.sqrt(1 - beta2**t) / (1 - beta1**t)

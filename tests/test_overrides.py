@@ -116,7 +116,7 @@ def test_wrong_types_and_ranges_name_the_field(assignment, message):
     ("model.fold", "data.fold"),
     ("checkpoint.every_step", "checkpoint.every_steps"),
     ("sed", "seed"),
-    ("of.some.group.that.is.none.keep", "checkpoint.keep"),  # by its last part alone
+    ("of.some.group.that.is.none.keep", "checkpoint.keep"),  # only by its last part
     ("train.epochs.first", "train.epochs"),
 ])
 def test_an_unknown_name_is_reported_with_similar_names(name, near):

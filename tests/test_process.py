@@ -39,7 +39,7 @@ def settings(tmp_path):
 
 def test_compiled_programs_are_kept_in_the_users_cache_small_ones_too(settings, tmp_path):
     found = settings("--set", "a=b c")
-    assert found["words"] == ["--set", "a=b c"]  # also where the program was begun again
+    assert found["words"] == ["--set", "a=b c"]  # also if the program was executed again
     folder = Path(found["JAX_COMPILATION_CACHE_DIR"])
     assert folder.parent == tmp_path / "cache" / "flaxdigits" / "compiled"
     assert found["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"

@@ -1,4 +1,4 @@
-"""What the README tells a reader to type is understood."""
+"""The commands and examples of the README work."""
 
 import re
 import shlex

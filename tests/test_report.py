@@ -90,7 +90,7 @@ def test_writers_are_kept_where_they_are_known(tiny_data):
 def test_synthetic_data_is_noted():
     for source in ("drawn", "real"):
         page = Page(report(result=result(data_source=source)).files()["report.html"].decode())
-        assert ("Drawn data." in page.text) == (source == "drawn")
+        assert ("Synthetic data." in page.text) == (source == "drawn")
 
 
 def test_without_a_test_split_it_is_about_validation(train_tiny, tmp_path):

@@ -108,9 +108,9 @@ def test_every_character_is_drawn(paths):
 def test_names_in_any_script_are_drawn_or_boxes_without_a_warning(monkeypatch):
     figure, axes = blank(2, 1, LIGHT)
     axes.set_title("名字, 三 ± 1")
-    drawn = pixels(png(figure))
+    rendered = pixels(png(figure))
     monkeypatch.setattr("flaxdigits.reports.figures.families", lambda: ["DejaVu Sans"])
-    assert (pixels(png(figure)) != drawn).any() or len(families()) == 1
+    assert (pixels(png(figure)) != rendered).any() or len(families()) == 1
 
 
 def test_file_names_are_drawn_next_to_digits(tmp_path):

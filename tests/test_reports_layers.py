@@ -1,4 +1,4 @@
-"""The layers of a network, and what they cost, against counts by hand."""
+"""The layers of a network, and what they cost, compared with counts on paper."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Runs without their data, and runs that go on where the data or the folder lie elsewhere."""
+"""Runs without their data, and runs that are resumed after the data or the folder have moved."""
 
 import json
 import os

@@ -73,14 +73,14 @@ def test_another_run_is_refused_and_what_differs_is_named(folder, config, data, 
 
 
 def test_who_trains_a_run_that_another_began_adds_where(tmp_path):
-    begun = RunFolder(tmp_path)
-    begun.start(CONFIG, {"data": ABOUT["data"]})
-    assert begun.about() == {"data": ABOUT["data"]}
-    begun.start(CONFIG, ABOUT)
-    assert begun.about() == ABOUT
-    begun.start(CONFIG, ABOUT | {"git_commit": "later"})
-    begun.start(CONFIG, {"data": ABOUT["data"]})
-    assert begun.about() == ABOUT
+    run_folder = RunFolder(tmp_path)
+    run_folder.start(CONFIG, {"data": ABOUT["data"]})
+    assert run_folder.about() == {"data": ABOUT["data"]}
+    run_folder.start(CONFIG, ABOUT)
+    assert run_folder.about() == ABOUT
+    run_folder.start(CONFIG, ABOUT | {"git_commit": "later"})
+    run_folder.start(CONFIG, {"data": ABOUT["data"]})
+    assert run_folder.about() == ABOUT
 
 
 def test_files_are_replaced_by_rename(folder):

@@ -115,8 +115,9 @@ def test_pairs_are_counted_if_the_base_lacks_seeds(base, message):
 @pytest.mark.slow
 def test_nothing_finished_is_run_again(ran, study, launch_here):
     workdir, _ = ran
-    begun = workdir / "base" / "seeds" / "0" / "config.json"
-    begun.write_text(json.dumps(json.loads(begun.read_text()) | {"machine": "A computer"}))
+    config_file = workdir / "base" / "seeds" / "0" / "config.json"
+    recorded = json.loads(config_file.read_text())
+    config_file.write_text(json.dumps(recorded | {"machine": "A computer"}))
     kept = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")
             if path.is_file() and path.name in ("result.json", "diverged.json", "metrics.jsonl")}
     done = launch_here(f"--ablation={study}", f"--workdir={workdir}")

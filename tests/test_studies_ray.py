@@ -94,14 +94,15 @@ def test_runs_are_resumed_when_a_worker_is_killed_or_a_node_is_lost(
     process = start(f"--ablation={study}", f"--workdir={workdir}", "--executor=ray",
                     env={"RAY_ADDRESS": cluster.address})
     wait_for(lambda: len(saved(workdir, 4)) == 2, process)
-    begun = {path: path.stat().st_mtime_ns for path in saved(workdir, 2)}
+    started = {path: path.stat().st_mtime_ns for path in saved(workdir, 2)}
     (victim,) = working(cluster.workers[0])
     os.kill(victim, signal.SIGKILL)
     wait_for(lambda: results(workdir) and working(cluster.workers[1]), process)
     cluster.remove_node(cluster.workers[1], allow_graceful=False)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
-    assert begun == {path: path.stat().st_mtime_ns for path in begun}  # nothing began anew
+    # No run was started again.
+    assert started == {path: path.stat().st_mtime_ns for path in started}
 
     rows = json.loads((workdir / "study.json").read_text())["rows"]
     assert [row["variant"] for row in rows] == ["base", "fast", "fatal"]
@@ -127,11 +128,11 @@ def test_a_signal_saves_running_tasks_which_are_resumed_locally(study, start, la
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, output
     assert "seed 0: saved at step" in output and "paused by SIGTERM" in output
-    begun = {path: path.stat().st_mtime_ns for path in saved(tmp_path, 1)}
-    assert begun
+    started = {path: path.stat().st_mtime_ns for path in saved(tmp_path, 1)}
+    assert started
     done = launch(*recipe)
     assert done.returncode == 0, done.stderr
-    assert begun == {path: path.stat().st_mtime_ns for path in begun}
+    assert started == {path: path.stat().st_mtime_ns for path in started}
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Replications: what is run, what counts and what is told of it."""
+"""Replications: training, collecting and reporting."""
 
 import json
 import re
@@ -99,7 +99,7 @@ def test_both_protocols_are_run_and_reported(ran):
     away = rows(ran)[0]["reproduced"]["figures"]["validation_accuracy"]["mean"] - 0.999
     assert re.search(rf"{100 * abs(away):.2f}\s+points\s+below\s+the\s+claim", markdown)
     assert re.search(r"It was\s+a\s+\| dream\.", markdown) and re.search(
-        r"Held\s+out,\s+by\s+data\.split=holdout,\s+it\s+is", markdown)
+        r"With\s+held-out\s+images\s+\(data\.split=holdout\)\s+it\s+is", markdown)
     assert re.search(r"4\s+runs\s+on\s+\S.* cores?,\s+JAX\s+\d", markdown)
 
 
@@ -146,7 +146,7 @@ def test_partial_runs_are_reported_as_partial(ran, replicate, tmp_path):
     for name in ("replication.md", "replication.html"):
         text = " ".join((tmp_path / "a" / name).read_text().split())
         assert text.count(f"({partial}, 1 seed)") == 2, name
-        assert "which decides nothing yet" in text and "Held out, by" not in text
+        assert "which is not conclusive" in text and "With held-out images" not in text
     both = replicate(f"--collect={ran}", f"--collect={tmp_path / 'a' / 'small'}", "--collect_only",
                      f"--workdir={tmp_path / 'b'}")
     assert rows(tmp_path / "b") == rows(ran)
@@ -255,7 +255,7 @@ def test_other_data_are_refused(ran, replicate, tmp_path):
 
 
 REFUSED = {
-    "drawn": (["--data=drawn"], "drawn ones replicate nothing"),
+    "synthetic": (["--data=synthetic"], "the claims are about the real data"),
     "changed": (["--set=optimizer.learning_rate=1"],
                 "recipe of small, but optimizer.learning_rate is 1.0 instead of 0.1"),
     "a seed": (["--set=seed=7"], "--mode=replicate runs every seed in turn: name them"),
@@ -264,7 +264,7 @@ REFUSED = {
                 "no.md: cannot read: No such file or directory; name a file that is there"),
     "no markers": (["--update=empty.md"], "empty.md: expected one line <!-- replication: begin"),
     "no claims": (["--experiment=other.py"], "other.py: has no get_replication()"),
-    "wrong mode": (["--mode=train", "--collect=runs"], "--collect is for --mode=replicate alone"),
+    "wrong mode": (["--mode=train", "--collect=runs"], "--collect is only for --mode=replicate"),
 }
 
 

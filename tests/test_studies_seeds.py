@@ -65,35 +65,35 @@ def test_seeds_that_are_none_are_refused(seeds):
 
 
 @pytest.fixture(scope="module")
-def alone(train_tiny, tmp_path_factory):
+def single_runs(train_tiny, tmp_path_factory):
     """Three seeds, each trained by itself."""
-    folder = tmp_path_factory.mktemp("alone")
+    folder = tmp_path_factory.mktemp("single_runs")
     for seed in range(3):
         train_tiny(folder / str(seed), f"seed={seed}")
     return folder
 
 
 def test_each_seed_is_bitwise_equal_to_a_single_run(
-    compiled_once, tiny_config, tiny_data, alone, tmp_path
+    compiled_once, tiny_config, tiny_data, single_runs, tmp_path
 ):
     summary = train_seeds(tiny_config, range(3), tiny_data, tmp_path)
     for seed in range(3):
         folder = tmp_path / "seeds" / str(seed)
-        assert without_clocks(read(folder)) == without_clocks(read(alone / str(seed)))
-        assert_same_run(folder, alone / str(seed))
+        assert without_clocks(read(folder)) == without_clocks(read(single_runs / str(seed)))
+        assert_same_run(folder, single_runs / str(seed))
         ours, its = (json.loads((path / "config.json").read_text())["config"]
-                     for path in (folder, alone / str(seed)))
+                     for path in (folder, single_runs / str(seed)))
         assert ours == its
     assert summary["finished"] == [0, 1, 2] and summary["diverged"] == {}
 
 
 def test_seeds_under_vmap_equal_single_runs_except_for_rounding(
-    compiled_once, tiny_config, tiny_data, alone, tmp_path
+    compiled_once, tiny_config, tiny_data, single_runs, tmp_path
 ):
     together = apply_overrides(tiny_config, ["train.seeds_per_call=2"])
     train_seeds(together, range(3), tiny_data, tmp_path)  # two, then one and an empty place
     for seed in range(3):
-        assert_same_run(tmp_path / "seeds" / str(seed), alone / str(seed), assert_close)
+        assert_same_run(tmp_path / "seeds" / str(seed), single_runs / str(seed), assert_close)
 
 
 @pytest.mark.slow
@@ -170,7 +170,7 @@ def test_what_is_finished_is_not_done_again(compiled_once, tiny_config, tiny_dat
 
 
 def test_a_seed_started_as_a_single_run_is_resumed_with_others(
-    train_tiny, tiny_config, tiny_data, alone, tmp_path
+    train_tiny, tiny_config, tiny_data, single_runs, tmp_path
 ):
     train_tiny(tmp_path / "seeds" / "1", "seed=1", "train.stop_after=4")
     together = apply_overrides(tiny_config, ["train.seeds_per_call=3"])
@@ -182,7 +182,7 @@ def test_a_seed_started_as_a_single_run_is_resumed_with_others(
     rows = [json.loads(line)["step"]
             for line in (tmp_path / "seeds" / "1" / "metrics.jsonl").read_text().splitlines()]
     assert rows == sorted(set(rows))
-    expected = read(alone / "1")["train_loss"]
+    expected = read(single_runs / "1")["train_loss"]
     assert read(tmp_path / "seeds" / "1")["train_loss"] == pytest.approx(expected, rel=1e-4)
 
 

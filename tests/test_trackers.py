@@ -179,7 +179,7 @@ def test_a_profile_of_too_few_steps_is_none(track, launch_here, tmp_path):
 
 
 OWN = '''
-"""A tracker for a service of one's own."""
+"""A custom tracker."""
 import json
 import urllib.request
 from flaxdigits.config import ExperimentConfig, ModelConfig, TrainConfig

@@ -1,4 +1,4 @@
-"""A run that is killed, stopped or paused ends as one that was left alone."""
+"""A run that is killed, stopped or paused ends like an undisturbed one."""
 
 import json
 import signal
@@ -106,7 +106,7 @@ def test_killed_while_the_report_is_drawn(recipe, start, launch, tmp_path, undis
     wait_for((tmp_path / "predictions.npz").exists, process)
     process.kill()
     process.communicate()
-    assert not (tmp_path / "report.html").exists(), "killed too late to tell anything"
+    assert not (tmp_path / "report.html").exists(), "killed too late for this test"
     assert not (tmp_path / "result.json").exists()
     done = launch(*recipe, f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
