@@ -1,4 +1,4 @@
-"""Whether a value is of a config field's type and within its bounds, told in a user's words."""
+"""Checks that the value of a config field has the right type and is within its bounds."""
 
 import dataclasses
 import math
@@ -12,10 +12,12 @@ SMALLEST_FLOAT32 = 2.0**-126  # smaller values are flushed to zero in the comput
 
 
 def check(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
-    """The value as the type `hint`, within the field's bounds; lists become tuples.
+    """Returns the value of a field, converted to the type `hint` and checked against its bounds.
+
+    Lists become tuples, and integers become floats in float fields.
 
     Raises:
-      FlaxdigitsError: naming `path`, what was expected and what came.
+      FlaxdigitsError: if the value does not fit; the message starts with `path`, the field's name.
     """
     if not _fits(value, hint):
         raise FlaxdigitsError(f"{path} must be {describe(hint)}, got {quoted(value)}")
@@ -43,7 +45,7 @@ def _within(value: float, name: str, bound: float) -> bool:
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, or the hint alone."""
+    """Returns the members of a union type, or a tuple with only `hint` if it is not a union."""
     return typing.get_args(hint) if _is_union(hint) else (hint,)
 
 
@@ -76,13 +78,13 @@ def _converted(value: Any, hint: Any) -> Any:
 
 
 def describe(hint: Any) -> str:
-    """The type in a user's words, for messages."""
+    """Returns a description of a type for error messages, such as `a whole number or none`."""
     if _is_union(hint):
         return " or ".join(describe(part) for part in alternatives(hint))
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
     if typing.get_origin(hint) is tuple:
         return f"a list of numbers like 32,64 ({typing.get_args(hint)[0].__name__})"
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text",
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string",
              type(None): "none"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))

@@ -57,11 +57,11 @@ def test_a_digest_depends_on_order_shape_and_dtype():
 
 
 def state(step):
-    drawn = np.random.default_rng(step)
+    rng = np.random.default_rng(step)
     return {
-        "params": {"kernel": jnp.asarray(drawn.normal(size=(200, 10)).astype(np.float32)),
-                   "bias": jnp.asarray(drawn.normal(size=7).astype(np.float32))},
-        "opt_state": [jnp.int32(step), {"nu": jnp.asarray(drawn.normal(size=9), jnp.bfloat16)}]}
+        "params": {"kernel": jnp.asarray(rng.normal(size=(200, 10)).astype(np.float32)),
+                   "bias": jnp.asarray(rng.normal(size=7).astype(np.float32))},
+        "opt_state": [jnp.int32(step), {"nu": jnp.asarray(rng.normal(size=9), jnp.bfloat16)}]}
 
 
 def damages_of(content, chosen):
@@ -168,10 +168,10 @@ def weights_of_nan(train_state):
         for layer, arrays in train_state.params.items()})
 
 
-# Without digests, nothing tells finite weights from those that were saved.
+# Without digests, finite damaged weights cannot be distinguished from the saved ones.
 @pytest.mark.parametrize(("alter", "has_digests"), [
     (altered_weights, True), (weights_of_nan, True), (weights_of_nan, False)])
-def test_training_goes_on_from_the_one_before_a_damaged_one(
+def test_training_resumes_from_the_checkpoint_before_a_damaged_one(
     alter, has_digests, unfinished, finished, train_tiny, last_state, caplog
 ):
     whole = last_state(unfinished)
@@ -187,7 +187,9 @@ def test_training_goes_on_from_the_one_before_a_damaged_one(
         last_state(unfinished).params["Dense_0"]["kernel"], whole.params["Dense_0"]["kernel"])
 
 
-def test_with_no_whole_checkpoint_training_is_refused_and_nothing_deleted(unfinished, train_tiny):
+def test_without_an_intact_checkpoint_training_is_refused_and_nothing_deleted(
+    unfinished, train_tiny
+):
     for step in (2, 4, 6):
         (unfinished / "checkpoints" / str(step) / "record" / "metadata").write_text("{")
     before = sorted(unfinished.rglob("*"))
@@ -197,7 +199,7 @@ def test_with_no_whole_checkpoint_training_is_refused_and_nothing_deleted(unfini
     assert not (unfinished / "diverged.json").exists()
 
 
-def test_a_damaged_seed_counts_in_the_means_all_the_same(
+def test_a_seed_with_a_damaged_checkpoint_counts_in_the_means(
     compiled_once, tiny_config, tiny_data, tmp_path, last_state
 ):
     configs = {tmp_path / str(seed): apply_overrides(tiny_config, [f"seed={seed}"])
@@ -239,7 +241,7 @@ def rows_of_eval(launch_here, workdir, *flags):
     return RunFolder(workdir).rows("eval.jsonl")
 
 
-def test_eval_says_that_the_run_reached_a_later_step(finished_copy, launch_here, caplog):
+def test_eval_notes_that_the_run_reached_a_later_step(finished_copy, launch_here, caplog):
     assert [row["step"] for row in rows_of_eval(launch_here, finished_copy)] == [6]
     assert "reached" not in caplog.text
     shutil.rmtree(finished_copy / "checkpoints" / "6")
@@ -251,7 +253,7 @@ def test_eval_says_that_the_run_reached_a_later_step(finished_copy, launch_here,
                 in caplog.text)
 
 
-def test_eval_of_the_best_says_that_a_better_one_is_gone(
+def test_eval_of_the_best_notes_that_a_better_one_was_deleted(
     finished_copy, launch_here, caplog, opened  # noqa: F811
 ):
     best = opened(finished_copy / "checkpoints").best()
@@ -274,14 +276,14 @@ def test_checkpoints_of_another_run_are_refused(finished_copy, train_tiny, tmp_p
     train_tiny(tmp_path / "next", "seed=1", "train.stop_after=2")
     shutil.rmtree(tmp_path / "next" / "checkpoints")
     shutil.move(finished_copy / "checkpoints", tmp_path / "next" / "checkpoints")
-    told = refusal(train_tiny, tmp_path / "next", "seed=1")
-    assert f"{tmp_path / 'next' / 'checkpoints' / '6'}: a checkpoint of another run" in told
+    found = refusal(train_tiny, tmp_path / "next", "seed=1")
+    assert f"{tmp_path / 'next' / 'checkpoints' / '6'}: a checkpoint of another run" in found
     done = launch_here("--mode=eval", f"--workdir={tmp_path / 'next'}")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "another run" in done.stderr
     done = launch_here("--mode=export", f"--workdir={tmp_path / 'next'}")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "another run" in done.stderr
-    told = refusal(train_tiny, tmp_path / "third", f"train.init_from={tmp_path / 'next'}")
-    assert "another run" in told
+    found = refusal(train_tiny, tmp_path / "third", f"train.init_from={tmp_path / 'next'}")
+    assert "another run" in found
 
 
 def test_export_uses_the_one_before_a_damaged_one_and_init_from_is_refused(
@@ -294,15 +296,15 @@ def test_export_uses_the_one_before_a_damaged_one_and_init_from_is_refused(
     assert f"{place}: the checkpoint is damaged" in caplog.text
     with np.load(finished_copy / "export" / "program.npz", allow_pickle=False) as file:
         assert file["step"] == 4
-    told = refusal(train_tiny, tmp_path / "next", f"train.init_from={finished_copy}")
-    assert f"{place}: cannot read a checkpoint" in told
+    found = refusal(train_tiny, tmp_path / "next", f"train.init_from={finished_copy}")
+    assert f"{place}: cannot read a checkpoint" in found
     done = launch_here("--mode=report", f"--workdir={finished_copy}")
     assert done.returncode == 2 and f"{place}: cannot read a checkpoint" in done.stderr
 
 
 def test_the_result_is_not_about_a_damaged_best(train_tiny, tmp_path, opened, tiny_config,  # noqa: F811
                                                 tiny_data):
-    assignments = ["checkpoint.report=best", "evaluate.every_steps=2"]
+    assignments = ["checkpoint.select=best", "evaluate.every_steps=2"]
     train_tiny(tmp_path, *assignments)
     (tmp_path / "result.json").unlink()
     checkpoints = opened(tmp_path / "checkpoints")
@@ -315,8 +317,8 @@ def test_the_result_is_not_about_a_damaged_best(train_tiny, tmp_path, opened, ti
     if best == checkpoints.last():
         assert train_tiny(tmp_path, *assignments).result["checkpoint_step"] == best
     else:
-        told = refusal(train_tiny, tmp_path, *assignments)
-        assert f"{tmp_path / 'checkpoints' / str(best)}: cannot read a checkpoint" in told
+        found = refusal(train_tiny, tmp_path, *assignments)
+        assert f"{tmp_path / 'checkpoints' / str(best)}: cannot read a checkpoint" in found
         assert not (tmp_path / "result.json").exists()
 
 
@@ -324,11 +326,11 @@ def test_eval_of_all_names_the_damaged_and_scores_the_others(finished_copy, laun
     (finished_copy / "checkpoints" / "4" / "record" / "metadata").write_text("{")
     done = launch_here("--mode=eval", f"--workdir={finished_copy}", "--checkpoint=all")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert f"{finished_copy / 'checkpoints'}: damaged and not scored: step 4" in done.stderr
+    assert f"{finished_copy / 'checkpoints'}: damaged and not evaluated: step 4" in done.stderr
     assert [row["step"] for row in RunFolder(finished_copy).rows("eval.jsonl")] == [2, 6]
 
 
-def test_eval_of_all_leaves_out_what_is_deleted_meanwhile(
+def test_eval_of_all_skips_checkpoints_that_are_deleted_during_it(
     finished_copy, tiny_config, tiny_data, caplog
 ):
     rows = evaluate_checkpoints(tiny_config, tiny_data, RunFolder(finished_copy), "all")
@@ -383,10 +385,10 @@ def test_an_optimizer_state_that_overflows_ends_the_run_as_diverged(
 ):
     monkeypatch.setattr(Optimizer, "registered", dict(Optimizer.registered))
     register("overflowing")(Overflowing)
-    told = refusal(train_tiny, tmp_path, "optimizer.name=overflowing")
-    assert "not finite at step" in told
+    expected = refusal(train_tiny, tmp_path, "optimizer.name=overflowing")
+    assert "not finite at step" in expected
     assert not (tmp_path / "result.json").exists()
-    assert json.loads((tmp_path / "diverged.json").read_text())["told"] == told
+    assert json.loads((tmp_path / "diverged.json").read_text())["message"] == expected
 
 
 def test_notes_are_logged_as_warnings(finished_copy, launch_here, caplog):

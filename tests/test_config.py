@@ -68,7 +68,7 @@ FIELDS = {
     "train.log_every": ([0, -1, 1.0, None], [1]),
     "train.parallel": (["pjit", None], ["jit", "pmap"]),
     "train.deterministic": ([1, "true", None], [True, False]),
-    "train.together": ([0, -1, 1.0, True], [None, 1]),
+    "train.seeds_per_call": ([0, -1, 1.0, True], [None, 1]),
     "train.precision": (["fp16", None, 32], ["fp32", "tf32", "bf16"]),
     "evaluate.batch_size": ([0, -1, 1.0], [None, 1]),
     "evaluate.every_steps": ([0, -1, 1.0], [None, 1]),
@@ -76,7 +76,7 @@ FIELDS = {
     "evaluate.metrics": ([None, "macro_f1"], [(), (MacroF1(), TopK(k=2))]),
     "checkpoint.every_steps": ([0, -1, 1.0], [None, 1]),
     "checkpoint.keep": ([0, -1, 1.0], [None, 1]),
-    "checkpoint.report": (["first", None], ["last"]),
+    "checkpoint.select": (["first", None], ["last"]),
     "seed": ([-1, 2**32, 0.5, "0", True, None], [0, 2**32 - 1]),
 }
 
@@ -159,7 +159,7 @@ def test_a_split_seed_that_philox_does_not_take_is_refused():
 
 
 @pytest.mark.parametrize(("dataset", "splits"), SPLITS.items())
-def test_a_data_set_takes_its_own_splits_alone(dataset, splits):
+def test_a_data_set_accepts_only_its_own_splits(dataset, splits):
     folder = "somewhere" if dataset in ("idx_files", "image_folder") else None
     for split in ("official", "holdout", "kaggle", "random", "writers"):
         config = with_field(base(), "data", DataConfig(dataset, split, folder=folder))
@@ -169,7 +169,7 @@ def test_a_data_set_takes_its_own_splits_alone(dataset, splits):
             assert f"data.split={split}: {dataset} has no such split" in refusal(validate, config)
 
 
-def test_messages_tell_the_bound_and_the_value():
+def test_messages_contain_the_bound_and_the_value():
     assert refusal(validate, with_field(base(), "data.fold", 10)) == (
         "data.fold must be at most 9, got 10")
     assert refusal(validate, with_field(base(), "model.dropout", (0.5, 1.5))) == (
@@ -191,7 +191,7 @@ def everything_changed() -> ExperimentConfig:
         CheckpointConfig(6, None, "best"), 2**32 - 1)
 
 
-def test_round_trip_through_json_keeps_every_field():
+def test_json_round_trip_preserves_every_field():
     config = everything_changed()
     others = set(field_names(base())) - {"optimizer.name", "train.loss.name", "data.fold"}
     same = [name for name in others if value_at(config, name) == value_at(base(), name)]
@@ -209,7 +209,7 @@ def value_at(config, name):
     return config
 
 
-def test_whole_numbers_become_floats_where_a_float_belongs():
+def test_integers_become_floats_in_float_fields():
     rate = from_dict(with_entry(to_dict(base()), "optimizer.learning_rate", 1))
     assert isinstance(rate.optimizer.learning_rate, float)
     rates = from_dict(with_entry(to_dict(base()), "model.dropout", [0, 0.5]))
@@ -233,7 +233,7 @@ def test_missing_fields_take_their_defaults():
         "a", ModelConfig("x"))
 
 
-@pytest.mark.parametrize(("values", "told"), [
+@pytest.mark.parametrize(("values", "message"), [
     ({"experiment": "a", "model": {"name": "x"}, "epochs": 3}, "unknown field epochs"),
     ({"experiment": "a", "model": {"name": "x", "layers": 3}}, "unknown field model.layers"),
     ({"experiment": "a", "model": {"name": "x"}, "data": {"augmentation": {"flip": 1}}},
@@ -260,8 +260,8 @@ def test_missing_fields_take_their_defaults():
       "optimizer": {"name": "adam", "learning_rate": 10**400}},
      "optimizer.learning_rate must be"),
 ])
-def test_other_json_is_refused_in_a_line(values, told):
-    assert told in refusal(from_dict, values)
+def test_invalid_json_is_rejected_in_one_line(values, message):
+    assert message in refusal(from_dict, values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,7 +272,7 @@ class WideModelConfig(ModelConfig):
     depth: int | None = None
 
 
-def test_model_config_of_ones_own_goes_through_json():
+def test_a_custom_model_config_survives_a_json_round_trip():
     config = dataclasses.replace(base(), model=WideModelConfig("mine", width=2.0, depth=3))
     assert from_dict(to_dict(config), WideModelConfig) == config
     assert "unknown field model.width" in refusal(from_dict, to_dict(config))
@@ -281,7 +281,7 @@ def test_model_config_of_ones_own_goes_through_json():
     assert "model.depth" in refusal(from_dict, to_dict(bad), WideModelConfig)
 
 
-@pytest.mark.parametrize(("changes", "told"), [
+@pytest.mark.parametrize(("changes", "message"), [
     ({"optimizer.schedule": Cosine(warmup_steps=10), "train.steps": 10},
      "optimizer.schedule.warmup_steps must be below train.steps=10"),
     ({"optimizer.schedule": Piecewise(factors=(0.1,))}, "optimizer.schedule.factors"),
@@ -293,7 +293,7 @@ def test_model_config_of_ones_own_goes_through_json():
     ({"optimizer": SGD}, "optimizer must be an optimizer"),
     ({"train.loss": SGD()}, "train.loss must be a loss"),
     ({"data.augmentation": (SGD(),)}, "data.augmentation.0 must be an augmentation"),
-    ({"checkpoint.report": "best"}, "checkpoint.report=best needs a validation split"),
+    ({"checkpoint.select": "best"}, "checkpoint.select=best needs a validation split"),
     ({"data.dataset": "idx_files"}, "data.folder"),
     ({"data.dataset": "image_folder", "data.folder": ""}, "data.folder"),
     ({"data.folder": "images"}, "data.folder"),
@@ -301,11 +301,11 @@ def test_model_config_of_ones_own_goes_through_json():
     ({"data.image_size": 64, "data.dataset": "idx_files", "data.folder": "digits"},
      "data.image_size"),
 ])
-def test_fields_that_do_not_go_together_are_refused(changes, told):
+def test_incompatible_fields_are_rejected(changes, message):
     config = base()
     for name, value in changes.items():
         config = with_field(config, name, value)
-    assert told in refusal(validate, config)
+    assert message in refusal(validate, config)
 
 
 @pytest.mark.parametrize("changes", [
@@ -313,11 +313,11 @@ def test_fields_that_do_not_go_together_are_refused(changes, told):
     {"optimizer": SGD(0.1, InverseTime(decay_rate=0.1), momentum=0.9)},
     {"optimizer": RMSprop(schedule=OneCycle(rise=0.4))},
     {"train.loss": MeanSquaredError()},
-    {"checkpoint.report": "best", "data.split": "holdout"},
+    {"checkpoint.select": "best", "data.split": "holdout"},
     {"data.dataset": "idx_files", "data.folder": "digits"},
     {"data.dataset": "image_folder", "data.folder": "digits", "data.image_size": 64},
 ])
-def test_fields_that_go_together_are_accepted(changes):
+def test_compatible_fields_are_accepted(changes):
     config = base()
     for name, value in changes.items():
         config = with_field(config, name, value)
@@ -353,12 +353,12 @@ def test_configs_of_the_first_version_are_read(changes, name, expected):
     assert value_at(from_dict(values), name) == expected
 
 
-def test_the_name_of_the_first_versions_class_says_what_replaces_it():
+def test_the_class_name_of_the_first_version_names_its_replacement():
     with pytest.raises(FlaxdigitsError, match=r"flaxdigits\.optimizers"):
         from flaxdigits.config import OptimizerConfig  # noqa: F401
 
 
-def test_the_config_is_frozen_and_knows_no_jax():
+def test_the_config_is_frozen_and_does_not_import_jax():
     with pytest.raises(dataclasses.FrozenInstanceError):
         base().seed = 3
     subprocess.run(

@@ -108,6 +108,6 @@ def test_data_mode_shows_writers(launch, tmp_path):
     done = launch("--mode=data", "--experiment=chinese_cnn", "--data=drawn",
                   "--set=data.split=writers", f"--workdir={tmp_path}")
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    assert done.stdout.startswith("DRAWN DATA") and "亿" in done.stdout
+    assert done.stdout.startswith("SYNTHETIC DATA") and "亿" in done.stdout
     assert "train: 80 writers with 150 to 150 images (median 150)" in done.stdout
     assert "writers in both train and test: none" in done.stdout

@@ -1,4 +1,4 @@
-"""The layers of a network, and what they cost, against counts by hand."""
+"""The layers of a network, and what they cost, compared with counts on paper."""
 
 import functools
 
@@ -99,7 +99,7 @@ def test_flops_of_programs():
     assert count_flops(grouped, image, kernel) == forward
 
 
-def test_layers_of_linens_own_that_are_told_things_in_words():
+def test_linen_layers_with_keyword_arguments():
     class Own(nn.Module):
         @nn.compact
         def __call__(self, x, training=None):

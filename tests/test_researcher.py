@@ -123,8 +123,8 @@ STUDY = """
 
     def get_study():
         return Study(
-            experiment="mine.py", seeds=(0, 1), figure="validation_worst_class",
-            also=("test_loss",),
+            experiment="mine.py", seeds=(0, 1), metric="validation_worst_class",
+            extra_metrics=("test_loss",),
             overrides=("data.dataset=idx_files", "data.folder={folder}", "data.split=holdout"),
             variants={{
                 "shipped optimizer": ("optimizer=adamw", "optimizer.learning_rate=0.01"),
@@ -141,7 +141,7 @@ def own(write, idx_folder):
         "--set=data.split=holdout"]
 
 
-def test_own_components_are_trained_resumed_and_scored_in_a_new_process(
+def test_custom_components_are_trained_resumed_and_evaluated_in_a_new_process(
     own, launch_here, launch, tmp_path
 ):
     path, data = own
@@ -177,7 +177,7 @@ def test_own_components_are_trained_resumed_and_scored_in_a_new_process(
 
 
 @pytest.mark.slow
-def test_own_components_are_varied_in_a_study(own, write, idx_folder, launch_here, tmp_path):
+def test_custom_components_are_varied_in_a_study(own, write, idx_folder, launch_here, tmp_path):
     study = write(STUDY.format(folder=idx_folder), "study.py")
     done = launch_here(f"--ablation={study}", f"--workdir={tmp_path / 'study'}")
     assert done.returncode == 0, done.stderr
@@ -201,7 +201,7 @@ def test_own_components_are_varied_in_a_study(own, write, idx_folder, launch_her
     ("train.loss=hing", "did you mean hinge?"),
     ("data.augmentation.dimmed.most=2", "data.augmentation.dimmed.most must be at most 1"),
 ])
-def test_own_components_are_checked_like_the_shipped_ones(own, launch_here, assignment, said):
+def test_custom_components_are_checked_like_the_shipped_ones(own, launch_here, assignment, said):
     path, data = own
     done = launch_here(f"--experiment={path}", *data, f"--set={assignment}")
     assert done.returncode == 2 and done.stderr.count("\n") == 1

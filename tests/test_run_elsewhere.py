@@ -1,4 +1,4 @@
-"""Runs without their data, and runs that go on where the data or the folder lie elsewhere."""
+"""Runs without their data, and runs that are resumed after the data or the folder have moved."""
 
 import json
 import os
@@ -118,7 +118,7 @@ def test_other_data_in_the_same_place_are_another_run(pictures, launch_here, tmp
         done.stderr)
 
 
-def test_a_copied_run_goes_on_and_is_scored_elsewhere(pictures, launch_here, tmp_path):
+def test_a_copied_run_is_resumed_and_evaluated_elsewhere(pictures, launch_here, tmp_path):
     data, run = Path(shutil.copytree(pictures, tmp_path / "data")), tmp_path / "run"
     paused(launch_here, run, data)
     copied = shutil.copytree(run, tmp_path / "there" / "run")
@@ -165,7 +165,7 @@ def test_scores_that_cannot_be_kept_are_given(finished, tiny_config, tiny_data, 
         with without_root():
             rows = list(evaluate_checkpoints(tiny_config, tiny_data, str(run), "all"))
         assert [row["step"] for row in rows] == [2, 4, 6]
-        assert caplog.text.count("the scores are not kept") == 1
+        assert caplog.text.count("the metrics are not saved") == 1
         assert not (run / "eval.jsonl").exists()
     finally:
         for path in outer.rglob("*"):

@@ -21,7 +21,7 @@ from flaxdigits.reports.layers import Layer, layer_table
 from flaxdigits.reports.markdown import table_line
 from flaxdigits.reports.result import print_summary
 from flaxdigits.reports.study import StudyReport
-from flaxdigits.studies.ablation import Row
+from flaxdigits.studies.ablation import VariantResult
 from flaxdigits.studies.statistics import estimate
 from flaxdigits.training.run_folder import RunFolder
 
@@ -32,7 +32,7 @@ NAME = "lr [high] :smile: a[/b] | c"
 
 def study():
     return StudyReport(NAME, "test_accuracy", formats(()), {}, [
-        Row(NAME, {0: 0.5}, estimate([0.5]), None, None, True, (), {})])
+        VariantResult(NAME, {0: 0.5}, estimate([0.5]), None, None, True, (), {})])
 
 
 def layers():
@@ -63,7 +63,7 @@ def test_names_stand_in_tables_as_they_are(table, finished_copy, capsys):
 
 
 @pytest.mark.parametrize("name", ["a[/b]", "one [high]", "a :smile: b"])
-def test_a_folder_is_told_by_its_name(name, finished_copy, launch_here):
+def test_a_folder_is_printed_by_its_name(name, finished_copy, launch_here):
     run = finished_copy.rename(finished_copy.parent / name.replace("/", ""))
     done = launch_here("--mode=report", f"--workdir={run}")
     assert done.returncode == 0, done.stderr
@@ -113,7 +113,7 @@ def test_cells_of_markdown_are_escaped():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux")
 @pytest.mark.parametrize("flags", [(), ("--format=json",), ("--figure",)])
-def test_names_that_are_not_unicode_are_told(flags, finished_copy, launch, tmp_path):
+def test_names_that_are_not_unicode_are_printed(flags, finished_copy, launch, tmp_path):
     folder = os.fsencode(tmp_path / "images")
     os.mkdir(folder)
     picture = Image.new("L", (100, 100), 230)

@@ -113,7 +113,7 @@ def ends(processes):
 def test_two_processes_equal_one(kind, start, idx_folder, tmp_path, one_device):
     common = (f"--set=data.folder={idx_folder}", f"--workdir={tmp_path}",
               f"--set=train.parallel={kind}")
-    # Paused half-way, so that both of them also go on from a checkpoint.
+    # Paused half-way, so that both are also resumed from a checkpoint.
     codes, outputs = ends(start_two(start, common=(*common, "--set=train.stop_after=5")))
     assert codes == [0, 0], outputs
     codes, outputs = ends(start_two(start, common=common))
@@ -173,7 +173,7 @@ def test_process_flags_are_for_a_single_training(arguments, launch_here):
     done = launch_here(*arguments, "--coordinator=localhost:1", "--num_processes=2",
                        "--process_id=1")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "--coordinator is for --mode=train alone" in done.stderr
+    assert "--coordinator is only for --mode=train" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [
@@ -190,10 +190,10 @@ def test_several_runs_are_refused_to_the_tasks_of_slurm(
 
 
 def test_incomplete_or_wrong_process_flags_are_refused(launch):
-    alone = launch("--experiment=mnist_cnn", "--num_processes=2")
+    incomplete = launch("--experiment=mnist_cnn", "--num_processes=2")
     outside = launch("--experiment=mnist_cnn", "--coordinator=localhost:1", "--num_processes=2",
                      "--process_id=2")
-    for done, word in ((alone, "--coordinator"), (outside, "--process_id")):
+    for done, word in ((incomplete, "--coordinator"), (outside, "--process_id")):
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
         assert word in done.stderr
@@ -201,7 +201,7 @@ def test_incomplete_or_wrong_process_flags_are_refused(launch):
 
 @pytest.mark.parametrize(("tasks", "seen", "own"), [
     ("8(x4)", "0,1,2,3,4,5,6,7", None),  # one each, which JAX sees to
-    ("8(x4)", "3", [0]),  # --gpus-per-task=1 shows a task its own alone
+    ("8(x4)", "3", [0]),  # --gpus-per-task=1 shows a task only its own
     ("1(x4)", "0,1,2,3", [0, 1, 2, 3]),
     ("1", "", None),
 ])

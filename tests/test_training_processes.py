@@ -39,7 +39,7 @@ PHASES = {
     "comparing": "flaxdigits.training.runs:check_same_everywhere",
     "compiling": "flaxdigits.training.program:compile_with_onednn",
     "training": "flaxdigits.training.program:TrainProgram.__call__",
-    "evaluating": "flaxdigits.training.run:Run.predict",
+    "evaluating": "flaxdigits.training.experiment:Experiment.predict",
     "saving": "flaxdigits.training.checkpoints:Checkpoints.save",
     "reporting": "flaxdigits.training.trainer:write_report_or_warn",
     "ending": "jax.distributed:shutdown",

@@ -1,4 +1,4 @@
-"""The compiled loop of an experiment's recipe as a trace, of shapes alone."""
+"""Traces the compiled loop of an experiment with shapes only."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ EXAMPLES = 1000
 
 
 def traced_steps(name: str, parallel: str, *overrides: str):
-    """The compiled loop's trace, of shapes alone: nothing is allocated or run."""
+    """Traces the compiled loop with shapes only: nothing is allocated or executed."""
     config = apply_overrides(load_experiment(name), overrides)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, parallel=parallel))
     is_chinese = config.data.dataset == "chinese_mnist"

@@ -1,7 +1,7 @@
-"""The types of arguments that several calls take."""
+"""Types of arguments that several functions of the API share."""
 
 import os
 from typing import Literal
 
 PathLike = str | os.PathLike[str]
-Source = Literal["auto", "real", "drawn"]
+Source = Literal["auto", "real", "synthetic", "drawn"]  # `drawn` is the old name of `synthetic`

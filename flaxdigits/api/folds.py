@@ -1,4 +1,4 @@
-"""All ten folds of writers: every hand is tested by a network that never saw it."""
+"""Trains all ten writer folds, so that every writer is tested by a network that never saw them."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -10,19 +10,20 @@ from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import (
     check_before_data,
     check_devices,
-    checked,
     load_data,
     make_console,
     new_run_folder,
     report_pause,
+    validated,
 )
 from flaxdigits.api.seeds import outcome_line
-from flaxdigits.api.train import check_maker, default_trackers
+from flaxdigits.api.train import check_tracker_factory, default_trackers
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.reports.finished_run import write_report_or_warn
-from flaxdigits.reports.result import print_synthetic_data_notice
+from flaxdigits.reports.result import print_synthetic_data_notice, source_name
+from flaxdigits.reports.writers import WritersReport
 from flaxdigits.studies import folds as studies
 from flaxdigits.studies.folds import FoldPredictions, FoldRun, fold_configs, read_fold_predictions
 from flaxdigits.studies.seeds import checked_seeds
@@ -35,14 +36,14 @@ from flaxdigits.training.trainer import Outcome
 
 @dataclasses.dataclass(frozen=True)
 class FoldsOutcome:
-    """How the training of the ten folds ended.
+    """The outcome of training the ten folds.
 
     Attributes:
-      tested: what the networks say of the hands that they never saw; None if a fold was paused.
-      signal: the signal that paused them, if one did.
+      predictions: the test predictions of all folds; None if a fold was paused.
+      signal: the signal that paused the training, or None.
     """
 
-    tested: FoldPredictions | None
+    predictions: FoldPredictions | None
     signal: int | None = None
 
 
@@ -54,28 +55,29 @@ def train_folds(
     trackers: Callable[[Path], Sequence[Tracker]] | None = None, tensorboard: bool = True,
     command: str = "flaxdigits.train_folds", console: Console | None = None,
 ) -> FoldsOutcome:
-    """Trains the ten writer folds of an experiment, or goes on with them, and tells who fails.
+    """Trains or resumes the ten writer folds of an experiment, and reports errors by writer.
 
     Args:
-      config: of an experiment whose data know their writers; its split and fold are not used.
-      seeds: like `range(3)`; None: the config's own alone.
-      workdir: of them all, each a run folder `<workdir>/folds/<fold>/seeds/<seed>`; None is
+      config: the config of an experiment whose data set has writers; its split and fold are
+        ignored.
+      seeds: the seeds to train, such as `range(3)`; None: only the seed of the config.
+      workdir: the folder of all runs, which are in `<workdir>/folds/<fold>/seeds/<seed>`; None:
         `runs/<experiment>`.
       data: as for `train`.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
-      trackers: returns the trackers of a run folder; of folds that are trained at once, as on a
-        GPU, only the first is reported, and so it is on the console and in event files.
+      trackers: a function that returns the trackers of a run folder. If several folds are trained
+        at the same time, as on a GPU, only the first of them is tracked and printed.
       tensorboard: as for `train`.
-      command: what the tables say they were made by.
+      command: the command to print below the tables.
       console: as for `train`.
 
     Raises:
       FlaxdigitsError: as `train` does, also if a fold diverges.
     """
     processes.check_single_process()
-    config = checked(config)
-    check_maker(trackers)
+    config = validated(config)
+    check_tracker_factory(trackers)
     chosen = (config.seed,) if seeds is None else checked_seeds(seeds)
     folder = new_run_folder(workdir, config)
     configs = fold_configs(config, chosen, folder)
@@ -85,46 +87,46 @@ def train_folds(
     console = console or make_console()
     check_devices()
     dataset = load_data(config, data, raw_data_dir, data_dir)
-    console.print(f"{config.experiment}: {dataset.name} ({dataset.source}), {len(configs)} runs, "
-                  f"on {provenance.device_name()}, in {folder}")
+    console.print(f"{config.experiment}: {dataset.name} ({source_name(dataset.source)}), "
+                  f"{len(configs)} runs, on {provenance.device_name()}, in {folder}")
     print_synthetic_data_notice(console, dataset.source)
 
-    def on_end(one: FoldRun, outcome: Outcome) -> None:
-        console.print(f"fold {one.fold}, seed {one.seed}: {outcome_line(outcome)}")
+    def on_end(run: FoldRun, outcome: Outcome) -> None:
+        console.print(f"fold {run.fold}, seed {run.seed}: {outcome_line(outcome)}")
 
     def trackers_of(path: Path) -> list[Tracker]:
-        own = trackers(path) if trackers is not None else ()
-        return default_trackers(console, tensorboard, profile=False, trackers=own)
+        custom = trackers(path) if trackers is not None else ()
+        return default_trackers(console, tensorboard, profile=False, trackers=custom)
 
     with Interrupts() as interrupts:
-        is_whole = studies.train_folds(
+        is_complete = studies.train_folds(
             configs, dataset, trackers_of, on_end, write_report_or_warn)
-    if not is_whole:
+    if not is_complete:
         report_pause(console, interrupts.received)
         return FoldsOutcome(None, interrupts.received)
-    tested = read_fold_predictions(configs, dataset)
-    _print_writers(console, config, chosen, command, next(iter(configs)), dataset, tested, folder)
+    predictions = read_fold_predictions(configs, dataset)
+    _write_report(
+        console, config, chosen, command, next(iter(configs)), dataset, predictions, folder)
     print_synthetic_data_notice(console, dataset.source)
     console.print(f"tables: {folder / 'writers.md'}, and .csv, .json, .png")
-    return FoldsOutcome(tested)
+    return FoldsOutcome(predictions)
 
 
-def _print_writers(
+def _write_report(
     console: Console, config: ExperimentConfig, seeds: Sequence[int], command: str, first: Path,
-    dataset: Dataset, tested: FoldPredictions, workdir: Path,
+    dataset: Dataset, predictions: FoldPredictions, workdir: Path,
 ) -> None:
-    from flaxdigits.reports.writers import WritersReport  # matplotlib takes its time to import
-
+    """Writes the report, and prints its first paragraph; `first` is one of the run folders."""
     result, run = RunFolder(first).result(), RunFolder(first).about()
     jax = run.get("versions", {}).get("jax", "unknown")
     report = WritersReport(
-        f"{config.experiment}: which hands and which characters fail",
+        f"{config.experiment}: errors by writer and character",
         {"command": f"`{command}`", "seeds": ", ".join(map(str, seeds)),
-         "data": f"{dataset.name} ({dataset.source}), ten folds of ten writers, "
-                 f"{result['train_examples']:,} images trained on in each",
+         "data": f"{dataset.name} ({source_name(dataset.source)}), ten folds of ten writers, "
+                 f"{result['train_examples']:,} training images in each",
          "training": f"{result['epochs']:g} epochs, {result['parameters']:,} parameters",
          "hardware": f"{run.get('machine', result['device'])}, JAX {jax}"},
-        tested, dataset.images)
+        predictions, dataset.images)
     folder = RunFolder(workdir)
     for name, content in report.files().items():
         folder.write(name, content)

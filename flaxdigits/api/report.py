@@ -1,4 +1,4 @@
-"""The figures and the page of a finished run, once more."""
+"""Writes the report of a finished run again."""
 
 from pathlib import Path
 
@@ -21,22 +21,22 @@ def report(
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
     data_folder: PathLike | None = None, console: Console | None = None,
 ) -> Path:
-    """Draws the figures and `report.html` of a finished run again.
+    """Writes `predictions.npz`, the figures and `report.html` of a finished run again.
 
     Args:
       workdir: the run folder.
-      experiment: the file of the run's architecture, if it is one of your own.
+      experiment: the experiment file of the run, if it registers a custom model or component.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
-      data_folder: where the user's own data, which the run was trained on, lie now; None: where
-        they were.
+      data_folder: the current folder of the custom data that the run was trained on; None: it has
+        not moved.
       console: as for `train`.
 
     Returns:
-      The path of the page.
+      The path of `report.html`.
 
     Raises:
-      FlaxdigitsError: if the run has not ended, or its data or checkpoint cannot be read.
+      FlaxdigitsError: if the run is not finished, or its data or checkpoint cannot be read.
     """
     config = recorded_experiment(workdir, *moved_data(data_folder), experiment=experiment)
     if config.train.deterministic:

@@ -1,11 +1,11 @@
-"""Our own train step, timed on request.
+"""Times the train step of flaxdigits.
 
     python -m flaxdigits.benchmark.ours mnist_cnn 70000 28 28 10 60000
 
-The numbers are the images of the data set, their height and width, the classes, and how many
-images are the official training part, 0 where there is none; overrides may follow. Served as
-`flaxdigits.benchmark.peers` says, with the step's cost counted from the layers and what a large
-matrix product reaches in the same process.
+The numbers are the number of images of the data set, their height and width, the number of classes,
+and the size of the official training split, 0 if there is none. Overrides may follow. For the
+protocol see `flaxdigits.benchmark.peers`. The first line also contains the FLOPs of a step, counted
+from the layers, and the FLOP/s of a large matrix product in the same process.
 """
 
 import sys
@@ -27,14 +27,14 @@ from flaxdigits.training.experiment import Experiment
 from flaxdigits.training.program import StepRequest, TrainProgram
 from flaxdigits.training.state import count_parameters
 
-LARGE = {"cpu": 2048}  # rows and columns of the large product; elsewhere 8192
+LARGE = {"cpu": 2048}  # rows and columns of the large product; 8192 on other platforms
 
 
 def step_flops(experiment: Experiment) -> int:
-    """Of a train step's convolutions and matrix products, a multiply-add as 2.
+    """Returns the FLOPs of the convolutions and matrix products of a train step.
 
-    Each costs the same forward, back to its input and back to its kernel; the first layer's input
-    is the images, which need no gradient.
+    The forward pass, the gradient of the input and that of the kernel cost the same. The input of
+    the first layer needs no gradient. A multiply-add counts as 2.
     """
     layers = list_layers(experiment.task.model, experiment.image_shape)
     costs = [layer.flops for layer in layers if layer.flops]
@@ -42,7 +42,7 @@ def step_flops(experiment: Experiment) -> int:
 
 
 def product_flops() -> float:
-    """Operations a second of a large float32 matrix product, the best of five."""
+    """Returns the FLOP/s of a large float32 matrix product, the fastest of six."""
     size = LARGE.get(jax.default_backend(), 8192)
     matrix = jnp.ones((size, size))
     multiply = jax.jit(lambda a: a @ a).lower(matrix).compile()
@@ -55,9 +55,10 @@ def product_flops() -> float:
 
 
 def memory_bound(experiment: Experiment) -> int:
-    """Bytes that a process which does its train steps is to stay under on the CPU.
+    """Returns an upper bound of the memory of a training process on the CPU, in bytes.
 
-    The data, ten times the parameters, three times the activations of a batch, and 750 MB.
+    It is the sum of the data, ten times the parameters, three times the activations of a batch,
+    and 750 MB.
     """
     data, batch_size = experiment.dataset, experiment.config.train.batch_size
     layers = list_layers(experiment.task.model, experiment.image_shape)
@@ -69,13 +70,13 @@ def memory_bound(experiment: Experiment) -> int:
 def random_data(
     config: ExperimentConfig, shape: tuple[int, ...], classes: int, official_train: int | None
 ) -> Dataset:
-    """Random pixels in the place of the config's data set, by a hundred writers.
+    """Creates a data set of random images by a hundred writers.
 
     Args:
-      config: of the experiment.
-      shape: of the images: (examples, height, width, 1).
-      classes: how many there are.
-      official_train: as of `Dataset`.
+      config: the config of the experiment, whose data set is replaced.
+      shape: the shape of the images: (examples, height, width, 1).
+      classes: the number of classes.
+      official_train: as for `Dataset`.
     """
     images, labels = noise(shape, classes)
     return Dataset(config.data.dataset, "noise", tuple(map(str, range(classes))), images, labels,
@@ -84,12 +85,13 @@ def random_data(
 
 @pinned_settings()
 def main(name: str, shape: list[int], overrides: list[str]) -> None:
-    """Serves the timings of one experiment.
+    """Serves the timings of an experiment.
 
     Args:
-      name: of the experiment.
-      shape: of the data: images, height, width, classes, images of the official training part.
-      overrides: of the config.
+      name: the name of the experiment.
+      shape: number of images, height, width, number of classes, size of the official training
+        split.
+      overrides: overrides of the config.
     """
     config = apply_overrides(load_experiment(name), overrides)
     count, height, width, classes, official = shape

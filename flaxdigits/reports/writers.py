@@ -1,4 +1,4 @@
-"""Which hands and which characters fail: tables and figures of all ten writer folds."""
+"""The report of `--mode=folds`: errors by writer and by character over all ten writer folds."""
 
 import csv
 import dataclasses
@@ -13,34 +13,34 @@ from scipy.special import softmax
 
 from flaxdigits.reports.figures import LIGHT, Theme, blank, png
 from flaxdigits.reports.fonts import Labels, legible
-from flaxdigits.reports.sheets import COLUMNS, prediction_sheet, predictions
+from flaxdigits.reports.image_grids import COLUMNS, prediction_grid, select_predictions
 from flaxdigits.studies.folds import FoldPredictions
 from flaxdigits.studies.statistics import estimate
 
-HARDEST = 10  # writers in the table
-SHOWN = 4  # writers whose images are shown
+WRITERS_IN_TABLE = 10
+WRITERS_IN_FIGURE = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class WritersReport:
-    """What the folds are reported from.
+    """The report of all writer folds.
 
     Attributes:
-      title: one line.
-      about: what a reader must know to repeat it, by name.
-      tested: the predictions of all folds.
-      images: [all, height, width, 1] uint8, of the data set.
+      title: the title of the report.
+      about: what is needed to repeat the runs, by name.
+      predictions: the test predictions of all folds.
+      images: [examples, height, width, 1] uint8, the images of the complete data set.
     """
 
     title: str
     about: Mapping[str, str]
-    tested: FoldPredictions
+    predictions: FoldPredictions
     images: np.ndarray
 
     def files(self) -> dict[str, bytes]:
-        """The files by their names."""
-        names = legible(self.tested.class_names)
-        writers, errors, examples = self.tested.errors()
+        """Returns the files by name."""
+        names = legible(self.predictions.class_names)
+        writers, errors, examples = self.predictions.errors()
         return {
             "writers.md": self.markdown().encode(), "writers.csv": self.csv().encode(),
             "writers.json": (json.dumps(self.json(), indent=2, ensure_ascii=False) + "\n").encode(),
@@ -48,14 +48,15 @@ class WritersReport:
             "hardest_writers.png": png(self.hardest(names))}
 
     def markdown(self) -> str:
-        """The tables."""
-        tested, names = self.tested, self.tested.class_names
-        writers, errors, examples = tested.errors()
+        """Returns the tables of writers and characters in Markdown."""
+        names = self.predictions.class_names
+        writers, errors, examples = self.predictions.errors()
         rates = 1 - errors.sum(1) / examples.sum(1)
         rate, wrong = estimate(list(rates)), int(errors.sum())
         lines = [
             f"# {self.title}", "",
-            f"{100 * rate.mean:.2f} % of the images of a hand that the network never saw: mean "
+            f"{100 * rate.mean:.2f} % accuracy on the images of writers that the network was not "
+            f"trained on: mean "
             f"over {rate.n} writers, 95 % interval {100 * max(0, rate.low):.2f} to "
             f"{100 * min(1, rate.high):.2f}, "
             f"standard deviation {100 * rate.sd:.2f}; {wrong:,} errors in {examples.sum():,}. "
@@ -63,84 +64,89 @@ class WritersReport:
             f"{100 * np.median(rates):.2f}, the worst {100 * rates.min():.2f}; the worst tenth of "
             f"the writers makes {errors[:max(1, len(writers) // 10)].sum() / max(1, wrong):.0%} of "
             "the errors.", "",
-            "| writer | accuracy, % | errors | most often |", "| --- | ---: | ---: | --- |"]
-        for writer, own, count in list(zip(writers, errors, examples, strict=True))[:HARDEST]:
-            lines.append(f"| {writer} | {100 * (1 - own.sum() / count.sum()):.2f} | {own.sum()} of "
-                         f"{count.sum()} | {self._confusions(int(writer))} |")
-        lines += ["", "| character | accuracy, % | errors | writers who fail it | taken for |",
+            "| writer | accuracy, % | errors | most frequent errors |",
+            "| --- | ---: | ---: | --- |"]
+        writer_rows = list(zip(writers, errors, examples, strict=True))[:WRITERS_IN_TABLE]
+        for writer, wrong_by_class, count in writer_rows:
+            lines.append(f"| {writer} | {100 * (1 - wrong_by_class.sum() / count.sum()):.2f} | "
+                         f"{wrong_by_class.sum()} of {count.sum()} | "
+                         f"{self._confusions(int(writer))} |")
+        lines += ["", "| character | accuracy, % | errors | writers with errors | predicted as |",
                   "| --- | ---: | ---: | ---: | --- |"]
-        by_class, of_class = errors.sum(0), examples.sum(0)
-        confusions = tested.confusions()
-        for label in np.argsort(-by_class / of_class, kind="stable"):
-            taken = [f"{names[guess]} ({count})" for true, guess, count in confusions
-                     if true == label][:3]
+        class_errors, class_examples = errors.sum(0), examples.sum(0)
+        confusions = self.predictions.confusions()
+        for label in np.argsort(-class_errors / class_examples, kind="stable"):
+            predicted = [f"{names[guess]} ({count})" for true, guess, count in confusions
+                         if true == label][:3]
             lines.append(
-                f"| {names[label]} | {100 * (1 - by_class[label] / of_class[label]):.2f} | "
-                f"{by_class[label]} of {of_class[label]} | {(errors[:, label] > 0).sum()} | "
-                f"{', '.join(taken) or '-'} |")
+                f"| {names[label]} | {100 * (1 - class_errors[label] / class_examples[label]):.2f} "
+                f"| {class_errors[label]} of {class_examples[label]} | "
+                f"{(errors[:, label] > 0).sum()} | {', '.join(predicted) or '-'} |")
         lines += ["", *(f"- {name}: {text}" for name, text in self.about.items()), "",
                   "![errors by writer and character](writers.png)", "",
-                  "![mistakes of the hardest hands](hardest_writers.png)", ""]
+                  "![mistakes of the hardest writers](hardest_writers.png)", ""]
         return "\n".join(lines)
 
     def csv(self) -> str:
-        """A line for each writer and class, and of each writer over all."""
+        """Returns the CSV file: a line for each writer and class, and the total of each writer."""
         file = io.StringIO()
         out = csv.writer(file, lineterminator="\n")
         out.writerow(["writer", "character", "errors", "examples"])
-        for writer, errors, examples in zip(*self.tested.errors(), strict=True):
+        for writer, errors, examples in zip(*self.predictions.errors(), strict=True):
             out.writerow([writer, "all", errors.sum(), examples.sum()])
             for name, wrong, count in zip(
-                    self.tested.class_names, errors, examples, strict=True):
+                    self.predictions.class_names, errors, examples, strict=True):
                 out.writerow([writer, name, wrong, count])
         return file.getvalue()
 
     def json(self) -> dict[str, object]:
-        """The accuracies of each writer and each class, and the mean over writers."""
-        writers, errors, examples = self.tested.errors()
+        """Returns the accuracy of each writer and class, and the mean over writers."""
+        writers, errors, examples = self.predictions.errors()
         rates = 1 - errors.sum(1) / examples.sum(1)
         classes = 1 - errors.sum(0) / examples.sum(0)
         return {
-            "title": self.title, "about": dict(self.about), "seeds": self.tested.seeds,
+            "title": self.title, "about": dict(self.about), "seeds": self.predictions.seeds,
             "accuracy": dataclasses.asdict(estimate(list(rates))),
             "writers": {str(writer): float(rate)
                         for writer, rate in zip(writers, rates, strict=True)},
-            "characters": dict(zip(self.tested.class_names, map(float, classes), strict=True))}
+            "characters": dict(zip(self.predictions.class_names, map(float, classes), strict=True))}
 
     def hardest(self, names: Labels) -> Figure:
-        """Worst mistakes of the writers with the most errors, a line each."""
-        tested = self.tested
-        writers = [int(writer) for writer in tested.errors()[0][:SHOWN]]
+        """Draws the worst mistakes of the writers with the highest error rates, a row each."""
+        tested = self.predictions
+        writers = [int(writer) for writer in tested.errors()[0][:WRITERS_IN_FIGURE]]
         wrong = tested.predicted != tested.labels
         confidence = softmax(tested.logits.astype(np.float64), -1).max(-1)
         chosen: list[int] = []
         for writer in writers:  # mistakes first, the most confident first, each image once
-            own = np.flatnonzero(tested.writers == writer)
-            own = own[np.lexsort((-confidence[own], ~wrong[own]))]
-            _, first = np.unique(tested.index[own], return_index=True)
-            chosen += list(own[np.sort(first)][:COLUMNS])
-        shown = predictions(self.images, tested.index, tested.labels, tested.logits, chosen)
-        return prediction_sheet(
-            shown, names, "The hardest hands, a line each: writers " + ", ".join(map(str, writers)))
+            rows = np.flatnonzero(tested.writers == writer)
+            rows = rows[np.lexsort((-confidence[rows], ~wrong[rows]))]
+            _, first = np.unique(tested.index[rows], return_index=True)
+            chosen += list(rows[np.sort(first)][:COLUMNS])
+        shown = select_predictions(
+            self.images, tested.index, tested.labels, tested.logits, chosen)
+        return prediction_grid(
+            shown, names,
+            "The hardest writers, a row each: writers " + ", ".join(map(str, writers)))
 
     def _confusions(self, writer: int) -> str:
-        names = self.tested.class_names
+        names = self.predictions.class_names
         return ", ".join(f"{names[true]} as {names[guess]} ({count})"
-                         for true, guess, count in self.tested.confusions(writer)[:3])
+                         for true, guess, count in self.predictions.confusions(writer)[:3])
 
 
 def error_map(
     writers: np.ndarray, errors: np.ndarray, examples: np.ndarray, names: Labels,
     theme: Theme = LIGHT,
 ) -> Figure:
-    """The share of errors of each writer (a column) and class (a row), with that of each above.
+    """Draws the error rate of each writer (a column) and class (a row), and their totals.
 
     Args:
       writers: [writers] int, in the order of the columns.
-      errors: [writers, classes] int.
-      examples: [writers, classes] int.
-      names: of the classes.
-      theme: colours.
+      errors: [writers, classes] int, numbers of errors.
+      examples: [writers, classes] int, numbers of examples.
+      names: the names of the classes.
+      theme: the colours.
     """
     count, classes = errors.shape
     width, height = 10.0, 1.9 + 0.24 * classes
@@ -154,7 +160,7 @@ def error_map(
     top.set_xticks([])
     top.grid(axis="y", color=theme.line, linewidth=0.8)
     top.set_axisbelow(True)
-    top.set_title("Errors of each hand and character, per cent", loc="left", color=theme.text,
+    top.set_title("Errors of each writer and character, per cent", loc="left", color=theme.text,
                   fontsize=10.5, weight="bold")
     axes = figure.add_axes((left, bottom, wide, tall))
     shade = LinearSegmentedColormap.from_list("", [theme.background, theme.wrong])
@@ -167,7 +173,8 @@ def error_map(
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_color(theme.line)
-    axes.set_xlabel(f"{count} writers, the hardest hand first: {', '.join(map(str, writers[:8]))} …"
+    axes.set_xlabel(f"{count} writers, the highest error rate first: "
+                    f"{', '.join(map(str, writers[:8]))} …"
                     if count > 8 else ", ".join(map(str, writers)), color=theme.muted, fontsize=8.5)
     by_class = errors.sum(0) / np.maximum(1, examples.sum(0))
     for row, rate in enumerate(by_class):

@@ -1,4 +1,4 @@
-"""How long a run will take, from a second of its steps and a few of its images."""
+"""Estimates how long a run takes by timing some of its steps and evaluating a few images."""
 
 import dataclasses
 import time
@@ -6,20 +6,20 @@ import time
 from flaxdigits.training.experiment import Experiment
 from flaxdigits.training.program import StepRequest, TrainProgram
 
-SECONDS = 1.0  # of steps that are timed
-IMAGES = 320  # that are scored
+SECONDS = 1.0  # of training steps to time
+IMAGES = 320  # to evaluate
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Seconds of a run; compiling is needed once for all its seeds."""
+    """The seconds that a run takes; seeds of the same config are compiled only once."""
 
     compiling: float
     training_and_scoring: float
 
 
 def measure_cost(experiment: Experiment) -> Cost:
-    """Measures the first steps of a run, and the evaluation of a few images."""
+    """Measures the cost of a run by training its first steps and evaluating a few images."""
     program, steps_per_epoch = TrainProgram(experiment, 1), experiment.steps_per_epoch
     state, order = experiment.initial_state(), experiment.order(0)
     compiling = program.seconds_compiling()
@@ -31,7 +31,7 @@ def measure_cost(experiment: Experiment) -> Cost:
         ((state, _),) = program([request], [count])
         return time.perf_counter() - start
 
-    train(1)  # the first call warms up
+    train(1)  # warm-up
     count, seconds = 1, train(1)
     while seconds < SECONDS / 4 and count < steps_per_epoch:
         count = min(2 * count, steps_per_epoch)

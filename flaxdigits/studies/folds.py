@@ -1,5 +1,8 @@
-"""All ten folds of the `writers` split: every writer is tested once, by a network that never saw
-that hand; and which hands and which characters it fails."""
+"""Cross-validation over writers: trains the ten folds of the `writers` split.
+
+Every writer is in the test part of exactly one fold, so that each is tested by a network that was
+not trained on that writer's images.
+"""
 
 import dataclasses
 import io
@@ -23,7 +26,7 @@ PREDICTED = ("index", "labels", "writers", "logits")
 
 @dataclasses.dataclass(frozen=True)
 class FoldRun:
-    """One of the runs."""
+    """The fold and the seed of a run."""
 
     fold: int
     seed: int
@@ -31,15 +34,15 @@ class FoldRun:
 
 @dataclasses.dataclass(frozen=True)
 class FoldPredictions:
-    """The test predictions of all folds, one after another; every example is there once a seed.
+    """The test predictions of all folds, concatenated. Every example occurs once for each seed.
 
     Attributes:
-      class_names: in the order of the labels.
-      index: [predictions] int, of the example in the data set.
+      class_names: the names of the classes in the order of the labels.
+      index: [predictions] int, the indices of the examples in the data set.
       labels: [predictions] int.
       writers: [predictions] int.
       logits: [predictions, classes] float32.
-      seeds: how many networks tested each example.
+      seeds: the number of seeds.
     """
 
     class_names: tuple[str, ...]
@@ -51,13 +54,15 @@ class FoldPredictions:
 
     @property
     def predicted(self) -> np.ndarray:
-        """[predictions] int."""
+        """The predicted classes: [predictions] int."""
         return self.logits.argmax(-1)
 
     def errors(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The writers, and their errors and examples by class: [writers], twice [writers, classes].
+        """Counts errors and examples by writer and class.
 
-        The writer with the most errors comes first.
+        Returns:
+          The writers, [writers] int, sorted by error rate in descending order; and the numbers of
+          errors and of examples, both [writers, classes] int.
         """
         names, rows = np.unique(self.writers, return_inverse=True)
         shape = len(names), len(self.class_names)
@@ -68,10 +73,10 @@ class FoldPredictions:
         return names[order], errors[order], examples[order]
 
     def confusions(self, writer: int | None = None) -> list[tuple[int, int, int]]:
-        """What was taken for what and how often: (true, predicted, count), the most often first.
+        """Returns the confused classes as (true, predicted, count), the most frequent pair first.
 
         Args:
-          writer: whose; None: all.
+          writer: count only the images of this writer; None: of all.
         """
         wrong = self.predicted != self.labels
         if writer is not None:
@@ -80,14 +85,14 @@ class FoldPredictions:
             np.stack([self.labels[wrong], self.predicted[wrong]], axis=1), axis=0,
             return_counts=True)
         order = np.argsort(-counts, kind="stable")
-        return [(int(pairs[place][0]), int(pairs[place][1]), int(counts[place]))
-                for place in order]
+        return [(int(pairs[position][0]), int(pairs[position][1]), int(counts[position]))
+                for position in order]
 
 
 def fold_configs(
     config: ExperimentConfig, seeds: Sequence[int], workdir: Path
 ) -> dict[Path, ExperimentConfig]:
-    """The run of each fold and seed by its folder `folds/<fold>/seeds/<seed>`."""
+    """Returns the config of each fold and seed by its run folder `folds/<fold>/seeds/<seed>`."""
     return {
         workdir / "folds" / str(fold) / "seeds" / str(seed): dataclasses.replace(
             apply_overrides(config, ["data.split=writers", f"data.fold={fold}"]), seed=seed)
@@ -100,18 +105,21 @@ def train_folds(
     on_end: Callable[[FoldRun, Outcome], None] = lambda run, outcome: None,
     write_report: ReportWriter = no_report,
 ) -> bool:
-    """Trains the folds that are not finished yet; whether all are.
+    """Trains the unfinished folds.
 
     Args:
-      configs: of `fold_configs`.
-      dataset: that knows its writers.
+      configs: as `fold_configs` returns them.
+      dataset: a data set with writers.
       trackers: see `flaxdigits.training.runs.train_many`.
-      on_end: called with each run that has ended, diverged or was paused.
+      on_end: called with each run that has finished, diverged or was paused.
       write_report: see `flaxdigits.training.runs.train_many`.
 
+    Returns:
+      Whether all folds have finished; False if some were paused.
+
     Raises:
-      FlaxdigitsError: as `flaxdigits.training.runs.train` does, also if a fold diverges, since
-        its writers could not be tested.
+      FlaxdigitsError: as `flaxdigits.training.runs.train` does; also if a fold diverges, since its
+        writers cannot be tested.
     """
     def report(path: Path, outcome: Outcome) -> None:
         on_end(FoldRun(configs[path].data.fold, configs[path].seed), outcome)
@@ -127,27 +135,28 @@ def train_folds(
 def read_fold_predictions(
     configs: Mapping[Path, ExperimentConfig], dataset: Dataset,
 ) -> FoldPredictions:
-    """The predictions that the runs wrote.
+    """Reads the test predictions of all folds.
 
     Raises:
-      FlaxdigitsError: if those of a run are missing, or do not test every example once.
+      FlaxdigitsError: if the predictions of a run cannot be read, or the folds do not test every
+        example exactly once.
     """
     parts = [_read_predictions(path / "predictions.npz", len(dataset.class_names))
              for path in configs]
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in PREDICTED}
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in PREDICTED}
     seeds = len(configs) // FOLDS
-    if not np.array_equal(np.sort(whole["index"]),
+    if not np.array_equal(np.sort(arrays["index"]),
                           np.repeat(np.arange(len(dataset.labels)), seeds)):
         raise FlaxdigitsError("the ten folds do not test every example once: their predictions "
                               "are not of this data set")
-    return FoldPredictions(dataset.class_names, seeds=seeds, **whole)
+    return FoldPredictions(dataset.class_names, seeds=seeds, **arrays)
 
 
 def _read_predictions(path: Path, classes: int) -> dict[str, np.ndarray]:
-    """Returns the test predictions that a run wrote, by the names of `PREDICTED`.
+    """Reads the test predictions of a run: an array for each name of `PREDICTED`.
 
     Raises:
-      FlaxdigitsError: if the file cannot be read, or holds other arrays.
+      FlaxdigitsError: if the file cannot be read, or its arrays have other shapes or types.
     """
     advice = f"--mode=report --workdir={path.parent} writes it again"
     try:
@@ -156,7 +165,7 @@ def _read_predictions(path: Path, classes: int) -> dict[str, np.ndarray]:
             arrays = {name: file[f"test_{name}"] for name in PREDICTED}
     except FlaxdigitsError:
         raise
-    except Exception as error:  # zipfile and numpy have a kind for each sort of damage
+    except Exception as error:  # zipfile and NumPy raise many types
         raise FlaxdigitsError(f"{path}: cannot be read; {advice}") from error
     rows = len(arrays["index"]) if arrays["index"].ndim else 0
     for name, array in arrays.items():

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flaxdigits.config import flatten
+from flaxdigits.config import RENAMED, flatten
 from flaxdigits.training.digests import json_digest
 from flaxdigits.training.run_folder import CHANGEABLE
 
@@ -19,7 +19,7 @@ def run_identity(recorded: Mapping[str, Any]) -> str:
       recorded: `config` and `data` of the run, as `RunFolder.recorded` returns them.
     """
     config = {name: _canonical(value) for name, value in flatten(recorded["config"]).items()
-              if value is not None and name not in (*CHANGEABLE, *PATHS)}
+              if value is not None and RENAMED.get(name, name) not in (*CHANGEABLE, *PATHS)}
     return json_digest({"config": config, "fingerprint": recorded["data"].get("fingerprint")})
 
 

@@ -8,7 +8,7 @@ depends on the device:
   cores of an AMD EPYC (JAX 0.10.2, medians of three calls) for one seed alone, five under
   `lax.map`, and five under `vmap`: `dense_cnn` 6.4, 5.9, 10.0; `mse_cnn` 3.8, 3.7, 4.9;
   `chinese_cnn` 86, 81, 115. `lax.map` gains little over calling the program once for each seed,
-  which returns the result of each seed as soon as it is complete; `vmap` (`train.together=5`)
+  which returns the result of each seed as soon as it is complete; `vmap` (`train.seeds_per_call=5`)
   makes batched matrix products, which are slow there.
 - On other devices, all runs that fit into memory, under `vmap`, sharded over the devices by seed.
   A small network leaves most of a GPU idle; several at once use it.
@@ -99,7 +99,7 @@ class TrainProgram:
     def size(self) -> int:
         """How many runs a call advances."""
         devices = self._experiment.devices.count
-        at_once = self._experiment.config.train.together or (
+        at_once = self._experiment.config.train.seeds_per_call or (
             devices if jax.default_backend() == "cpu" else self._number)
         size = self._round_up(min(at_once, self._number))
         while size > self._round_up(1) and not self._fits(size):

@@ -28,7 +28,7 @@ PATTERN = "[]*?"
 # What may differ between a run's start and its continuation: when to pause, with how many others
 # it is trained, and how many checkpoints to keep, decide nothing about the result. Nor does where
 # the data lie, whose fingerprint is compared.
-CHANGEABLE = ("train.stop_after", "train.together", "checkpoint.keep", "data.folder")
+CHANGEABLE = ("train.stop_after", "train.seeds_per_call", "checkpoint.keep", "data.folder")
 
 # What tells a run's data from others; `config.json` holds more about them.
 IDENTITY = ("dataset", "source", "fingerprint", "class_names", "official_train", "validation")
@@ -139,7 +139,7 @@ class RunFolder:
         return result
 
     def diverged(self) -> dict[str, Any] | None:
-        """Of a run whose loss stopped being finite: the `step`, and what is `told`; or None.
+        """Of a run whose loss stopped being finite: the `step` and the `message`; or None.
 
         Raises:
           FlaxdigitsError: if `diverged.json` is damaged.

@@ -275,5 +275,5 @@ def _ended(folder: RunFolder, total_steps: int) -> Outcome | None:
     if done is not None:
         return Outcome(done["steps"], total_steps, done)
     if diverged is not None:
-        return Outcome(diverged["step"], total_steps, None, None, diverged["told"])
+        return Outcome(diverged["step"], total_steps, None, None, diverged["message"])
     return None

@@ -280,7 +280,7 @@ def _write_diverged(folder: RunFolder, checkpoints: Checkpoints, error: NotFinit
     kept = "nothing was saved yet" if last is None else f"the checkpoint of step {last} stays"
     message = (f"{error.part} is not finite at step {error.step}: {kept}; try a smaller "
                "optimizer.learning_rate, or optimizer.clip_norm=1, in another --workdir")
-    folder.write_json("diverged.json", {"step": error.step, "told": message})
+    folder.write_json("diverged.json", {"step": error.step, "message": message})
     return message
 
 
@@ -297,7 +297,7 @@ def _finish(
       The content of `result.json`, or None after a signal.
     """
     reported_step, running_accuracy = step, state.epoch_sums.means()[1]
-    if experiment.config.checkpoint.report == "best":
+    if experiment.config.checkpoint.select == "best":
         reported_step = checkpoints.best()
         warn_if_best_is_missing(folder, checkpoints, reported_step)
         state = checkpoints.restore(reported_step, experiment.state_shapes())
@@ -331,7 +331,7 @@ def _result(
         "split": config.data.split, "seed": config.seed,
         "parameters": count_parameters(state.params), "steps": step,
         "epochs": step / experiment.steps_per_epoch,
-        "checkpoint": config.checkpoint.report, "checkpoint_step": reported_step}
+        "checkpoint": config.checkpoint.select, "checkpoint_step": reported_step}
     for split, values in scores.items():
         result |= flat(split, values, config.evaluate.metrics)
     return result | {
