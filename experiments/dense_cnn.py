@@ -3,8 +3,8 @@
     python launch.py --experiment=dense_cnn
 
 About 2 minutes on two cores (5.9 ms a step).
-Expected: 98.29 % ± 0.09 test accuracy and 99.72 % ± 0.03 running training accuracy in the last epoch
-(5 seeds; claimed 97.93 % and 99.71 %).
+Expected: 98.29 % ± 0.09 test accuracy and 99.72 % ± 0.03 running training accuracy in the last
+epoch (5 seeds; claimed 97.93 % and 99.71 %).
 
 From the original, including the unusual normalisation: every image column is divided by its L2 norm
 (`keras.utils.normalize(x, axis=1)`). Our choice: the position of Adam's epsilon (see

@@ -2,15 +2,15 @@
 
     python launch.py --experiment=kaggle_cnn
 
-The complete recipe has not been run yet: a step takes about 1.5 s on two cores without augmentation,
-an epoch two minutes, and all epochs three and a half hours. Measured after 10 epochs (`--set
-train.epochs=10`): 98.32 % test accuracy (1 seed; the original claims a score of 0.995 after all
-epochs).
+The complete recipe has not been run yet: a step takes about 1.5 s on two cores without
+augmentation, an epoch two minutes, and all epochs three and a half hours. Measured after 10 epochs
+(`--set train.epochs=10`): 98.32 % test accuracy (1 seed; the original claims a score of 0.995 after
+all epochs).
 
 From the original: RMSprop with its constants (epsilon outside the root, learning rate
 1e-4 / (1 + 1e-5 t)), dropout 0.5, batches of 512, 100 epochs. The original scaled only its training
-images to 0..1 and evaluated on images of 0..255; this bug is not reproduced. Our choice: the seed of
-the split.
+images to 0..1 and evaluated on images of 0..255; this bug is not reproduced. Our choice: the seed
+of the split.
 """
 
 from flaxdigits.augmentations import Affine
