@@ -7,8 +7,8 @@ Expected: 99.37 % ± 0.04 test accuracy (3 seeds; claimed 99.98 %).
 
 The original document only lists the layers. Our choices: the dropout rates, the division by 255,
 the loss, Adadelta as in the old Keras example mnist_cnn (1.0, rho 0.95, epsilon 1e-7), batches of
-128 and twelve epochs. "ReLU" at the end of the document's list is interpreted as the activation of the
-hidden layers.
+128 and twelve epochs. "ReLU" at the end of the document's list is interpreted as the activation of
+the hidden layers.
 """
 
 from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
