@@ -155,7 +155,7 @@ def from_dict(
 
     Args:
       values: JSON values.
-      model_config: the class of the field `model`, for a custom model with a config of its own.
+      model_config: the class of the field `model`, for a custom model with its own config class.
 
     Raises:
       FlaxdigitsError: naming the field that is unknown or invalid.

@@ -86,7 +86,7 @@ def find(name_or_path: str, flag: str, folder: Path) -> Path:
         raise FlaxdigitsError(
             f"{flag}: there is no {name_or_path!r}; "
             + (f"did you mean {' or '.join(near)}? " if near else "")
-            + "--list shows all names; give a file of your own as a path that ends in .py")
+            + "--list shows all names; pass a custom file as a path that ends in .py")
     return folder / f"{name_or_path}.py"
 
 

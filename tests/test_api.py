@@ -203,8 +203,8 @@ def test_data_are_prepared_and_previewed(recipe, tmp_path, capsys):
     dataset = flaxdigits.prepare(config)
     assert dataset.images.shape == (270, 28, 28, 1)
     assert dataset.fingerprint in capsys.readouterr().out
-    sheet = flaxdigits.preview_data(config, tmp_path, console=QUIET)
-    assert sheet == tmp_path / "figures" / "data.png" and sheet.is_file()
+    preview = flaxdigits.preview_data(config, tmp_path, console=QUIET)
+    assert preview == tmp_path / "figures" / "data.png" and preview.is_file()
 
 
 def test_the_environment_says_where_raw_data_are(monkeypatch, tmp_path):

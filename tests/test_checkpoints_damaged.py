@@ -337,7 +337,7 @@ def test_eval_of_all_skips_checkpoints_that_are_deleted_during_it(
     assert next(rows)["step"] == 2
     shutil.rmtree(finished_copy / "checkpoints" / "4")
     assert [row["step"] for row in rows] == [6]
-    assert "the checkpoint of step 4 was deleted meanwhile" in caplog.text
+    assert "the checkpoint of step 4 was deleted by another process" in caplog.text
     assert "damaged" not in caplog.text
 
 

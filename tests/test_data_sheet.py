@@ -94,7 +94,7 @@ def test_data_mode_shows_an_experiments_data(launch_here, idx_folder, tmp_path, 
     assert "idx_files (real), split holdout: images of 28x28, 10 classes" in done.stdout
     assert "all" in done.stdout and "30  100.0%" in done.stdout and "70  100.0%" in done.stdout
     assert "writers" not in done.stdout
-    assert "sheet: runs/mse_cnn/figures/data.png" in done.stdout
+    assert "preview: runs/mse_cnn/figures/data.png" in done.stdout
     sheet = Image.open(tmp_path / "runs" / "mse_cnn" / "figures" / "data.png")
     assert sheet.width > 1000 and sheet.height > 1000
     trained = launch_here(*flags, "--set=train.steps=1", "--set=model.filters=2,2")

@@ -66,7 +66,7 @@ def test_the_others_are_done_when_one_cannot_be_read(finished, images, launch_he
     assert len(lines) == 2 and "d.png" in lines[0] and "e.png: there is nothing" in lines[1]
 
 
-def test_a_table_and_a_sheet(finished_copy, images, launch_here):
+def test_a_table_and_a_figure(finished_copy, images, launch_here):
     done = launch_here("--mode=predict", f"--workdir={finished_copy}",
                        f"--images={images}/b[1].png", f"--images={images}/[ac].png",
                        f"--images={images}/a.png", "--figure")
@@ -74,9 +74,9 @@ def test_a_table_and_a_sheet(finished_copy, images, launch_here):
     rows = [line for line in done.stdout.splitlines() if ".png " in line and "%" in line]
     assert [row.split("/")[-1].split(".")[0] for row in rows] == ["b[1]", "a", "c"]
     assert all(row.count("%") == 3 for row in rows)
-    sheet = finished_copy / "figures" / "predictions.png"
-    assert f"images and network inputs: {sheet}" in done.stdout
-    assert Image.open(sheet).width > 600
+    figure = finished_copy / "figures" / "predictions.png"
+    assert f"images and network inputs: {figure}" in done.stdout
+    assert Image.open(figure).width > 600
 
 
 def test_a_pattern_without_a_match_is_an_error(finished, images, launch_here):

@@ -51,7 +51,7 @@ def test_compiled_programs_are_kept_in_the_users_cache_small_ones_too(settings, 
     ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
 ])
 def test_huge_pages_are_asked_for_unless_the_user_has_decided(settings, before, after):
-    if not process._are_pages_on_request():  # then nothing is asked
+    if not process._needs_madvise():  # then nothing is asked
         after = before
     assert (settings(GLIBC_TUNABLES=before)["GLIBC_TUNABLES"] or "") == after
 

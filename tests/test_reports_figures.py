@@ -1,4 +1,4 @@
-"""Figures and sheets: what they show, that every character is there, and any kind of data."""
+"""Figures and image grids: their content, fonts, and any kind of data."""
 
 import io
 import warnings
@@ -156,14 +156,14 @@ def test_samples_are_spread_and_none_is_twice(examples):
     assert places[0] == 0 and places[-1] == examples - 1
 
 
-def test_a_sheet_shows_the_images():
+def test_a_grid_shows_the_images():
     bright = np.full((1, 5, 5, 1), 255, np.uint8)
     logits = np.array([[1.0, 0.0]])
-    sheets = [pixels(png(prediction_grid(
+    grids = [pixels(png(prediction_grid(
         select_predictions(images, np.arange(1), np.zeros(1, int), logits, [0]), legible("ab"),
         "x")))
         for images in (bright, bright // 255)]
-    assert (sheets[1] < 9).all(-1).sum() > (sheets[0] < 9).all(-1).sum() + 15_000
+    assert (grids[1] < 9).all(-1).sum() > (grids[0] < 9).all(-1).sum() + 15_000
 
 
 def test_filters_are_on_one_scale_around_zero():

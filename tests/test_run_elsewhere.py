@@ -85,7 +85,7 @@ def test_a_run_of_an_older_version_has_its_classes_from_the_data(pictures, launc
     older = load_network(run)
     assert (older.framing, older.class_names) == (network.framing, network.class_names)
     (data / "flat" / "0.png").unlink()
-    assert "put the data back as they were" in refusal(load_network, run)
+    assert "restore the original data" in refusal(load_network, run)
 
 
 @pytest.mark.parametrize("where", ["dots", "link", "copy"])
@@ -114,7 +114,7 @@ def test_other_data_in_the_same_place_are_another_run(pictures, launch_here, tmp
     assert ("data.class_names was ['flat', 'steep'] and is ['level', 'steep']"
             in done.stderr)
     done = launch_here("--mode=eval", f"--workdir={run}")
-    assert done.returncode == 2 and "name the data of the run with --set data.folder=" in (
+    assert done.returncode == 2 and "pass the data of the run with --set data.folder=" in (
         done.stderr)
 
 

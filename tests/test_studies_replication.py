@@ -88,15 +88,15 @@ def test_both_protocols_are_run_and_reported(ran):
     assert {run["split"] for run in of_seed["original"]} == {"random"}
     assert {run["split"] for run in of_seed["held_out"]} == {"holdout"}
     found = {}
-    for protocol, figure in (("original", "validation_accuracy"), ("original", "train_accuracy"),
+    for protocol, metric in (("original", "validation_accuracy"), ("original", "train_accuracy"),
                              ("held_out", "test_accuracy")):
-        values = 100 * np.array([run[figure] for run in of_seed[protocol]])
-        found[figure] = f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
+        values = 100 * np.array([run[metric] for run in of_seed[protocol]])
+        found[metric] = f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
     markdown = (ran / "replication.md").read_text()
     assert (f"| `small` | validation 99.90 | validation {found['validation_accuracy']}, training "
             f"{found['train_accuracy']} (2 seeds) | test {found['test_accuracy']} (2 seeds) |"
             ) in markdown
-    away = rows(ran)[0]["reproduced"]["figures"]["validation_accuracy"]["mean"] - 0.999
+    away = rows(ran)[0]["reproduced"]["metrics"]["validation_accuracy"]["mean"] - 0.999
     assert re.search(rf"{100 * abs(away):.2f}\s+points\s+below\s+the\s+claim", markdown)
     assert re.search(r"It was\s+a\s+\| dream\.", markdown) and re.search(
         r"With\s+held-out\s+images\s+\(data\.split=holdout\)\s+it\s+is", markdown)
@@ -258,7 +258,7 @@ REFUSED = {
     "synthetic": (["--data=synthetic"], "the claims are about the real data"),
     "changed": (["--set=optimizer.learning_rate=1"],
                 "recipe of small, but optimizer.learning_rate is 1.0 instead of 0.1"),
-    "a seed": (["--set=seed=7"], "--mode=replicate runs every seed in turn: name them"),
+    "a seed": (["--set=seed=7"], "--mode=replicate trains several seeds: set them"),
     "nothing there": (["--collect=nowhere/*"], "--collect=nowhere/*: there is nothing"),
     "no file": (["--update=no.md"],
                 "no.md: cannot read: No such file or directory; name a file that is there"),

@@ -37,7 +37,7 @@ def one_device(launch, idx_folder, tmp_path_factory):
     return workdir
 
 
-def figures(workdir):
+def weights_and_metrics(workdir):
     checkpoints = Checkpoints(workdir / "checkpoints")
     try:
         arrays = flat_arrays(checkpoints.restore_arrays(checkpoints.last()))
@@ -48,8 +48,8 @@ def figures(workdir):
 
 
 def assert_equal_runs(workdir, expected_workdir):
-    arrays, rows = figures(workdir)
-    expected_arrays, expected_rows = figures(expected_workdir)
+    arrays, rows = weights_and_metrics(workdir)
+    expected_arrays, expected_rows = weights_and_metrics(expected_workdir)
     assert arrays.keys() == expected_arrays.keys()
     for name, expected in expected_arrays.items():
         np.testing.assert_allclose(arrays[name], expected, rtol=2e-4, atol=2e-5, err_msg=name)
@@ -146,7 +146,7 @@ def test_two_processes_start_from_the_weights_of_another_run(
         f"--set=train.init_from={one_device}", "--set=train.epochs=1",
         "--set=optimizer.learning_rate=1e-12")))
     assert codes == [0, 0], outputs
-    weights, first = figures(tmp_path)[0], figures(one_device)[0]
+    weights, first = weights_and_metrics(tmp_path)[0], weights_and_metrics(one_device)[0]
     for name in first:
         if name.startswith("params."):  # it starts from the averaged ones
             expected = first[name.replace("params.", "ema.", 1)]

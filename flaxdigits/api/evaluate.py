@@ -28,8 +28,8 @@ def evaluate(
       workdir: the run folder.
       checkpoint: `last`, `best` (by validation accuracy), `all`, or a step.
       experiment: the experiment file of the run, if it registers a custom model or component.
-      data: `auto` for the source that the run was trained on; `real` to evaluate a run that was
-        trained on synthetic data on the real data.
+      data: `auto` for the source that the run was trained on; `real` to use the real data, even if
+        the run was trained on synthetic data.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
       data_folder: the current folder of the custom data that the run was trained on; None: it has

@@ -116,7 +116,7 @@ def _read_like_training_image(picture: Picture, network: TrainedNetwork) -> np.n
       The image: [height, width] uint8.
     """
     framing, image_size = network.framing, network.config.data.image_size
-    if not framing.lowest:
+    if not framing.lowest:  # only measured for custom training images
         return None
     image = grey(picture.image)
     if image_size is not None:
