@@ -12,7 +12,8 @@ scored images of 0..255; that defect is not copied. Ours is the seed of the spli
 """
 
 from flaxdigits.augmentations import Affine
-from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
+from flaxdigits.config import DataConfig, ExperimentConfig, TrainConfig
+from flaxdigits.models import KaggleCnnConfig
 from flaxdigits.optimizers import RMSprop
 from flaxdigits.schedules import InverseTime
 from flaxdigits.studies.replication import Claim, Replication
@@ -22,8 +23,8 @@ def get_config() -> ExperimentConfig:
     """The original's recipe."""
     return ExperimentConfig(
         experiment="kaggle_cnn",
-        model=ModelConfig(
-            "kaggle_cnn", filters=(32, 32, 64, 64), dense=(8192, 2048),
+        model=KaggleCnnConfig(
+            filters=(32, 32, 64, 64), dense=(8192, 2048),
             dropout=(0.5, 0.5, 0.5, 0.5)),
         data=DataConfig(
             dataset="mnist", split="kaggle", preprocessing="unit",

@@ -10,7 +10,8 @@ Adadelta as the old Keras example of that name had it (1.0, rho 0.95, epsilon 1e
 and twelve epochs. "ReLU" at the end of the document's list is taken for that of the hidden layers.
 """
 
-from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
+from flaxdigits.config import DataConfig, ExperimentConfig, TrainConfig
+from flaxdigits.models import MnistCnnConfig
 from flaxdigits.optimizers import Adadelta
 from flaxdigits.studies.replication import Claim, Replication
 
@@ -19,8 +20,8 @@ def get_config() -> ExperimentConfig:
     """The original's recipe."""
     return ExperimentConfig(
         experiment="mnist_cnn",
-        model=ModelConfig(
-            "mnist_cnn", filters=(32, 64, 128, 256), dense=(128,), dropout=(0.25, 0.25, 0.5)),
+        model=MnistCnnConfig(
+            filters=(32, 64, 128, 256), dense=(128,), dropout=(0.25, 0.25, 0.5)),
         data=DataConfig(dataset="mnist", split="official", preprocessing="unit"),
         optimizer=Adadelta(learning_rate=1.0, rho=0.95, epsilon=1e-7),
         train=TrainConfig(batch_size=128, epochs=12),

@@ -9,8 +9,9 @@ The loss is the mean over the classes of the squared difference between softmax 
 is the division by 255. Which images the original scored "out of 60,000" is not said.
 """
 
-from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
+from flaxdigits.config import DataConfig, ExperimentConfig, TrainConfig
 from flaxdigits.losses import MeanSquaredError
+from flaxdigits.models import MseCnnConfig
 from flaxdigits.optimizers import SGD
 from flaxdigits.studies.replication import Claim, Replication
 
@@ -19,7 +20,7 @@ def get_config() -> ExperimentConfig:
     """The original's recipe."""
     return ExperimentConfig(
         experiment="mse_cnn",
-        model=ModelConfig("mse_cnn", filters=(32, 32), dropout=(0.3,)),
+        model=MseCnnConfig(filters=(32, 32), dropout=(0.3,)),
         data=DataConfig(dataset="mnist", split="official", preprocessing="unit"),
         optimizer=SGD(learning_rate=0.01),
         train=TrainConfig(batch_size=32, epochs=20, loss=MeanSquaredError()),

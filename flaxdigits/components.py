@@ -1,8 +1,8 @@
 """Components: the parts of an experiment that a researcher may replace.
 
 A component is a frozen dataclass with typed, bounded fields and one method. Each belongs to a kind
-(`Optimizer`, `Schedule`, `Loss`, `Objective`, `Augmentation`, `Metric`), whose base class says what
-the method takes and returns, and is registered under a name:
+(`Model`, `Optimizer`, `Schedule`, `Loss`, `Objective`, `Augmentation`, `Metric`), whose base class
+says what the method takes and returns, and is registered under a name:
 
 ```python
 @register("lion")
@@ -20,6 +20,7 @@ JAX, so that a config can be read and checked without it.
 import dataclasses
 import difflib
 import re
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -165,15 +166,17 @@ def is_shipped(cls: type) -> bool:
 def replace_component(old: Component, cls: type[Component]) -> Component:
     """Returns a component of another class that keeps the values of the fields they share.
 
-    A field that is at its default in `old`, where the two classes have different defaults, takes
-    the new class's default: choosing `adamw` in place of `adam` brings its weight decay.
+    Fields are shared if they have the same name and type. A field that is at its default in `old`,
+    where the two classes have different defaults, takes the new class's default: choosing `adamw`
+    in place of `adam` brings its weight decay.
     """
     if type(old) is cls:
         return old
     before, after = defaults(type(old)), defaults(cls)
-    kept = {name: getattr(old, name) for name in after
-            if name in before and (before[name] == after[name]
-                                   or getattr(old, name) != before[name])}
+    old_types, new_types = typing.get_type_hints(type(old)), typing.get_type_hints(cls)
+    shared = [name for name in after if name in before and old_types[name] == new_types[name]]
+    kept = {name: getattr(old, name) for name in shared
+            if before[name] == after[name] or getattr(old, name) != before[name]}
     return cls(**kept)
 
 

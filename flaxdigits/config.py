@@ -6,6 +6,7 @@ and the metrics. `flaxdigits.overrides` changes single fields by name and checks
 `to_dict` and `from_dict` convert a config to JSON values and back.
 """
 
+import contextlib
 import dataclasses
 import re
 import typing
@@ -18,6 +19,7 @@ from flaxdigits.errors import LONGEST_QUOTE, FlaxdigitsError, quoted
 from flaxdigits.field_types import check
 from flaxdigits.losses import CrossEntropy, Loss
 from flaxdigits.metrics import Metric, check_keys
+from flaxdigits.models import CnnConfig, Model
 from flaxdigits.objectives import FastAdversarial, Objective, Supervised
 from flaxdigits.optimizers import Adam, Optimizer
 from flaxdigits.schedules import Schedule
@@ -29,17 +31,6 @@ SPLITS = {
     "idx_files": ("official", "holdout", "random"),
     "image_folder": ("official", "holdout", "random"),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """What an architecture leaves open. Subclass it to give an architecture of your own more."""
-
-    name: str  # as registered in flaxdigits.models
-    filters: tuple[int, ...] = count(())  # of each convolution
-    dense: tuple[int, ...] = count(())  # units of each hidden dense layer
-    dropout: tuple[float, ...] = bounded((), at_least=0, below=1)  # rate at each place
-    batch_norm: bool = False  # between every convolution and its activation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +96,7 @@ class ExperimentConfig:
     """Everything that decides a run's result, apart from the data's own bytes."""
 
     experiment: str
-    model: ModelConfig
+    model: Model
     data: DataConfig = DataConfig()
     optimizer: Optimizer = Adam()
     train: TrainConfig = TrainConfig()
@@ -144,24 +135,21 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def from_dict(
-    values: dict[str, Any], model_config: type[ModelConfig] = ModelConfig
-) -> ExperimentConfig:
+def from_dict(values: dict[str, Any]) -> ExperimentConfig:
     """The inverse of `to_dict`; also reads what earlier versions wrote.
 
     Args:
       values: as `to_dict` returns them, from JSON.
-      model_config: the class of `model`, if it is one of the user's own.
 
     Raises:
       FlaxdigitsError: naming the field that does not fit.
     """
     if not isinstance(values, dict):
         raise FlaxdigitsError(f"config: the whole must be an object, got {quoted(values)}")
-    return _build(ExperimentConfig, upgrade(values), "", {ModelConfig: model_config})
+    return _build(ExperimentConfig, upgrade(values), "")
 
 
-def _build(cls: type, values: Any, path: str, own: dict[type, type]) -> Any:
+def _build(cls: type, values: Any, path: str) -> Any:
     """Returns the dataclass whose fields these are, each of them built and checked."""
     if not isinstance(values, dict):
         raise FlaxdigitsError(
@@ -171,7 +159,7 @@ def _build(cls: type, values: Any, path: str, own: dict[type, type]) -> Any:
     for name in values:
         if name not in fields:
             raise FlaxdigitsError(f"config: unknown field {join(path, name)[:LONGEST_QUOTE]}")
-    built = {name: _build_field(value, hints[name], fields[name], join(path, name), own)
+    built = {name: _build_field(value, hints[name], fields[name], join(path, name))
              for name, value in values.items()}
     try:
         return cls(**built)
@@ -179,29 +167,25 @@ def _build(cls: type, values: Any, path: str, own: dict[type, type]) -> Any:
         raise FlaxdigitsError(f"config: {path or 'the whole'} lacks a field: {error}") from error
 
 
-def _build_field(
-    value: Any, hint: Any, field: dataclasses.Field, path: str, own: dict[type, type]
-) -> Any:
+def _build_field(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
     if is_component(hint):
-        return _build_component(hint, value, path, own)
+        return _build_component(hint, value, path)
     if is_component_list(hint):
         if not isinstance(value, list):
             raise FlaxdigitsError(f"{path} must be a list of components, got {quoted(value)}")
         kind = typing.get_args(hint)[0]
-        return tuple(_build_component(kind, item, join(path, str(place)), own)
+        return tuple(_build_component(kind, item, join(path, str(place)))
                      for place, item in enumerate(value))
     if dataclasses.is_dataclass(hint):
-        return _build(own.get(hint, hint), value, path, own)
+        return _build(hint, value, path)
     return check(value, hint, field, path)
 
 
-def _build_component(
-    kind: type[Component], values: Any, path: str, own: dict[type, type]
-) -> Component:
+def _build_component(kind: type[Component], values: Any, path: str) -> Component:
     if not isinstance(values, dict):
         raise FlaxdigitsError(f"config: {path} must be an object with a name, got {quoted(values)}")
     cls = kind.find(values.get("name"), f"{path}.name")
-    return _build(cls, {name: value for name, value in values.items() if name != "name"}, path, own)
+    return _build(cls, {name: value for name, value in values.items() if name != "name"}, path)
 
 
 def is_component(hint: Any) -> bool:
@@ -239,7 +223,10 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
     own; those that the chosen one did not use are dropped. What is in no form known stays as it is.
     """
     values = dict(values)
-    optimizer, train, data = (values.get(name) for name in ("optimizer", "train", "data"))
+    optimizer, train, data, model = (
+        values.get(name) for name in ("optimizer", "train", "data", "model"))
+    if isinstance(model, dict):
+        values["model"] = _without_unused(model)
     if isinstance(optimizer, dict) and isinstance(optimizer.get("schedule"), str):
         schedule = {"name": optimizer["schedule"], **_known(
             Schedule, optimizer["schedule"], optimizer)}
@@ -260,15 +247,34 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
 def complete(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a config's JSON values in today's form, with the fields that were added since.
 
-    The fields of `model`, whose class may be the user's own, stay as they are. A config that is of
-    no form known is only upgraded.
+    A model that is not registered here stays as it is. A config that is of no form known is only
+    upgraded.
     """
     upgraded = upgrade(values)
+    model = upgraded.get("model")
     try:
-        known = _build(ExperimentConfig, upgraded | {"model": {"name": ""}}, "", {})
+        known = to_dict(_build(ExperimentConfig, upgraded | {"model": {"name": "mlp"}}, ""))
     except FlaxdigitsError:
         return upgraded
-    return to_dict(known) | {name: upgraded[name] for name in ("model",) if name in upgraded}
+    with contextlib.suppress(FlaxdigitsError):
+        model = to_dict(_build_component(Model, model, "model"))
+    return known | ({} if model is None else {"model": model})
+
+
+# What the one config of all models held in earlier versions, where a model did not use it.
+UNUSED: Mapping[str, Any] = {"filters": (), "dense": (), "dropout": (), "batch_norm": False}
+
+
+def _without_unused(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a model's values without the fields of earlier versions that it does not have."""
+    name = model.get("name")
+    cls = Model.registered.get(name) if isinstance(name, str) else None
+    if cls is None:
+        return dict(model)
+    fields = {field.name for field in dataclasses.fields(cls)}
+    return {field: value for field, value in model.items() if field in fields
+            or field not in UNUSED
+            or (tuple(value) if isinstance(value, list) else value) != UNUSED[field]}
 
 
 def _known(kind: type[Component], name: Any, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -370,6 +376,42 @@ def _check_combinations(config: ExperimentConfig) -> None:
         raise FlaxdigitsError(
             f"data.image_size={data.image_size} needs data.dataset=image_folder, got "
             f"{data.dataset}, whose images keep their size")
+
+
+class _ModelByName:
+    """`ModelConfig("dense_cnn", filters=(32,))`, as experiment files of earlier versions have it.
+
+    Earlier versions had one class for the configs of all models.
+    """
+
+    def __call__(
+        self, name: str, filters: tuple[int, ...] = (), dense: tuple[int, ...] = (),
+        dropout: tuple[float, ...] = (), batch_norm: bool = False, **fields: Any,
+    ) -> Model:
+        """Returns the config of a registered model, in which what is not given is empty.
+
+        Raises:
+          FlaxdigitsError: if there is no such model, or it has no such field.
+        """
+        cls = Model.find(name, "model.name")
+        shared = {"filters": filters, "dense": dense, "dropout": dropout, "batch_norm": batch_norm}
+        if not issubclass(cls, CnnConfig):
+            shared = {field: value for field, value in shared.items() if value != UNUSED[field]}
+        known = [field.name for field in dataclasses.fields(cls)]
+        for field in (*shared, *fields):
+            if field not in known:
+                raise FlaxdigitsError(f"model.{field}: the model {name} has no such field; it has "
+                                      f"{', '.join(known) or 'none'}")
+        return cls(**shared, **fields)
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        raise FlaxdigitsError(
+            "flaxdigits.config.ModelConfig is no base class: give the linen module under "
+            "@flaxdigits.models.register the fields, with types and defaults, and choose it by "
+            "model=<its class>.Config(...)")
+
+
+ModelConfig = _ModelByName()
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,7 @@ import dataclasses
 import os
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.config import ExperimentConfig, ModelConfig
+from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment
 from flaxdigits.overrides import apply_overrides
@@ -40,19 +40,9 @@ def recorded_experiment(
       FlaxdigitsError: if this is not a run folder, or its config is not valid.
     """
     folder = RunFolder(expand_user(workdir))
-    model_config = ModelConfig
-    if experiment is not None:
-        named = load_experiment(os.fspath(experiment)).model
-        model_config = type(named)
-    try:
-        config = folder.config(model_config)
-    except FlaxdigitsError as error:
-        if experiment is not None or "unknown field model." not in str(error):
-            raise
-        raise FlaxdigitsError(
-            f"{error}; if the architecture is your own, name its file with --experiment"
-        ) from error
-    if experiment is not None and named.name != config.model.name:
+    named = None if experiment is None else load_experiment(os.fspath(experiment)).model
+    config = folder.config()
+    if named is not None and named.name != config.model.name:
         raise FlaxdigitsError(
             f"{folder.path}: a run of the architecture {config.model.name}, and {experiment} has "
             f"{named.name}: leave out --experiment, or name the run's own file")

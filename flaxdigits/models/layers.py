@@ -73,7 +73,7 @@ def _check_size(layer: nn.Module, x: jax.Array, least: tuple[int, int]) -> None:
 
 
 class Dense(nn.Module):
-    """A matrix and a bias: [batch, in] -> [batch, features]."""
+    """A matrix and a bias: [..., in] -> [..., features]."""
 
     features: int
 
@@ -81,7 +81,8 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", glorot_uniform, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return _add_bias(multiply(x, kernel), bias)
+        product = multiply(x.reshape(-1, x.shape[-1]), kernel)
+        return _add_bias(product.reshape(*x.shape[:-1], self.features), bias)
 
 
 class Flatten(nn.Module):
@@ -99,6 +100,17 @@ class MaxPool(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         _check_size(self, x, (2, 2))
         return max_pool(x)
+
+
+class AvgPool(nn.Module):
+    """The mean of every 2x2 window, stride 2: [batch, h, w, c] -> [batch, h//2, w//2, c]."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        _check_size(self, x, (2, 2))
+        batch, height, width, channels = x.shape
+        x = x[:, :height // 2 * 2, :width // 2 * 2]
+        return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
 
 
 def max_pool(x: jax.Array) -> jax.Array:

@@ -46,7 +46,7 @@ class Runs:
     def partial(self) -> str | None:
         """How much of the recipe was run, such as `4 of 100 epochs`; None if all of it."""
         for record in self.records.values():  # which are all alike in this
-            return _partial(_config(record, self.recipe), self.recipe, record.result)
+            return _partial(from_dict(record.values["config"]), self.recipe, record.result)
         return None
 
 
@@ -109,7 +109,7 @@ def missing(runs: Runs, config: ExperimentConfig, seeds: Sequence[int]) -> list[
     """The seeds that were run neither whole nor as far as `config` goes."""
     enough = extent(runs.recipe), extent(config)
     done = {record.seed for record in runs.found
-            if extent(_config(record, runs.recipe)) in enough}
+            if extent(from_dict(record.values["config"])) in enough}
     return [seed for seed in seeds if seed not in done]
 
 
@@ -139,7 +139,7 @@ def _protocol(record: Record, system: System) -> str:
     """By which of the system's protocols it was run; an error says why by none."""
     reasons = []
     for protocol, recipe in system.recipes().items():
-        config = _config(record, recipe)
+        config = from_dict(record.values["config"])
         reasons.append(differences(config, recipe))
         if reasons[-1]:
             continue
@@ -152,10 +152,6 @@ def _protocol(record: Record, system: System) -> str:
     raise FlaxdigitsError(f"is not the recipe: {min(reasons, key=len)[0]}")
 
 
-def _config(record: Record, recipe: ExperimentConfig) -> ExperimentConfig:
-    return from_dict(record.values["config"], type(recipe.model))
-
-
 def _choose(
     system: System, protocol: str, recipe: ExperimentConfig, found: Sequence[Record],
     left_out: dict[str, str],
@@ -165,7 +161,7 @@ def _choose(
         return record.result["steps"] if record.result else 0
 
     def is_whole(record: Record) -> bool:
-        return extent(_config(record, recipe)) == extent(recipe)
+        return extent(from_dict(record.values["config"])) == extent(recipe)
 
     found = sorted(found, key=lambda record: (not is_whole(record), -steps(record)))
     best = next((record for record in found if record.result is not None), None)
@@ -173,8 +169,8 @@ def _choose(
     for record in found:
         if record.result is None:
             continue
-        how_far = extent(_config(record, recipe))
-        if how_far != extent(_config(best, recipe)):
+        how_far = extent(from_dict(record.values["config"]))
+        if how_far != extent(from_dict(best.values["config"])):
             left_out[str(record.path)] = "is partial, and others went further"
         elif record.seed not in records:
             records[record.seed] = record

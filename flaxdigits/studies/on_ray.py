@@ -166,7 +166,8 @@ def train_run(run: RemoteRun) -> Outcome | None:
     """
     # As many as XLA's client on the CPU starts threads: xla/pjrt/utils.cc, DefaultThreadPoolSize.
     os.environ["NPROC"] = str(run.cpus)
-    config = from_dict(run.config, type(load_experiment(run.experiment).model))
+    load_experiment(run.experiment)  # registers the components of its file
+    config = from_dict(run.config)
     if config.train.deterministic:
         ask_for_deterministic_kernels()
     path = Path(run.workdir)

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from flaxdigits.config import ExperimentConfig, ModelConfig, complete, flatten, from_dict, to_dict
+from flaxdigits.config import ExperimentConfig, complete, flatten, from_dict, to_dict
 from flaxdigits.errors import FlaxdigitsError, quoted
 from flaxdigits.training import run_files
 
@@ -86,18 +86,15 @@ class RunFolder:
         return sorted(path.name for folder in (self.path, self.checkpoints)
                       for path in folder.glob("[!.]*"))
 
-    def config(self, model_config: type[ModelConfig] = ModelConfig) -> ExperimentConfig:
+    def config(self) -> ExperimentConfig:
         """The config of the run.
-
-        Args:
-          model_config: the class of its `model`, if it is one of the user's own.
 
         Raises:
           FlaxdigitsError: if this is not a run folder or its config.json is damaged.
         """
         values = self._start()["config"]
         try:
-            return from_dict(values, model_config)
+            return from_dict(values)
         except FlaxdigitsError as error:
             raise FlaxdigitsError(f"{self.path / 'config.json'}: {error}") from error
 
