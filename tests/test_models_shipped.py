@@ -177,7 +177,7 @@ def test_patches_are_squares_of_the_image_in_reading_order():
 
 
 def test_fields_that_do_not_fit_are_refused():
-    with pytest.raises(FlaxdigitsError, match="model.heads must divide model.width=8, got 3"):
+    with pytest.raises(FlaxdigitsError, match=r"model\.heads must divide model\.width=8, got 3"):
         build_model(VitConfig(heads=3, width=8), 10)
     model = build_model(VitConfig(patch_size=5), 10)
     with pytest.raises(FlaxdigitsError, match="must divide the images' size of 28x28, got 5"):

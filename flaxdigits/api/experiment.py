@@ -7,6 +7,7 @@ from flaxdigits.api.arguments import PathLike
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment
+from flaxdigits.objectives import Distillation
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.patterns import expand_user
 from flaxdigits.training.run_folder import RunFolder
@@ -66,4 +67,9 @@ def absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     if train.init_from is not None:
         init_from = str(expand_user(train.init_from).absolute())
         config = dataclasses.replace(config, train=dataclasses.replace(train, init_from=init_from))
+    if isinstance(train.objective, Distillation) and train.objective.teacher is not None:
+        teacher = str(expand_user(train.objective.teacher).absolute())
+        objective = dataclasses.replace(train.objective, teacher=teacher)
+        config = dataclasses.replace(
+            config, train=dataclasses.replace(config.train, objective=objective))
     return config

@@ -67,7 +67,7 @@ def _check_size(layer: nn.Module, x: jax.Array, least: tuple[int, int]) -> None:
     height, width = x.shape[1:3]
     if height < least[0] or width < least[1]:
         raise FlaxdigitsError(
-            f"{layer.name} needs at least {least[0]}x{least[1]} pixels and is given "
+            f"{'/'.join(layer.path)} needs at least {least[0]}x{least[1]} pixels and is given "
             f"{height}x{width}: use larger images (of an image_folder: data.image_size) or "
             "another network")
 

@@ -28,6 +28,7 @@ from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.loop import Outcome
 from flaxdigits.training.run import total_steps
 from flaxdigits.training.state import init_variables
+from flaxdigits.training.teacher import load_teacher
 
 Load = Callable[[ExperimentConfig], Dataset]
 OnEnd = Callable[[str, int, Outcome], None]
@@ -113,6 +114,7 @@ def check_variants(
                 plan.steps_per_epoch)
             model = build_model(config.model, len(dataset.class_names))
             jax.eval_shape(functools.partial(init_variables, model, 0, dataset.images.shape[1:]))
+            load_teacher(config, dataset)
         except FlaxdigitsError as error:
             raise FlaxdigitsError(f"variant {variant!r}: {error}") from error
         for figure in figures:

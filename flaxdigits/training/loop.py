@@ -28,6 +28,7 @@ from flaxdigits.training.program import Program
 from flaxdigits.training.run import Run
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.saved_run import SavedRun
+from flaxdigits.training.teacher import teacher_digest
 from flaxdigits.training.trackers import Tracker, Trackers
 from flaxdigits.training.weights import source_digest
 
@@ -111,6 +112,9 @@ def train_many(
     check_same_everywhere("data", dataset.fingerprint)
     check_same_everywhere("run folder", [folder.contents() for folder in folders.values()])
     about = _about(config, dataset, all(folder.is_begun() for folder in folders.values()))
+    if not all(folder.is_begun() and folder.has_ended() for folder in folders.values()):
+        teacher = first.load_teacher()
+        about |= {} if teacher is None else {"teacher": teacher}
     _init_from(first, folders[path], about.get("init_from"))
     _start_folders(configs, folders, about)
     outcomes: dict[Path, Outcome] = {}
@@ -221,7 +225,8 @@ def check_folders(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) ->
                for config in configs.values()}
     for path, config in configs.items():
         _check_folders({path: config}, {path: RunFolder(path)}, {
-            "data": dataset.identity(), "init_from": digests[config.train.init_from]})
+            "data": dataset.identity(), "init_from": digests[config.train.init_from],
+            "teacher": teacher_digest(config, dataset)})
 
 
 def _check_folders(
@@ -230,7 +235,7 @@ def _check_folders(
 ) -> None:
     for path, folder in folders.items():
         if folder.is_begun():
-            folder.check_same(validate(configs[path]), about["data"], about.get("init_from"))
+            folder.check_same(validate(configs[path]), about)
 
 
 def _ended(folder: RunFolder, total_steps: int) -> Outcome | None:

@@ -30,6 +30,7 @@ from flaxdigits.training.state import (
     stream,
 )
 from flaxdigits.training.step import Examples, TrainTask
+from flaxdigits.training.teacher import load_teacher
 from flaxdigits.training.weights import saved_variables
 
 
@@ -103,6 +104,20 @@ class Run:
         """
         fresh = {"params": self.state.params, **self.state.model_state}
         self.state = self.devices.replicate(self._state_of(saved_variables(path, fresh, digest)))
+
+    def load_teacher(self) -> str | None:
+        """Loads the network that the objective learns from, and returns its digest; else None.
+
+        Raises:
+          FlaxdigitsError: as `flaxdigits.training.teacher.load_teacher` does.
+        """
+        teacher = load_teacher(self.config, self.dataset)
+        if teacher is None:
+            return None
+        self.task = dataclasses.replace(self.task, teacher=teacher.model)
+        self.examples = self.examples.replace(
+            teacher=self.devices.replicate(teacher.variables))
+        return teacher.digest
 
     def not_finite(self) -> str | None:
         """Returns the name of a part of the state with a NaN or an infinity, or None."""

@@ -30,7 +30,7 @@ SCORES = {"accuracy": FRACTION, "loss": NUMBER, "errors": COUNT, "examples": POS
 
 CONFIG = {"config": OBJECT, "data": OBJECT}
 OPTIONAL_CONFIG = {"versions": OBJECT_OF_TEXTS, "git_commit": TEXT | NULL, "machine": TEXT,
-                  "init_from": TEXT}
+                  "init_from": TEXT, "teacher": TEXT}
 DATA = {"dataset": TEXT, "source": TEXT, "fingerprint": TEXT}
 OPTIONAL_DATA = {"class_names": TEXTS, "official_train": COUNT | NULL, "validation": COUNT,
                 "framing": OBJECT}
