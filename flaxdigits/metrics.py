@@ -14,7 +14,7 @@ from typing import ClassVar
 from etils import epy
 
 from flaxdigits.components import Component, count, register
-from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.errors import LONGEST_QUOTE, FlaxdigitsError
 
 with epy.lazy_imports():
     import numpy as np
@@ -146,6 +146,35 @@ def formats(metrics: Sequence[Metric]) -> dict[str, Format]:
 
 # What results hold of every split, beside which no other metric can have the same key.
 RESERVED = ("accuracy", "loss", "errors", "examples", "accuracy_running")
+
+
+def compute_metric(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> float:
+    """Returns a metric of a split as a Python float, which JSON can hold.
+
+    Args:
+      metric: one of `evaluate.metrics`.
+      logits: [examples, classes] float32.
+      labels: [examples] int32.
+
+    Raises:
+      FlaxdigitsError: if the metric is not a single number.
+    """
+    value = metric.compute(logits, labels)
+    is_number = (np.ndim(value) == 0 and value is not None
+                 and np.issubdtype(np.asarray(value).dtype, np.number))
+    if not is_number or np.iscomplexobj(value):
+        got = (f"an array of shape {list(np.shape(value))}" if np.ndim(value) else repr(value))
+        raise FlaxdigitsError(
+            f"evaluate.metrics: {metric.name} must return a number, got {got[:LONGEST_QUOTE]}")
+    return float(value)
+
+
+def check_metric(metric: Metric, num_classes: int) -> None:
+    """Raises FlaxdigitsError if a metric does not return a number for random logits."""
+    random = np.random.default_rng(0)
+    labels = np.tile(np.arange(num_classes, dtype=np.int32), 3)
+    logits = random.normal(size=(len(labels), num_classes)).astype(np.float32)
+    compute_metric(metric, logits, labels)
 
 
 def check_keys(metrics: Sequence[Metric]) -> None:

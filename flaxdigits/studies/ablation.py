@@ -24,6 +24,7 @@ from flaxdigits.studies.statistics import (
     unpaired_difference,
 )
 from flaxdigits.studies.study import BASE, same_images, seed_workdir
+from flaxdigits.training.component_checks import RunShape, check_components
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.loop import Outcome
 from flaxdigits.training.run import total_steps
@@ -109,6 +110,9 @@ def check_variants(
             dataset = load(config)
             parts = split_indices(config.data, dataset)
             plan = BatchPlan(len(parts["train"]), config.train.batch_size, devices=1)
+            check_components(config, RunShape(
+                dataset.images.shape[1:], len(dataset.class_names),
+                total_steps(config.train, plan), plan.steps_per_epoch))
             config.optimizer.schedule.build(
                 config.optimizer.learning_rate, total_steps(config.train, plan),
                 plan.steps_per_epoch)

@@ -20,6 +20,7 @@ from flaxdigits.evaluation.scores import Scores, flat, score
 from flaxdigits.models import build_model, check_logits
 from flaxdigits.training import provenance
 from flaxdigits.training.checkpoints import Record
+from flaxdigits.training.component_checks import RunShape, check_components
 from flaxdigits.training.memory import check_memory, state_bytes, step_bytes
 from flaxdigits.training.parallel import Devices, first_line
 from flaxdigits.training.state import (
@@ -48,10 +49,14 @@ class Run:
         self.config, self.dataset = config, dataset
         self.splits = split_indices(config.data, dataset)
         self.devices = Devices.all()
-        train_config, model = config.train, build_model(config.model, len(dataset.class_names))
+        train_config = config.train
         plan = BatchPlan(len(self.splits["train"]), train_config.batch_size, self.devices.count)
         self.steps_per_epoch = plan.steps_per_epoch
         self.total_steps = total_steps(train_config, plan)
+        check_components(config, RunShape(
+            dataset.images.shape[1:], len(dataset.class_names), self.total_steps,
+            plan.steps_per_epoch))
+        model = build_model(config.model, len(dataset.class_names))
         train_config.loss.check_classes(len(dataset.class_names), "train.loss")
         self.schedule = config.optimizer.schedule.build(
             config.optimizer.learning_rate, self.total_steps, plan.steps_per_epoch)
