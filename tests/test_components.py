@@ -148,7 +148,7 @@ FAULTS = {
     "model raises": (Model, "build", fail, "model: own raises ValueError: not today"),
     "no model": (Model, "build", lambda classes: None, "must build a flax.linen.Module, got None"),
     "no parameters": (Model, "build", lambda classes: nn.Sequential((
-        lambda images, training: jnp.zeros((len(images), classes)),)), "has no parameters to train"),
+        lambda images, _: jnp.zeros((len(images), classes)),)), "has no parameters to train"),
     "more logits": (Model, "build", lambda classes: linear(classes + 1, lambda x, _: x),
                     "returns [2, 6] for 2 images; it must return logits, [2, 5]"),
     "other logits in training": (Model, "build", lambda classes: linear(
