@@ -304,7 +304,7 @@ def test_the_constructor_of_earlier_versions_gives_the_same_models():
     ({"optimizer.schedule": Piecewise(boundaries=(0.5, 0.5))}, "boundaries must rise"),
     ({"train.objective": FastAdversarial(), "data.preprocessing": "raw"},
      "train.objective=fast_adversarial needs data.preprocessing=unit"),
-    ({"evaluate.metrics": (TopK(), TopK())}, "evaluate.metrics: top_3 is there twice"),
+    ({"evaluate.metrics": (TopK(), TopK())}, "two metrics have the key top_3"),
     ({"optimizer": "adam"}, "optimizer must be an optimizer"),
     ({"optimizer": SGD}, "optimizer must be an optimizer"),
     ({"train.loss": SGD()}, "train.loss must be a loss"),
