@@ -187,8 +187,8 @@ def check_keys(metrics: Sequence[Metric]) -> None:
                 f"{', '.join(RESERVED)}, got {key!r}: register it under another name")
         if keys.count(key) > 1:
             raise FlaxdigitsError(
-                f"evaluate.metrics: two metrics have the key {key}: leave one out, or give its class "
-                "a key that depends on its fields")
+                f"evaluate.metrics: two metrics have the key {key}: leave one out, or give its "
+                "class a key that depends on its fields")
 
 
 def confusion(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 from test_models_layers import assert_close, assert_same_layer, jit, normal, training
 
 from flaxdigits.errors import FlaxdigitsError
@@ -137,6 +138,17 @@ def test_seeds_under_vmap_are_those_alone(name):
     for seed in (0, 1):
         assert_close(jax.tree.map(lambda leaf, seed=seed: leaf[seed], together),
                      jit(apply)(alone[seed], keys[seed]), 1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet group", "vit"])
+def test_exported_programs_take_any_batch(name):
+    model, variables = initialized(SMALL[name])
+    batch, = export.symbolic_shape("batch")
+    program = export.export(jax.jit(lambda images: model.apply(variables, images, None)))(
+        jax.ShapeDtypeStruct((batch, 28, 28, 1), jnp.float32))
+    images = np.abs(normal(1, 3, 28, 28, 1))
+    np.testing.assert_allclose(
+        program.call(images), model.apply(variables, images, None), rtol=1e-4, atol=1e-5)
 
 
 def test_mean_pooling_is_linens():
