@@ -12,7 +12,8 @@ writers use `--set data.split=writers`. Our choices: the seed of the split, and 
 Adam's epsilon (see `flaxdigits.optimizers.Adam`).
 """
 
-from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
+from flaxdigits.config import DataConfig, ExperimentConfig, TrainConfig
+from flaxdigits.models import ChineseCnnConfig
 from flaxdigits.optimizers import Adam
 from flaxdigits.studies.replication import Claim, Replication
 
@@ -21,7 +22,7 @@ def get_config() -> ExperimentConfig:
     """Returns the recipe of the original."""
     return ExperimentConfig(
         experiment="chinese_cnn",
-        model=ModelConfig("chinese_cnn", filters=(32, 64, 128), dense=(1024, 512, 256)),
+        model=ChineseCnnConfig(filters=(32, 64, 128), dense=(1024, 512, 256)),
         data=DataConfig(dataset="chinese_mnist", split="random", preprocessing="unit"),
         optimizer=Adam(learning_rate=1e-3, epsilon=1e-7),
         train=TrainConfig(batch_size=32, epochs=3),

@@ -11,7 +11,8 @@ From the original, including the unusual normalisation: every image column is di
 `flaxdigits.optimizers.Adam`).
 """
 
-from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
+from flaxdigits.config import DataConfig, ExperimentConfig, TrainConfig
+from flaxdigits.models import DenseCnnConfig
 from flaxdigits.optimizers import Adam
 from flaxdigits.studies.replication import Claim, Replication
 
@@ -20,7 +21,7 @@ def get_config() -> ExperimentConfig:
     """Returns the recipe of the original."""
     return ExperimentConfig(
         experiment="dense_cnn",
-        model=ModelConfig("dense_cnn", filters=(32,), dense=(256, 256), dropout=(0.1,)),
+        model=DenseCnnConfig(filters=(32,), dense=(256, 256), dropout=(0.1,)),
         data=DataConfig(dataset="mnist", split="official", preprocessing="column_norm"),
         optimizer=Adam(learning_rate=1e-3, epsilon=1e-7),
         train=TrainConfig(batch_size=32, epochs=10),

@@ -14,7 +14,8 @@ of the split.
 """
 
 from flaxdigits.augmentations import Affine
-from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
+from flaxdigits.config import DataConfig, ExperimentConfig, TrainConfig
+from flaxdigits.models import KaggleCnnConfig
 from flaxdigits.optimizers import RMSprop
 from flaxdigits.schedules import InverseTime
 from flaxdigits.studies.replication import Claim, Replication
@@ -24,8 +25,8 @@ def get_config() -> ExperimentConfig:
     """Returns the recipe of the original."""
     return ExperimentConfig(
         experiment="kaggle_cnn",
-        model=ModelConfig(
-            "kaggle_cnn", filters=(32, 32, 64, 64), dense=(8192, 2048),
+        model=KaggleCnnConfig(
+            filters=(32, 32, 64, 64), dense=(8192, 2048),
             dropout=(0.5, 0.5, 0.5, 0.5)),
         data=DataConfig(
             dataset="mnist", split="kaggle", preprocessing="unit",

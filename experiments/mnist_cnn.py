@@ -11,7 +11,8 @@ the loss, Adadelta as in the old Keras example mnist_cnn (1.0, rho 0.95, epsilon
 the hidden layers.
 """
 
-from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
+from flaxdigits.config import DataConfig, ExperimentConfig, TrainConfig
+from flaxdigits.models import MnistCnnConfig
 from flaxdigits.optimizers import Adadelta
 from flaxdigits.studies.replication import Claim, Replication
 
@@ -20,8 +21,8 @@ def get_config() -> ExperimentConfig:
     """Returns the recipe of the original."""
     return ExperimentConfig(
         experiment="mnist_cnn",
-        model=ModelConfig(
-            "mnist_cnn", filters=(32, 64, 128, 256), dense=(128,), dropout=(0.25, 0.25, 0.5)),
+        model=MnistCnnConfig(
+            filters=(32, 64, 128, 256), dense=(128,), dropout=(0.25, 0.25, 0.5)),
         data=DataConfig(dataset="mnist", split="official", preprocessing="unit"),
         optimizer=Adadelta(learning_rate=1.0, rho=0.95, epsilon=1e-7),
         train=TrainConfig(batch_size=128, epochs=12),

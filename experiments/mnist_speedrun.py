@@ -10,7 +10,8 @@ Adam with a OneCycle schedule (Smith and Topin 2018), four epochs. On a GPU add 
 train.precision=bf16`; the time there has not been measured.
 """
 
-from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
+from flaxdigits.config import DataConfig, ExperimentConfig, TrainConfig
+from flaxdigits.models import ChineseCnnConfig
 from flaxdigits.optimizers import Adam
 from flaxdigits.schedules import OneCycle
 
@@ -19,7 +20,7 @@ def get_config() -> ExperimentConfig:
     """Returns the recipe."""
     return ExperimentConfig(
         experiment="mnist_speedrun",
-        model=ModelConfig("chinese_cnn", filters=(24, 48, 64), dense=(96,)),
+        model=ChineseCnnConfig(filters=(24, 48, 64), dense=(96,)),
         data=DataConfig(dataset="mnist", split="official", preprocessing="unit"),
         optimizer=Adam(learning_rate=0.004, schedule=OneCycle()),
         train=TrainConfig(batch_size=256, epochs=4, log_every=235),  # one epoch

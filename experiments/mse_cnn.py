@@ -10,8 +10,9 @@ Our choice: the division by 255. The original does not specify on which images i
 60,000" was evaluated.
 """
 
-from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
+from flaxdigits.config import DataConfig, ExperimentConfig, TrainConfig
 from flaxdigits.losses import MeanSquaredError
+from flaxdigits.models import MseCnnConfig
 from flaxdigits.optimizers import SGD
 from flaxdigits.studies.replication import Claim, Replication
 
@@ -20,7 +21,7 @@ def get_config() -> ExperimentConfig:
     """Returns the recipe of the original."""
     return ExperimentConfig(
         experiment="mse_cnn",
-        model=ModelConfig("mse_cnn", filters=(32, 32), dropout=(0.3,)),
+        model=MseCnnConfig(filters=(32, 32), dropout=(0.3,)),
         data=DataConfig(dataset="mnist", split="official", preprocessing="unit"),
         optimizer=SGD(learning_rate=0.01),
         train=TrainConfig(batch_size=32, epochs=20, loss=MeanSquaredError()),

@@ -6,6 +6,7 @@ and the metrics. `flaxdigits.overrides` sets single fields by name and checks ty
 `to_dict` and `from_dict` convert a config to JSON values and back.
 """
 
+import contextlib
 import dataclasses
 import re
 import typing
@@ -18,6 +19,7 @@ from flaxdigits.errors import MAX_QUOTE_LENGTH, FlaxdigitsError, quoted
 from flaxdigits.field_types import check
 from flaxdigits.losses import CrossEntropy, Loss
 from flaxdigits.metrics import Metric, check_keys
+from flaxdigits.models import CnnConfig, Model
 from flaxdigits.objectives import FastAdversarial, Objective, Supervised
 from flaxdigits.old_names import accept_old_names
 from flaxdigits.optimizers import Adam, Optimizer
@@ -30,17 +32,6 @@ SPLITS = {
     "idx_files": ("official", "holdout", "random"),
     "image_folder": ("official", "holdout", "random"),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The architecture and its hyperparameters. Subclass it to add fields for a custom model."""
-
-    name: str  # as registered in flaxdigits.models
-    filters: tuple[int, ...] = count(())  # of each convolution
-    dense: tuple[int, ...] = count(())  # units of each hidden dense layer
-    dropout: tuple[float, ...] = bounded((), at_least=0, below=1)  # rate of each dropout layer
-    batch_norm: bool = False  # between every convolution and its activation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +100,7 @@ class ExperimentConfig:
     """Everything that determines the result of a run, except for the data itself."""
 
     experiment: str
-    model: ModelConfig
+    model: Model
     data: DataConfig = DataConfig()
     optimizer: Optimizer = Adam()
     train: TrainConfig = TrainConfig()
@@ -148,31 +139,27 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def from_dict(
-    values: dict[str, Any], model_config: type[ModelConfig] = ModelConfig
-) -> ExperimentConfig:
+def from_dict(values: dict[str, Any]) -> ExperimentConfig:
     """Creates a config from the output of `to_dict`, of this or an earlier version.
 
     Args:
       values: JSON values.
-      model_config: the class of the field `model`, for a custom model with its own config class.
 
     Raises:
       FlaxdigitsError: naming the field that is unknown or invalid.
     """
     if not isinstance(values, dict):
         raise FlaxdigitsError(f"config: must be an object, got {quoted(values)}")
-    return _build(ExperimentConfig, upgrade(values), "", {ModelConfig: model_config})
+    return _build(ExperimentConfig, upgrade(values), "")
 
 
-def _build(cls: type, values: Any, path: str, custom: dict[type, type]) -> Any:
+def _build(cls: type, values: Any, path: str) -> Any:
     """Builds a dataclass from JSON values, and checks every field.
 
     Args:
       cls: the dataclass.
       values: the JSON values of its fields.
       path: the dotted name of the section, for error messages; empty for the config.
-      custom: subclasses to build in place of sections of the given classes.
     """
     if not isinstance(values, dict):
         raise FlaxdigitsError(f"config: {path} must be an object, got {quoted(values)}")
@@ -181,7 +168,7 @@ def _build(cls: type, values: Any, path: str, custom: dict[type, type]) -> Any:
     for name in values:
         if name not in fields:
             raise FlaxdigitsError(f"config: unknown field {join(path, name)[:MAX_QUOTE_LENGTH]}")
-    built = {name: _build_field(value, hints[name], fields[name], join(path, name), custom)
+    built = {name: _build_field(value, hints[name], fields[name], join(path, name))
              for name, value in values.items()}
     try:
         return cls(**built)
@@ -190,30 +177,25 @@ def _build(cls: type, values: Any, path: str, custom: dict[type, type]) -> Any:
             f"config: {path + ' ' if path else ''}lacks a field: {error}") from error
 
 
-def _build_field(
-    value: Any, hint: Any, field: dataclasses.Field, path: str, custom: dict[type, type]
-) -> Any:
+def _build_field(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
     if is_component(hint):
-        return _build_component(hint, value, path, custom)
+        return _build_component(hint, value, path)
     if is_component_list(hint):
         if not isinstance(value, list):
             raise FlaxdigitsError(f"{path} must be a list of components, got {quoted(value)}")
         kind = typing.get_args(hint)[0]
-        return tuple(_build_component(kind, item, join(path, str(position)), custom)
+        return tuple(_build_component(kind, item, join(path, str(position)))
                      for position, item in enumerate(value))
     if dataclasses.is_dataclass(hint):
-        return _build(custom.get(hint, hint), value, path, custom)
+        return _build(hint, value, path)
     return check(value, hint, field, path)
 
 
-def _build_component(
-    kind: type[Component], values: Any, path: str, custom: dict[type, type]
-) -> Component:
+def _build_component(kind: type[Component], values: Any, path: str) -> Component:
     if not isinstance(values, dict):
         raise FlaxdigitsError(f"config: {path} must be an object with a name, got {quoted(values)}")
     cls = kind.find(values.get("name"), f"{path}.name")
-    fields = {name: value for name, value in values.items() if name != "name"}
-    return _build(cls, fields, path, custom)
+    return _build(cls, {name: value for name, value in values.items() if name != "name"}, path)
 
 
 def is_component(hint: Any) -> bool:
@@ -260,7 +242,10 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
         if section == new_section and isinstance(fields, dict):
             values[section] = {
                 new_name if field == name else field: value for field, value in fields.items()}
-    optimizer, train, data = (values.get(name) for name in ("optimizer", "train", "data"))
+    optimizer, train, data, model = (
+        values.get(name) for name in ("optimizer", "train", "data", "model"))
+    if isinstance(model, dict):
+        values["model"] = _without_unused(model)
     if isinstance(optimizer, dict) and isinstance(optimizer.get("schedule"), str):
         schedule = {"name": optimizer["schedule"], **_known(
             Schedule, optimizer["schedule"], optimizer)}
@@ -281,15 +266,34 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
 def complete(values: Mapping[str, Any]) -> dict[str, Any]:
     """Upgrades the JSON values of a config and adds the fields that later versions introduced.
 
-    The fields of `model`, which may be of a custom class, are not changed. Values that are not a
-    valid config are only upgraded.
+    A model that is not registered is not changed. Values that are not a valid config are only
+    upgraded.
     """
     upgraded = upgrade(values)
+    model = upgraded.get("model")
     try:
-        known = _build(ExperimentConfig, upgraded | {"model": {"name": ""}}, "", {})
+        known = to_dict(_build(ExperimentConfig, upgraded | {"model": {"name": "mlp"}}, ""))
     except FlaxdigitsError:
         return upgraded
-    return to_dict(known) | {name: upgraded[name] for name in ("model",) if name in upgraded}
+    with contextlib.suppress(FlaxdigitsError):
+        model = to_dict(_build_component(Model, model, "model"))
+    return known | ({} if model is None else {"model": model})
+
+
+# What the one config of all models held in earlier versions, where a model did not use it.
+UNUSED: Mapping[str, Any] = {"filters": (), "dense": (), "dropout": (), "batch_norm": False}
+
+
+def _without_unused(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a model's values without the fields of earlier versions that it does not have."""
+    name = model.get("name")
+    cls = Model.registered.get(name) if isinstance(name, str) else None
+    if cls is None:
+        return dict(model)
+    fields = {field.name for field in dataclasses.fields(cls)}
+    return {field: value for field, value in model.items() if field in fields
+            or field not in UNUSED
+            or (tuple(value) if isinstance(value, list) else value) != UNUSED[field]}
 
 
 def _known(kind: type[Component], name: Any, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -392,6 +396,42 @@ def _check_combinations(config: ExperimentConfig) -> None:
         raise FlaxdigitsError(
             f"data.image_size={data.image_size} needs data.dataset=image_folder, got "
             f"{data.dataset}, whose images have a fixed size")
+
+
+class _ModelByName:
+    """`ModelConfig("dense_cnn", filters=(32,))`, as experiment files of earlier versions have it.
+
+    Earlier versions had one class for the configs of all models.
+    """
+
+    def __call__(
+        self, name: str, filters: tuple[int, ...] = (), dense: tuple[int, ...] = (),
+        dropout: tuple[float, ...] = (), batch_norm: bool = False, **fields: Any,
+    ) -> Model:
+        """Returns the config of a registered model, in which what is not given is empty.
+
+        Raises:
+          FlaxdigitsError: if there is no such model, or it has no such field.
+        """
+        cls = Model.find(name, "model.name")
+        shared = {"filters": filters, "dense": dense, "dropout": dropout, "batch_norm": batch_norm}
+        if not issubclass(cls, CnnConfig):
+            shared = {field: value for field, value in shared.items() if value != UNUSED[field]}
+        known = [field.name for field in dataclasses.fields(cls)]
+        for field in (*shared, *fields):
+            if field not in known:
+                raise FlaxdigitsError(f"model.{field}: the model {name} has no such field; it has "
+                                      f"{', '.join(known) or 'none'}")
+        return cls(**shared, **fields)
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        raise FlaxdigitsError(
+            "flaxdigits.config.ModelConfig is no base class: give the linen module under "
+            "@flaxdigits.models.register the fields, with types and defaults, and choose it by "
+            "model=<its class>.Config(...)")
+
+
+ModelConfig = _ModelByName()
 
 
 def __getattr__(name: str) -> Any:

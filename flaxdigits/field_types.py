@@ -49,6 +49,18 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if _is_union(hint) else (hint,)
 
 
+def is_supported(hint: Any) -> bool:
+    """Returns whether `--set` can parse a value of this type, and JSON can hold it."""
+    if _is_union(hint):
+        return all(not _is_union(part) and is_supported(part) for part in alternatives(hint))
+    if typing.get_origin(hint) is Literal:
+        return all(isinstance(choice, str) for choice in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return typing.get_args(hint)[1:] == (...,) and typing.get_args(hint)[0] in (
+            int, float, str, bool)
+    return hint in (int, float, str, bool, type(None))
+
+
 def _is_union(hint: Any) -> bool:
     return typing.get_origin(hint) in (types.UnionType, typing.Union)
 
@@ -71,7 +83,8 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _converted(value: Any, hint: Any) -> Any:
     if isinstance(value, list | tuple):
-        element = typing.get_args(hint)[0]
+        chosen = next(part for part in alternatives(hint) if _fits(value, part))
+        element = typing.get_args(chosen)[0]
         return tuple(_converted(item, element) for item in value)
     is_number = isinstance(value, int) and not isinstance(value, bool)
     return float(value) if is_number and int not in alternatives(hint) else value
@@ -84,7 +97,9 @@ def describe(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
     if typing.get_origin(hint) is tuple:
-        return f"a list of numbers like 32,64 ({typing.get_args(hint)[0].__name__})"
+        element = typing.get_args(hint)[0]
+        example = "numbers like 32,64" if element in (int, float) else "values like a,b"
+        return f"a list of {example} ({element.__name__})"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string",
              type(None): "none"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))

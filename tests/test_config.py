@@ -17,6 +17,7 @@ from flaxdigits.config import (
     ExperimentConfig,
     ModelConfig,
     TrainConfig,
+    complete,
     from_dict,
     to_dict,
     validate,
@@ -24,6 +25,7 @@ from flaxdigits.config import (
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.losses import CrossEntropy, MeanSquaredError
 from flaxdigits.metrics import MacroF1, TopK
+from flaxdigits.models import ChineseCnnConfig, DenseCnnConfig, MlpConfig, Model
 from flaxdigits.objectives import FastAdversarial, Mixup
 from flaxdigits.optimizers import SGD, Adam, Optimizer, RMSprop
 from flaxdigits.overrides import field_names
@@ -34,10 +36,10 @@ INF, NAN = float("inf"), float("nan")
 # Field by field: values just outside its bounds and of other types, then values at its bounds.
 FIELDS = {
     "experiment": ([None, 3], ["a"]),
-    "model.name": ([None, 3], ["dense_cnn"]),
     "model.filters": ([(0,), (32, 0), (32, -1), (1.5,), ("8",), (True,), 32, None], [(), (1, 2)]),
     "model.dense": ([(0,), (-1,), (2.5,), 256, None], [(), (1,)]),
-    "model.dropout": ([(-0.01,), (1,), (0.5, 1.0), (NAN,), ("0.5",), 0.5, None], [(), (0, 0.99)]),
+    "model.dropout": ([(-0.01,), (1,), (0.5, 1.0), (NAN,), ("0.5",), 0.5, None],
+                      [(), (0,), (0.99,)]),
     "model.batch_norm": ([1, 0, "true", None], [True, False]),
     "data.dataset": (["cifar", None, 1], ["mnist"]),
     "data.split": (["test", None, 1], ["official", "holdout", "kaggle"]),
@@ -85,7 +87,7 @@ ACCEPTED = [(name, value) for name, (_, accepted) in FIELDS.items() for value in
 
 
 def base() -> ExperimentConfig:
-    return ExperimentConfig("a", ModelConfig("dense_cnn", filters=(8,)))
+    return ExperimentConfig("a", DenseCnnConfig((8,), (), ()))
 
 
 def with_field(config, name, value):
@@ -109,7 +111,7 @@ def refusal(function, *arguments) -> str:
 
 def test_the_table_above_has_every_field():
     choices = {"optimizer.name", "optimizer.schedule.name", "train.loss.name",
-               "train.objective.name"}
+               "train.objective.name", "model.name"}
     assert sorted({*FIELDS, *choices}) == sorted(field_names(base()))
 
 
@@ -172,7 +174,7 @@ def test_a_data_set_accepts_only_its_own_splits(dataset, splits):
 def test_messages_contain_the_bound_and_the_value():
     assert refusal(validate, with_field(base(), "data.fold", 10)) == (
         "data.fold must be at most 9, got 10")
-    assert refusal(validate, with_field(base(), "model.dropout", (0.5, 1.5))) == (
+    assert refusal(validate, with_field(base(), "model.dropout", (1.5,))) == (
         "model.dropout must be below 1, got 1.5")
     assert refusal(validate, with_field(base(), "train.parallel", "pjit")) == (
         "train.parallel must be one of jit, pmap, got 'pjit'")
@@ -180,7 +182,7 @@ def test_messages_contain_the_bound_and_the_value():
 
 def everything_changed() -> ExperimentConfig:
     return ExperimentConfig(
-        "b", ModelConfig("x", filters=(1, 2), dense=(3,), dropout=(0.5, 0.25), batch_norm=True),
+        "b", ChineseCnnConfig((1, 2), (3, 4), (0.5, 0.25), True),
         DataConfig(
             "image_folder", "holdout", 0, 4, "数字", 32, 5, "raw",
             (Affine(1.5, 0.1, 0.2), Cutout(0.5))),
@@ -218,45 +220,46 @@ def test_integers_become_floats_in_float_fields():
 
 
 def test_lists_become_tuples():
-    made = validate(ExperimentConfig("a", ModelConfig("x", filters=[8, 8])))
+    made = validate(ExperimentConfig("a", DenseCnnConfig([8, 8])))
     assert made.model.filters == (8, 8) and hash(made)
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", " a"])
 def test_an_experiment_is_named_as_its_folder_can_be(name):
     with pytest.raises(FlaxdigitsError, match="experiment must be a name"):
-        validate(ExperimentConfig(name, ModelConfig("x")))
+        validate(ExperimentConfig(name, DenseCnnConfig()))
 
 
 def test_missing_fields_take_their_defaults():
-    assert from_dict({"experiment": "a", "model": {"name": "x"}}) == ExperimentConfig(
-        "a", ModelConfig("x"))
+    assert from_dict({"experiment": "a", "model": {"name": "dense_cnn"}}) == ExperimentConfig(
+        "a", DenseCnnConfig())
 
 
 @pytest.mark.parametrize(("values", "message"), [
-    ({"experiment": "a", "model": {"name": "x"}, "epochs": 3}, "unknown field epochs"),
-    ({"experiment": "a", "model": {"name": "x", "layers": 3}}, "unknown field model.layers"),
-    ({"experiment": "a", "model": {"name": "x"}, "data": {"augmentation": {"flip": 1}}},
+    ({"experiment": "a", "model": {"name": "dense_cnn"}, "epochs": 3}, "unknown field epochs"),
+    ({"experiment": "a", "model": {"name": "mlp", "layers": 3}}, "unknown field model.layers"),
+    ({"experiment": "a", "model": {"name": "dense_cnn"}, "data": {"augmentation": {"flip": 1}}},
      "unknown field data.augmentation.0.flip"),
-    ({"experiment": "a", "model": {"name": "x"}, "data": {"augmentation": 3}},
+    ({"experiment": "a", "model": {"name": "dense_cnn"}, "data": {"augmentation": 3}},
      "data.augmentation must be a list"),
-    ({"experiment": "a", "model": {"name": "x"}, "optimizer": {"name": [], "schedule": "cosine"}},
+    ({"experiment": "a", "model": {"name": "dense_cnn"},
+      "optimizer": {"name": [], "schedule": "cosine"}},
      "optimizer.name must be one of"),
-    ({"experiment": "a", "model": {"name": "x"}, "optimizer": "adam"},
+    ({"experiment": "a", "model": {"name": "dense_cnn"}, "optimizer": "adam"},
      "optimizer must be an object with a name, got 'adam'"),
-    ({"experiment": "a", "model": {"name": "x"}, "optimizer": {"learning_rate": 1}},
+    ({"experiment": "a", "model": {"name": "dense_cnn"}, "optimizer": {"learning_rate": 1}},
      "optimizer.name must be one of"),
-    ({"experiment": "a", "model": {"name": "x"}, "optimizer": {"name": ["adam"]}},
+    ({"experiment": "a", "model": {"name": "dense_cnn"}, "optimizer": {"name": ["adam"]}},
      "optimizer.name must be one of"),
-    ({"experiment": "a", "model": {"name": "x"}, "optimizer": {"name": "adam", "rho": 1}},
+    ({"experiment": "a", "model": {"name": "dense_cnn"}, "optimizer": {"name": "adam", "rho": 1}},
      "unknown field optimizer.rho"),
-    ({"experiment": "a", "model": "x"}, "model must be an object, got 'x'"),
-    ({"experiment": "a", "model": {"name": "x"}, "train": None}, "train must be an object"),
+    ({"experiment": "a", "model": "x"}, "model must be an object with a name, got 'x'"),
+    ({"experiment": "a", "model": {"name": "dense_cnn"}, "train": None}, "train must be an object"),
     ([], "must be an object"),
-    ({"experiment": "a", "model": {}}, "model lacks a field"),
-    ({"model": {"name": "x"}}, "lacks a field"),
+    ({"experiment": "a", "model": {}}, "model.name must be one of"),
+    ({"model": {"name": "dense_cnn"}}, "lacks a field"),
     ({"experiment": "a"}, "lacks a field"),
-    ({"experiment": "a", "model": {"name": "x"}, 
+    ({"experiment": "a", "model": {"name": "dense_cnn"}, 
       "optimizer": {"name": "adam", "learning_rate": 10**400}},
      "optimizer.learning_rate must be"),
 ])
@@ -264,21 +267,54 @@ def test_invalid_json_is_rejected_in_one_line(values, message):
     assert message in refusal(from_dict, values)
 
 
-@dataclasses.dataclass(frozen=True)
-class WideModelConfig(ModelConfig):
-    """A config of the user's own."""
+def test_own_model_configs_are_read_and_checked_like_the_shipped_ones(monkeypatch):
+    monkeypatch.setattr(Model, "registered", dict(Model.registered))
 
-    width: float = 1.0
-    depth: int | None = None
+    @register("wide")
+    @dataclasses.dataclass(frozen=True)
+    class Wide(Model):
+        width: float = 1.0
+        depth: int | None = None
 
-
-def test_a_custom_model_config_survives_a_json_round_trip():
-    config = dataclasses.replace(base(), model=WideModelConfig("mine", width=2.0, depth=3))
-    assert from_dict(to_dict(config), WideModelConfig) == config
-    assert "unknown field model.width" in refusal(from_dict, to_dict(config))
+    config = dataclasses.replace(base(), model=Wide(width=2.0, depth=3))
+    assert to_dict(config)["model"] == {"name": "wide", "width": 2.0, "depth": 3}
+    assert from_dict(to_dict(config)) == config
     bad = with_field(config, "model.depth", 1.5)
     assert refusal(validate, bad) == "model.depth must be a whole number or none, got 1.5"
-    assert "model.depth" in refusal(from_dict, to_dict(bad), WideModelConfig)
+    assert "model.depth" in refusal(from_dict, to_dict(bad))
+
+
+def test_models_of_earlier_versions_are_read(monkeypatch):
+    monkeypatch.setattr(Model, "registered", dict(Model.registered))
+
+    @register("wide")
+    @dataclasses.dataclass(frozen=True)
+    class Wide(Model):
+        width: float = 1.0
+
+    earlier = {"name": "wide", "filters": [], "dense": [], "dropout": [], "batch_norm": False,
+               "width": 2.0}
+    values = to_dict(base()) | {"model": earlier}
+    assert from_dict(values).model == Wide(2.0)
+    assert complete(values)["model"] == {"name": "wide", "width": 2.0}
+    assert "unknown field model.filters" in refusal(
+        from_dict, values | {"model": earlier | {"filters": [8]}})
+    unknown = {"name": "elsewhere", "filters": []}
+    assert complete(values | {"model": unknown})["model"] == unknown
+
+
+def test_the_constructor_of_earlier_versions_gives_the_same_models():
+    assert ModelConfig("dense_cnn", filters=(8,)) == DenseCnnConfig((8,), (), (), False)
+    assert ModelConfig("mlp") == MlpConfig()
+    assert "the model mlp has no such field; it has dense, dropout" in refusal(
+        lambda: ModelConfig("mlp", filters=(8,)))
+    assert "must be one of" in refusal(lambda: ModelConfig("no_such"))
+
+    def subclass():
+        class Own(ModelConfig):
+            pass
+
+    assert "is no base class" in refusal(subclass)
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -288,7 +324,7 @@ def test_a_custom_model_config_survives_a_json_round_trip():
     ({"optimizer.schedule": Piecewise(boundaries=(0.5, 0.5))}, "boundaries must rise"),
     ({"train.objective": FastAdversarial(), "data.preprocessing": "raw"},
      "train.objective=fast_adversarial needs data.preprocessing=unit"),
-    ({"evaluate.metrics": (TopK(), TopK())}, "evaluate.metrics: top_3 is there twice"),
+    ({"evaluate.metrics": (TopK(), TopK())}, "two metrics have the key top_3"),
     ({"optimizer": "adam"}, "optimizer must be an optimizer"),
     ({"optimizer": SGD}, "optimizer must be an optimizer"),
     ({"train.loss": SGD()}, "train.loss must be a loss"),
@@ -326,7 +362,7 @@ def test_compatible_fields_are_accepted(changes):
 
 # A config as the first version wrote it: one flat group of fields for all optimizers.
 FIRST_VERSION = {
-    "experiment": "a", "model": {"name": "x", "filters": [8]},
+    "experiment": "a", "model": {"name": "dense_cnn", "filters": [8]},
     "data": {"augmentation": {"rotation": 0.0, "zoom": 0.0, "shift": 0.0}},
     "optimizer": {
         "name": "adam", "learning_rate": 0.01, "schedule": "constant", "warmup_steps": 0,

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-import flaxdigits.models
 from flaxdigits.data.splits import split_indices
+from flaxdigits.models import Model, register
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.reports.data import class_table, writer_lines
 from flaxdigits.training.first_inputs import first_inputs
@@ -24,10 +24,6 @@ def seen(monkeypatch):
 
     class Spy(nn.Module):
         num_classes: int
-        filters: tuple
-        dense: tuple
-        dropout: tuple
-        batch_norm: bool
 
         @nn.compact
         def __call__(self, images, training=None):
@@ -36,7 +32,8 @@ def seen(monkeypatch):
                                    ordered=True)
             return nn.Dense(self.num_classes)(images.reshape(len(images), -1))
 
-    monkeypatch.setattr(flaxdigits.models, "ARCHITECTURES", {"spy": Spy})
+    monkeypatch.setattr(Model, "registered", dict(Model.registered))
+    register("spy")(Spy)
     return batches
 
 
@@ -47,7 +44,7 @@ def test_the_images_are_those_that_training_sees(
     changes, seen, tiny_config, tiny_data, tmp_path
 ):
     config = apply_overrides(tiny_config, [
-        "model.name=spy", "model.filters=", "train.batch_size=7", "train.steps=3", *changes])
+        "model.name=spy", "train.batch_size=7", "train.steps=3", *changes])
     train(config, tiny_data, tmp_path)
     jax.effects_barrier()
     index = split_indices(config.data, tiny_data)["train"]

@@ -54,7 +54,7 @@ def get_config():
     ("raise SystemExit(3)\n", ":1", "SystemExit"),
     ("assert False\n", ":1", "AssertionError"),
     (GET_CONFIG + "    return ExperimentConfig('a')\n", ":5", "model"),
-    (GET_CONFIG + "    config = ModelConfig('a', layers=3)\n    return config\n", ":5", "layers"),
+    (GET_CONFIG + "    config = ModelConfig('mlp', layers=3)\n    return config\n", ":5", "layers"),
     (GET_CONFIG + "    return helper()\n\ndef helper():\n    return 1 / 0\n", ":8", "ZeroDiv"),
     ("def get_config(name):\n    return name\n", "", "get_config() missing 1 required"),
     ("x = 1\n", "", "get_config"),
@@ -78,12 +78,12 @@ def test_a_broken_file_with_a_relative_path_is_reported_with_its_line(write, tmp
 
 
 @pytest.mark.parametrize(("returned", "message"), [
-    ("ExperimentConfig('a', ModelConfig('x'), train=TrainConfig(epochs=0))",
+    ("ExperimentConfig('a', ModelConfig('dense_cnn'), train=TrainConfig(epochs=0))",
      "train.epochs must be at least 1, got 0"),
-    ("ExperimentConfig('a', ModelConfig('x', filters=[8, 'a']))", "model.filters must be"),
-    ("ExperimentConfig('a', 'x')", "model must be ModelConfig, got 'x'"),
+    ("ExperimentConfig('a', ModelConfig('dense_cnn', filters=[8, 'a']))", "model.filters must be"),
+    ("ExperimentConfig('a', 'x')", "model must be a model (an object of a "),
     ("ExperimentConfig('a', ModelConfig)", "model must be"),
-    ("ExperimentConfig('a', ModelConfig('x'), train=None)", "train must be"),
+    ("ExperimentConfig('a', ModelConfig('dense_cnn'), train=None)", "train must be"),
 ])
 def test_a_config_that_is_not_valid_names_the_field(returned, message, tmp_path):
     path = tmp_path / "wrong.py"

@@ -16,7 +16,7 @@ LAYERS = [
     ("errors", "patterns", "jax_settings", "old_names"),
     ("field_types", "json_files", "components"),
     ("schedules", "optimizers", "losses", "objectives", "augmentations", "metrics"),
-    ("config",), ("overrides",), ("data",), ("models",), ("training",), ("experiments",),
+    ("models",), ("config",), ("overrides",), ("data",), ("training",), ("experiments",),
     ("evaluation",), ("studies",), ("reports",), ("benchmark",), ("api",), ("cli",)]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 

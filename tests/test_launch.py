@@ -64,7 +64,7 @@ REFUSED = {
     # errors that do not depend on the data are reported before the data are loaded
     "split of another": ([*NO_DATA, "--set=data.split=writers"], "data.split=writers"),
     "fold of no split": ([*NO_DATA, "--set=data.fold=3"], "data.fold=3"),
-    "unknown network": ([*NO_DATA, "--set=model.name=resnet"], "model.name must be one of"),
+    "unknown network": ([*NO_DATA, "--set=model.name=resnext"], "model.name must be one of"),
     "layers": ([*NO_DATA, "--set=model.filters=8"], "model.filters must have 2"),
     "long warm-up": ([*NO_DATA, "--set=train.steps=5", "--set=optimizer.warmup_steps=5"],
                      "optimizer.schedule.warmup_steps must be below"),

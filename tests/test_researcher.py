@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from flaxdigits.components import register
-from flaxdigits.config import EvaluateConfig, ExperimentConfig, ModelConfig, to_dict, validate
+from flaxdigits.config import EvaluateConfig, ExperimentConfig, to_dict, validate
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.losses import CrossEntropy
 from flaxdigits.metrics import Metric
+from flaxdigits.models import DenseCnnConfig
 from flaxdigits.optimizers import Optimizer
 from flaxdigits.training.scores import score
 
@@ -32,7 +33,7 @@ EXPERIMENT = """
     from flaxdigits.augmentations import Augmentation
     from flaxdigits.components import bounded, register
     from flaxdigits.config import (
-        DataConfig, EvaluateConfig, ExperimentConfig, ModelConfig, TrainConfig)
+        DataConfig, EvaluateConfig, ExperimentConfig, TrainConfig)
     from flaxdigits.losses import Loss
     from flaxdigits.metrics import Metric
     from flaxdigits.objectives import Objective
@@ -100,7 +101,7 @@ EXPERIMENT = """
     @flaxdigits.models.register("wide")
     class Wide(nn.Module):
         num_classes: int
-        dense: tuple[int, ...]
+        dense: tuple[int, ...] = (32,)
 
         @nn.compact
         def __call__(self, images, training=None):
@@ -110,7 +111,7 @@ EXPERIMENT = """
 
     def get_config():
         return ExperimentConfig(
-            "own", ModelConfig("wide", dense=(16,)),
+            "own", Wide.Config(dense=(16,)),
             data=DataConfig(augmentation=(Dimmed(),)),
             optimizer=SignDescent(learning_rate=0.002, schedule=Halves()),
             train=TrainConfig(batch_size=50, steps=8, loss=Hinge(), objective=Confident()),
@@ -231,7 +232,7 @@ def test_a_metric_cannot_replace_the_accuracy_and_returns_a_number():
         def compute(self, logits, labels):
             return None
 
-    config = ExperimentConfig("a", ModelConfig("x"), evaluate=EvaluateConfig(metrics=(Errors(),)))
+    config = ExperimentConfig("a", DenseCnnConfig(), evaluate=EvaluateConfig(metrics=(Errors(),)))
     with pytest.raises(FlaxdigitsError, match="not one of accuracy, loss, errors"):
         validate(config)
     with pytest.raises(FlaxdigitsError, match="errors must return a number, got None"):
@@ -255,7 +256,7 @@ def test_only_frozen_dataclasses_of_a_kind_with_defaults_are_registered():
                       (dict, "must be a subclass of a kind")):
         with pytest.raises(FlaxdigitsError, match=said):
             register("mine")(cls)
-    config = ExperimentConfig("a", ModelConfig("x"), optimizer=Needy(size=3))
+    config = ExperimentConfig("a", DenseCnnConfig(), optimizer=Needy(size=3))
     with pytest.raises(FlaxdigitsError, match="optimizer: Needy is not registered"):
         validate(config)
-    assert to_dict(ExperimentConfig("a", ModelConfig("x")))["optimizer"]["name"] == "adam"
+    assert to_dict(ExperimentConfig("a", DenseCnnConfig()))["optimizer"]["name"] == "adam"

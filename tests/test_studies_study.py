@@ -45,7 +45,7 @@ def test_a_grid_is_every_combination_and_the_base_is_one_of_them():
 
 
 def test_bad_variants_are_named():
-    with pytest.raises(FlaxdigitsError, match=r"variant 'wide': .*did you mean model\.filters"):
+    with pytest.raises(FlaxdigitsError, match=r"variant 'wide': .*did you mean filters"):
         variants_of(Study("dense_cnn", variants={"wide": ("model.filter=64",)}))
     with pytest.raises(FlaxdigitsError, match="'a b' exists twice"):
         variants_of(Study("dense_cnn", variants={

@@ -235,16 +235,18 @@ ONE_STEP = """
 import dataclasses, json, sys
 import jax, numpy as np, optax
 from flaxdigits.augmentations import Affine
-from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
+from flaxdigits.config import DataConfig, ExperimentConfig, TrainConfig
 from flaxdigits.data.batches import BatchPlan
-from flaxdigits.models import build_model
+from flaxdigits.models import MnistCnnConfig, ResNetConfig, VitConfig, build_model
 from flaxdigits.training.parallel import Devices, all_positions, parallel_steps
 from flaxdigits.training.state import create_train_state, init_variables
-from flaxdigits.training.step import Examples, Streams, TrainTask
+from flaxdigits.training.step import DeviceDataset, Streams, TrainTask
 
+cnn = MnistCnnConfig((4, 4, 8, 8), (16,), (0.2, 0.2, 0.5), sys.argv[2] == "batch_norm")
+models = {"batch_norm": cnn, "plain": cnn, "resnet": ResNetConfig(width=4),
+          "vit": VitConfig(patch_size=7, depth=1, heads=2, width=8, dropout=0.3)}
 config = ExperimentConfig(
-    "step", ModelConfig("mnist_cnn", filters=(4, 4, 8, 8), dense=(16,), dropout=(0.2, 0.2, 0.5),
-                        batch_norm=sys.argv[2] == "batch_norm"),
+    "step", models[sys.argv[2]],
     DataConfig(dataset="mnist", preprocessing="unit",
                augmentation=(Affine(rotation=5, zoom=0.1, shift=0.1),)),
     train=TrainConfig(batch_size=30, ema_decay=0.9))
@@ -256,7 +258,7 @@ keep = optax.GradientTransformation(
 model = build_model(config.model, 10)
 variables = jax.device_get(init_variables(model, 0, (28, 28, 1)))
 arrays = {}
-for count in (1, 2, 3, 4):
+for count in map(int, sys.argv[3].split(",")):
     for kind in ("jit", "pmap"):
         devices = Devices(jax.sharding.Mesh(np.array(jax.devices()[:count]), ("data",)))
         train = dataclasses.replace(config.train, parallel=kind)
@@ -264,7 +266,7 @@ for count in (1, 2, 3, 4):
                          BatchPlan(30, 30, count), 10)
         state = devices.replicate(create_train_state(variables, keep, 0.9))
         state, report = parallel_steps(task, devices)(
-            state, devices.replicate(Examples(images, np.arange(30, dtype=np.int32) % 10)),
+            state, devices.replicate(DeviceDataset(images, np.arange(30, dtype=np.int32) % 10)),
             devices.replicate(np.arange(30, dtype=np.int32)), all_positions(task, devices),
             devices.replicate(Streams.of(0)), devices.replicate(np.int32(1)))
         found = {"loss": report.sums.loss, "gradient": state.opt_state, "ema": state.ema,
@@ -276,11 +278,13 @@ np.savez(sys.argv[1], **arrays)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("norm", ["batch_norm", "plain"])
-def test_one_step_is_the_same_on_one_to_four_devices(norm, environment, tmp_path):
+@pytest.mark.parametrize(("model", "counts"), [
+    ("batch_norm", (1, 2, 3, 4)), ("plain", (1, 2, 3, 4)), ("resnet", (1, 3)), ("vit", (1, 3))])
+def test_one_step_is_the_same_on_one_to_four_devices(model, counts, environment, tmp_path):
     """With dropout, averaged weights and augmentation; three and four do not divide the batch."""
     done = subprocess.run(
-        [sys.executable, "-c", ONE_STEP, str(tmp_path / "arrays.npz"), norm], cwd=ROOT, text=True,
+        [sys.executable, "-c", ONE_STEP, str(tmp_path / "arrays.npz"), model,
+         ",".join(map(str, counts))], cwd=ROOT, text=True,
         capture_output=True, check=False, timeout=280,
         env=environment | {"JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
@@ -294,7 +298,7 @@ def test_one_step_is_the_same_on_one_to_four_devices(norm, environment, tmp_path
             largest = max(np.abs(arrays[f"1 jit {other}"]).max() for other in names
                           if other.startswith(tree))
             assert largest > 0, name
-            for count in (1, 2, 3, 4):
+            for count in counts:
                 for kind in ("jit", "pmap"):
                     np.testing.assert_allclose(
                         arrays[f"{count} {kind} {name}"], expected, rtol=0, atol=1e-5 * largest,

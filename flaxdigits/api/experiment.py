@@ -4,9 +4,10 @@ import dataclasses
 import os
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.config import ExperimentConfig, ModelConfig
+from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment
+from flaxdigits.objectives import Distillation
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.patterns import expand_user
 from flaxdigits.training.run_folder import RunFolder
@@ -40,19 +41,9 @@ def recorded_experiment(
       FlaxdigitsError: if the folder is not a run folder, or its config is not valid.
     """
     folder = RunFolder(expand_user(workdir))
-    model_config = ModelConfig
-    if experiment is not None:
-        model = load_experiment(os.fspath(experiment)).model
-        model_config = type(model)
-    try:
-        config = folder.config(model_config)
-    except FlaxdigitsError as error:
-        if experiment is not None or "unknown field model." not in str(error):
-            raise
-        raise FlaxdigitsError(
-            f"{error}; if the model is a custom one, pass its file with --experiment"
-        ) from error
-    if experiment is not None and model.name != config.model.name:
+    model = None if experiment is None else load_experiment(os.fspath(experiment)).model
+    config = folder.config()
+    if model is not None and model.name != config.model.name:
         raise FlaxdigitsError(
             f"{folder.path}: the model of the run is {config.model.name}, but {experiment} has "
             f"{model.name}: pass the experiment file of the run, or leave out --experiment")
@@ -76,4 +67,9 @@ def absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     if train.init_from is not None:
         init_from = str(expand_user(train.init_from).absolute())
         config = dataclasses.replace(config, train=dataclasses.replace(train, init_from=init_from))
+    if isinstance(train.objective, Distillation) and train.objective.teacher is not None:
+        teacher = str(expand_user(train.objective.teacher).absolute())
+        objective = dataclasses.replace(train.objective, teacher=teacher)
+        config = dataclasses.replace(
+            config, train=dataclasses.replace(config.train, objective=objective))
     return config

@@ -55,7 +55,7 @@ def sizes(config: ExperimentConfig, examples: int) -> dict[str, Size]:
     for label, factor in (("half as wide", 0.5), ("twice as wide", 2)):
         found[label] = Size("parameters", tuple(
             f"model.{name}={','.join(str(math.ceil(factor * width)) for width in widths)}"
-            for name, widths in (("filters", model.filters), ("dense", model.dense)) if widths))
+            for name in ("filters", "dense") if (widths := getattr(model, name, ()))))
     configs: list[ExperimentConfig] = []
     for label in list(found):
         changed = apply_overrides(config, found[label].overrides)

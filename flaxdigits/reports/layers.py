@@ -37,8 +37,8 @@ class Layer:
 
     @property
     def name(self) -> str:
-        """The last name of the path; for the network itself, its class."""
-        return self.path[-1] if self.path else self.kind
+        """The path, such as `ResidualBlock_0/Conv_1`; for the network itself, its class."""
+        return "/".join(self.path) or self.kind
 
     @property
     def activation_bytes(self) -> int:

@@ -24,10 +24,12 @@ from flaxdigits.studies.statistics import (
     unpaired_difference,
 )
 from flaxdigits.studies.study import BASE, same_images, seed_workdir
+from flaxdigits.training.component_checks import RunShape, check_components
 from flaxdigits.training.experiment import total_steps
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.runs import no_report
 from flaxdigits.training.state import init_variables
+from flaxdigits.training.teacher import load_teacher
 from flaxdigits.training.trainer import Outcome, ReportWriter
 
 LoadDataset = Callable[[ExperimentConfig], Dataset]
@@ -114,11 +116,15 @@ def check_variants(
             dataset = load(config)
             parts = split_indices(config.data, dataset)
             plan = BatchPlan(len(parts["train"]), config.train.batch_size, devices=1)
+            check_components(config, RunShape(
+                dataset.images.shape[1:], len(dataset.class_names),
+                total_steps(config.train, plan), plan.steps_per_epoch))
             config.optimizer.schedule.build(
                 config.optimizer.learning_rate, total_steps(config.train, plan),
                 plan.steps_per_epoch)
             model = build_model(config.model, len(dataset.class_names))
             jax.eval_shape(functools.partial(init_variables, model, 0, dataset.images.shape[1:]))
+            load_teacher(config, dataset)
         except FlaxdigitsError as error:
             raise FlaxdigitsError(f"variant {variant!r}: {error}") from error
         for metric in metrics:

@@ -53,7 +53,7 @@ class ProtocolRuns:
     def partial(self) -> str | None:
         """How much of the recipe was run, such as `4 of 100 epochs`; None if all of it."""
         for record in self.records.values():  # all of them ran the same part of the recipe
-            return _partial(_config(record, self.recipe), self.recipe, record.result)
+            return _partial(from_dict(record.values["config"]), self.recipe, record.result)
         return None
 
 
@@ -117,7 +117,7 @@ def missing(runs: ProtocolRuns, config: ExperimentConfig, seeds: Sequence[int]) 
     """Returns the seeds that have run neither the complete recipe nor as much of it as `config`."""
     sufficient = extent(runs.recipe), extent(config)
     done = {record.seed for record in runs.found
-            if extent(_config(record, runs.recipe)) in sufficient}
+            if extent(from_dict(record.values["config"])) in sufficient}
     return [seed for seed in seeds if seed not in done]
 
 
@@ -148,7 +148,7 @@ def _protocol(record: RunRecord, system: System) -> str:
     """Returns the protocol that a run follows, or raises an error that says why it is none."""
     reasons = []
     for protocol, recipe in system.recipes().items():
-        config = _config(record, recipe)
+        config = from_dict(record.values["config"])
         reasons.append(differences(config, recipe))
         if reasons[-1]:
             continue
@@ -159,10 +159,6 @@ def _protocol(record: RunRecord, system: System) -> str:
                                   f"instead of {length}")
         return protocol
     raise FlaxdigitsError(f"is not the recipe: {min(reasons, key=len)[0]}")
-
-
-def _config(record: RunRecord, recipe: ExperimentConfig) -> ExperimentConfig:
-    return from_dict(record.values["config"], type(recipe.model))
 
 
 def _choose(
@@ -177,7 +173,7 @@ def _choose(
         return record.result["steps"] if record.result else 0
 
     def is_complete(record: RunRecord) -> bool:
-        return extent(_config(record, recipe)) == extent(recipe)
+        return extent(from_dict(record.values["config"])) == extent(recipe)
 
     found = sorted(found, key=lambda record: (not is_complete(record), -steps(record)))
     best = next((record for record in found if record.result is not None), None)
@@ -185,7 +181,7 @@ def _choose(
     for record in found:
         if record.result is None:
             continue
-        if extent(_config(record, recipe)) != extent(_config(best, recipe)):
+        if extent(from_dict(record.values["config"])) != extent(from_dict(best.values["config"])):
             skipped[str(record.path)] = "is partial, and other runs have more steps or data"
         elif record.seed not in records:
             records[record.seed] = record

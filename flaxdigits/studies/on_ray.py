@@ -174,7 +174,8 @@ def train_run(run: RemoteRun) -> Outcome | None:
     """
     # XLA's CPU client starts as many threads: xla/pjrt/utils.cc, DefaultThreadPoolSize.
     os.environ["NPROC"] = str(run.cpus)
-    config = from_dict(run.config, type(load_experiment(run.experiment).model))
+    load_experiment(run.experiment)  # registers the components of its file
+    config = from_dict(run.config)
     if config.train.deterministic:
         ask_for_deterministic_kernels()
     path = Path(run.workdir)

@@ -14,6 +14,7 @@ from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.models import build_model, check_logits
+from flaxdigits.training.component_checks import RunShape, check_components
 from flaxdigits.training.logits import LogitsProgram
 from flaxdigits.training.memory import check_memory, state_bytes, step_bytes
 from flaxdigits.training.parallel import Devices, first_line
@@ -21,6 +22,7 @@ from flaxdigits.training.predictions import Predictions
 from flaxdigits.training.scores import Scores, score
 from flaxdigits.training.state import TrainState, create_train_state, init_variables, stream
 from flaxdigits.training.step import DeviceDataset, TrainTask
+from flaxdigits.training.teacher import Teacher
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,6 +39,7 @@ class Experiment:
       total_steps: the length of the run.
       examples: the data set on the devices.
       logits: the compiled program that evaluates the model.
+      teacher_digest: identifies the network that the objective learns from, if any.
     """
 
     config: ExperimentConfig
@@ -48,6 +51,7 @@ class Experiment:
     total_steps: int
     examples: DeviceDataset
     logits: LogitsProgram
+    teacher_digest: str | None = None
 
     @classmethod
     def create(cls, config: ExperimentConfig, dataset: Dataset) -> "Experiment":
@@ -58,9 +62,11 @@ class Experiment:
         """
         splits, devices = split_indices(config.data, dataset), Devices.all()
         num_classes = len(dataset.class_names)
-        model = build_model(config.model, num_classes)
         plan = BatchPlan(len(splits["train"]), config.train.batch_size, devices.count)
         steps = total_steps(config.train, plan)
+        check_components(config, RunShape(
+            dataset.images.shape[1:], num_classes, steps, plan.steps_per_epoch))
+        model = build_model(config.model, num_classes)
         config.train.loss.check_classes(num_classes, "train.loss")
         schedule = config.optimizer.schedule.build(
             config.optimizer.learning_rate, steps, plan.steps_per_epoch)
@@ -89,6 +95,15 @@ class Experiment:
                 f"data.fold={self.config.data.fold} on {len(self.splits['train'])}: set data.limit "
                 "to the smallest, or train each by itself")
         return dataclasses.replace(self, config=config, splits=splits)
+
+    def with_teacher(self, teacher: Teacher | None) -> "Experiment":
+        """Returns the experiment with the network that its objective learns from."""
+        if teacher is None:
+            return self
+        return dataclasses.replace(
+            self, task=dataclasses.replace(self.task, teacher=teacher.model),
+            examples=self.examples.replace(teacher=self.devices.replicate(teacher.variables)),
+            teacher_digest=teacher.digest)
 
     @property
     def steps_per_epoch(self) -> int:

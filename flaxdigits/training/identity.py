@@ -7,20 +7,22 @@ from flaxdigits.config import RENAMED, flatten
 from flaxdigits.training.digests import json_digest
 from flaxdigits.training.run_folder import CHANGEABLE
 
-# The fingerprint decides which data a run is trained on, and the weights where it began, wherever
-# they are.
-PATHS = ("data.folder", "train.init_from")
+# Where the data, the first weights and the teacher lie decides nothing: fingerprint and digests of
+# their contents do.
+PATHS = ("data.folder", "train.init_from", "train.objective.teacher")
 
 
 def run_identity(recorded: Mapping[str, Any]) -> str:
     """Returns a SHA-256 over all that decides the result of a run.
 
     Args:
-      recorded: `config` and `data` of the run, as `RunFolder.recorded` returns them.
+      recorded: `config`, `data` and `teacher` of the run, as `RunFolder.recorded` returns them.
     """
     config = {name: _canonical(value) for name, value in flatten(recorded["config"]).items()
               if value is not None and RENAMED.get(name, name) not in (*CHANGEABLE, *PATHS)}
-    return json_digest({"config": config, "fingerprint": recorded["data"].get("fingerprint")})
+    teacher = {"teacher": recorded["teacher"]} if recorded.get("teacher") else {}
+    return json_digest(
+        {"config": config, "fingerprint": recorded["data"].get("fingerprint"), **teacher})
 
 
 def _canonical(value: Any) -> Any:

@@ -30,7 +30,7 @@ SCORES = {"accuracy": FRACTION, "loss": NUMBER, "errors": COUNT, "examples": POS
 
 CONFIG = {"config": OBJECT, "data": OBJECT}
 OPTIONAL_CONFIG = {"versions": OBJECT_OF_STRINGS, "git_commit": STRING | NULL, "machine": STRING,
-                  "init_from": STRING}
+                  "init_from": STRING, "teacher": STRING}
 DATA = {"dataset": STRING, "source": STRING, "fingerprint": STRING}
 OPTIONAL_DATA = {"class_names": STRINGS, "official_train": COUNT | NULL, "validation": COUNT,
                 "framing": OBJECT}

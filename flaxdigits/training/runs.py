@@ -27,6 +27,7 @@ from flaxdigits.training.parallel import all_reduce, check_same_everywhere, is_w
 from flaxdigits.training.precision import warn_of_precision_on_cpu
 from flaxdigits.training.program import StepReply, StepRequest, TrainProgram
 from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.teacher import Teacher, load_teacher, teacher_digest
 from flaxdigits.training.trackers import Tracker, Trackers
 from flaxdigits.training.trainer import FinishedRun, Outcome, ReportWriter, train_run
 from flaxdigits.training.weights import SavedWeights, load_weights
@@ -104,7 +105,12 @@ def train_many(
     variables = None
     if weights is not None and not all(folder.has_checkpoints() for folder in folders.values()):
         variables = weights.variables_for(experiment.state_shapes().variables())
-    about = _about(dataset, weights, all(folder.is_begun() for folder in folders.values()))
+    teacher = None
+    if not all(folder.is_begun() and folder.has_ended() for folder in folders.values()):
+        teacher = load_teacher(config, dataset)
+        experiment = experiment.with_teacher(teacher)
+    about = _about(
+        dataset, weights, teacher, all(folder.is_begun() for folder in folders.values()))
     _start_folders(configs, folders, about)
     outcomes: dict[Path, Outcome] = {}
 
@@ -235,7 +241,7 @@ def _start_folders(
 
 
 def _about(
-    dataset: Dataset, weights: SavedWeights | None, is_begun: bool
+    dataset: Dataset, weights: SavedWeights | None, teacher: Teacher | None, is_begun: bool
 ) -> dict[str, Any]:
     """Returns what `config.json` holds in addition to the config, see `RunFolder.start`.
 
@@ -245,7 +251,11 @@ def _about(
         "data": dataset.identity() if is_begun else dataset.description(),
         "versions": provenance.versions(), "git_commit": provenance.git_commit(),
         "machine": provenance.machine()}
-    return about if weights is None else about | {"init_from": weights.digest}
+    if weights is not None:
+        about["init_from"] = weights.digest
+    if teacher is not None:
+        about["teacher"] = teacher.digest
+    return about
 
 
 def check_folders(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) -> None:
@@ -257,8 +267,9 @@ def check_folders(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) ->
             if config.train.init_from is not None:
                 with contextlib.suppress(FlaxdigitsError):  # a resumed run does not need them
                     digest = load_weights(config.train.init_from).digest
-            _check_folders(
-                {path: config}, folders, {"data": dataset.identity(), "init_from": digest})
+            _check_folders({path: config}, folders, {
+                "data": dataset.identity(), "init_from": digest,
+                "teacher": teacher_digest(config, dataset)})
 
 
 def _check_folders(
@@ -267,7 +278,7 @@ def _check_folders(
 ) -> None:
     for path, config in configs.items():
         if folders[path].is_begun():
-            folders[path].check_same(validate(config), about["data"], about.get("init_from"))
+            folders[path].check_same(validate(config), about)
 
 
 def _ended(folder: RunFolder, total_steps: int) -> Outcome | None:

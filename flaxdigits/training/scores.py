@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from flaxdigits.errors import FlaxdigitsError, quoted
 from flaxdigits.losses import Loss
-from flaxdigits.metrics import Metric
+from flaxdigits.metrics import Metric, compute_metric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,18 +38,7 @@ def score(
     return Scores(
         accuracy=1 - errors / len(labels), loss=float(losses.mean()),
         errors=errors, examples=len(labels),
-        others={metric.key: _value(metric, logits, labels) for metric in metrics})
-
-
-def _value(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> float:
-    """Computes a metric and converts it to a Python float, which can be written as JSON."""
-    value = metric.compute(logits, labels)
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise FlaxdigitsError(
-            f"evaluate.metrics: {metric.name} must return a number, got {quoted(value)}"
-        ) from error
+        others={metric.key: compute_metric(metric, logits, labels) for metric in metrics})
 
 
 def flat(

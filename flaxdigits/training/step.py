@@ -22,10 +22,18 @@ from flaxdigits.training.state import PRNG, Sums, TrainState, stream
 
 @flax.struct.dataclass
 class DeviceDataset:
-    """A whole data set on the device."""
+    """A whole data set on the device, and the teacher's variables, which no step changes.
 
-    images: jax.Array  # [examples, height, width, 1] uint8
-    labels: jax.Array  # [examples] int32
+
+    Attributes:
+      images: [examples, height, width, channels] uint8.
+      labels: [examples] int32.
+      teacher: the variables of the network that the objective learns from, or None.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    teacher: Any = None
 
 
 @flax.struct.dataclass
@@ -65,6 +73,7 @@ class TrainTask:
       optimizer: of optax.
       plan: which examples are in which batch.
       num_classes: the size of a one-hot target.
+      teacher: the network that the objective learns from, or None.
       axis_name: the mapped axis under `pmap`; None under `jit`.
       shard_batch: shards a batch's arrays over the devices under `jit`.
     """
@@ -74,6 +83,7 @@ class TrainTask:
     optimizer: optax.GradientTransformation
     plan: BatchPlan
     num_classes: int
+    teacher: nn.Module | None = None
     axis_name: str | None = None
     shard_batch: Callable[[Any], Any] = lambda batch: batch
 
@@ -115,10 +125,16 @@ def train_step(
             training, rngs=rngs, mutable=list(state.model_state))
         return logits.astype(jnp.float32), model_state
 
+    def teacher_logits(images: jax.Array) -> jax.Array:
+        variables = {**examples.teacher, "params": cast(examples.teacher["params"], precision)}
+        logits = task.teacher.apply(variables, cast(images, precision), None)
+        return logits.astype(jnp.float32)
+
     forward = Forward(
         logits_of, config.train.loss.losses,
         mean=lambda losses: jnp.where(mask, losses, 0).sum() / count,
-        all_reduce=lambda tree: jax.tree.map(training.sum, tree))
+        all_reduce=lambda tree: jax.tree.map(training.sum, tree),
+        teacher_logits=None if task.teacher is None else teacher_logits)
     batch = Batch(positions, count, load, key=jax.random.fold_in(augmentation_key, 2**32 - 1))
     objective = config.train.objective
     images, targets = objective.inputs(batch)

@@ -213,8 +213,9 @@ def _identity(experiment: Experiment, folder: RunFolder) -> str:
     """
     if (folder.path / "config.json").exists():
         return run_identity(folder.recorded())
-    return run_identity({"config": to_dict(experiment.config),
-                         "data": experiment.dataset.identity()})
+    return run_identity({
+        "config": to_dict(experiment.config), "data": experiment.dataset.identity(),
+        "teacher": experiment.teacher_digest})
 
 
 def _restore(

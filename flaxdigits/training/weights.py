@@ -1,8 +1,10 @@
 """Weights that one run takes over from another."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from flaxdigits.training.selection import warn_if_newest_is_missing
 
 @dataclasses.dataclass(frozen=True)
 class SavedWeights:
-    """The variables of another run's newest checkpoint, with the averaged params if it has them.
+    """The variables of a checkpoint of another run, with the averaged params if it has them.
 
     Attributes:
       variables: nested dictionaries of NumPy arrays.
@@ -38,12 +40,7 @@ class SavedWeights:
     @functools.cached_property
     def digest(self) -> str:
         """A SHA-256 that identifies the weights, wherever they are."""
-        arrays, digest = flat_arrays(self.variables), hashlib.sha256()
-        for name in sorted(arrays):
-            array = np.ascontiguousarray(arrays[name])
-            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-            digest.update(array)
-        return digest.hexdigest()
+        return variables_digest(self.variables)
 
     def variables_for(self, fresh: dict[str, Any]) -> dict[str, Any]:
         """Returns the variables as JAX arrays.
@@ -58,28 +55,81 @@ class SavedWeights:
 
 
 def load_weights(path: str) -> SavedWeights:
-    """Loads the weights of another run's newest checkpoint.
+    """Loads the weights of another run.
 
     Args:
-      path: of that run's folder.
+      path: see `open_source`.
 
     Raises:
-      FlaxdigitsError: if that is no run folder, or its newest checkpoint is damaged.
+      FlaxdigitsError: if that is no run folder, or its checkpoint is damaged.
     """
-    folder = RunFolder(expand_user(path))
-    folder.data()
-    if not folder.checkpoints.is_dir():
-        raise FlaxdigitsError(f"train.init_from: {folder.path} has no checkpoint yet")
-    checkpoints = Checkpoints(
-        folder.checkpoints, access="read", run=run_identity(folder.recorded()))
-    try:
-        step = checkpoints.last()
-        if step is None:
-            raise FlaxdigitsError(f"train.init_from: {folder.path} has no checkpoint yet")
-        warn_if_newest_is_missing(folder, step)
+    with open_source(path, "train.init_from") as (folder, checkpoints, step):
         return SavedWeights(_weights(checkpoints.restore_arrays(step)), folder.checkpoints)
+
+
+def variables_digest(variables: dict[str, Any]) -> str:
+    """Returns the SHA-256 of the arrays of a tree and of their names."""
+    arrays, digest = flat_arrays(variables), hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def open_source(path: str, field: str) -> Iterator[tuple[RunFolder, Checkpoints, int]]:
+    """Opens the checkpoints of another run, whose weights this run uses.
+
+    Args:
+      path: the folder of that run, for its last checkpoint; or with `@best` or `@<step>` appended.
+      field: the config field that holds the path, for the message.
+
+    Yields:
+      The run folder, its checkpoints and the selected step.
+
+    Raises:
+      FlaxdigitsError: if there is no such run or checkpoint.
+    """
+    path, which = split_checkpoint(path)
+    folder = RunFolder(expand_user(path))
+    try:
+        recorded = folder.recorded()
+    except FlaxdigitsError as error:
+        raise FlaxdigitsError(f"{field}: {error}") from error
+    if not folder.checkpoints.is_dir():
+        raise FlaxdigitsError(f"{field}: {folder.path} has no checkpoint yet")
+    checkpoints = Checkpoints(folder.checkpoints, access="read", run=run_identity(recorded))
+    try:
+        yield folder, checkpoints, _find_step(which, checkpoints, folder, field)
     finally:
         checkpoints.close()
+
+
+def split_checkpoint(path: str) -> tuple[str, str]:
+    """Splits `runs/x@best` into the folder and the checkpoint; without one that is `last`."""
+    folder, at, which = path.rpartition("@")
+    is_checkpoint = at and (which in ("last", "best") or which.isdecimal())
+    return (folder, which) if is_checkpoint else (path, "last")
+
+
+def _find_step(which: str, checkpoints: Checkpoints, folder: RunFolder, field: str) -> int:
+    steps = checkpoints.steps()
+    if not steps:
+        raise FlaxdigitsError(f"{field}: {folder.path} has no checkpoint yet")
+    if which == "last":
+        warn_if_newest_is_missing(folder, steps[-1])
+        return steps[-1]
+    if which == "best":
+        best = checkpoints.best()
+        if best is None:
+            raise FlaxdigitsError(
+                f"{field}: no checkpoint of {folder.path} has a validation accuracy: use @last")
+        return best
+    if int(which) not in steps:
+        raise FlaxdigitsError(f"{field}: {folder.path} has no checkpoint of step {which}; it has "
+                              f"{', '.join(map(str, steps))}")
+    return int(which)
 
 
 def restore_variables(
