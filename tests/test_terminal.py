@@ -74,7 +74,7 @@ def test_a_folder_is_printed_by_its_name(name, finished_copy, launch_here):
                            "dataset=idx_files",
                            f"folder={RunFolder(run).config().data.folder}")))
     assert made.returncode == 0, made.stderr
-    assert f"sheet: {missing / 'figures' / 'data.png'}" in made.stdout
+    assert f"preview: {missing / 'figures' / 'data.png'}" in made.stdout
 
 
 def test_tables_are_not_folded_in_a_pipe(capsys, monkeypatch):
