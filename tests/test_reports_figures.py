@@ -138,7 +138,7 @@ def test_right_and_wrong_have_their_colours():
 
 def test_the_worst_mistakes_are_the_most_confident_ones():
     assert worst_mistakes(LABELS, LOGITS).tolist() == [3, 1, 5]
-    assert worst_mistakes(LABELS, LOGITS, most=1).tolist() == [3]
+    assert worst_mistakes(LABELS, LOGITS, limit=1).tolist() == [3]
     shown = select_predictions(IMAGES, np.arange(6)[::-1], LABELS, LOGITS, [3])[0]
     assert (shown.index, shown.true, shown.predicted) == (2, 0, 1)
     assert shown.confidence == pytest.approx(1 / (1 + 2 * np.exp(-9)))

@@ -142,7 +142,7 @@ def test_a_summary_has_the_interval_of_every_metric(
     assert summary["metrics"]["test_loss"] == pytest.approx(expected)
     numbers = {name for name, value in read(tmp_path / "seeds" / "0").items()
                if type(value) in (int, float)}
-    assert summary["figures"].keys() == numbers - {"seed"}
+    assert summary["metrics"].keys() == numbers - {"seed"}
     assert summary["dataset"] == "idx_files" and summary["seeds"] == [0, 1, 2]
 
 

@@ -74,7 +74,7 @@ def test_a_folder_is_printed_by_its_name(name, finished_copy, launch_here):
                            "dataset=idx_files",
                            f"folder={RunFolder(run).config().data.folder}")))
     assert made.returncode == 0, made.stderr
-    assert f"sheet: {missing / 'figures' / 'data.png'}" in made.stdout
+    assert f"preview: {missing / 'figures' / 'data.png'}" in made.stdout
 
 
 def test_tables_are_not_folded_in_a_pipe(capsys, monkeypatch):
@@ -98,7 +98,7 @@ def test_summary_is_not_folded_in_a_pipe(launch, tmp_path):
 def test_an_interval_of_an_accuracy_ends_at_0_and_at_100(capsys):
     figures = {f"{split}_accuracy": dataclasses.asdict(estimate(values)) for split, values in (
         ("train", [0.99, 0.9]), ("validation", [0.5, 0.51]), ("test", [0.08, 0.13]))}
-    print_summary(make_console(), {"figures": figures, "diverged": {}})
+    print_summary(make_console(), {"metrics": figures, "diverged": {}})
     lines = capsys.readouterr().out.splitlines()
     assert re.search(r"interval \d+\.\d\d to 100\.00 %", lines[0])
     assert re.search(r"interval 44\.15 to 56\.85 %", lines[1])
