@@ -1,8 +1,8 @@
 """The command line: `python launch.py --experiment=chinese_cnn`; `--help` lists all flags."""
 
-from flaxdigits.cli.main import main, run
+from flaxdigits.cli.main import launch, main
 
 __all__ = ["main"]
 
 if __name__ == "__main__":
-    run()
+    launch()

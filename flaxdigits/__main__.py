@@ -1,5 +1,5 @@
 """The command line as `python -m flaxdigits`."""
 
-from flaxdigits.cli.main import run
+from flaxdigits.cli.main import launch
 
-run()
+launch()

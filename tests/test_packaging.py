@@ -102,13 +102,13 @@ def test_the_wheel_trains_from_another_folder(installed, environment, idx_folder
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 2
     (scripts,) = installed.glob("*.dist-info/entry_points.txt")
-    assert "flaxdigits = flaxdigits.cli.main:run" in scripts.read_text()
+    assert "flaxdigits = flaxdigits.cli.main:launch" in scripts.read_text()
 
 
 def test_the_installed_command_has_the_flags_of_launch(launch, environment):
     (script,) = entry_points(group="console_scripts", name="flaxdigits")
     code = ("import sys; sys.argv = ['flaxdigits', '--list']; "
-            f"from {script.module} import run; run()")
+            f"from {script.module} import launch; launch()")
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT,
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stdout == launch("--list").stdout

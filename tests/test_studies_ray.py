@@ -30,14 +30,17 @@ def get_study():
 '''
 EXPERIMENT = '''import dataclasses
 from flaxdigits.experiments import load_experiment
-from flaxdigits.models import register
-from flaxdigits.models.mse_cnn import MseCnn
+from flaxdigits.components import register
+from flaxdigits.models import MseCnnConfig
 
-register("own_net")(type("OwnNet", (MseCnn,), {}))
+@register("own_net")
+@dataclasses.dataclass(frozen=True)
+class OwnNet(MseCnnConfig):
+    pass
 
 def get_config():
     base = load_experiment("mse_cnn")
-    return dataclasses.replace(base, model=dataclasses.replace(base.model, name="own_net"))
+    return dataclasses.replace(base, model=OwnNet(**vars(base.model)))
 '''
 
 

@@ -95,7 +95,7 @@ def configure_logging() -> None:
     logging.getLogger("flaxdigits").setLevel(logging.INFO)
 
 
-def run() -> NoReturn:
+def launch() -> NoReturn:
     """Executes the command line of this process, and ends the process."""
     configure_process()
     exit_process(main(sys.argv))
