@@ -47,7 +47,7 @@ def test_every_writer_is_tested_once(ran, drawn):
     tested = read_fold_predictions(fold_configs(config, [0], workdir), dataset)
     assert sorted(tested.index) == list(range(len(dataset.labels)))
     np.testing.assert_array_equal(tested.labels, dataset.labels[tested.index])
-    np.testing.assert_array_equal(tested.writers, dataset.writers[tested.index])
+    np.testing.assert_array_equal(tested.groups, dataset.writers[tested.index])
     assert sorted(path.name for path in (workdir / "folds").iterdir()) == list("0123456789")
     assert all(f"fold {fold}, seed 0: accuracy" in output for fold in range(10))
 

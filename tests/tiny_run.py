@@ -15,6 +15,7 @@ from absl.testing import flagsaver
 from array_record.python import array_record_data_source  # noqa: F401 its flags, before any saving
 from jax.experimental.compilation_cache import compilation_cache
 
+import flaxdigits.datasets
 import flaxdigits.models
 from flaxdigits.components import Component
 from flaxdigits.config import (
@@ -37,6 +38,7 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forgets afterwards what a test registers."""
     monkeypatch.setattr(
         flaxdigits.models, "ARCHITECTURES", dict(flaxdigits.models.ARCHITECTURES))
+    monkeypatch.setattr(flaxdigits.datasets, "DATASETS", dict(flaxdigits.datasets.DATASETS))
     for kind in Component.__subclasses__():
         monkeypatch.setattr(kind, "registered", dict(kind.registered))
 

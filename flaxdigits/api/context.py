@@ -1,6 +1,5 @@
 """What several calls share: where the data and the run are, the console, what is checked first."""
 
-import functools
 import logging
 import os
 import shutil
@@ -14,9 +13,17 @@ from rich.table import Table
 
 from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.experiment import absolute_paths
-from flaxdigits.config import ExperimentConfig, validate
-from flaxdigits.data.dataset import DataLocations, Dataset, load_dataset
-from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.config import DataConfig, ExperimentConfig, validate
+from flaxdigits.data.arrays import DataArrays
+from flaxdigits.data.dataset import (
+    DataLocations,
+    Dataset,
+    dataset_of_arrays,
+    load_dataset,
+    with_index_file,
+)
+from flaxdigits.data.splits import split_indices
+from flaxdigits.errors import FlaxdigitsError, quoted
 from flaxdigits.models import build_model
 from flaxdigits.patterns import expand_user
 from flaxdigits.studies.ablation import Load
@@ -26,15 +33,15 @@ _log = logging.getLogger(__name__)
 
 
 def load_data(
-    config: ExperimentConfig, data: Source = "auto", raw_data_dir: PathLike | None = None,
-    data_dir: PathLike | None = None,
+    config: ExperimentConfig, data: Source | DataArrays = "auto",
+    raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
 ) -> Dataset:
-    """The config's data.
+    """Returns the data of an experiment.
 
     Args:
       config: of the experiment.
-      data: `real` refuses characters that the framework draws, `drawn` wants them, `auto` falls
-        back on them.
+      data: `real` refuses synthetic data, `drawn` wants them, `auto` falls back on them; or the
+        arrays of `data.dataset=arrays`.
       raw_data_dir: folder of the raw files; None: that of the environment's FLAXDIGITS_RAW_DATA,
         else the network.
       data_dir: folder of prepared data; None: that of TFDS_DATA_DIR, else ~/tensorflow_datasets.
@@ -42,7 +49,24 @@ def load_data(
     Raises:
       FlaxdigitsError: if there are none, they are damaged, or cannot be written.
     """
-    return load_dataset(config.data, data_locations(data, raw_data_dir, data_dir))
+    if isinstance(data, DataArrays):
+        if config.data.dataset != "arrays":
+            raise FlaxdigitsError(
+                f"data is a DataArrays, which needs data.dataset=arrays, got {config.data.dataset}")
+        dataset = dataset_of_arrays(config.data, data)
+    else:
+        dataset = load_dataset(config.data, data_locations(data, raw_data_dir, data_dir))
+    _check_validation(config, dataset)
+    return dataset
+
+
+def _check_validation(config: ExperimentConfig, dataset: Dataset) -> None:
+    """Raises FlaxdigitsError if `checkpoint.report=best` has no validation part to go by."""
+    if (config.checkpoint.report == "best" and config.data.split == "indices"
+            and "validation" not in split_indices(config.data, dataset)):
+        raise FlaxdigitsError(
+            f"checkpoint.report=best needs a validation split, and {config.data.indices} has none: "
+            "add validation, or use report=last")
 
 
 def data_locations(
@@ -50,7 +74,8 @@ def data_locations(
 ) -> DataLocations:
     """Where `load_data`, whose arguments these are, looks."""
     if data not in get_args(Source):
-        raise FlaxdigitsError(f"data must be one of {', '.join(get_args(Source))}, got {data!r}")
+        raise FlaxdigitsError(f"data must be one of {', '.join(get_args(Source))}, or a "
+                              f"flaxdigits.DataArrays, got {quoted(data)}")
     raw = raw_data_dir or os.environ.get("FLAXDIGITS_RAW_DATA")
     return DataLocations(
         expand_user(raw) if raw else None,
@@ -71,7 +96,8 @@ def load_data_of_run(
         config, recorded["source"] if data == "auto" else data, raw_data_dir, data_dir)
     changes = data_differences(recorded, dataset.identity())
     if dataset.source == recorded["source"] and changes:
-        where = ("--set data.folder=" if config.data.folder else "--data_dir or --raw_data_dir")
+        where = ("--set data.indices=" if changes[0].startswith("data.indices ") else
+                 "--set data.folder=" if config.data.folder else "--data_dir or --raw_data_dir")
         raise FlaxdigitsError(
             f"{folder.path}: was trained on other data: {'; '.join(changes)}; name the data of "
             f"the run with {where}")
@@ -82,16 +108,16 @@ def loader(
     data: Source, raw_data_dir: PathLike | None, data_dir: PathLike | None
 ) -> Load:
     """`load_data`, reading each data set once."""
-    @functools.cache
-    def load(name: str, folder: str | None, image_size: int | None) -> Dataset:
-        return load_data(known[name, folder, image_size], data, raw_data_dir, data_dir)
-
-    known: dict[tuple[str, str | None, int | None], ExperimentConfig] = {}
+    loaded: dict[DataConfig, Dataset] = {}
 
     def load_for(config: ExperimentConfig) -> Dataset:
-        key = config.data.dataset, config.data.folder, config.data.image_size
-        known.setdefault(key, config)
-        return load(*key)
+        read = config.data  # the fields that decide which data are read
+        key = DataConfig(dataset=read.dataset, folder=read.folder, image_size=read.image_size)
+        if key not in loaded:
+            loaded[key] = load_data(config, data, raw_data_dir, data_dir)
+        dataset = with_index_file(loaded[key], config.data)
+        _check_validation(config, dataset)
+        return dataset
 
     return load_for
 

@@ -69,11 +69,12 @@ def moved_data(folder: PathLike | None) -> list[str]:
 
 def absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     """The config with its folders made absolute, so that a run stands wherever it goes on from."""
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str(expand_user(path).absolute())
+
     data, train = config.data, config.train
-    if data.folder is not None:
-        folder = str(expand_user(data.folder).absolute())
-        config = dataclasses.replace(config, data=dataclasses.replace(data, folder=folder))
-    if train.init_from is not None:
-        init_from = str(expand_user(train.init_from).absolute())
-        config = dataclasses.replace(config, train=dataclasses.replace(train, init_from=init_from))
-    return config
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(
+            data, folder=absolute(data.folder), indices=absolute(data.indices)),
+        train=dataclasses.replace(train, init_from=absolute(train.init_from)))

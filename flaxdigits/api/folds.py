@@ -1,9 +1,10 @@
-"""All ten folds of writers: every hand is tested by a network that never saw it."""
+"""All folds of writers or of examples: each is tested by a network that never saw it."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike, Source
@@ -34,10 +35,10 @@ from flaxdigits.training.trackers import Tracker
 
 @dataclasses.dataclass(frozen=True)
 class FoldsOutcome:
-    """How the training of the ten folds ended.
+    """How the training of all folds ended.
 
     Attributes:
-      tested: what the networks say of the hands that they never saw; None if a fold was paused.
+      tested: the test predictions of all folds; None if a fold was paused.
       signal: the signal that paused them, if one did.
     """
 
@@ -53,10 +54,11 @@ def train_folds(
     trackers: Callable[[Path], Sequence[Tracker]] | None = None, tensorboard: bool = True,
     command: str = "flaxdigits.train_folds", console: Console | None = None,
 ) -> FoldsOutcome:
-    """Trains the ten writer folds of an experiment, or goes on with them, and tells who fails.
+    """Trains all folds of an experiment, or resumes them, and reports which examples fail.
 
     Args:
-      config: of an experiment whose data know their writers; its split and fold are not used.
+      config: of an experiment. With `data.split=kfold` the folds are of examples, and else of
+        writers, which the data must know; there are `data.folds`. `data.fold` is not used.
       seeds: like `range(3)`; None: the config's own alone.
       workdir: of them all, each a run folder `<workdir>/folds/<fold>/seeds/<seed>`; None is
         `runs/<experiment>`.
@@ -103,7 +105,7 @@ def train_folds(
     tested = read_fold_predictions(configs, dataset)
     _print_writers(console, config, chosen, command, next(iter(configs)), dataset, tested, folder)
     print_synthetic_data_notice(console, dataset.source)
-    console.print(f"tables: {folder / 'writers.md'}, and .csv, .json, .png")
+    console.print(f"tables: {folder / tested.group_name}s.md, and .csv, .json, .png")
     return FoldsOutcome(tested)
 
 
@@ -113,12 +115,15 @@ def _print_writers(
 ) -> None:
     from flaxdigits.reports.writers import WritersReport  # matplotlib takes its time to import
 
+    folds = f"{config.data.folds} folds of " + (
+        "examples" if tested.group_name == "fold" else
+        f"{len(np.unique(tested.groups)) // config.data.folds} writers")
     result, run = RunFolder(first).result(), RunFolder(first).about()
     jax = run.get("versions", {}).get("jax", "unknown")
     report = WritersReport(
-        f"{config.experiment}: which hands and which characters fail",
+        f"{config.experiment}: which {tested.group_name}s and which characters fail",
         {"command": f"`{command}`", "seeds": ", ".join(map(str, seeds)),
-         "data": f"{dataset.name} ({dataset.source}), ten folds of ten writers, "
+         "data": f"{dataset.name} ({dataset.source}), {folds}, "
                  f"{result['train_examples']:,} images trained on in each",
          "training": f"{result['epochs']:g} epochs, {result['parameters']:,} parameters",
          "hardware": f"{run.get('machine', result['device'])}, JAX {jax}"},

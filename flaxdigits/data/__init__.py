@@ -1,4 +1,4 @@
-"""Data: raw files, fetching, tensorflow-datasets builders, splits and data of one's own.
+"""Data: raw files, fetching, tensorflow-datasets builders, splits and custom data sets.
 
 Importing this package registers the builders `flaxdigits_mnist` and `flaxdigits_chinese_mnist`.
 """

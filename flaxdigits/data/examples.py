@@ -22,7 +22,7 @@ class Examples:
 
 
 def fingerprint(images: np.ndarray, labels: np.ndarray, writers: np.ndarray | None) -> str:
-    """sha256 hex over the bytes of images (uint8), labels and writers (little-endian int32)."""
+    """Returns the SHA-256, in hex, of images (uint8), labels and writers (little-endian int32)."""
     digest = hashlib.sha256(np.ascontiguousarray(images, np.uint8))
     for column in (labels, writers):
         if column is not None:

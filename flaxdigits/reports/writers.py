@@ -1,4 +1,4 @@
-"""Which hands and which characters fail: tables and figures of all ten writer folds."""
+"""Which writers (or folds) and which classes fail: tables and figures of all folds."""
 
 import csv
 import dataclasses
@@ -29,7 +29,7 @@ class WritersReport:
       title: one line.
       about: what a reader must know to repeat it, by name.
       tested: the predictions of all folds.
-      images: [all, height, width, 1] uint8, of the data set.
+      images: [all, height, width, channels] uint8, of the data set.
     """
 
     title: str
@@ -37,37 +37,43 @@ class WritersReport:
     tested: FoldPredictions
     images: np.ndarray
 
+    @property
+    def stem(self) -> str:
+        """The name of the files without suffix: `writers` or `folds`."""
+        return f"{self.tested.group_name}s"
+
     def files(self) -> dict[str, bytes]:
-        """The files by their names."""
-        names = legible(self.tested.class_names)
+        """Returns the files by their names."""
+        names, stem = legible(self.tested.class_names), self.stem
         writers, errors, examples = self.tested.errors()
         return {
-            "writers.md": self.markdown().encode(), "writers.csv": self.csv().encode(),
-            "writers.json": (json.dumps(self.json(), indent=2, ensure_ascii=False) + "\n").encode(),
-            "writers.png": png(error_map(writers, errors, examples, names)),
-            "hardest_writers.png": png(self.hardest(names))}
+            f"{stem}.md": self.markdown().encode(), f"{stem}.csv": self.csv().encode(),
+            f"{stem}.json": (json.dumps(self.json(), indent=2, ensure_ascii=False) + "\n").encode(),
+            f"{stem}.png": png(
+                error_map(writers, errors, examples, names, self.tested.group_name)),
+            f"hardest_{stem}.png": png(self.hardest(names))}
 
     def markdown(self) -> str:
         """The tables."""
-        tested, names = self.tested, self.tested.class_names
+        tested, names, group = self.tested, self.tested.class_names, self.tested.group_name
         writers, errors, examples = tested.errors()
         rates = 1 - errors.sum(1) / examples.sum(1)
         rate, wrong = estimate(list(rates)), int(errors.sum())
         lines = [
             f"# {self.title}", "",
-            f"{100 * rate.mean:.2f} % of the images of a hand that the network never saw: mean "
-            f"over {rate.n} writers, 95 % interval {100 * max(0, rate.low):.2f} to "
+            f"{100 * rate.mean:.2f} % of the images of a {group} that the network never saw: mean "
+            f"over {rate.n} {group}s, 95 % interval {100 * max(0, rate.low):.2f} to "
             f"{100 * min(1, rate.high):.2f}, "
             f"standard deviation {100 * rate.sd:.2f}; {wrong:,} errors in {examples.sum():,}. "
-            f"The best writer has {100 * rates.max():.2f} %, the median "
+            f"The best {group} has {100 * rates.max():.2f} %, the median "
             f"{100 * np.median(rates):.2f}, the worst {100 * rates.min():.2f}; the worst tenth of "
-            f"the writers makes {errors[:max(1, len(writers) // 10)].sum() / max(1, wrong):.0%} of "
-            "the errors.", "",
-            "| writer | accuracy, % | errors | most often |", "| --- | ---: | ---: | --- |"]
+            f"the {group}s makes {errors[:max(1, len(writers) // 10)].sum() / max(1, wrong):.0%} "
+            "of the errors.", "",
+            f"| {group} | accuracy, % | errors | most often |", "| --- | ---: | ---: | --- |"]
         for writer, own, count in list(zip(writers, errors, examples, strict=True))[:HARDEST]:
             lines.append(f"| {writer} | {100 * (1 - own.sum() / count.sum()):.2f} | {own.sum()} of "
                          f"{count.sum()} | {self._confusions(int(writer))} |")
-        lines += ["", "| character | accuracy, % | errors | writers who fail it | taken for |",
+        lines += ["", f"| character | accuracy, % | errors | {group}s with errors | predicted as |",
                   "| --- | ---: | ---: | ---: | --- |"]
         by_class, of_class = errors.sum(0), examples.sum(0)
         confusions = tested.confusions()
@@ -79,15 +85,15 @@ class WritersReport:
                 f"{by_class[label]} of {of_class[label]} | {(errors[:, label] > 0).sum()} | "
                 f"{', '.join(taken) or '-'} |")
         lines += ["", *(f"- {name}: {text}" for name, text in self.about.items()), "",
-                  "![errors by writer and character](writers.png)", "",
-                  "![mistakes of the hardest hands](hardest_writers.png)", ""]
+                  f"![errors by {group} and character]({self.stem}.png)", "",
+                  f"![mistakes of the hardest {group}s](hardest_{self.stem}.png)", ""]
         return "\n".join(lines)
 
     def csv(self) -> str:
         """A line for each writer and class, and of each writer over all."""
         file = io.StringIO()
         out = csv.writer(file, lineterminator="\n")
-        out.writerow(["writer", "character", "errors", "examples"])
+        out.writerow([self.tested.group_name, "character", "errors", "examples"])
         for writer, errors, examples in zip(*self.tested.errors(), strict=True):
             out.writerow([writer, "all", errors.sum(), examples.sum()])
             for name, wrong, count in zip(
@@ -103,7 +109,7 @@ class WritersReport:
         return {
             "title": self.title, "about": dict(self.about), "seeds": self.tested.seeds,
             "accuracy": dataclasses.asdict(estimate(list(rates))),
-            "writers": {str(writer): float(rate)
+            self.stem: {str(writer): float(rate)
                         for writer, rate in zip(writers, rates, strict=True)},
             "characters": dict(zip(self.tested.class_names, map(float, classes), strict=True))}
 
@@ -115,13 +121,14 @@ class WritersReport:
         confidence = softmax(tested.logits.astype(np.float64), -1).max(-1)
         chosen: list[int] = []
         for writer in writers:  # mistakes first, the most confident first, each image once
-            own = np.flatnonzero(tested.writers == writer)
+            own = np.flatnonzero(tested.groups == writer)
             own = own[np.lexsort((-confidence[own], ~wrong[own]))]
             _, first = np.unique(tested.index[own], return_index=True)
             chosen += list(own[np.sort(first)][:COLUMNS])
         shown = predictions(self.images, tested.index, tested.labels, tested.logits, chosen)
         return prediction_sheet(
-            shown, names, "The hardest hands, a line each: writers " + ", ".join(map(str, writers)))
+            shown, names,
+            f"The hardest {self.stem}, a line each: " + ", ".join(map(str, writers)))
 
     def _confusions(self, writer: int) -> str:
         names = self.tested.class_names
@@ -130,7 +137,7 @@ class WritersReport:
 
 
 def error_map(
-    writers: np.ndarray, errors: np.ndarray, examples: np.ndarray, names: Labels,
+    writers: np.ndarray, errors: np.ndarray, examples: np.ndarray, names: Labels, group: str,
     theme: Theme = LIGHT,
 ) -> Figure:
     """The share of errors of each writer (a column) and class (a row), with that of each above.
@@ -140,6 +147,7 @@ def error_map(
       errors: [writers, classes] int.
       examples: [writers, classes] int.
       names: of the classes.
+      group: what a column is: "writer" or "fold".
       theme: colours.
     """
     count, classes = errors.shape
@@ -154,7 +162,7 @@ def error_map(
     top.set_xticks([])
     top.grid(axis="y", color=theme.line, linewidth=0.8)
     top.set_axisbelow(True)
-    top.set_title("Errors of each hand and character, per cent", loc="left", color=theme.text,
+    top.set_title(f"Errors of each {group} and character, per cent", loc="left", color=theme.text,
                   fontsize=10.5, weight="bold")
     axes = figure.add_axes((left, bottom, wide, tall))
     shade = LinearSegmentedColormap.from_list("", [theme.background, theme.wrong])
@@ -167,7 +175,7 @@ def error_map(
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_color(theme.line)
-    axes.set_xlabel(f"{count} writers, the hardest hand first: {', '.join(map(str, writers[:8]))} …"
+    axes.set_xlabel(f"{count} {group}s, the hardest first: {', '.join(map(str, writers[:8]))} …"
                     if count > 8 else ", ".join(map(str, writers)), color=theme.muted, fontsize=8.5)
     by_class = errors.sum(0) / np.maximum(1, examples.sum(0))
     for row, rate in enumerate(by_class):

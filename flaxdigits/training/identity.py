@@ -7,9 +7,9 @@ from flaxdigits.config import flatten
 from flaxdigits.training.digests import json_digest
 from flaxdigits.training.run_folder import CHANGEABLE
 
-# The fingerprint decides which data a run is trained on, and the weights where it began, wherever
-# they are.
-PATHS = ("data.folder", "train.init_from")
+# Where the data, the indices of a split and the first weights of a run are decides nothing: their
+# contents do.
+PATHS = ("data.folder", "data.indices", "train.init_from")
 
 
 def run_identity(recorded: Mapping[str, Any]) -> str:
@@ -20,7 +20,10 @@ def run_identity(recorded: Mapping[str, Any]) -> str:
     """
     config = {name: _canonical(value) for name, value in flatten(recorded["config"]).items()
               if value is not None and name not in (*CHANGEABLE, *PATHS)}
-    return json_digest({"config": config, "fingerprint": recorded["data"].get("fingerprint")})
+    data = {name: recorded["data"][name] for name in ("indices", "writers")
+            if recorded["data"].get(name) is not None}
+    return json_digest(
+        {"config": config, "fingerprint": recorded["data"].get("fingerprint"), **data})
 
 
 def _canonical(value: Any) -> Any:

@@ -18,6 +18,7 @@ from flaxdigits.json_files import (
     POSITIVE_MEASURE,
     TEXT,
     TEXTS,
+    Kind,
     check_fields,
     read_object,
     read_rows,
@@ -28,12 +29,16 @@ Check = Callable[[Mapping[str, Any]], None]
 SPLITS = ("train", "validation", "test")
 SCORES = {"accuracy": FRACTION, "loss": NUMBER, "errors": COUNT, "examples": POSITIVE_COUNT}
 
+IMAGE_SHAPE = Kind("three whole numbers from 1", lambda value: (
+    isinstance(value, list) and len(value) == 3
+    and all(POSITIVE_COUNT.fits(one) and one <= 2**16 for one in value)))
+
 CONFIG = {"config": OBJECT, "data": OBJECT}
 OPTIONAL_CONFIG = {"versions": OBJECT_OF_TEXTS, "git_commit": TEXT | NULL, "machine": TEXT,
                   "init_from": TEXT}
 DATA = {"dataset": TEXT, "source": TEXT, "fingerprint": TEXT}
 OPTIONAL_DATA = {"class_names": TEXTS, "official_train": COUNT | NULL, "validation": COUNT,
-                "framing": OBJECT}
+                "framing": OBJECT, "image_shape": IMAGE_SHAPE, "writers": TEXT, "indices": TEXT}
 RESULT_FIELDS = {
     "experiment": TEXT, "dataset": TEXT, "data_source": TEXT, "split": TEXT, "seed": COUNT,
     "parameters": COUNT, "steps": POSITIVE_COUNT, "epochs": POSITIVE_MEASURE, "checkpoint": TEXT,
