@@ -51,9 +51,8 @@ def prepare(
     config = checked(config)
     console = console or make_console()
     dataset = load_data(config, data, raw_data_dir, data_dir)
-    height, width = dataset.images.shape[1:3]
     console.print(
-        f"{dataset.name} ({dataset.source}): {len(dataset.labels)} images of {height}x{width}, "
+        f"{dataset.name} ({dataset.source}): {len(dataset.labels)} images of {dataset.size()}, "
         f"{len(dataset.class_names)} classes, fingerprint {dataset.fingerprint}")
     sizes = {name: len(rows) for name, rows in split_indices(config.data, dataset).items()}
     console.print(f"split {config.data.split}: "
@@ -98,9 +97,8 @@ def data_sheet(
     RunFolder(folder).write(SHEET, png(sheet))
 
     print_synthetic_data_notice(console, dataset.source)
-    height, width = dataset.images.shape[1:3]
     console.print(f"{dataset.name} ({dataset.source}), split {config.data.split}: images of "
-                  f"{height}x{width}, {classes} classes")
+                  f"{dataset.size()}, {classes} classes")
     print_table(console, class_table(dataset.class_names, dataset.labels, splits))
     if dataset.writers is not None:
         for line in writer_lines(dataset.writers, splits):

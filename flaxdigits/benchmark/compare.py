@@ -43,8 +43,7 @@ class Timings:
 
 def our_command(name: str, overrides: Sequence[str], dataset: Dataset) -> list[str]:
     """The words of a process that times our train step, on noise in the shape of `dataset`."""
-    count, height, width, _ = dataset.images.shape
-    sizes = count, height, width, len(dataset.class_names), dataset.official_train or 0
+    sizes = (*dataset.images.shape, len(dataset.class_names), dataset.official_train or 0)
     return ["ours", name, *map(str, sizes), *overrides]
 
 

@@ -1,6 +1,6 @@
 """Our own train step, timed on request.
 
-    python -m flaxdigits.benchmark.ours mnist_cnn 70000 28 28 10 60000
+    python -m flaxdigits.benchmark.ours mnist_cnn 70000 28 28 1 10 60000
 
 The numbers are the images of the data set, their height and width, the classes, and how many
 images are the official training part, 0 where there is none; overrides may follow. Served as
@@ -73,7 +73,7 @@ def random_data(
 
     Args:
       config: of the experiment.
-      shape: of the images: (examples, height, width, 1).
+      shape: of the images: (examples, height, width, channels).
       classes: how many there are.
       official_train: as of `Dataset`.
     """
@@ -88,12 +88,13 @@ def main(name: str, shape: list[int], overrides: list[str]) -> None:
 
     Args:
       name: of the experiment.
-      shape: of the data: images, height, width, classes, images of the official training part.
+      shape: of the data: images, height, width, channels, classes, images of the official training
+        part.
       overrides: of the config.
     """
     config = apply_overrides(load_experiment(name), overrides)
-    count, height, width, classes, official = shape
-    run = Run(config, random_data(config, (count, height, width, 1), classes, official or None))
+    *images, classes, official = shape
+    run = Run(config, random_data(config, tuple(images), classes, official or None))
     program, order = Program(run, 1), run.order(0)
 
     def milliseconds(steps: int) -> float:
@@ -110,4 +111,4 @@ def main(name: str, shape: list[int], overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], [int(size) for size in sys.argv[2:7]], sys.argv[7:])
+    main(sys.argv[1], [int(size) for size in sys.argv[2:8]], sys.argv[8:])

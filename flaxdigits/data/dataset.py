@@ -99,6 +99,11 @@ class Dataset:
             return self.identity()
         return self.identity() | {"framing": dataclasses.asdict(self._framing)}
 
+    def size(self) -> str:
+        """Returns the size of an image for messages, such as 28x28 or 32x32x3."""
+        shape = self.images.shape[1:]
+        return "x".join(map(str, shape if shape[-1] > 1 else shape[:2]))
+
     @functools.cached_property
     def _framing(self) -> Framing:
         return measure_framing(self.images)

@@ -77,7 +77,7 @@ def measure_framing(images: np.ndarray) -> Framing:
     hundred exceeds the layout.
 
     Args:
-      images: [examples, height, width, 1] uint8.
+      images: [examples, height, width, 1] uint8, grey.
     """
     chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), MEASURED)).astype(int))
     values = images[chosen, ..., 0].astype(np.float32)

@@ -7,7 +7,8 @@ carries the names of the classes and the shape of an image:
 
       file = numpy.load("program.npz")
       program = jax.export.deserialize(bytearray(file["program"]))
-      logits = program.call(images)  # [batch, height, width, 1] uint8 -> [batch, classes] float32
+      logits = program.call(images)
+      # [batch, height, width, channels] uint8 -> [batch, classes] float32
       file["class_names"][logits.argmax(-1)]
 
 - `weights.safetensors`: the weights by the names of the layers, for any framework, with all else
@@ -39,11 +40,11 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def program_file(network: TrainedNetwork) -> bytes:
     """`program.npz`: `program`, `class_names`, `input_shape`, `step`."""
     batch, = export.symbolic_shape("batch")
-    images = jax.ShapeDtypeStruct((batch, *input_shape(network)), jnp.uint8)
+    images = jax.ShapeDtypeStruct((batch, *network.image_shape), jnp.uint8)
     exported = export.export(jax.jit(network.logits), platforms=PLATFORMS)(images)
     file = io.BytesIO()
     np.savez(file, program=np.frombuffer(exported.serialize(), np.uint8),
-             class_names=np.array(network.class_names), input_shape=input_shape(network),
+             class_names=np.array(network.class_names), input_shape=network.image_shape,
              step=np.int64(network.step))
     return file.getvalue()
 
@@ -70,7 +71,7 @@ def onnx_file(network: TrainedNetwork) -> bytes:
             return network.logits(images)
 
     model = to_onnx(
-        logits, [jax.ShapeDtypeStruct(("batch", *input_shape(network)), jnp.uint8)],
+        logits, [jax.ShapeDtypeStruct(("batch", *network.image_shape), jnp.uint8)],
         model_name=network.config.experiment, input_names=["images"], output_names=["logits"])
     onnx.helper.set_model_props(model, metadata(network))
     onnx.checker.check_model(model, full_check=True)
@@ -82,18 +83,13 @@ def has_onnx() -> bool:
     return importlib.util.find_spec("jax2onnx") is not None
 
 
-def input_shape(network: TrainedNetwork) -> tuple[int, int, int]:
-    """Height, width and channels of an image."""
-    return network.framing.height, network.framing.width, 1
-
-
 def metadata(network: TrainedNetwork) -> dict[str, str]:
     """What a file tells of itself: texts, all but two of which are JSON."""
     config = network.config
     return {
         "experiment": config.experiment, "preprocessing": config.data.preprocessing,
         "class_names": json.dumps(network.class_names, ensure_ascii=False),
-        "input_shape": json.dumps(input_shape(network)), "step": json.dumps(network.step),
+        "input_shape": json.dumps(network.image_shape), "step": json.dumps(network.step),
         "model": json.dumps(to_dict(config.model))}
 
 

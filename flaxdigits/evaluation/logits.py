@@ -39,7 +39,7 @@ class LogitsProgram:
 
         Args:
           variables: of the model.
-          images: [examples, height, width, 1] uint8, on the device.
+          images: [examples, height, width, channels] uint8, on the device.
           index: [selected] int32.
 
         Returns:

@@ -12,7 +12,7 @@ from scipy.special import softmax
 from flaxdigits.data.framing import frame, is_framed, seems_several
 from flaxdigits.data.ink import Ink, find_ink
 from flaxdigits.data.photos import LONGEST, Picture, colours, read_picture
-from flaxdigits.data.squares import fit_within, grey, pad_to_square
+from flaxdigits.data.squares import fit_colours, fit_within, grey, pad_to_square
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.trained import TrainedNetwork
 
@@ -36,7 +36,8 @@ class Reading:
       file: its path as it was given.
       guesses: the three likeliest classes, or all if there are fewer; none if it was not read.
       error: why it was not read, in one line that names the file; else None.
-      seen: [height, width] uint8, what the network saw; None if it was not read.
+      seen: [height, width] or [height, width, 3] uint8, what the network saw; None if it was not
+        read.
       box: left, top, right and bottom of the character, as fractions of the picture.
       notes: lines that name the file and say what may be wrong with the guesses.
     """
@@ -62,7 +63,8 @@ def read_images(network: TrainedNetwork, images: Iterable[str | Path]) -> list[R
 
     An image that is framed as those of the user's own training set are is read exactly as they
     were. In any other the strokes are found (`flaxdigits.data.ink`) and brought to the size, place,
-    thickness and polarity that the training set's have (`flaxdigits.data.framing`).
+    thickness and polarity that the training set's have (`flaxdigits.data.framing`). A network of
+    three channels reads the whole picture in colours, scaled to the size of its images.
 
     Args:
       network: that reads.
@@ -80,6 +82,8 @@ def read_images(network: TrainedNetwork, images: Iterable[str | Path]) -> list[R
 
 def _look(file: str, network: TrainedNetwork) -> Reading:
     framing = network.framing
+    if framing is None:
+        return _look_at_colours(file, network.image_shape)
     try:
         # Only at its full size can an image be as those of the training set.
         picture = read_picture(Path(file), None if framing.lowest else LONGEST)
@@ -101,6 +105,22 @@ def _look(file: str, network: TrainedNetwork) -> Reading:
                      "cut them apart into files of their own")
     return Reading(file, seen=frame(ink, framing) if seen is None else seen,
                    box=_box(ink, *pixels.shape[:2]), notes=tuple(notes))
+
+
+def _look_at_colours(file: str, shape: tuple[int, int, int]) -> Reading:
+    """Reads a picture in colours, scaled to fit the shape and padded with its border's colour."""
+    height, width, channels = shape
+    if channels != 3:
+        return Reading(file, error=(
+            f"{file}: the network reads images of {channels} channels, which no image file has; "
+            "give arrays to TrainedNetwork.logits"))
+    try:
+        picture = read_picture(Path(file))
+    except FlaxdigitsError as error:
+        return Reading(file, error=str(error))
+    notes = (f"{file}: holds several pictures, of which the first was read",)
+    return Reading(file, seen=fit_colours(picture.image, height, width), box=(0.0, 0.0, 1.0, 1.0),
+                   notes=notes if picture.has_more else ())
 
 
 def _as_trained(picture: Picture, network: TrainedNetwork) -> np.ndarray | None:
@@ -132,7 +152,8 @@ def _logits(network: TrainedNetwork, seen: list[np.ndarray]) -> list[np.ndarray]
     compiled = jax.jit(network.logits)
     logits: list[np.ndarray] = []
     for start in range(0, len(seen), BATCH):
-        images = np.stack(seen[start:start + BATCH])[..., None]
+        images = np.stack(seen[start:start + BATCH])
+        images = images[..., None] if images.ndim == 3 else images
         logits.extend(np.asarray(compiled(images)))
     return logits
 

@@ -31,7 +31,9 @@ class TrainedNetwork:
       step: of the checkpoint that the weights are from.
       model, variables: of Flax; the weights are the averaged ones where the run has them.
       class_names: in the order of the logits.
-      framing: how characters sit in the images that it knows.
+      framing: how characters sit in the images that it was trained on; None of images that are not
+        grey.
+      image_shape: height, width and channels of an image.
     """
 
     config: ExperimentConfig
@@ -39,10 +41,12 @@ class TrainedNetwork:
     model: nn.Module
     variables: dict[str, Any]
     class_names: tuple[str, ...]
-    framing: Framing
+    framing: Framing | None
+    image_shape: tuple[int, int, int]
 
     def logits(self, images: jax.Array) -> jax.Array:
-        """[batch, height, width, 1] uint8 -> [batch, classes] float32."""
+        """Returns the logits: [batch, height, width, channels] uint8 -> [batch, classes] float32.
+        """
         with matmul_precision("fp32"):
             return self.model.apply(
                 self.variables, preprocess(images, self.config.data.preprocessing), None
@@ -68,33 +72,38 @@ def load_network(
     config = config or folder.config()
     if checkpoint == "all":
         raise FlaxdigitsError("--checkpoint=all is for --mode=eval: name last, best or a step")
-    class_names, framing = _of_data(config, folder)
+    class_names, framing, shape = _of_data(config, folder)
     model = build_model(config.model, len(class_names))
-    fresh = jax.eval_shape(
-        lambda: init_variables(model, config.seed, (framing.height, framing.width, 1)))
+    fresh = jax.eval_shape(lambda: init_variables(model, config.seed, shape))
     with open_to_read(folder) as checkpoints:
         step, variables = restore_selected(
             checkpoint, checkpoints, folder, config.data.split != "official",
             lambda step: restore_variables(checkpoints, step, fresh, folder.checkpoints))
-    return TrainedNetwork(config, step, model, variables, class_names, framing)
+    return TrainedNetwork(config, step, model, variables, class_names, framing, shape)
 
 
-def _of_data(config: ExperimentConfig, folder: RunFolder) -> tuple[tuple[str, ...], Framing]:
-    """The names of the classes, and how characters sit.
+def _of_data(
+    config: ExperimentConfig, folder: RunFolder
+) -> tuple[tuple[str, ...], Framing | None, tuple[int, int, int]]:
+    """Returns the names of the classes, the framing and the shape of the images.
 
-    Those of the user's own data are in `config.json`. A run of an older version lacks them, and
+    Those of custom data are in `config.json`. A run of an older version lacks them, and
     has them from its data.
     """
     name, recorded = config.data.dataset, folder.data()
     if name in BUILDERS:
-        return BUILDERS[name].class_names, FRAMINGS[name]
+        framing = FRAMINGS[name]
+        return BUILDERS[name].class_names, framing, (framing.height, framing.width, 1)
+    class_names, shape = tuple(recorded.get("class_names", ())), recorded.get("image_shape")
+    if class_names and shape is not None and shape[-1] > 1:
+        return class_names, None, tuple(shape)
     framing = recorded_framing(recorded.get("framing"), folder.path / "config.json")
-    if framing is not None and recorded.get("class_names"):
-        return tuple(recorded["class_names"]), framing
+    if framing is not None and class_names:
+        return class_names, framing, (framing.height, framing.width, 1)
     dataset = load_dataset(config.data, DataLocations())
     if dataset.fingerprint != recorded["fingerprint"]:
         raise FlaxdigitsError(
             f"{folder.path}: was trained by an older version, which did not keep the names of the "
             f"classes, on data of fingerprint {recorded['fingerprint']}, and {config.data.folder} "
             f"has {dataset.fingerprint}; put the data back as they were")
-    return dataset.class_names, measure_framing(dataset.images)
+    return dataset.class_names, measure_framing(dataset.images), dataset.images.shape[1:]

@@ -29,10 +29,10 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
 def register(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
     """A decorator that makes a linen module an architecture for `ModelConfig(name=...)`.
 
-    The module is called as `module(images, training)`: [batch, height, width, 1] float32 to logits,
-    [batch, classes]; `training` is None in evaluation, else `flaxdigits.models.layers.Training`.
-    Its fields are given what the ModelConfig's of the same names hold; `num_classes`, if it has
-    such a field, is how many logits there must be.
+    The module is called as `module(images, training)`: [batch, height, width, channels] float32 to
+    logits, [batch, classes]; `training` is None in evaluation, else
+    `flaxdigits.models.layers.Training`. Its fields are given what the ModelConfig's of the same
+    names hold; `num_classes`, if it has such a field, is how many logits there must be.
     """
     def add(architecture: type[nn.Module]) -> type[nn.Module]:
         ARCHITECTURES[name] = architecture

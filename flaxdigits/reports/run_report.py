@@ -38,7 +38,7 @@ class RunReport:
       layers: of the network.
       class_names: in the order of the labels.
       split: which of the splits the rest is about.
-      images: [all, height, width, 1] uint8, the whole data set.
+      images: [all, height, width, channels] uint8, the whole data set.
       index: [examples] int, where the split's examples are in it.
       labels: [examples] int.
       logits: [examples, classes] float32.

@@ -22,7 +22,7 @@ class Prediction:
     """What the network says of one image.
 
     Attributes:
-      image: [height, width] uint8.
+      image: [height, width] or, of three channels, [height, width, 3] uint8.
       true: its class.
       predicted: the class that the network takes it for.
       confidence: of that class, the softmax of the logits.
@@ -36,6 +36,20 @@ class Prediction:
     row: int
 
 
+def drawable(image: np.ndarray) -> np.ndarray:
+    """Returns an image as it is drawn: three channels as colours, others as their mean.
+
+    Args:
+      image: [height, width, channels].
+
+    Returns:
+      [height, width] or [height, width, 3].
+    """
+    if image.shape[-1] == 1:
+        return image[..., 0]
+    return image if image.shape[-1] == 3 else image.mean(-1)
+
+
 def predictions(
     images: np.ndarray, index: np.ndarray, labels: np.ndarray, logits: np.ndarray,
     chosen: Sequence[int],
@@ -43,7 +57,7 @@ def predictions(
     """The chosen examples of a split.
 
     Args:
-      images: [all, height, width, 1] uint8, of the whole data set.
+      images: [all, height, width, channels] uint8, of the whole data set.
       index: [examples] int, where the split's examples are among them.
       labels: [examples] int.
       logits: [examples, classes] float.
@@ -52,7 +66,7 @@ def predictions(
     confidence = softmax(logits.astype(np.float64), -1)
     predicted = logits.argmax(-1)
     return [
-        Prediction(images[index[place], ..., 0], int(labels[place]), int(predicted[place]),
+        Prediction(drawable(images[index[place]]), int(labels[place]), int(predicted[place]),
                    float(confidence[place, predicted[place]]), int(index[place]))
         for place in chosen]
 
@@ -102,8 +116,8 @@ def data_sheet(
     """A line of images for each class, of more than 60 the first ones.
 
     Args:
-      images: [examples, height, width, 1] float, as a network sees them: the smallest value of
-        all is black, the largest white.
+      images: [examples, height, width, channels] float, as a network sees them: the smallest
+        value of all is black, the largest white.
       labels: [examples] int.
       names: of the classes.
       title: without characters that matplotlib's own font lacks.
@@ -117,7 +131,7 @@ def data_sheet(
         axes.text(-0.12, line + 0.46, words, ha="right", va="center", font=names.font,
                   fontsize=min(11, 60 / len(words)), color=theme.text, parse_math=False)
         for column, place in enumerate(np.flatnonzero(labels == label)[:columns]):
-            _tile(axes, images[place, ..., 0], column, line, images.min(), images.max())
+            _tile(axes, drawable(images[place]), column, line, images.min(), images.max())
     return figure
 
 
@@ -141,9 +155,11 @@ def _sheet(
 def _tile(
     axes: Axes, image: np.ndarray, left: float, top: float, darkest: float, lightest: float
 ) -> None:
-    """Draws [height, width] into the unit square at (left, top), its proportions kept."""
-    height, width = np.array(image.shape) / max(image.shape) * 0.92
+    """Draws what `drawable` returns into the unit square at (left, top), proportions kept."""
+    height, width = np.array(image.shape[:2]) / max(image.shape[:2]) * 0.92
     left, top = left + (0.92 - width) / 2, top + (0.92 - height) / 2
+    if image.ndim == 3:
+        image = np.clip((image - darkest) / max(lightest - darkest, 1e-9), 0, 1)
     axes.imshow(image, cmap="gray", vmin=darkest, vmax=max(lightest, darkest + 1e-9),
                 interpolation="nearest", extent=(left, left + width, top + height, top),
                 aspect="auto")

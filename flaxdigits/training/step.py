@@ -24,7 +24,7 @@ from flaxdigits.training.state import PRNG, Sums, TrainState, stream
 class Examples:
     """A whole data set on the device."""
 
-    images: jax.Array  # [examples, height, width, 1] uint8
+    images: jax.Array  # [examples, height, width, channels] uint8
     labels: jax.Array  # [examples] int32
 
 
