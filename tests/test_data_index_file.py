@@ -8,6 +8,7 @@ import pytest
 
 from flaxdigits.data.index_file import read_index_file
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.training.identity import run_identity
 
 pytest_plugins = ["tiny_run"]
 
@@ -128,3 +129,18 @@ def test_fields_that_do_not_fit_are_refused_in_a_line(
         *(f"--set={one}" for one in settings), f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert said in done.stderr and not (tmp_path / "run").exists()
+
+
+def test_the_contents_of_an_index_file_are_part_of_a_runs_identity_and_its_path_is_not():
+    config = {"experiment": "a", "seed": 3, "data": {
+        "dataset": "idx_files", "folder": "/a", "fold": 0, "limit": None}}
+    data = {"dataset": "idx_files", "source": "real", "fingerprint": "abc"}
+    # What checkpoints of earlier versions, whose configs have fewer fields, are known by.
+    assert run_identity({"config": config, "data": data}) == (
+        "bbd995e67ea14e4c7c9c915590068c7e010884cb3bf0068d71a3990b5ba6ac18")
+
+    def identity(path, digest):
+        with_path = config | {"data": config["data"] | {"indices": path}}
+        return run_identity({"config": with_path, "data": data | {"indices": digest}})
+
+    assert identity("/a.json", "1") == identity("/b.json", "1") != identity("/a.json", "2")

@@ -11,7 +11,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.arguments import PathLike, Source, SourceName
 from flaxdigits.api.experiment import absolute_paths
 from flaxdigits.config import DataConfig, ExperimentConfig, validate
 from flaxdigits.data.arrays import DataArrays
@@ -33,8 +33,8 @@ _log = logging.getLogger(__name__)
 
 
 def load_data(
-    config: ExperimentConfig, data: Source | DataArrays = "auto",
-    raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
+    config: ExperimentConfig, data: Source = "auto", raw_data_dir: PathLike | None = None,
+    data_dir: PathLike | None = None,
 ) -> Dataset:
     """Returns the data of an experiment.
 
@@ -70,11 +70,12 @@ def _check_validation(config: ExperimentConfig, dataset: Dataset) -> None:
 
 
 def data_locations(
-    data: Source = "auto", raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None
+    data: SourceName = "auto", raw_data_dir: PathLike | None = None,
+    data_dir: PathLike | None = None,
 ) -> DataLocations:
     """Where `load_data`, whose arguments these are, looks."""
-    if data not in get_args(Source):
-        raise FlaxdigitsError(f"data must be one of {', '.join(get_args(Source))}, or a "
+    if data not in get_args(SourceName):
+        raise FlaxdigitsError(f"data must be one of {', '.join(get_args(SourceName))}, or a "
                               f"flaxdigits.DataArrays, got {quoted(data)}")
     raw = raw_data_dir or os.environ.get("FLAXDIGITS_RAW_DATA")
     return DataLocations(
@@ -96,7 +97,8 @@ def load_data_of_run(
         config, recorded["source"] if data == "auto" else data, raw_data_dir, data_dir)
     changes = data_differences(recorded, dataset.identity())
     if dataset.source == recorded["source"] and changes:
-        where = ("--set data.indices=" if changes[0].startswith("data.indices ") else
+        where = ("data=" if config.data.dataset == "arrays" else
+                 "--set data.indices=" if changes[0].startswith("data.indices ") else
                  "--set data.folder=" if config.data.folder else "--data_dir or --raw_data_dir")
         raise FlaxdigitsError(
             f"{folder.path}: was trained on other data: {'; '.join(changes)}; name the data of "

@@ -124,7 +124,7 @@ def _classes(
         names = tuple(map(str, known.tolist()))
         labels = np.searchsorted(known, labels)
     else:
-        names = tuple(_array(class_names, "class_names").tolist())
+        names = tuple(np.atleast_1d(_array(class_names, "class_names")).tolist())
         if not all(isinstance(name, str) and name and _is_unicode(name) for name in names):
             raise FlaxdigitsError(f"class_names must be texts, got {quoted(list(names))}")
         if len(set(names)) < len(names):
