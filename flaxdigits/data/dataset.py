@@ -1,4 +1,4 @@
-"""A data set in memory, wherever it comes from."""
+"""A data set in memory: loaded by the name that the config has."""
 
 import dataclasses
 import functools
@@ -30,9 +30,11 @@ _log = logging.getLogger(__name__)
 class DataLocations:
     """Where to look for data; never part of a config.
 
-    raw_data_dir: the folder of the raw files; None downloads them
-    data_dir: where prepared copies lie; None is tensorflow-datasets' own (TFDS_DATA_DIR)
-    source: "real" refuses drawn data, "drawn" wants it, "auto" falls back on it
+    Attributes:
+      raw_data_dir: the folder of the raw files; None downloads them.
+      data_dir: the folder of prepared data; None is that of TFDS_DATA_DIR, else
+        ~/tensorflow_datasets.
+      source: "real" refuses synthetic data, "drawn" requires them, "auto" falls back on them.
     """
 
     raw_data_dir: Path | None = None
@@ -56,7 +58,8 @@ class Dataset:
         without a test part.
       fingerprint: SHA-256, in hex, over the bytes of images and labels and, of MNIST and Chinese
         MNIST, of the writers.
-      validation: the rows of the data set's own validation part, between training and test part.
+      validation: the rows of the validation part that the data set itself has, between its
+        training and its test part.
       index_file: the parts of the `indices` split.
     """
 
@@ -124,8 +127,8 @@ def load_dataset(config: DataConfig, locations: DataLocations) -> Dataset:
         return with_index_file(_published(config, locations), config)
     if locations.source == "drawn":
         raise FlaxdigitsError(
-            f"--data=drawn: there is nothing to draw for data.dataset={config.dataset}; use mnist "
-            "or chinese_mnist")
+            f"--data=drawn: there are no synthetic data for data.dataset={config.dataset}; use "
+            "mnist or chinese_mnist")
     return dataset_of_arrays(config, read_custom(config, _data_dir(locations)))
 
 

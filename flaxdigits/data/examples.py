@@ -1,4 +1,4 @@
-"""What every source of data hands over: arrays in the raw order, nothing prepared yet."""
+"""The examples of MNIST or Chinese MNIST as arrays, in the raw order."""
 
 import dataclasses
 import hashlib
@@ -8,11 +8,13 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """Decoded images and what is known about them, row by row.
+    """Decoded images with their labels.
 
-    images: [n, height, width] uint8
-    labels: [n] int32
-    writers, samples: [n] int32, or None where the data set does not tell
+    Attributes:
+      images: [n, height, width] uint8.
+      labels: [n] int32.
+      writers: [n] int32, who wrote each image; None if unknown.
+      samples: [n] int32, the number of the sample by its writer; None if unknown.
     """
 
     images: np.ndarray

@@ -69,7 +69,7 @@ def read_idx_folder(folder: Path) -> DataArrays:
     elif train in _TRAINING_IMAGES_OF_EMNIST:
         _log.warning(
             "%s: has as many images as EMNIST, which stores them transposed; if it is EMNIST, give "
-            "the files their own names (emnist-...) and they are turned upright", folder)
+            "the files their published names (emnist-...) and they are turned upright", folder)
     writers = columns[:, _QMNIST_WRITER] if columns.shape[1] == _QMNIST_COLUMNS else None
     return arrays_of(folder, images, columns[:, 0], None, writers, train)
 
@@ -79,7 +79,7 @@ _Files = dict[tuple[str, str, str], Path]
 
 
 def _files(folder: Path) -> _Files:
-    """The idx files in the folder; of a plain one and its .gz, the latter."""
+    """Returns the idx files in the folder; of a plain file and its .gz, the latter."""
     try:
         paths = sorted(folder.iterdir(), key=lambda path: (path.suffix.lower() == ".gz", path.name))
     except OSError as error:
@@ -95,8 +95,8 @@ def _files(folder: Path) -> _Files:
     if len(prefixes) > 1:
         names = ", ".join(sorted(prefix.rstrip("-_.") or "without a prefix" for prefix in prefixes))
         raise FlaxdigitsError(
-            f"{folder}: holds idx files of several data sets ({names}); give each a folder of its "
-            "own")
+            f"{folder}: holds idx files of several data sets ({names}); move each to its own "
+            "folder")
     return files
 
 
@@ -131,7 +131,7 @@ def _one(
             "files these names")
     if len(paths) > 1:
         raise FlaxdigitsError(
-            f"{folder}: holds both {paths[0].name} and {paths[1].name}; take one of them away")
+            f"{folder}: holds both {paths[0].name} and {paths[1].name}; remove one of them")
     return paths[0]
 
 

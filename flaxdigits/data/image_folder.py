@@ -114,7 +114,7 @@ class _LeftOut:
 
 
 def _parts(folder: Path, left_out: _LeftOut) -> dict[str, Path]:
-    """The folder of each part that there is; "train" is the whole if there are no parts."""
+    """Returns the folder of each part that there is; "train" is the whole if there are none."""
     found = {part: [path for path in _entries(folder)
                     if path.name.lower() in names and path.is_dir()]
              for part, names in PARTS.items()}
@@ -136,7 +136,7 @@ def _parts(folder: Path, left_out: _LeftOut) -> dict[str, Path]:
 
 
 def _files_by_class(root: Path, left_out: _LeftOut) -> dict[str, list[Path]]:
-    """The image files of each class, both sorted by name."""
+    """Returns the image files of each class, both sorted by name."""
     files: dict[str, list[Path]] = {}
     for entry in _entries(root):
         if not entry.is_dir():
@@ -166,7 +166,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, str | None]]:
-    """Every file within a folder, sorted, and why it is not read: None if it may be an image."""
+    """Yields every file in a folder, sorted, with the reason it is not read; None for images."""
     real = folder.resolve()
     if real in above:  # a link to a folder that holds it
         return
@@ -192,7 +192,7 @@ def _in_turn(
 
 
 def _read_all(paths: list[Path], image_size: int | None, left_out: _LeftOut) -> np.ndarray:
-    """[n, height, width] uint8."""
+    """Returns the images: [n, height, width] uint8."""
     images: list[np.ndarray] = []
     for path in paths:
         picture = read_picture(path)

@@ -1,4 +1,4 @@
-"""A split of the user's own: a file with the indices of each part's examples."""
+"""Custom splits: a file with the indices of the examples of each part."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""From uint8 images to what the network sees, on the device."""
+"""Preprocessing: from uint8 images to the inputs of the network, on the device."""
 
 import jax
 import jax.numpy as jnp

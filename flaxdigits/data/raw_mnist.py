@@ -1,4 +1,4 @@
-"""MNIST's four official files: where they are, how they are verified, what they hold.
+"""MNIST's four official files: their addresses, their checksums and a reader.
 
 Y. LeCun, C. Cortes, C. Burges. The checksums are over the decompressed files, so that it does not
 matter who compressed them. The addresses are untested.
@@ -96,7 +96,11 @@ def read_verified(path: Path, name: str) -> np.ndarray:
 
 
 def _read_first(raw_data_dir: Path, name: str) -> np.ndarray:
-    """The first copy of a file that is the official one; raises for the first one found."""
+    """Returns the first copy of a file that is the official one.
+
+    Raises:
+      FlaxdigitsError: there is no copy, or none is the official one; it is about the first copy.
+    """
     names = [f"{name}.gz", name]
     names += [other.replace("-idx", ".idx") for other in names]
     paths = [raw_data_dir / folder / other for folder in _FOLDERS for other in names]

@@ -1,4 +1,4 @@
-"""Data of one's own: idx files and folders of images, and what can be wrong with them."""
+"""Custom data: idx files and folders of images, and what can be wrong with them."""
 
 import gzip
 import os
@@ -297,6 +297,6 @@ def test_empty_and_missing_folders(tmp_path):
 
 
 def test_own_data_cannot_be_drawn(tmp_path):
-    with pytest.raises(FlaxdigitsError, match="nothing to draw"):
+    with pytest.raises(FlaxdigitsError, match="no synthetic data"):
         load_dataset(DataConfig(dataset="idx_files", folder=str(tmp_path)),
                      DataLocations(source="drawn"))
