@@ -108,6 +108,19 @@ def test_a_run_of_an_index_file_is_resumed_with_the_same_indices_alone(
     assert config["config"]["data"]["indices"] == str(moved)
     assert config["config"]["data"]["folder"] == str(idx_folder)
 
+    again = tmp_path / "again.json"
+    shutil.move(moved, again)
+    for mode in ("eval", "report"):
+        asked = [f"--mode={mode}", f"--workdir={tmp_path / 'run'}"]
+        lost = launch_here(*asked)
+        assert lost.returncode == 2 and f"data.indices={moved}: there is no such" in lost.stderr
+        done = launch_here(*asked, f"--set=data.indices={again}")
+        assert done.returncode == 0, done.stderr
+    wrong = launch_here(
+        "--mode=eval", f"--workdir={tmp_path / 'run'}", f"--set=data.indices={other}")
+    assert wrong.returncode == 2 and "name the data of the run with --set data.indices=" in (
+        wrong.stderr)
+
 
 @pytest.mark.parametrize(("settings", "said"), [
     (["data.split=indices"], "data.indices must name a file with data.split=indices"),

@@ -20,7 +20,7 @@ def evaluate(
     workdir: PathLike, checkpoint: str | int = "last", *, experiment: PathLike | None = None,
     data: Source = "auto", raw_data_dir: PathLike | None = None,
     data_dir: PathLike | None = None, data_folder: PathLike | None = None,
-    console: Console | None = None,
+    data_indices: PathLike | None = None, console: Console | None = None,
 ) -> list[dict[str, Any]]:
     """Scores checkpoints of a run on all its splits and adds them to its `eval.jsonl`.
 
@@ -32,6 +32,7 @@ def evaluate(
         on drawn data on the real data set.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
+      data_indices: the index file of the run, where it is now; None: where it was.
       data_folder: where the user's own data, which the run was trained on, lie now; None: where
         they were.
       console: as for `train`.
@@ -43,7 +44,8 @@ def evaluate(
     Raises:
       FlaxdigitsError: if there is no such run or checkpoint, or the data are not the run's.
     """
-    config = recorded_experiment(workdir, *moved_data(data_folder), experiment=experiment)
+    config = recorded_experiment(
+        workdir, *moved_data(data_folder, data_indices), experiment=experiment)
     if config.train.deterministic:
         ask_for_deterministic_kernels()
     console = console or make_console()

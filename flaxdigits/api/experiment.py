@@ -62,9 +62,10 @@ def recorded_experiment(
     return absolute_paths(apply_overrides(config, overrides))
 
 
-def moved_data(folder: PathLike | None) -> list[str]:
-    """Returns the override that names the place where a run's data lie now; none of None."""
-    return [] if folder is None else [f"data.folder={os.fspath(folder)}"]
+def moved_data(folder: PathLike | None, indices: PathLike | None) -> list[str]:
+    """Returns the overrides for the places where a run's data and index file are now, if given."""
+    places = {"data.folder": folder, "data.indices": indices}
+    return [f"{name}={os.fspath(place)}" for name, place in places.items() if place is not None]
 
 
 def absolute_paths(config: ExperimentConfig) -> ExperimentConfig:

@@ -19,7 +19,8 @@ from flaxdigits.training.run_folder import RunFolder
 def report(
     workdir: PathLike, *, experiment: PathLike | None = None,
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
-    data_folder: PathLike | None = None, console: Console | None = None,
+    data_folder: PathLike | None = None, data_indices: PathLike | None = None,
+    console: Console | None = None,
 ) -> Path:
     """Draws the figures and `report.html` of a finished run again.
 
@@ -28,6 +29,7 @@ def report(
       experiment: the file of the run's architecture, if it is one of your own.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
+      data_indices: the index file of the run, where it is now; None: where it was.
       data_folder: where the user's own data, which the run was trained on, lie now; None: where
         they were.
       console: as for `train`.
@@ -38,7 +40,8 @@ def report(
     Raises:
       FlaxdigitsError: if the run has not ended, or its data or checkpoint cannot be read.
     """
-    config = recorded_experiment(workdir, *moved_data(data_folder), experiment=experiment)
+    config = recorded_experiment(
+        workdir, *moved_data(data_folder, data_indices), experiment=experiment)
     if config.train.deterministic:
         ask_for_deterministic_kernels()
     console = console or make_console()

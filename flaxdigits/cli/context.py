@@ -44,19 +44,23 @@ def resolve_config(options: Options) -> ExperimentConfig:
     return recorded_experiment(options.workdir(), *options.overrides)
 
 
-def data_folder_of(options: Options) -> str | None:
-    """Returns where `--set data.folder=` says that a run's own data lie now; None without it.
+def moved_data_of(options: Options) -> dict[str, str]:
+    """Returns `data_folder` and `data_indices`, as far as `--set data.folder=` and so on give them.
+
+    They are where the custom data and the index file of a run are now.
 
     Raises:
       FlaxdigitsError: if another field is set: the mode is about a run as it was trained.
     """
-    folder = None
+    moved = {}
     for override in options.overrides:
-        name, _, folder = override.partition("=")
-        if name.strip() != "data.folder":
-            raise FlaxdigitsError(f"--mode={options.mode} is about a run as it was trained: leave "
-                                  f"out --set {name} (data.folder alone may lie elsewhere now)")
-    return folder
+        name, _, path = override.partition("=")
+        if name.strip() not in ("data.folder", "data.indices"):
+            raise FlaxdigitsError(
+                f"--mode={options.mode} is about a run as it was trained: leave out --set {name} "
+                "(only data.folder and data.indices may be in another place now)")
+        moved[name.strip().replace(".", "_")] = path.strip()
+    return moved
 
 
 def print_json(value: Any) -> None:

@@ -108,7 +108,7 @@ def train_many(
     warn_of_precision_on_cpu(config.train.precision)
     _check_together(list(configs.values()))
     check_same_everywhere("config", list(configs.values()))
-    check_same_everywhere("data", dataset.fingerprint)
+    check_same_everywhere("data", dataset.identity())
     check_same_everywhere("run folder", [folder.contents() for folder in folders.values()])
     about = _about(config, dataset, all(folder.is_begun() for folder in folders.values()))
     _init_from(first, folders[path], about.get("init_from"))
