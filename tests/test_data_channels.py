@@ -1,5 +1,6 @@
 """Images of one, three and other numbers of channels, from the file to the prediction."""
 
+import functools
 import json
 
 import jax
@@ -26,6 +27,7 @@ from flaxdigits.data.squares import fit_colours
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.predict import read_images
 from flaxdigits.evaluation.trained import load_network
+from flaxdigits.models.convolution import convolve, convolve_native
 
 pytest_plugins = ["tiny_run"]
 
@@ -145,3 +147,20 @@ def test_the_same_bytes_in_another_shape_are_other_data(tmp_path):
 def test_images_must_be_bytes():
     with pytest.raises(FlaxdigitsError, match=r"images must be uint8.*got float64"):
         DataArrays(np.zeros((4, 3, 3)), [0, 1, 0, 1])
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+@pytest.mark.parametrize("size", [3, 5])
+def test_convolutions_of_few_channels_are_those_of_xla(channels, size):
+    x = RNG.normal(size=(4, 12, 10, channels)).astype(np.float32)
+    kernel = RNG.normal(size=(size, size, channels, 6)).astype(np.float32)
+
+    def loss(form, x, kernel):
+        return (form(x, kernel, "SAME") ** 2).sum()
+
+    np.testing.assert_allclose(
+        convolve(x, kernel, "SAME"), convolve_native(x, kernel, "SAME"), rtol=1e-4, atol=1e-4)
+    ours, native = (jax.jit(jax.grad(functools.partial(loss, form), (0, 1)))(x, kernel)
+                    for form in (convolve, convolve_native))
+    for one, other in zip(ours, native, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-2)
