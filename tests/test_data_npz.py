@@ -175,6 +175,13 @@ def test_a_zip_that_expands_beyond_the_limit_is_not_expanded(tmp_path, monkeypat
     assert "at most 1000 are expected" in refusal(path)
 
 
+def test_custom_data_need_no_home_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.setenv("HOME", "")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    assert load(save(tmp_path / "a.npz", images=IMAGES, labels=LABELS)).name == "npz"
+
+
 def test_data_folder_must_name_the_file(launch_here, tmp_path):
     done = launch_here("--mode=prepare", "--experiment=dense_cnn", "--set=data.dataset=npz")
     assert done.returncode == 2 and done.stderr.count("\n") == 1

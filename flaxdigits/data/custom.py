@@ -8,18 +8,13 @@ from flaxdigits.data.arrays import DataArrays, arrays_of
 from flaxdigits.data.idx_folder import read_idx_folder
 from flaxdigits.data.image_folder import read_image_folder
 from flaxdigits.data.npz import read_npz
-from flaxdigits.data.tfds_builders import read_tfds
-from flaxdigits.datasets import TFDS, Load, find_dataset
+from flaxdigits.datasets import Load, find_dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.patterns import expand_user
 
 
-def read_custom(config: DataConfig, data_dir: Path) -> DataArrays:
-    """Returns the arrays of the data set that `config.dataset` names.
-
-    Args:
-      config: of the data.
-      data_dir: the folder of what tensorflow-datasets has prepared.
+def read_custom(config: DataConfig) -> DataArrays:
+    """Returns the arrays of the custom data set that `config.dataset` names.
 
     Raises:
       FlaxdigitsError: if a file is missing, damaged or of another kind, or the training images
@@ -28,8 +23,6 @@ def read_custom(config: DataConfig, data_dir: Path) -> DataArrays:
     load = find_dataset(config.dataset).load
     if load is not None:
         return _call(load, config)
-    if config.dataset.startswith(TFDS):
-        return read_tfds(config.dataset.removeprefix(TFDS), data_dir)
     if config.dataset == "arrays":
         raise FlaxdigitsError(
             "data.dataset=arrays: these arrays are given in Python: "

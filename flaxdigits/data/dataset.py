@@ -18,6 +18,8 @@ from flaxdigits.data.examples import fingerprint
 from flaxdigits.data.fetch import FetchError
 from flaxdigits.data.framing import Framing, measure_framing
 from flaxdigits.data.index_file import IndexFile, read_index_file
+from flaxdigits.data.tfds_builders import read_tfds
+from flaxdigits.datasets import TFDS
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.patterns import expand_user
 
@@ -129,7 +131,11 @@ def load_dataset(config: DataConfig, locations: DataLocations) -> Dataset:
         raise FlaxdigitsError(
             f"--data=drawn: there are no synthetic data for data.dataset={config.dataset}; use "
             "mnist or chinese_mnist")
-    return dataset_of_arrays(config, read_custom(config, _data_dir(locations)))
+    if config.dataset.startswith(TFDS):
+        arrays = read_tfds(config.dataset.removeprefix(TFDS), _data_dir(locations))
+    else:
+        arrays = read_custom(config)
+    return dataset_of_arrays(config, arrays)
 
 
 def dataset_of_arrays(config: DataConfig, arrays: DataArrays) -> Dataset:
@@ -156,6 +162,8 @@ def with_index_file(dataset: Dataset, config: DataConfig) -> Dataset:
     Raises:
       FlaxdigitsError: if the file is missing or does not fit the data.
     """
+    if config.indices is None and dataset.index_file is None:
+        return dataset
     index_file = None
     if config.indices is not None:
         index_file = read_index_file(expand_user(config.indices), len(dataset.labels))
