@@ -1,4 +1,4 @@
-"""Runs an experiment: `python launch.py --experiment=chinese_cnn`; `--help` shows the rest."""
+"""The command line: `python launch.py --experiment=chinese_cnn`; `--help` lists all flags."""
 
 import atexit
 import contextlib
@@ -13,30 +13,30 @@ from types import ModuleType
 from flaxdigits.cli.compilation_cache import CacheWarnings
 from flaxdigits.cli.context import resolve_config
 from flaxdigits.cli.options import Options, parse
-from flaxdigits.cli.process import INTERRUPTED, configure_process, enable_interrupts, lost_output
+from flaxdigits.cli.process import INTERRUPTED, configure_process, enable_interrupts, output_error
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 
 
 def main(arguments: list[str]) -> int:
-    """Does what the command line says; returns the exit status, 2 for bad input."""
-    quiet_other_libraries()
+    """Executes a command line; returns the exit status, which is 2 for bad input."""
+    configure_logging()
     try:
         options = parse(arguments)
         if isinstance(options, str):
             print(options)
-            return 0 if lost_output() is None else 1
+            return 0 if output_error() is None else 1
         if options.logs == "all":
             logging.getLogger().setLevel(logging.INFO)
         config = config_for(options)
         mode = import_mode(options.command)
         enable_interrupts()
         status = mode.run(options, config)
-        lost = lost_output()
-        if lost is None:
+        write_error = output_error()
+        if write_error is None:
             return status
-        if not isinstance(lost, BrokenPipeError):  # whoever read our output, such as `head`, left
-            print(f"error: standard output: {lost.strerror}: what was printed is incomplete",
+        if not isinstance(write_error, BrokenPipeError):  # the reader, such as `head`, has ended
+            print(f"error: standard output: {write_error.strerror}: the output is incomplete",
                   file=sys.stderr)
         return status or 1
     except FlaxdigitsError as error:
@@ -48,19 +48,19 @@ def main(arguments: list[str]) -> int:
 
 
 def config_for(options: Options) -> ExperimentConfig | None:
-    """Checked before anything heavy is imported; None for the modes that make or find their own."""
+    """Resolves the config before JAX is imported; None for modes that find it themselves."""
     if options.mode in ("benchmark", "growth") and options.experiment is None:
         return None
-    is_own = options.command in (
+    finds_config = options.command in (
         "ablation", "compare", "eval", "export", "predict", "replicate", "report")
-    return None if is_own else resolve_config(options)
+    return None if finds_config else resolve_config(options)
 
 
 def import_mode(command: str) -> ModuleType:
-    """The module of a mode; with it most modes import JAX.
+    """Imports the module of a mode, and with it, for most modes, JAX.
 
     Raises:
-      FlaxdigitsError: if an environment variable has a value that JAX refuses.
+      FlaxdigitsError: if an environment variable has a value that JAX rejects.
     """
     try:
         return importlib.import_module(f"flaxdigits.cli.{command}")
@@ -68,11 +68,11 @@ def import_mode(command: str) -> ModuleType:
         raise FlaxdigitsError(f"JAX cannot be imported: {error}") from error
 
 
-def leave(status: int) -> None:
+def exit_process(status: int) -> None:
     """Ends the process; after an error without waiting for threads, since Orbax's may never end.
 
-    What is registered with `atexit` is called all the same, such as the farewell to the other
-    processes of a run.
+    Functions registered with `atexit` are called in any case, such as the one that notifies the
+    other processes of a run.
     """
     if status in (1, 2):
         atexit._run_exitfuncs()
@@ -83,10 +83,10 @@ def leave(status: int) -> None:
     sys.exit(status)
 
 
-def quiet_other_libraries() -> None:
-    """Lets only our own notes through, one line each."""
-    sys.unraisablehook = lambda unraisable: None  # orbax leaves coroutines behind when it fails
-    threading.excepthook = lambda failed: None  # and tensorboardX a thread
+def configure_logging() -> None:
+    """Prints the log messages of flaxdigits in one line each, and not those of other libraries."""
+    sys.unraisablehook = lambda unraisable: None  # Orbax does not await coroutines when it fails
+    threading.excepthook = lambda failed: None  # a thread of tensorboardX may fail
     warnings.showwarning = CacheWarnings()
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("note: %(message)s"))
@@ -96,4 +96,4 @@ def quiet_other_libraries() -> None:
 
 if __name__ == "__main__":
     configure_process()
-    leave(main(sys.argv))
+    exit_process(main(sys.argv))

@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: a wheel holds the experiments, as `flaxdigits/shipped/`."""
+"""Adds the experiments to wheels, as `flaxdigits/shipped/`, which pyproject.toml cannot express."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ EXPERIMENTS = sorted(map(str, Path("experiments").rglob("*.py")))
 
 
 class BuildWithExperiments(build_py):
-    """Copies them beside the modules, but for an editable install, which finds them where they are.
+    """Copies the experiments into the package, except for an editable install.
 
-    They are source files too, so that a source distribution has them.
+    They are also declared as source files, so that a source distribution contains them.
     """
 
     def run(self) -> None:
-        """Builds."""
+        """Builds the package."""
         super().run()
         for path in () if self.editable_mode else EXPERIMENTS:
             copy = Path(self.build_lib, "flaxdigits", "shipped", *Path(path).parts[1:])
@@ -23,7 +23,7 @@ class BuildWithExperiments(build_py):
             self.copy_file(path, str(copy))
 
     def get_source_files(self) -> list[str]:
-        """The modules and the experiments."""
+        """Returns the modules and the experiments."""
         return [*super().get_source_files(), *EXPERIMENTS]
 
 

@@ -1,6 +1,6 @@
 """flaxdigits: handwritten digits and Chinese numerals in JAX and Flax.
 
-Every mode of `launch.py` is a function here, with the flags as its arguments:
+Every mode of `launch.py` has a function here, with the flags as its arguments:
 
 ```python
 import flaxdigits
@@ -14,11 +14,10 @@ flaxdigits.compare("runs/*")
 flaxdigits.predict("runs/writers", "scans/*.png")
 ```
 
-A call does what its mode does, prints the same lines
-(`console=rich.console.Console(quiet=True, markup=False)` silences it; without `markup=False`,
-brackets in the names of folders would be rich's markup) and raises `FlaxdigitsError`, with the same
-one line, for bad input. Importing the package imports neither JAX nor anything else that is slow: a
-name is looked up when it is used.
+A function prints the same lines as its mode, and raises `FlaxdigitsError` with the same message for
+bad input. Pass `console=rich.console.Console(quiet=True, markup=False)` to silence it (with markup,
+rich would interpret brackets in the names of folders). Importing the package does not import JAX or
+other large libraries: functions and classes are imported when they are first used.
 """
 
 import importlib
@@ -42,8 +41,8 @@ if TYPE_CHECKING:
     from flaxdigits.api.benchmark import run_benchmark as run_benchmark
     from flaxdigits.api.compare import Comparison as Comparison
     from flaxdigits.api.compare import compare as compare
-    from flaxdigits.api.data import data_sheet as data_sheet
     from flaxdigits.api.data import prepare as prepare
+    from flaxdigits.api.data import preview_data as preview_data
     from flaxdigits.api.evaluate import evaluate as evaluate
     from flaxdigits.api.experiment import experiment as experiment
     from flaxdigits.api.experiment import recorded_experiment as recorded_experiment
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
     from flaxdigits.api.folds import train_folds as train_folds
     from flaxdigits.api.growth import Growth as Growth
     from flaxdigits.api.growth import run_growth as run_growth
-    from flaxdigits.api.predict import Readings as Readings
+    from flaxdigits.api.predict import ImagePredictions as ImagePredictions
     from flaxdigits.api.predict import predict as predict
     from flaxdigits.api.replicate import ReplicationOutcome as ReplicationOutcome
     from flaxdigits.api.replicate import replicate as replicate
@@ -67,13 +66,13 @@ if TYPE_CHECKING:
     from flaxdigits.data.dataset import Dataset as Dataset
     from flaxdigits.errors import FlaxdigitsError as FlaxdigitsError
     from flaxdigits.experiments import list_experiments as list_experiments
-    from flaxdigits.training.loop import Outcome as Outcome
     from flaxdigits.training.run_folder import RunFolder as RunFolder
     from flaxdigits.training.trackers import Tracker as Tracker
+    from flaxdigits.training.trainer import Outcome as Outcome
 
     __version__: str
 
-# Where each name lives; a new mode adds a file to `flaxdigits.api`, a line here and one above.
+# The module of each name. A new mode needs a module in `flaxdigits.api`, a line here and one above.
 _HOMES = {
     "experiment": "api.experiment",
     "list_experiments": "experiments",
@@ -92,7 +91,7 @@ _HOMES = {
     "compare": "api.compare",
     "summary": "api.summary",
     "prepare": "api.data",
-    "data_sheet": "api.data",
+    "preview_data": "api.data",
     "AblationOutcome": "api.ablation",
     "Benchmark": "api.benchmark",
     "Comparison": "api.compare",
@@ -102,8 +101,8 @@ _HOMES = {
     "FlaxdigitsError": "errors",
     "FoldsOutcome": "api.folds",
     "Growth": "api.growth",
-    "Outcome": "training.loop",
-    "Readings": "api.predict",
+    "Outcome": "training.trainer",
+    "ImagePredictions": "api.predict",
     "ReplicationOutcome": "api.replicate",
     "RunFolder": "training.run_folder",
     "SeedsOutcome": "api.seeds",
@@ -111,15 +110,19 @@ _HOMES = {
     "Tracker": "training.trackers",
 }
 
-# Modules that an experiment file extends, found as attributes without an import of their own.
+# Modules that experiment files use, which are available as attributes of the package.
 _MODULES = ("augmentations", "components", "config", "datasets", "losses", "metrics", "models",
             "objectives", "optimizers", "schedules")
+
+# The current names of functions and classes of earlier versions.
+_RENAMED = {"data_sheet": "preview_data", "Readings": "ImagePredictions"}
 
 __all__ = list(_HOMES)
 
 
-if not TYPE_CHECKING:  # which knows the names from above, and tells of those that are not there
+if not TYPE_CHECKING:  # type checkers use the imports above, and report unknown names
     def __getattr__(name: str) -> Any:
+        name = _RENAMED.get(name, name)
         if name == "__version__":
             return importlib.metadata.version(__name__)
         if name in _MODULES:

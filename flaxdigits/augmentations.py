@@ -1,4 +1,4 @@
-"""Random changes of the training images, drawn anew for every example and step.
+"""Random changes of the training images, different for every example and step.
 
 Each is a function of one image and a key, so that it is the same on one device and on many, under
 `jit`, `pmap` and `vmap`. Images are float32, [height, width, channels], with values 0 to 255;
@@ -48,7 +48,7 @@ class Affine(Augmentation):
 
     Attributes:
       rotation: the angle is uniform in [-rotation, rotation] degrees.
-      zoom: 0.1 is a factor from 0.9 to 1.1, drawn separately for x and y.
+      zoom: 0.1 is a factor from 0.9 to 1.1, random for x and for y.
       shift: up to this fraction of the size along each axis, in either direction.
       shear: the angle is uniform in [-shear, shear] degrees.
     """
@@ -147,7 +147,7 @@ class Noise(Augmentation):
 @register("blur")
 @dataclasses.dataclass(frozen=True)
 class Blur(Augmentation):
-    """Blurs by a Gaussian whose width is drawn anew.
+    """Blurs by a Gaussian of random width.
 
     Attributes:
       radius: the largest standard deviation of the Gaussian, in pixels.
@@ -168,7 +168,7 @@ class Brightness(Augmentation):
     """Changes brightness and contrast and clips the result to [0, 255].
 
     Attributes:
-      brightness: up to this fraction of 255 is added or taken away.
+      brightness: up to this fraction of 255 is added or subtracted.
       contrast: 0.2 is a factor from 0.8 to 1.2 about the mean of the image.
     """
 
@@ -185,10 +185,10 @@ class Brightness(Augmentation):
 @register("thickness")
 @dataclasses.dataclass(frozen=True)
 class Thickness(Augmentation):
-    """Makes strokes thicker or thinner: a dilation or an erosion, by a fraction that is drawn.
+    """Makes strokes thicker or thinner, by a dilation or an erosion of a random size.
 
     Attributes:
-      pixels: up to so many on each side of a stroke, both ways.
+      pixels: the largest change on each side of a stroke.
     """
 
     pixels: int = bounded(1, at_least=1, at_most=8)

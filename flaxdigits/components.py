@@ -1,8 +1,8 @@
 """Components: the parts of an experiment that a researcher may replace.
 
 A component is a frozen dataclass with typed, bounded fields and one method. Each belongs to a kind
-(`Optimizer`, `Schedule`, `Loss`, `Objective`, `Augmentation`, `Metric`), whose base class says what
-the method takes and returns, and is registered under a name:
+(`Model`, `Optimizer`, `Schedule`, `Loss`, `Objective`, `Augmentation`, `Metric`), whose base class
+says what the method takes and returns, and is registered under a name:
 
 ```python
 @register("lion")
@@ -17,13 +17,18 @@ for types and bounds, is written to `config.json` and is built again from it. Th
 JAX, so that a config can be read and checked without it.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Mapping
+import sys
+import traceback
+import typing
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.field_types import is_supported
 
 AnyComponent = TypeVar("AnyComponent", bound="type[Component]")
 
@@ -120,7 +125,7 @@ def register(name: str) -> Callable[[AnyComponent], AnyComponent]:
 
     Raises:
       FlaxdigitsError: from the decorator, if the class is not a frozen dataclass of a kind, a field
-        has no default, or the name is taken.
+        has no default or a type that `--set` cannot parse, or the name is taken.
     """
     def add(cls: AnyComponent) -> AnyComponent:
         if not (isinstance(cls, type) and issubclass(cls, Component) and hasattr(cls, "kind")):
@@ -141,6 +146,7 @@ def register(name: str) -> Callable[[AnyComponent], AnyComponent]:
             if field.default is field.default_factory is dataclasses.MISSING:
                 raise FlaxdigitsError(
                     f"register({name!r}): the field {field.name} of {cls.__name__} needs a default")
+        _check_field_types(cls, f"register({name!r})")
         if not re.fullmatch(r"[A-Za-z_]\w*", name) or name.lower() == "none":
             raise FlaxdigitsError(
                 f"register({name!r}): the name must be a word that does not begin with a digit, "
@@ -157,23 +163,69 @@ def register(name: str) -> Callable[[AnyComponent], AnyComponent]:
     return add
 
 
+def _check_field_types(cls: type, place: str) -> None:
+    """Raises FlaxdigitsError if a field of a dataclass cannot be set by `--set` or held in JSON."""
+    try:
+        hints = typing.get_type_hints(cls)
+    except NameError as error:
+        raise FlaxdigitsError(f"{place}: a type of {cls.__name__} is unknown: {error}") from error
+    for field in dataclasses.fields(cls):
+        hint = hints[field.name]
+        if isinstance(hint, type) and issubclass(hint, Component):
+            continue
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            _check_field_types(hint, place)
+        elif not (is_supported(hint) or (typing.get_origin(hint) is tuple and isinstance(
+                item := typing.get_args(hint)[0], type) and issubclass(item, Component))):
+            raise FlaxdigitsError(
+                f"{place}: the field {field.name} of {cls.__name__} has the type "
+                f"{getattr(field.type, '__name__', field.type)}; use int, float, str, bool, "
+                "Literal of strings, tuple[int, ...] (or of float, str, bool), one of these "
+                "| None, a component, or tuple[<component>, ...]")
+
+
 def is_shipped(cls: type) -> bool:
     """Returns whether a class is one of this package's own."""
     return cls.__module__.partition(".")[0] == "flaxdigits"
 
 
+@contextlib.contextmanager
+def reraise_with_component(component: Component, path: str) -> Iterator[None]:
+    """Converts an exception of a component's code into a FlaxdigitsError of one line.
+
+    Args:
+      component: whose code the block calls.
+      path: the config field that holds the component.
+    """
+    try:
+        yield
+    except FlaxdigitsError:
+        raise
+    except Exception as error:
+        file = getattr(sys.modules.get(type(component).__module__), "__file__", None)
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
+                 if frame.filename == file]
+        location = f" ({file}:{lines[-1]})" if lines else ""
+        message = (str(error).strip() or "no message").splitlines()[0]
+        raise FlaxdigitsError(
+            f"{path}: {component.name} raises {type(error).__name__}: {message}{location}"
+        ) from error
+
+
 def replace_component(old: Component, cls: type[Component]) -> Component:
     """Returns a component of another class that keeps the values of the fields they share.
 
-    A field that is at its default in `old`, where the two classes have different defaults, takes
-    the new class's default: choosing `adamw` in place of `adam` brings its weight decay.
+    Fields are shared if they have the same name and type. A field that is at its default in `old`,
+    where the two classes have different defaults, takes the new class's default: choosing `adamw`
+    in place of `adam` brings its weight decay.
     """
     if type(old) is cls:
         return old
     before, after = defaults(type(old)), defaults(cls)
-    kept = {name: getattr(old, name) for name in after
-            if name in before and (before[name] == after[name]
-                                   or getattr(old, name) != before[name])}
+    old_types, new_types = typing.get_type_hints(type(old)), typing.get_type_hints(cls)
+    shared = [name for name in after if name in before and old_types[name] == new_types[name]]
+    kept = {name: getattr(old, name) for name in shared
+            if before[name] == after[name] or getattr(old, name) != before[name]}
     return cls(**kept)
 
 

@@ -1,11 +1,12 @@
-"""The configuration of an experiment: frozen dataclasses and nothing else, without JAX.
+"""The configuration of an experiment: frozen dataclasses that do not depend on JAX.
 
-An experiment file returns an `ExperimentConfig`. Its sections hold numbers and names, and
+An experiment file returns an `ExperimentConfig`. Its sections contain numbers, strings and
 components (`flaxdigits.components`): the optimizer with its schedule, the loss, the augmentations
-and the metrics. `flaxdigits.overrides` changes single fields by name and checks types and ranges;
+and the metrics. `flaxdigits.overrides` sets single fields by name and checks types and ranges;
 `to_dict` and `from_dict` convert a config to JSON values and back.
 """
 
+import contextlib
 import dataclasses
 import re
 import typing
@@ -15,29 +16,20 @@ from typing import Any, Literal
 from flaxdigits.augmentations import Augmentation
 from flaxdigits.components import Component, article, bounded, count
 from flaxdigits.datasets import datasets_with, find_dataset
-from flaxdigits.errors import LONGEST_QUOTE, FlaxdigitsError, quoted
+from flaxdigits.errors import MAX_QUOTE_LENGTH, FlaxdigitsError, quoted
 from flaxdigits.field_types import check
 from flaxdigits.losses import CrossEntropy, Loss
 from flaxdigits.metrics import Metric, check_keys
+from flaxdigits.models import CnnConfig, Model
 from flaxdigits.objectives import FastAdversarial, Objective, Supervised
+from flaxdigits.old_names import accept_old_names
 from flaxdigits.optimizers import Adam, Optimizer
 from flaxdigits.schedules import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """What an architecture leaves open. Subclass it to give an architecture of your own more."""
-
-    name: str  # as registered in flaxdigits.models
-    filters: tuple[int, ...] = count(())  # of each convolution
-    dense: tuple[int, ...] = count(())  # units of each hidden dense layer
-    dropout: tuple[float, ...] = bounded((), at_least=0, below=1)  # rate at each place
-    batch_norm: bool = False  # between every convolution and its activation
-
-
-@dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which examples, how they are split, and how they are preprocessed; see docs/data.md."""
+    """The data set, its split, and the transformations of its images; see docs/data.md."""
 
     dataset: str = "mnist"  # as registered in flaxdigits.datasets, or tfds:<builder>
     split: Literal["official", "holdout", "kaggle", "random", "kfold", "writers",
@@ -45,64 +37,67 @@ class DataConfig:
     fold: int = bounded(0, at_least=0, below=1000)  # the tested one, of the kfold and writers split
     folds: int = bounded(10, at_least=3, at_most=1000)  # of the kfold and writers split
     split_seed: int = bounded(0, at_least=0, below=2**32)  # of the seeded splits
-    stratify: bool = False  # holdout, kaggle and random: every part has each class's share
+    stratify: bool = False  # holdout, kaggle and random: equal shares of the classes in each part
     indices: str | None = None  # the file of the indices split
-    folder: str | None = None  # of custom data: idx_files, image_folder; of npz the file
+    folder: str | None = None  # of the custom data of idx_files or image_folder; the file of npz
     image_size: int | None = bounded(None, at_least=4, at_most=4096)  # of image_folder: square
-    limit: int | None = count(None)  # only the first examples of the training split
+    limit: int | None = count(None)  # use only the first examples of the training split
     preprocessing: Literal["unit", "column_norm", "raw"] = "unit"
     augmentation: tuple[Augmentation, ...] = ()  # applied in order
 
 
+@accept_old_names(together="seeds_per_call")
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How long, in which batches, on which loss, and how it is spread over devices."""
+    """The length of the training, its batches, loss and objective, and the use of devices."""
 
     batch_size: int = count(32)  # over all devices
     epochs: int = count(1)
     steps: int | None = count(None)  # instead of epochs
-    stop_after: int | None = count(None)  # stop after this step; the schedule spans the full run
+    stop_after: int | None = count(None)  # pause after this step; the schedule spans the full run
     loss: Loss = CrossEntropy()
     objective: Objective = Supervised()
     # Coefficient of the sum of squared kernels in the loss; not part of the logged loss.
     l2_penalty: float = bounded(0.0, at_least=0)
     ema_decay: float | None = bounded(None, above=0, below=1)  # evaluate averaged weights
-    init_from: str | None = None  # a run folder whose last weights are the first of this run
+    init_from: str | None = None  # initialize the weights from the last checkpoint of this run
     log_every: int = count(100)  # steps between rows of metrics.jsonl
     parallel: Literal["jit", "pmap"] = "jit"
-    together: int | None = count(None)  # of many seeds, how many at once; None: by the device
-    # fp32: exact products; tf32, bf16: faster on GPUs and TPUs, parameters stay float32; on a CPU
-    # tf32 is fp32, and bf16 rounds as it does elsewhere and is not faster
+    # Seeds that one compiled call trains at the same time; None: as many as suit the device.
+    seeds_per_call: int | None = count(None)
+    # Of matrix products and convolutions. tf32 and bf16 are faster on GPUs and TPUs; parameters
+    # stay float32. On a CPU tf32 is the same as fp32, and bf16 only rounds, without being faster.
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    deterministic: bool = False  # on a GPU: slower kernels, the same bits every time
+    deterministic: bool = False  # on a GPU: use slower kernels that give bitwise equal results
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
-    """How the splits are scored."""
+    """How the splits are evaluated."""
 
     batch_size: int | None = count(None)  # None: 32 on a CPU, 1,000 elsewhere
     every_steps: int | None = count(None)  # None: at the end of every epoch
-    # None: that of training; another one shows what such a mistake costs
+    # None: the preprocessing of training. A different one shows what such a mistake costs.
     preprocessing: Literal["unit", "column_norm", "raw"] | None = None
-    metrics: tuple[Metric, ...] = ()  # beside accuracy, loss and errors
+    metrics: tuple[Metric, ...] = ()  # in addition to accuracy, loss and errors
 
 
+@accept_old_names(report="select")
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """Which states are kept, and which one the result is about."""
+    """Which checkpoints are kept, and which one is evaluated at the end of the run."""
 
     every_steps: int | None = count(None)  # None: at the end of every epoch
-    keep: int | None = count(3)  # the newest ones, beside the best; None: all
-    report: Literal["last", "best"] = "last"  # best: by validation accuracy
+    keep: int | None = count(3)  # number of latest checkpoints, in addition to the best; None: all
+    select: Literal["last", "best"] = "last"  # for the result; best: by validation accuracy
 
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
-    """Everything that decides a run's result, apart from the data's own bytes."""
+    """Everything that determines the result of a run, except for the data itself."""
 
     experiment: str
-    model: ModelConfig
+    model: Model
     data: DataConfig = DataConfig()
     optimizer: Optimizer = Adam()
     train: TrainConfig = TrainConfig()
@@ -112,14 +107,14 @@ class ExperimentConfig:
 
 
 def join(path: str, name: str) -> str:
-    """A field's dotted name."""
+    """Returns the dotted name of a field."""
     return f"{path}.{name}" if path else name
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Returns a dataclass as nested dictionaries of JSON values.
+    """Converts a dataclass to nested dictionaries of JSON values.
 
-    Tuples become lists, and a component begins with its `name`.
+    Tuples become lists. The first key of a component is its `name`.
     """
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value):
@@ -131,7 +126,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, under dotted names."""
+    """Flattens nested dictionaries into one with dotted names."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
@@ -141,64 +136,63 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def from_dict(
-    values: dict[str, Any], model_config: type[ModelConfig] = ModelConfig
-) -> ExperimentConfig:
-    """The inverse of `to_dict`; also reads what earlier versions wrote.
+def from_dict(values: dict[str, Any]) -> ExperimentConfig:
+    """Creates a config from the output of `to_dict`, of this or an earlier version.
 
     Args:
-      values: as `to_dict` returns them, from JSON.
-      model_config: the class of `model`, if it is one of the user's own.
+      values: JSON values.
 
     Raises:
-      FlaxdigitsError: naming the field that does not fit.
+      FlaxdigitsError: naming the field that is unknown or invalid.
     """
     if not isinstance(values, dict):
-        raise FlaxdigitsError(f"config: the whole must be an object, got {quoted(values)}")
-    return _build(ExperimentConfig, upgrade(values), "", {ModelConfig: model_config})
+        raise FlaxdigitsError(f"config: must be an object, got {quoted(values)}")
+    return _build(ExperimentConfig, upgrade(values), "")
 
 
-def _build(cls: type, values: Any, path: str, own: dict[type, type]) -> Any:
-    """Returns the dataclass whose fields these are, each of them built and checked."""
+def _build(cls: type, values: Any, path: str) -> Any:
+    """Builds a dataclass from JSON values, and checks every field.
+
+    Args:
+      cls: the dataclass.
+      values: the JSON values of its fields.
+      path: the dotted name of the section, for error messages; empty for the config.
+    """
     if not isinstance(values, dict):
-        raise FlaxdigitsError(
-            f"config: {path or 'the whole'} must be an object, got {quoted(values)}")
+        raise FlaxdigitsError(f"config: {path} must be an object, got {quoted(values)}")
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for name in values:
         if name not in fields:
-            raise FlaxdigitsError(f"config: unknown field {join(path, name)[:LONGEST_QUOTE]}")
-    built = {name: _build_field(value, hints[name], fields[name], join(path, name), own)
+            raise FlaxdigitsError(f"config: unknown field {join(path, name)[:MAX_QUOTE_LENGTH]}")
+    built = {name: _build_field(value, hints[name], fields[name], join(path, name))
              for name, value in values.items()}
     try:
         return cls(**built)
     except TypeError as error:
-        raise FlaxdigitsError(f"config: {path or 'the whole'} lacks a field: {error}") from error
+        raise FlaxdigitsError(
+            f"config: {path + ' ' if path else ''}lacks a field: {error}") from error
 
 
-def _build_field(
-    value: Any, hint: Any, field: dataclasses.Field, path: str, own: dict[type, type]
-) -> Any:
+def _build_field(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
     if is_component(hint):
-        return _build_component(hint, value, path, own)
+        return _build_component(hint, value, path)
     if is_component_list(hint):
         if not isinstance(value, list):
             raise FlaxdigitsError(f"{path} must be a list of components, got {quoted(value)}")
         kind = typing.get_args(hint)[0]
-        return tuple(_build_component(kind, item, join(path, str(place)), own)
-                     for place, item in enumerate(value))
+        return tuple(_build_component(kind, item, join(path, str(position)))
+                     for position, item in enumerate(value))
     if dataclasses.is_dataclass(hint):
-        return _build(own.get(hint, hint), value, path, own)
+        return _build(hint, value, path)
     return check(value, hint, field, path)
 
 
-def _build_component(
-    kind: type[Component], values: Any, path: str, own: dict[type, type]
-) -> Component:
+def _build_component(kind: type[Component], values: Any, path: str) -> Component:
     if not isinstance(values, dict):
         raise FlaxdigitsError(f"config: {path} must be an object with a name, got {quoted(values)}")
     cls = kind.find(values.get("name"), f"{path}.name")
-    return _build(cls, {name: value for name, value in values.items() if name != "name"}, path, own)
+    return _build(cls, {name: value for name, value in values.items() if name != "name"}, path)
 
 
 def is_component(hint: Any) -> bool:
@@ -211,8 +205,10 @@ def is_component_list(hint: Any) -> bool:
     return typing.get_origin(hint) is tuple and is_component(typing.get_args(hint)[0])
 
 
-# Where the fields of earlier versions are now; overrides take the old names too.
+# The current names of fields of earlier versions. Overrides and `config.json` may use the old ones.
 RENAMED = {
+    "train.together": "train.seeds_per_call",
+    "checkpoint.report": "checkpoint.select",
     "optimizer.warmup_steps": "optimizer.schedule.warmup_steps",
     "optimizer.decay_rate": "optimizer.schedule.decay_rate",
     "train.label_smoothing": "train.loss.label_smoothing",
@@ -230,13 +226,23 @@ MOVED = {
 
 
 def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a config's JSON values in today's form; those of earlier versions are converted.
+    """Converts the JSON values of a config of an earlier version to the current format.
 
-    Earlier, the fields of all optimizers and schedules were one flat group, of which each used its
-    own; those that the chosen one did not use are dropped. What is in no form known stays as it is.
+    In earlier versions the fields of all optimizers and schedules were in one flat group; those
+    that the selected optimizer and schedule do not have are dropped. Values of an unknown format
+    are returned unchanged.
     """
     values = dict(values)
-    optimizer, train, data = (values.get(name) for name in ("optimizer", "train", "data"))
+    for old, new in RENAMED.items():
+        (section, name), (new_section, new_name) = old.rsplit(".", 1), new.rsplit(".", 1)
+        fields = values.get(section)
+        if section == new_section and isinstance(fields, dict):
+            values[section] = {
+                new_name if field == name else field: value for field, value in fields.items()}
+    optimizer, train, data, model = (
+        values.get(name) for name in ("optimizer", "train", "data", "model"))
+    if isinstance(model, dict):
+        values["model"] = _without_unused(model)
     if isinstance(optimizer, dict) and isinstance(optimizer.get("schedule"), str):
         schedule = {"name": optimizer["schedule"], **_known(
             Schedule, optimizer["schedule"], optimizer)}
@@ -255,41 +261,61 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def complete(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a config's JSON values in today's form, with the fields that were added since.
+    """Upgrades the JSON values of a config and adds the fields that later versions introduced.
 
-    The fields of `model`, whose class may be the user's own, stay as they are. A config that is of
-    no form known is only upgraded.
+    A model that is not registered is not changed. Values that are not a valid config are only
+    upgraded.
     """
     upgraded = upgrade(values)
+    model = upgraded.get("model")
     try:
-        known = _build(ExperimentConfig, upgraded | {"model": {"name": ""}}, "", {})
+        known = to_dict(_build(ExperimentConfig, upgraded | {"model": {"name": "mlp"}}, ""))
     except FlaxdigitsError:
         return upgraded
-    return to_dict(known) | {name: upgraded[name] for name in ("model",) if name in upgraded}
+    with contextlib.suppress(FlaxdigitsError):
+        model = to_dict(_build_component(Model, model, "model"))
+    return known | ({} if model is None else {"model": model})
+
+
+# What the one config of all models held in earlier versions, where a model did not use it.
+UNUSED: Mapping[str, Any] = {"filters": (), "dense": (), "dropout": (), "batch_norm": False}
+
+
+def _without_unused(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a model's values without the fields of earlier versions that it does not have."""
+    name = model.get("name")
+    cls = Model.registered.get(name) if isinstance(name, str) else None
+    if cls is None:
+        return dict(model)
+    fields = {field.name for field in dataclasses.fields(cls)}
+    return {field: value for field, value in model.items() if field in fields
+            or field not in UNUSED
+            or (tuple(value) if isinstance(value, list) else value) != UNUSED[field]}
 
 
 def _known(kind: type[Component], name: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns those of the values that are fields of a component."""
+    """Returns the values that are fields of a component."""
     cls = kind.registered.get(name) if isinstance(name, str) else None
     fields = () if cls is None else [field.name for field in dataclasses.fields(cls)]
     return {field: values[field] for field in fields if field in values}
 
 
 def validate(config: ExperimentConfig) -> ExperimentConfig:
-    """Returns the config with every field's type and range checked, and their combinations.
+    """Checks the type and range of every field of a config, and the combinations of fields.
 
-    Lists become tuples, and integers become floats in float fields.
+    Returns:
+      The config. Lists are converted to tuples, and integers to floats in float fields.
 
     Raises:
-      FlaxdigitsError: naming the first field that is wrong.
+      FlaxdigitsError: naming the first invalid field.
     """
     if not isinstance(config, ExperimentConfig):
         raise FlaxdigitsError("the config must be an ExperimentConfig, such as "
-                              f"flaxdigits.experiment('mse_cnn') gives, got {config!r}")
+                              f"flaxdigits.experiment('mse_cnn') returns, got {config!r}")
     config = _checked(config, "")
     if not re.fullmatch(r"[^/\\\s.][^/\\]*", config.experiment):
-        raise FlaxdigitsError("experiment must be a name, which runs/<experiment> is made of, got "
-                              f"{config.experiment!r}")
+        raise FlaxdigitsError("experiment must be a name without slashes, since the run folder is "
+                              f"runs/<experiment>, got {config.experiment!r}")
     _check_combinations(config)
     return config
 
@@ -316,8 +342,8 @@ def _checked_field(value: Any, hint: Any, field: dataclasses.Field, path: str) -
         if not isinstance(value, list | tuple):
             raise FlaxdigitsError(f"{path} must be a tuple of components, got {quoted(value)}")
         kind = typing.get_args(hint)[0]
-        return tuple(_checked_component(item, kind, join(path, str(place)))
-                     for place, item in enumerate(value))
+        return tuple(_checked_component(item, kind, join(path, str(position)))
+                     for position, item in enumerate(value))
     is_section = dataclasses.is_dataclass(value) and not isinstance(value, type)
     return _checked(value, path) if is_section else check(value, hint, field, path)
 
@@ -335,12 +361,12 @@ def _checked_component(value: Any, kind: type[Component], path: str) -> Componen
 
 
 def _check_combinations(config: ExperimentConfig) -> None:
-    """Raises FlaxdigitsError if fields do not fit one another."""
+    """Raises FlaxdigitsError if the values of two fields are not compatible."""
     data = config.data
-    if config.checkpoint.report == "best" and data.split == "official":
+    if config.checkpoint.select == "best" and data.split == "official":
         raise FlaxdigitsError(
-            f"checkpoint.report=best needs a validation split, and data.split={data.split} has "
-            "none: choosing on the test split is not offered; use another split, or report=last")
+            f"checkpoint.select=best needs a validation split, and data.split={data.split} has "
+            "none: selecting on the test split is not supported; use another split, or select=last")
     warmup_steps = getattr(config.optimizer.schedule, "warmup_steps", 0)
     if config.train.steps is not None and warmup_steps >= config.train.steps:
         raise FlaxdigitsError(
@@ -392,6 +418,42 @@ def _check_data(data: DataConfig) -> None:
             raise FlaxdigitsError(
                 f"data.{name}={value} needs data.dataset={' or '.join(datasets_with(name))}, got "
                 f"{data.dataset}")
+
+
+class _ModelByName:
+    """`ModelConfig("dense_cnn", filters=(32,))`, as experiment files of earlier versions have it.
+
+    Earlier versions had one class for the configs of all models.
+    """
+
+    def __call__(
+        self, name: str, filters: tuple[int, ...] = (), dense: tuple[int, ...] = (),
+        dropout: tuple[float, ...] = (), batch_norm: bool = False, **fields: Any,
+    ) -> Model:
+        """Returns the config of a registered model, in which what is not given is empty.
+
+        Raises:
+          FlaxdigitsError: if there is no such model, or it has no such field.
+        """
+        cls = Model.find(name, "model.name")
+        shared = {"filters": filters, "dense": dense, "dropout": dropout, "batch_norm": batch_norm}
+        if not issubclass(cls, CnnConfig):
+            shared = {field: value for field, value in shared.items() if value != UNUSED[field]}
+        known = [field.name for field in dataclasses.fields(cls)]
+        for field in (*shared, *fields):
+            if field not in known:
+                raise FlaxdigitsError(f"model.{field}: the model {name} has no such field; it has "
+                                      f"{', '.join(known) or 'none'}")
+        return cls(**shared, **fields)
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        raise FlaxdigitsError(
+            "flaxdigits.config.ModelConfig is no base class: give the linen module under "
+            "@flaxdigits.models.register the fields, with types and defaults, and choose it by "
+            "model=<its class>.Config(...)")
+
+
+ModelConfig = _ModelByName()
 
 
 def __getattr__(name: str) -> Any:

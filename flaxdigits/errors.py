@@ -1,18 +1,19 @@
-"""The one exception that a user is meant to read."""
+"""The exception that reports bad input to the user."""
 
 import re
 from typing import Any
 
-LONGEST_QUOTE = 200  # characters
+MAX_QUOTE_LENGTH = 200  # characters
 
 
 class FlaxdigitsError(Exception):
-    """Bad input, told in one line: the field or file, what was expected, and what to do.
+    """Reports bad input in one line: the field or file, what was expected, and what to do.
 
-    `launch.py` prints the message alone and exits with status 2; library callers catch it.
+    `launch.py` prints the message without a traceback and exits with status 2; callers of the
+    library catch the exception.
 
     Args:
-      message: control characters, such as a line break within the name of a file, become escapes.
+      message: one line. Control characters, such as a line break in a file name, are escaped.
     """
 
     def __init__(self, message: str) -> None:
@@ -21,6 +22,6 @@ class FlaxdigitsError(Exception):
 
 
 def quoted(value: Any) -> str:
-    """Returns a value as a message quotes it: its repr, of which a long one is cut short."""
+    """Returns the repr of a value for use in a message, truncated if it is long."""
     text = repr(value)
-    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}..."
+    return text if len(text) <= MAX_QUOTE_LENGTH else f"{text[:MAX_QUOTE_LENGTH]}..."

@@ -1,4 +1,4 @@
-"""Whether a value is of a config field's type and within its bounds, told in a user's words."""
+"""Checks that the value of a config field has the right type and is within its bounds."""
 
 import dataclasses
 import math
@@ -8,12 +8,16 @@ from typing import Any, Literal
 
 from flaxdigits.errors import FlaxdigitsError, quoted
 
+SMALLEST_FLOAT32 = 2.0**-126  # smaller values are flushed to zero in the computation
+
 
 def check(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
-    """The value as the type `hint`, within the field's bounds; lists become tuples.
+    """Returns the value of a field, converted to the type `hint` and checked against its bounds.
+
+    Lists become tuples, and integers become floats in float fields.
 
     Raises:
-      FlaxdigitsError: naming `path`, what was expected and what came.
+      FlaxdigitsError: if the value does not fit; the message starts with `path`, the field's name.
     """
     if not _fits(value, hint):
         raise FlaxdigitsError(f"{path} must be {describe(hint)}, got {quoted(value)}")
@@ -23,6 +27,13 @@ def check(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
         for element in elements:
             if element is not None and not _within(element, name, bound):
                 raise FlaxdigitsError(f"{path} must be {name} {bound}, got {element}")
+    for element in elements:
+        if isinstance(element, int) and abs(element) >= 2**63:
+            raise FlaxdigitsError(f"{path} must be a 64-bit integer, got {quoted(element)}")
+        if isinstance(element, float) and 0 < abs(element) < SMALLEST_FLOAT32:
+            raise FlaxdigitsError(
+                f"{path} must be 0 or at least {SMALLEST_FLOAT32} in size, the smallest normal "
+                f"float32, got {element}")
     return value
 
 
@@ -34,8 +45,20 @@ def _within(value: float, name: str, bound: float) -> bool:
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, or the hint alone."""
+    """Returns the members of a union type, or a tuple with only `hint` if it is not a union."""
     return typing.get_args(hint) if _is_union(hint) else (hint,)
+
+
+def is_supported(hint: Any) -> bool:
+    """Returns whether `--set` can parse a value of this type, and JSON can hold it."""
+    if _is_union(hint):
+        return all(not _is_union(part) and is_supported(part) for part in alternatives(hint))
+    if typing.get_origin(hint) is Literal:
+        return all(isinstance(choice, str) for choice in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return typing.get_args(hint)[1:] == (...,) and typing.get_args(hint)[0] in (
+            int, float, str, bool)
+    return hint in (int, float, str, bool, type(None))
 
 
 def _is_union(hint: Any) -> bool:
@@ -60,20 +83,23 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _converted(value: Any, hint: Any) -> Any:
     if isinstance(value, list | tuple):
-        element = typing.get_args(hint)[0]
+        chosen = next(part for part in alternatives(hint) if _fits(value, part))
+        element = typing.get_args(chosen)[0]
         return tuple(_converted(item, element) for item in value)
     is_number = isinstance(value, int) and not isinstance(value, bool)
     return float(value) if is_number and int not in alternatives(hint) else value
 
 
 def describe(hint: Any) -> str:
-    """The type in a user's words, for messages."""
+    """Returns a description of a type for error messages, such as `a whole number or none`."""
     if _is_union(hint):
         return " or ".join(describe(part) for part in alternatives(hint))
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
     if typing.get_origin(hint) is tuple:
-        return f"a list of numbers like 32,64 ({typing.get_args(hint)[0].__name__})"
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text",
+        element = typing.get_args(hint)[0]
+        example = "numbers like 32,64" if element in (int, float) else "values like a,b"
+        return f"a list of {example} ({element.__name__})"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string",
              type(None): "none"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))

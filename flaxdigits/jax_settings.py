@@ -1,8 +1,8 @@
-"""The settings of JAX that decide what is computed: the same ones for every call.
+"""Pins the JAX settings that affect results, so that every call computes with the same ones.
 
 JAX reads its settings from environment variables such as `JAX_ENABLE_X64`, and a program can change
-them. With another generator of random numbers a run that is resumed ends with another result, and
-the strict modes (`JAX_NUMPY_RANK_PROMOTION=raise`) refuse operations that Flax and Optax rely on.
+them. With a different random number generator a resumed run would end with a different result, and
+the strict modes (`JAX_NUMPY_RANK_PROMOTION=raise`) reject operations that Flax and Optax rely on.
 """
 
 import contextlib
@@ -32,9 +32,9 @@ _log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def pinned_settings() -> Iterator[None]:
-    """Computes with the settings in `PINNED`, logs which ones differed, and restores those.
+    """Applies the settings in `PINNED`, logs the ones that differed, and restores them at the end.
 
-    As a decorator it does so for every call of a function.
+    Can be used as a context manager or as a decorator.
     """
     found = {name: getattr(jax.config, name) for name in PINNED if hasattr(jax.config, name)}
     changed = {name: value for name, value in found.items() if value != PINNED[name]}

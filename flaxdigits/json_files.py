@@ -1,7 +1,7 @@
-"""JSON files as they are read: regular files of plain JSON whose fields are checked.
+"""Reads JSON files and checks their fields.
 
-A file on disk may hold anything. Whatever it holds, a reader here returns values of the kinds that
-its caller names, or raises one line that says which file and which field is wrong.
+A file on disk may hold anything. The readers return values of the expected kinds, or raise an error
+of one line that says which file and which field is wrong.
 """
 
 import dataclasses
@@ -13,23 +13,23 @@ from typing import Any
 
 from flaxdigits.errors import FlaxdigitsError, quoted
 
-MOST_NESTED = 32  # levels of lists and objects
+MAX_NESTING = 32  # levels of lists and objects
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """The kind of value that a field holds.
+    """The kind of value that a field may hold.
 
     Attributes:
-      description: completes "must be ...".
-      fits: whether a JSON value is of this kind.
+      description: completes the message "must be ...".
+      fits: returns whether a JSON value is of this kind.
     """
 
     description: str
     fits: Callable[[Any], bool]
 
     def __or__(self, other: "Kind") -> "Kind":
-        """Returns the kind of the values that are of either kind."""
+        """Returns the union of two kinds."""
         return Kind(f"{self.description} or {other.description}",
                     lambda value: self.fits(value) or other.fits(value))
 
@@ -43,11 +43,11 @@ def _is_count(value: Any, least: int) -> bool:
 
 
 def _is_measure(value: Any) -> bool:
-    return _is_number(value) and 0 <= value < 1e15  # which no NaN is
+    return _is_number(value) and 0 <= value < 1e15  # False for NaN
 
 
 NULL = Kind("null", lambda value: value is None)
-TEXT = Kind("a text", lambda value: isinstance(value, str))
+STRING = Kind("a string", lambda value: isinstance(value, str))
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 COUNT = Kind("a whole number from 0", lambda value: _is_count(value, 0))
@@ -55,23 +55,23 @@ POSITIVE_COUNT = Kind("a whole number from 1", lambda value: _is_count(value, 1)
 MEASURE = Kind("a number from 0", _is_measure)
 POSITIVE_MEASURE = Kind("a number above 0", lambda value: _is_measure(value) and value > 1e-15)
 FRACTION = Kind("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
-NUMBER = Kind("a number", _is_number)  # NaN and the infinities too, as a loss may be
-TEXTS = Kind("a list of texts", lambda value: isinstance(value, list) and all(
-    isinstance(one, str) for one in value))
-OBJECT_OF_TEXTS = Kind("an object of texts", lambda value: isinstance(value, dict) and all(
-    isinstance(one, str) for one in value.values()))
+NUMBER = Kind("a number", _is_number)  # includes NaN and infinity, which a loss may be
+STRINGS = Kind("a list of strings", lambda value: isinstance(value, list) and all(
+    isinstance(item, str) for item in value))
+OBJECT_OF_STRINGS = Kind("an object of strings", lambda value: isinstance(value, dict) and all(
+    isinstance(item, str) for item in value.values()))
 
 
 def read_bytes(path: Path, advice: str) -> bytes:
     """Returns the content of a regular file.
 
     Args:
-      path: of the file.
-      advice: what the reader of the error can do.
+      path: the path of the file.
+      advice: what the user can do about an error; ends the error message.
 
     Raises:
       FlaxdigitsError: if it is not a regular file (a pipe would never end), or cannot be read.
-      FileNotFoundError: if there is nothing of this name.
+      FileNotFoundError: if the file does not exist.
     """
     try:
         mode = path.stat().st_mode
@@ -90,12 +90,12 @@ def read_object(path: Path, advice: str) -> dict[str, Any]:
     """Returns the JSON object that a file holds.
 
     Args:
-      path: of the file.
-      advice: what the reader of the error can do.
+      path: the path of the file.
+      advice: what the user can do about an error; ends the error message.
 
     Raises:
-      FlaxdigitsError: if it cannot be read, or holds something else.
-      FileNotFoundError: if there is nothing of this name.
+      FlaxdigitsError: if the file cannot be read, or does not hold a JSON object.
+      FileNotFoundError: if the file does not exist.
     """
     try:
         return parse_object(read_bytes(path, advice))
@@ -104,14 +104,14 @@ def read_object(path: Path, advice: str) -> dict[str, Any]:
 
 
 def read_rows(path: Path, advice: str) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yields the number and the JSON object of each line of a file; None of a damaged line.
+    """Yields the number and the JSON object of each line of a file; None for a damaged line.
 
-    A line is damaged if it is no JSON at all; a line of other JSON is an error. A last line that
-    lacks its end, since its writer was killed, is left out.
+    A line is damaged if it is not JSON; a line with a JSON value other than an object is an error.
+    An incomplete last line, left behind by a process that was killed, is skipped.
 
     Args:
-      path: of the file; nothing is yielded if there is none.
-      advice: what the reader of the error can do.
+      path: the path of the file; nothing is yielded if it does not exist.
+      advice: what the user can do about an error; ends the error message.
 
     Raises:
       FlaxdigitsError: if the file cannot be read, or a line holds no object.
@@ -134,16 +134,16 @@ def read_rows(path: Path, advice: str) -> Iterator[tuple[int, dict[str, Any] | N
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
-    """Returns the JSON object that these bytes are.
+    """Parses a JSON object.
 
     Raises:
-      ValueError: if they are something else, are nested deeper than any file of ours, or hold a
-        number or a text that cannot be printed or written again.
+      ValueError: if the content is not a JSON object, is nested more than `MAX_NESTING` levels
+        deep, or holds a number or a string that cannot be printed or written again.
     """
     try:
         value = json.loads(content.decode())
     except RecursionError:
-        raise ValueError(f"nested more than {MOST_NESTED} levels deep") from None
+        raise ValueError(f"nested more than {MAX_NESTING} levels deep") from None
     except (UnicodeDecodeError, json.JSONDecodeError):
         raise
     except ValueError:  # Python's limit on the digits of a number
@@ -151,49 +151,49 @@ def parse_object(content: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("expected a JSON object")
     level: list[Any] = [value]
-    for _ in range(MOST_NESTED):
-        level = [one for node in level for one in _inside(node)]
-        for one in level:
-            if isinstance(one, str):
-                _check_text(one)
-            elif isinstance(one, int) and not -2**63 <= one < 2**63:
-                raise ValueError(f"a whole number of {len(str(abs(one)))} digits")
+    for _ in range(MAX_NESTING):
+        level = [child for node in level for child in _children(node)]
+        for child in level:
+            if isinstance(child, str):
+                _check_string(child)
+            elif isinstance(child, int) and not -2**63 <= child < 2**63:
+                raise ValueError(f"a whole number of {len(str(abs(child)))} digits")
     if level:
-        raise ValueError(f"nested more than {MOST_NESTED} levels deep")
+        raise ValueError(f"nested more than {MAX_NESTING} levels deep")
     return value
 
 
-def check_fields(values: Mapping[str, Any], kinds: Mapping[str, Kind], may_lack: bool) -> None:
-    """Checks the fields of an object; fields of other names may hold anything.
+def check_fields(values: Mapping[str, Any], kinds: Mapping[str, Kind], optional: bool) -> None:
+    """Checks the fields of an object. Fields that are not in `kinds` are ignored.
 
     Args:
       values: the object.
-      kinds: by the names of the fields.
-      may_lack: whether a field may be missing.
+      kinds: the expected kinds by field name.
+      optional: whether fields may be missing.
 
     Raises:
-      ValueError: naming the first field that is missing, or holds a value of another kind.
+      ValueError: naming the first field that is missing or holds a value of another kind.
     """
     for name, kind in kinds.items():
         if name not in values:
-            if may_lack:
+            if optional:
                 continue
             raise ValueError(f"lacks the field {name}")
         if not kind.fits(values[name]):
             raise ValueError(f"{name} must be {kind.description}, got {quoted(values[name])}")
 
 
-def _inside(node: Any) -> list[Any]:
-    """Returns the values within a list or an object, and the names of an object's fields."""
+def _children(node: Any) -> list[Any]:
+    """Returns the items of a list, or the field names and values of an object."""
     if isinstance(node, dict):
         return [*node, *node.values()]
     return node if isinstance(node, list) else []
 
 
-def _check_text(text: str) -> None:
+def _check_string(text: str) -> None:
     if "\0" in text:
-        raise ValueError("a text with a NUL character")
+        raise ValueError("a string with a NUL character")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"a text that is not Unicode: {quoted(text)}") from None
+        raise ValueError(f"a string that is not Unicode: {quoted(text)}") from None

@@ -61,6 +61,9 @@ class CrossEntropy(Loss):
             raise FlaxdigitsError(
                 f"{path}.class_weights must be empty or have {num_classes} numbers, one for each "
                 f"class, got {len(self.class_weights)}")
+        if self.class_weights and not any(self.class_weights):
+            raise FlaxdigitsError(
+                f"{path}.class_weights must not all be 0: nothing would be learned")
 
 
 @register("mse")

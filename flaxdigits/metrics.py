@@ -1,7 +1,7 @@
 """Metrics of a split: functions of its logits and labels, computed on the host after scoring.
 
-Accuracy, loss, errors and examples are always there; `evaluate.metrics` names those that are
-wanted beside them: `--set evaluate.metrics=macro_f1,top_k`.
+Accuracy, loss, errors and examples are always computed; `evaluate.metrics` names further ones:
+`--set evaluate.metrics=macro_f1,top_k`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import ClassVar
 from etils import epy
 
 from flaxdigits.components import Component, count, register
-from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.errors import MAX_QUOTE_LENGTH, FlaxdigitsError
 
 with epy.lazy_imports():
     import numpy as np
@@ -25,8 +25,8 @@ class Format:
     """How a metric is printed and compared.
 
     Attributes:
-      is_fraction: whether it is printed in per cent, and a difference in percentage points.
-      higher_is_better: what a comparison calls better.
+      is_fraction: whether the metric is printed in per cent, and a difference in percentage points.
+      higher_is_better: whether a comparison calls a higher value better.
     """
 
     is_fraction: bool
@@ -38,8 +38,8 @@ class Metric(Component, kind="metric"):
     """Base class of the metrics.
 
     Attributes:
-      higher_is_better: what a comparison calls better.
-      is_fraction: whether tables print it in per cent.
+      higher_is_better: whether a comparison calls a higher value better.
+      is_fraction: whether tables print the metric in per cent.
     """
 
     higher_is_better: ClassVar[bool] = True
@@ -80,7 +80,7 @@ class TopK(Metric):
 @register("balanced_accuracy")
 @dataclasses.dataclass(frozen=True)
 class BalancedAccuracy(Metric):
-    """The mean over the classes that occur of the accuracy within each."""
+    """The mean of the accuracies within the classes that occur."""
 
     def compute(self, logits: np.ndarray, labels: np.ndarray) -> float:
         table = confusion(logits, labels)
@@ -92,7 +92,7 @@ class BalancedAccuracy(Metric):
 @register("macro_f1")
 @dataclasses.dataclass(frozen=True)
 class MacroF1(Metric):
-    """The mean over the classes that occur or are predicted of each one's F1 score."""
+    """The mean F1 score of the classes that occur or are predicted."""
 
     def compute(self, logits: np.ndarray, labels: np.ndarray) -> float:
         table = confusion(logits, labels)
@@ -136,7 +136,7 @@ class CalibrationError(Metric):
 
 
 def formats(metrics: Sequence[Metric]) -> dict[str, Format]:
-    """Returns the formats of all metrics of a split by their keys, those always there included."""
+    """Returns the formats of all metrics of a split by key, with those that are always computed."""
     return {
         "accuracy": Format(True, True), "loss": Format(False, False),
         "errors": Format(False, False),
@@ -144,8 +144,37 @@ def formats(metrics: Sequence[Metric]) -> dict[str, Format]:
            for metric in metrics}}
 
 
-# What results hold of every split, beside which no other metric can have the same key.
+# Fields of every split in results; no other metric can have one of these keys.
 RESERVED = ("accuracy", "loss", "errors", "examples", "accuracy_running")
+
+
+def compute_metric(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> float:
+    """Returns a metric of a split as a Python float, which JSON can hold.
+
+    Args:
+      metric: one of `evaluate.metrics`.
+      logits: [examples, classes] float32.
+      labels: [examples] int32.
+
+    Raises:
+      FlaxdigitsError: if the metric is not a single number.
+    """
+    value = metric.compute(logits, labels)
+    is_number = (np.ndim(value) == 0 and value is not None
+                 and np.issubdtype(np.asarray(value).dtype, np.number))
+    if not is_number or np.iscomplexobj(value):
+        got = (f"an array of shape {list(np.shape(value))}" if np.ndim(value) else repr(value))
+        raise FlaxdigitsError(
+            f"evaluate.metrics: {metric.name} must return a number, got {got[:MAX_QUOTE_LENGTH]}")
+    return float(value)
+
+
+def check_metric(metric: Metric, num_classes: int) -> None:
+    """Raises FlaxdigitsError if a metric does not return a number for random logits."""
+    random = np.random.default_rng(0)
+    labels = np.tile(np.arange(num_classes, dtype=np.int32), 3)
+    logits = random.normal(size=(len(labels), num_classes)).astype(np.float32)
+    compute_metric(metric, logits, labels)
 
 
 def check_keys(metrics: Sequence[Metric]) -> None:
@@ -158,8 +187,8 @@ def check_keys(metrics: Sequence[Metric]) -> None:
                 f"{', '.join(RESERVED)}, got {key!r}: register it under another name")
         if keys.count(key) > 1:
             raise FlaxdigitsError(
-                f"evaluate.metrics: {key} is there twice: leave one out, or give its class a key "
-                "that depends on its fields")
+                f"evaluate.metrics: two metrics have the key {key}: leave one out, or give its "
+                "class a key that depends on its fields")
 
 
 def confusion(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Objectives: what a train step minimises, as a function of the forward pass and the batch.
 
-`supervised` is the mean loss of the batch. The others change the images, the targets or the
-gradient, and leave the loop as it is: `--set train.objective=mixup`. All give the same result on
-one device and on many: what they draw depends on the step and on each example's place in the global
-batch.
+`supervised` is the mean loss of the batch. The others change the images, the targets, the loss or
+the gradient, and leave the training loop as it is: `--set train.objective=mixup`. All give the same
+result on one device and on many: their randomness depends on the step and on the position of each
+example in the global batch.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from etils import epy
 
 from flaxdigits.components import Component, bounded, register
+from flaxdigits.errors import FlaxdigitsError
 
 with epy.lazy_imports():
     import jax
@@ -43,8 +44,12 @@ class Batch:
         """Returns a PRNG key for each example."""
         return jax.vmap(jax.random.fold_in, (None, 0))(self.key, self.positions)
 
+    def load_pairs(self) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+        """Returns the images and targets of every example, and those of its partner."""
+        return self.load(self.positions), self.load(self.partners())
+
     def partners(self) -> jax.Array:
-        """Returns for each example the place of another one in the global batch: [batch] int32.
+        """Returns for each example the position of another one: [batch] int32.
 
         The pairing is a rotation of the batch by a random offset, so that every example is used
         exactly once. A batch of one is paired with itself.
@@ -63,13 +68,16 @@ class Forward:
       losses: the function `(logits, targets) -> losses`, [batch] float32.
       mean: the mean of [batch] values over the unpadded examples of the global batch: on one of
         several devices this device's contribution, to be summed with `all_reduce`.
-      all_reduce: the sum over the devices of a tree of such shares.
+      all_reduce: the sum over the devices of a tree of such contributions.
+      teacher_logits: the function `images -> logits` of the run that the objective names as its
+        `teacher`, or None.
     """
 
     logits: Callable[[Any, jax.Array], tuple[jax.Array, Any]]
     losses: Callable[[jax.Array, jax.Array], jax.Array]
     mean: Callable[[jax.Array], jax.Array]
     all_reduce: Callable[[Any], Any]
+    teacher_logits: Callable[[jax.Array], jax.Array] | None = None
 
     def loss(
         self, params: Any, images: jax.Array, targets: jax.Array
@@ -102,7 +110,7 @@ class Objective(Component, kind="objective"):
     ) -> Result:
         """Returns the loss (with logits and model state) and its gradient for the parameters.
 
-        On one of several devices these are this device's shares; the step sums them.
+        On one of several devices these are this device's contributions; the step sums them.
 
         Args:
           forward: the forward pass.
@@ -127,14 +135,13 @@ class Mixup(Objective):
     """Mixes every example with another of the batch, images and targets alike (Zhang et al. 2018).
 
     Attributes:
-      alpha: of the Beta(alpha, alpha) distribution that each example's share is drawn from.
+      alpha: of the Beta(alpha, alpha) distribution from which each example's share is drawn.
     """
 
     alpha: float = bounded(0.2, above=0)
 
     def inputs(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        images, targets = batch.load(batch.positions)
-        other_images, other_targets = batch.load(batch.partners())
+        (images, targets), (other_images, other_targets) = batch.load_pairs()
         share = _beta(batch.keys(), self.alpha)
         return (_mix(images, other_images, share[:, None, None, None]),
                 _mix(targets, other_targets, share[:, None]))
@@ -146,14 +153,13 @@ class CutMix(Objective):
     """Pastes a box of another example into every one; targets by area (Yun et al. 2019).
 
     Attributes:
-      alpha: of the Beta(alpha, alpha) distribution that each box's area is drawn from.
+      alpha: of the Beta(alpha, alpha) distribution from which each box's area is drawn.
     """
 
     alpha: float = bounded(1.0, above=0)
 
     def inputs(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        images, targets = batch.load(batch.positions)
-        other_images, other_targets = batch.load(batch.partners())
+        (images, targets), (other_images, other_targets) = batch.load_pairs()
         keys = batch.keys()
         side = jnp.sqrt(1 - _beta(keys, self.alpha))[:, None]  # as a fraction of the image's
         size = jnp.array(images.shape[1:3], jnp.float32)
@@ -219,6 +225,46 @@ class FastAdversarial(Objective):
         change = jnp.clip(start + self.step * jnp.sign(slope), -self.epsilon, self.epsilon)
         moved = jax.lax.stop_gradient(jnp.clip(images + change, 0, 1))
         return super().gradient(forward, params, moved, targets, batch)
+
+
+@register("distillation")
+@dataclasses.dataclass(frozen=True)
+class Distillation(Objective):
+    """Learns from the logits of a trained network, the teacher (Hinton et al. 2015).
+
+    The loss is `(1 - weight) * train.loss + weight * temperature^2 * KL(teacher || student)`, of
+    the softmax of both logits divided by the temperature; with the factor `temperature^2` the
+    gradient does not depend on the temperature's scale. The teacher sees the same augmented images,
+    in evaluation mode. Its weights are fixed: they are no part of the train state or of a
+    checkpoint, and the run folder of the teacher is needed for as long as the run trains.
+
+    Attributes:
+      teacher: the run folder of the teacher, with its last checkpoint, or another one as in
+        `runs/x@best` or `runs/x@5000`.
+      temperature: by which logits are divided; the higher, the softer the distributions.
+      weight: of the teacher's part of the loss.
+    """
+
+    teacher: str | None = None
+    temperature: float = bounded(4.0, above=0)
+    weight: float = bounded(0.9, at_least=0, at_most=1)
+
+    def check(self, path: str) -> None:
+        if not self.teacher:
+            raise FlaxdigitsError(
+                f"{path}.teacher must name the run folder of the teacher, such as runs/x or "
+                f"runs/x@best, got {self.teacher!r}")
+
+    def loss(
+        self, forward: Forward, params: Any, images: jax.Array, targets: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        logits, model_state = forward.logits(params, images)
+        wanted, found = (jax.nn.log_softmax(values / self.temperature)
+                         for values in (forward.teacher_logits(images), logits))
+        divergence = (jnp.exp(wanted) * (wanted - found)).sum(-1)
+        losses = ((1 - self.weight) * forward.losses(logits, targets)
+                  + self.weight * self.temperature**2 * divergence)
+        return forward.mean(losses), (logits, model_state)
 
 
 def _beta(keys: jax.Array, alpha: float) -> jax.Array:

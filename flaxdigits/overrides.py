@@ -1,8 +1,8 @@
-"""`--set data.fold=3`: single fields of a config, changed by name, checked by type and range.
+"""Overrides such as `--set data.fold=3`: set single fields of a config by name.
 
-A component is chosen by its name (`optimizer.name=lion`, or shorter `optimizer=lion`), and keeps
-the fields that it has in common with the one before it. A list of components is set by their names
-(`data.augmentation=affine,cutout`), and an entry's field through the entry's name
+A component is selected by its name (`optimizer.name=lion`, or shorter `optimizer=lion`), and keeps
+the values of the fields that it shares with the component it replaces. A list of components is set
+by their names (`data.augmentation=affine,cutout`), and a field of an entry through the entry's name
 (`data.augmentation.affine.rotation=10`, which adds the entry if it is missing).
 """
 
@@ -27,25 +27,26 @@ from flaxdigits.field_types import alternatives, check, describe
 
 
 def apply_overrides(config: ExperimentConfig, assignments: Iterable[str]) -> ExperimentConfig:
-    """Returns the config with every `name=value` applied, and validated.
+    """Applies every `name=value` assignment and validates the config.
 
-    Components are chosen first, so that the order of the assignments does not matter, and then
-    their fields are set; of two assignments to one field the later one counts.
+    Components are selected before their fields are set, so the order of the assignments does not
+    matter. If a field is assigned twice, the last assignment wins.
 
     Args:
       config: the config to change.
-      assignments: like `train.epochs=5`, `model.filters=16,32,64`, `train.ema_decay=none`.
+      assignments: such as `train.epochs=5`, `model.filters=16,32,64` or `train.ema_decay=none`.
 
     Raises:
-      FlaxdigitsError: naming an unknown field and its near matches, or an invalid type or value.
+      FlaxdigitsError: if a field is unknown (the message suggests similar names), or its value has
+        an invalid type or is out of range.
     """
-    given = config
+    original = config
     parsed = [_parse_assignment(assignment) for assignment in assignments]
     for parts, text in sorted(parsed, key=lambda item: _order(config, item[0])):
         config = _Override(text, config).apply(config, type(config), None, parts, "")
-    if not given.data.augmentation and config.data.augmentation == (Affine(),) and all(
+    if not original.data.augmentation and config.data.augmentation == (Affine(),) and all(
             parts[:2] != ["data", "augmentation"] or parts[2:] for parts, _ in parsed):
-        # `data.augmentation.rotation=0`, as earlier versions took it, asks for no augmentation.
+        # In earlier versions `data.augmentation.rotation=0` meant no augmentation.
         config = dataclasses.replace(
             config, data=dataclasses.replace(config.data, augmentation=()))
     return validate(config)
@@ -53,7 +54,7 @@ def apply_overrides(config: ExperimentConfig, assignments: Iterable[str]) -> Exp
 
 def _parse_assignment(assignment: Any) -> tuple[list[str], str]:
     if not isinstance(assignment, str):
-        raise FlaxdigitsError(f"fields are changed by 'name=value', got {assignment!r}")
+        raise FlaxdigitsError(f"an override must be a string 'name=value', got {assignment!r}")
     name, equals, text = assignment.partition("=")
     if not equals:
         raise FlaxdigitsError(f"--set takes name=value, got {assignment!r}")
@@ -74,7 +75,7 @@ def _order(config: Any, parts: list[str]) -> int:
 
 
 def field_names(config: Any) -> list[str]:
-    """Returns the dotted names of all fields that can be set."""
+    """Returns the dotted names of all fields."""
     return list(_names(config, ""))
 
 
@@ -95,7 +96,7 @@ def _names(node: Any, path: str) -> Iterator[str]:
 
 @dataclasses.dataclass(frozen=True)
 class _Override:
-    """One assignment: the text of the value, and the config that it changes."""
+    """One assignment: the text of the value, and the config to change."""
 
     text: str
     config: ExperimentConfig
@@ -103,7 +104,7 @@ class _Override:
     def apply(
         self, value: Any, hint: Any, field: dataclasses.Field | None, parts: list[str], path: str
     ) -> Any:
-        """Returns `value`, the node at `path`, with the field at relative path `parts` replaced."""
+        """Returns `value`, the node at `path`, with the field at the relative path `parts` set."""
         if is_component_list(hint):
             return self._entries(value, typing.get_args(hint)[0], parts, path)
         if is_component(hint) and parts in ([], ["name"]):
@@ -116,8 +117,8 @@ class _Override:
 
     def _in_section(self, node: Any, parts: list[str], path: str) -> Any:
         if not parts:
-            inside = [name for name in field_names(self.config) if name.startswith(f"{path}.")]
-            raise FlaxdigitsError(f"{path} is a group of fields; set one of {', '.join(inside)}")
+            names = [name for name in field_names(self.config) if name.startswith(f"{path}.")]
+            raise FlaxdigitsError(f"{path} is a group of fields; set one of {', '.join(names)}")
         (name, *rest), fields = parts, {field.name: field for field in dataclasses.fields(node)}
         if name not in fields:
             full = ".".join(filter(None, [path, *parts]))
@@ -137,26 +138,28 @@ class _Override:
     ) -> tuple[Component, ...]:
         if not parts:
             names = [] if self.text.lower() in ("none", "") else self.text.split(",")
-            before = {entry.name: entry for entry in entries}
-            return tuple(before.get(name) or kind.find(name, path)()
+            current = {entry.name: entry for entry in entries}
+            return tuple(current.get(name) or kind.find(name, path)()
                          for name in map(str.strip, names))
         name, *rest = parts
-        places = [place for place, entry in enumerate(entries)
-                  if name in (entry.name, str(place))]
-        if name.isdecimal() and not places:
-            raise FlaxdigitsError(f"{path}.{name}: there are {len(entries)} of them, from 0")
-        if len(places) > 1:
+        positions = [position for position, entry in enumerate(entries)
+                     if name in (entry.name, str(position))]
+        if name.isdecimal() and not positions:
             raise FlaxdigitsError(
-                f"{path}.{name}: there are several; number them from 0, as in {path}.{places[0]}")
-        if not places:
-            places, entries = [len(entries)], (*entries, kind.find(name, path)())
+                f"{path}.{name}: the list has {len(entries)} entries, numbered from 0")
+        if len(positions) > 1:
+            raise FlaxdigitsError(f"{path}.{name}: the list has several of this name; use the "
+                                  f"number of the entry, from 0, as in {path}.{positions[0]}")
+        if not positions:
+            positions, entries = [len(entries)], (*entries, kind.find(name, path)())
+        position = positions[0]
         if not rest:
-            fields = [field.name for field in dataclasses.fields(entries[places[0]])]
+            fields = [field.name for field in dataclasses.fields(entries[position])]
             raise FlaxdigitsError(
                 f"{path}.{name} is {article(kind.kind)} {kind.kind}: set one of its fields "
                 f"({', '.join(fields) or 'it has none'}), or the list, as in {path}={name}")
-        new = self._in_section(entries[places[0]], rest, join(path, name))
-        return (*entries[:places[0]], new, *entries[places[0] + 1:])
+        new = self._in_section(entries[position], rest, join(path, name))
+        return (*entries[:position], new, *entries[position + 1:])
 
     def _unknown(self, name: str) -> str:
         known = field_names(self.config)
@@ -164,12 +167,13 @@ class _Override:
         leaf = name.rpartition(".")[2]
         matches += [other for other in known if other.rpartition(".")[2] == leaf]
         unique = list(dict.fromkeys(matches))
-        hint = f"did you mean {' or '.join(unique)}?" if unique else "--mode=config lists them all"
+        hint = (f"did you mean {' or '.join(unique)}?" if unique
+                else "--mode=config lists all fields")
         return f"unknown field {name}; {hint}"
 
 
 def _parse(text: str, hint: Any, name: str) -> Any:
-    """The text as the first of the hint's types that can read it."""
+    """Parses a value as the first type of the hint that accepts its text."""
     for option in alternatives(hint):
         try:
             return _parse_as(text, option)
@@ -183,7 +187,7 @@ def _parse_as(text: str, hint: Any) -> Any:
         return text
     if typing.get_origin(hint) is tuple:
         element = typing.get_args(hint)[0]
-        items = text.strip("()[] ").removesuffix(",")  # as Python writes a tuple of one
+        items = text.strip("()[] ").removesuffix(",")  # Python prints a 1-tuple as `(0.1,)`
         return tuple(_parse_as(item, element) for item in items.split(",")) if items else ()
     if hint is bool:
         return {"true": True, "false": False}.get(text.lower(), text)

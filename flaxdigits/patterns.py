@@ -1,4 +1,4 @@
-"""Paths as users write them: with `~` for a home folder, and patterns."""
+"""Paths and glob patterns that a user typed: expands `~` and finds the files that match."""
 
 import glob
 import os
@@ -8,12 +8,13 @@ from flaxdigits.errors import FlaxdigitsError
 
 
 def expand_user(path: str | os.PathLike[str]) -> Path:
-    """Returns the path with the home folder in place of a leading `~` or `~user`.
+    """Expands a leading `~` or `~user` to the home folder.
 
-    A file whose name begins with `~` is written `./~name`, and is returned as an absolute path.
+    A file whose name starts with `~` has to be written as `./~name`; the returned path is then
+    absolute.
 
     Raises:
-      FlaxdigitsError: if there is no such user, or no home folder.
+      FlaxdigitsError: if the user does not exist or has no home folder.
     """
     text = os.fspath(path)
     if not text.startswith("~"):
@@ -23,10 +24,13 @@ def expand_user(path: str | os.PathLike[str]) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise FlaxdigitsError(f"{text}: there is no home folder for "
-                              f"{Path(path).parts[0]}; write the whole path") from error
+                              f"{Path(path).parts[0]}; write the full path") from error
 
 
 def find_paths(pattern: str) -> list[str]:
-    """The path of this very name, if there is one, else those that match it, sorted."""
-    named = str(expand_user(pattern))
-    return [named] if os.path.exists(named) else sorted(glob.glob(named, recursive=True))
+    """Returns the paths that match a pattern, sorted.
+
+    A path that exists under exactly this name is returned without treating it as a pattern.
+    """
+    expanded = str(expand_user(pattern))
+    return [expanded] if os.path.exists(expanded) else sorted(glob.glob(expanded, recursive=True))

@@ -93,7 +93,7 @@ def start(environment: dict[str, str]) -> Callable[..., subprocess.Popen]:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """Writes an experiment file of one's own and gives its path."""
+    """Writes an experiment file and returns its path."""
     def write_file(text: str, name: str = "mine.py") -> Path:
         path = tmp_path / name
         path.write_text(textwrap.dedent(text))

@@ -42,7 +42,7 @@ def test_importing_is_light(environment):
     assert not {"jax", "numpy", "absl", "rich", "matplotlib"} & set(python(code, environment))
 
 
-def test_editors_and_python_see_the_same_names():
+def test_type_checkers_and_python_see_the_same_names():
     tree = ast.parse((ROOT / "flaxdigits" / "__init__.py").read_text())
     block = next(node for node in tree.body if isinstance(node, ast.If))
     seen = {alias.asname: node.module for node in block.body
@@ -64,12 +64,12 @@ def test_editors_and_python_see_the_same_names():
 CALLS = {
     "train": "train", "seeds": "train_seeds", "folds": "train_folds", "ablation": "run_ablation",
     "replicate": "replicate", "benchmark": "run_benchmark", "growth": "run_growth",
-    "eval": "evaluate", "report": "report", "summary": "summary", "data": "data_sheet",
+    "eval": "evaluate", "report": "report", "summary": "summary", "data": "preview_data",
     "prepare": "prepare", "compare": "compare", "predict": "predict", "export": "export"}
 FLAGS = {field.name for field in dataclasses.fields(Options)}
 # What parts of the command line read of the options, and what the calls name otherwise.
 READ_BY = {"data_arguments": {"data", "raw_data_dir", "data_dir"}, "seeds_of": {"seeds"},
-           "own_trackers": {"experiment"}, "workdir": {"workdirs"},
+           "experiment_trackers": {"experiment"}, "workdir": {"workdirs"},
            "optional_workdir": {"workdirs"}}
 MEANT_BY = {"config": {"experiment", "overrides"}, "workdir": {"workdirs"},
             "trackers": {"experiment"}}
@@ -124,13 +124,13 @@ def test_training_is_what_the_command_line_does(recipe, launch_here, tmp_path, c
     done = launch_here("--experiment=mse_cnn", f"--workdir={tmp_path / 'flags'}",
                        "--notensorboard", *(f"--set={change}" for change in recipe))
     assert done.returncode == 0, done.stderr
-    told = io.StringIO()
+    found = io.StringIO()
     outcome = flaxdigits.train(
         flaxdigits.experiment("mse_cnn", *recipe), str(tmp_path / "calls"), tensorboard=False,
-        console=Console(file=told, highlight=False, soft_wrap=True, width=200))
+        console=Console(file=found, highlight=False, soft_wrap=True, width=200))
     assert without_clocks(outcome.result) == without_clocks(
         flaxdigits.RunFolder(tmp_path / "flags").result())
-    lines, wanted = (without_progress(text) for text in (told.getvalue(), done.stdout))
+    lines, wanted = (without_progress(text) for text in (found.getvalue(), done.stdout))
     assert lines[0] == wanted[0].replace("flags", "calls")
     assert lines[-1] == wanted[-1].replace("flags", "calls")
     assert len(lines) == len(wanted)
@@ -141,7 +141,7 @@ def test_training_is_what_the_command_line_does(recipe, launch_here, tmp_path, c
     assert again.result == outcome.result and capsys.readouterr().out == ""
 
 
-def test_a_paused_run_goes_on_from_its_folder(recipe, compiled_once, finished, tmp_path):
+def test_a_paused_run_is_resumed_from_its_folder(recipe, compiled_once, finished, tmp_path):
     config = flaxdigits.experiment("mse_cnn", *recipe, "train.stop_after=2")
     paused = flaxdigits.train(config, tmp_path, console=QUIET)
     assert paused.result is None and (paused.step, paused.total_steps) == (2, 4)
@@ -150,7 +150,7 @@ def test_a_paused_run_goes_on_from_its_folder(recipe, compiled_once, finished, t
     assert flaxdigits.train(recorded, tmp_path, console=QUIET).result["steps"] == 4
 
 
-def test_trackers_of_ones_own_are_told(recipe, compiled_once, tmp_path):
+def test_custom_trackers_are_called(recipe, compiled_once, tmp_path):
     class Rows(flaxdigits.Tracker):
         def row(self, row):
             rows.append(row["step"])
@@ -166,7 +166,7 @@ def test_seeds_give_their_summary(recipe, compiled_once, tmp_path):
     ended = flaxdigits.train_seeds(config, range(2), tmp_path, console=QUIET)
     assert ended.signal is None and set(ended.outcomes) == {0, 1}
     assert ended.summary == json.loads((tmp_path / "summary.json").read_text())
-    assert ended.summary["figures"]["test_accuracy"]["n"] == 2
+    assert ended.summary["metrics"]["test_accuracy"]["n"] == 2
 
     paused = flaxdigits.train_seeds(
         flaxdigits.experiment("mse_cnn", *recipe, "train.stop_after=2"), [5], tmp_path,
@@ -198,13 +198,13 @@ def test_layers_and_runs_show_themselves_as_tables(finished):
             assert wanted in form
 
 
-def test_data_are_prepared_and_drawn(recipe, tmp_path, capsys):
+def test_data_are_prepared_and_previewed(recipe, tmp_path, capsys):
     config = flaxdigits.experiment("mse_cnn", *recipe)
     dataset = flaxdigits.prepare(config)
     assert dataset.images.shape == (270, 28, 28, 1)
     assert dataset.fingerprint in capsys.readouterr().out
-    sheet = flaxdigits.data_sheet(config, tmp_path, console=QUIET)
-    assert sheet == tmp_path / "figures" / "data.png" and sheet.is_file()
+    preview = flaxdigits.preview_data(config, tmp_path, console=QUIET)
+    assert preview == tmp_path / "figures" / "data.png" and preview.is_file()
 
 
 def test_the_environment_says_where_raw_data_are(monkeypatch, tmp_path):
@@ -223,28 +223,28 @@ def bad_epochs(config):
 REFUSED = {
     "unknown experiment": (lambda c, w: flaxdigits.experiment("mnist_cn"), "did you mean"),
     "unknown field": (lambda c, w: flaxdigits.experiment("mse_cnn", "train.epoch=1"), "epochs"),
-    "made by hand": (lambda c, w: flaxdigits.train(bad_epochs(c), w), "train.epochs must be"),
+    "invalid config": (lambda c, w: flaxdigits.train(bad_epochs(c), w), "train.epochs must be"),
     "data": (lambda c, w: flaxdigits.train(c, w, data="fake"), "data must be one of auto"),
     "a name": (lambda c, w: flaxdigits.train("mse_cnn", w), "must be an ExperimentConfig"),
-    "a list": (lambda c, w: flaxdigits.experiment("mse_cnn", ["seed=1"]), "changed by 'name=va"),
-    "no tracker": (lambda c, w: flaxdigits.train(c, w, trackers=[1]), "trackers must be several"),
-    "no maker": (lambda c, w: flaxdigits.train_seeds(c, [0], w, trackers=[]), "a function of a"),
+    "a list": (lambda c, w: flaxdigits.experiment("mse_cnn", ["seed=1"]), "a string 'name=va"),
+    "no tracker": (lambda c, w: flaxdigits.train(c, w, trackers=[1]), "trackers must be a list"),
+    "no maker": (lambda c, w: flaxdigits.train_seeds(c, [0], w, trackers=[]), "a function of the"),
     "no run": (lambda c, w: flaxdigits.evaluate(w), "not a run folder"),
     "no runs": (lambda c, w: flaxdigits.compare(), "needs run folders"),
-    "nothing to go on with": (lambda c, w: flaxdigits.recorded_experiment(w), "not a run folder"),
+    "no run to resume": (lambda c, w: flaxdigits.recorded_experiment(w), "not a run folder"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_bad_input_is_an_error_of_one_line_and_leaves_nothing(case, tmp_path, capsys):
-    call, told = REFUSED[case]
-    with pytest.raises(flaxdigits.FlaxdigitsError, match=told) as error:
+    call, message = REFUSED[case]
+    with pytest.raises(flaxdigits.FlaxdigitsError, match=message) as error:
         call(flaxdigits.experiment("mse_cnn"), tmp_path / "run")
     assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
     assert capsys.readouterr().out == ""
 
 
-def test_determinism_that_comes_too_late_is_refused(monkeypatch):
+def test_determinism_after_jax_has_started_is_an_error(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
     jax.devices()
     with monkeypatch.context() as elsewhere:

@@ -81,7 +81,7 @@ def keras_map(angle, shift, zoom) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
-def drawn(request):
+def sampled(request):
     """A config's name, its maps, and the angles, shifts and zooms that explain them."""
     matrices, offsets = maps_of(CONFIGS[request.param])
     angles = np.arctan2(matrices[:, 1, 0], matrices[:, 0, 0])
@@ -94,16 +94,16 @@ def drawn(request):
     return request.param, (matrices, offsets), (np.rad2deg(angles), shifts, zooms)
 
 
-def test_maps_are_keras_matrices(drawn):
-    _, (matrices, offsets), parameters = drawn
+def test_maps_are_keras_matrices(sampled):
+    _, (matrices, offsets), parameters = sampled
     for matrix, offset, angle, shift, zoom in zip(matrices, offsets, *parameters, strict=True):
         expected_matrix, expected_offset = keras_map(angle, shift, zoom)
         np.testing.assert_allclose(matrix, expected_matrix, atol=1e-4)
         np.testing.assert_allclose(offset, expected_offset, atol=1e-3)
 
 
-def test_draws_are_uniform_within_their_ranges(drawn):
-    name, _, (angles, shifts, zooms) = drawn
+def test_draws_are_uniform_within_their_ranges(sampled):
+    name, _, (angles, shifts, zooms) = sampled
     config = CONFIGS[name]
     limits = {
         "angle": (angles, config.rotation), "row zoom": (zooms[:, 0] - 1, config.zoom),
@@ -119,11 +119,11 @@ def test_draws_are_uniform_within_their_ranges(drawn):
             assert abs(values.mean()) < 4 * limit / np.sqrt(3 * DRAWS), what
             varied.append(values)
     together = np.corrcoef(varied) - np.eye(len(varied)) if len(varied) > 1 else np.zeros(1)
-    assert np.abs(together).max() < 0.4  # each is drawn for itself
+    assert np.abs(together).max() < 0.4  # the samples are independent
 
 
-def test_images_are_scipys(drawn):
-    name, maps, _ = drawn
+def test_images_are_scipys(sampled):
+    name, maps, _ = sampled
     images = np.random.default_rng(0).integers(0, 256, (DRAWS, *SHAPE)).astype(np.float32)
     found = augmented(images, CONFIGS[name])
     expected = [
@@ -134,7 +134,7 @@ def test_images_are_scipys(drawn):
     assert np.abs(found - images).mean() > 10  # something was done
 
 
-def test_a_draw_depends_on_key_and_place_alone():
+def test_randomness_depends_only_on_key_and_position():
     config, images = CONFIGS["all"], np.random.default_rng(0).uniform(0, 255, (DRAWS, *SHAPE))
     images = images.astype(np.float32)
     found = augmented(images, config)
@@ -177,7 +177,7 @@ def changed(config: Augmentation, image: np.ndarray, draws: int = 200) -> np.nda
 
 
 @pytest.mark.parametrize("name", sorted(Augmentation.registered))
-def test_every_augmentation_keeps_shape_and_dtype_and_treats_channels_alike(name):
+def test_every_augmentation_preserves_shape_and_dtype_and_treats_all_channels_the_same(name):
     config = Augmentation.find(name, "data.augmentation")()
     one, three = strokes(1), np.repeat(strokes(1), 3, axis=-1)
     found = changed(config, three, draws=4)
@@ -192,7 +192,7 @@ def test_every_augmentation_stays_between_black_and_white(name):
     assert found.min() >= -1e-3 and found.max() <= 255 + 1e-3
 
 
-def test_shear_moves_rows_or_columns_alone():
+def test_shear_moves_only_rows_or_columns():
     grid = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), -1).astype(np.float32)
     found = changed(Affine(shear=20), grid)
     middle = found[:, 4:8, 6:14]  # which no border reaches
@@ -203,7 +203,7 @@ def test_shear_moves_rows_or_columns_alone():
     assert abs(slopes.mean()) < 0.05
 
 
-def test_elastic_moves_by_as_much_as_it_says():
+def test_elastic_displacement_has_the_configured_size():
     grid = np.stack(np.meshgrid(*map(np.arange, (64, 64)), indexing="ij"), -1).astype(np.float32)
     moved = changed(Elastic(strength=0.03, smoothness=0.14), grid, 50)[:, 16:48, 16:48]
     assert (moved - grid[16:48, 16:48]).std() == pytest.approx(0.03 * 64, rel=0.1)
@@ -248,7 +248,7 @@ def test_thickness_dilates_and_erodes():
     assert np.abs(found[..., 0] - dilated).max((1, 2)).min() < 5
 
 
-def test_augmentations_are_applied_in_order_each_by_its_own_draws():
+def test_augmentations_are_applied_in_order_with_independent_randomness():
     images = strokes()[None].repeat(3, 0).astype(np.uint8)
     both = functools.partial(
         training_inputs, images, np.arange(3, dtype=np.int32), jax.random.key(0))

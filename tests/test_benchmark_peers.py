@@ -1,4 +1,4 @@
-"""The peers train the experiments' own networks with their own optimizers, and are timed beside us.
+"""The peers train the experiments' own networks with their own optimizers, and are timed with ours.
 
 They need the extra [bench]: `pytest -m peers`.
 """
@@ -81,12 +81,12 @@ def test_a_peer_has_our_network_and_optimizer(name, peer, exchanged):
                                    atol=1e-3 * np.abs(ours["params"]).max())
 
 
-def test_ratios_are_told_and_follow_from_the_timings(environment, monkeypatch, tmp_path, capsys):
+def test_ratios_are_printed_and_follow_from_the_timings(environment, monkeypatch, tmp_path, capsys):
     for variable in ("TFDS_DATA_DIR", "JAX_COMPILATION_CACHE_DIR"):
         monkeypatch.setenv(variable, environment[variable])
     monkeypatch.setattr(
         benchmark, "compare", functools.partial(compare, rounds=3, seconds=0.2))
-    flaxdigits.run_benchmark("mse_cnn", workdir=tmp_path, peers=True, data="drawn")
+    flaxdigits.run_benchmark("mse_cnn", workdir=tmp_path, peers=True, data="synthetic")
     assert re.search(r"^mse_cnn ratio keras \d+\.\d\d ratio torch \d+\.\d\d$",
                      capsys.readouterr().out, re.MULTILINE)
     found = json.loads((tmp_path / "benchmark.json").read_text())["experiments"]["mse_cnn"]

@@ -10,7 +10,7 @@ import pytest
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.training.checkpoints import DELETED, Checkpoints, Record
+from flaxdigits.training.checkpoints import DELETED, Checkpoints, RunRecord
 from flaxdigits.training.run_folder import RunFolder
 
 pytest_plugins = ["tiny_run"]
@@ -44,7 +44,7 @@ def state(step):
 def save_scored(checkpoints, accuracies):
     for step, accuracy in enumerate(accuracies, start=1):
         loss = None if accuracy is None else 1.0
-        checkpoints.save(step, state(step), Record(
+        checkpoints.save(step, state(step), RunRecord(
             seconds_training=float(step), validation_accuracy=accuracy, validation_loss=loss))
     checkpoints.wait()
 
@@ -77,14 +77,15 @@ def test_the_newest_and_the_best_are_kept(keep, accuracies, kept, best, opened, 
 def test_of_equally_accurate_ones_the_lower_loss_is_best(opened, tmp_path):
     checkpoints = opened(tmp_path)
     for step, loss in enumerate((0.3, 0.1, 0.2), start=1):
-        checkpoints.save(step, state(step), Record(validation_accuracy=0.9, validation_loss=loss))
+        checkpoints.save(
+            step, state(step), RunRecord(validation_accuracy=0.9, validation_loss=loss))
     assert checkpoints.best() == 2
 
 
-def test_keeping_goes_on_after_opening_again(opened, tmp_path):
+def test_retention_continues_after_reopening(opened, tmp_path):
     save_scored(opened(tmp_path, 2), [0.9, 0.1, 0.2])
     again = opened(tmp_path, 1)
-    again.save(7, state(7), Record(validation_accuracy=0.3, validation_loss=1.0))
+    again.save(7, state(7), RunRecord(validation_accuracy=0.3, validation_loss=1.0))
     again.wait()
     assert again.steps() == [1, 7]
 
@@ -105,10 +106,10 @@ def test_a_state_comes_back_as_it_was(opened, tmp_path):
     assert back["step"].dtype == jnp.int32 and int(back["step"]) == 2
 
 
-def test_a_step_that_is_saved_stays_as_it_is(opened, tmp_path):
+def test_a_saved_step_is_not_overwritten(opened, tmp_path):
     checkpoints = opened(tmp_path)
     save_scored(checkpoints, [0.5])
-    checkpoints.save(1, state(9), Record(validation_accuracy=0.1))
+    checkpoints.save(1, state(9), RunRecord(validation_accuracy=0.1))
     checkpoints.wait()
     assert int(checkpoints.restore(1, state(0))["step"]) == 1
     assert checkpoints.record(1).validation_accuracy == 0.5
@@ -119,7 +120,7 @@ def test_an_empty_folder_has_none(opened, tmp_path):
     assert checkpoints.steps() == [] and checkpoints.last() is None and checkpoints.best() is None
 
 
-@pytest.mark.parametrize(("target", "told"), [
+@pytest.mark.parametrize(("target", "message"), [
     ({"params": {"kernel": jnp.zeros((3, 5))}, "step": jnp.int32(0)},
      "params.kernel has shape [3, 2], this config's has shape [3, 5]"),
     ({"params": {"kernel": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}, "step": jnp.int32(0)},
@@ -127,10 +128,12 @@ def test_an_empty_folder_has_none(opened, tmp_path):
     ({"params": {"kernel": jnp.zeros((3, 2))}},
      "step has shape [], this config's has no such array"),
 ])
-def test_another_architecture_is_refused_by_the_name_of_the_array(target, told, opened, tmp_path):
+def test_another_architecture_is_refused_by_the_name_of_the_array(
+    target, message, opened, tmp_path
+):
     checkpoints = opened(tmp_path)
     save_scored(checkpoints, [None])
-    assert told in refusal(checkpoints.restore, 1, target)
+    assert message in refusal(checkpoints.restore, 1, target)
 
 
 def test_eval_with_another_architecture_names_the_array(finished_copy, tiny_config, tiny_data):
@@ -198,7 +201,7 @@ def test_a_damaged_record_is_named_where_the_best_is_chosen(damage, finished_cop
     assert f"{finished_copy / 'checkpoints' / '4'}: cannot read" in done.stderr
 
 
-def test_eval_scores_the_one_before_a_damaged_last_one_and_says_so(finished_copy, launch):
+def test_eval_uses_the_checkpoint_before_a_damaged_last_one_and_notes_it(finished_copy, launch):
     altered(finished_copy / "checkpoints" / "6")  # orbax leaves coroutines behind that complain
     done = launch("--mode=eval", f"--workdir={finished_copy}")
     assert done.returncode == 0 and done.stdout.startswith("step 4 "), done.stderr
@@ -224,7 +227,7 @@ def test_evaluating_takes_nothing_from_a_run_that_is_still_saving(finished_copy,
     assert (saving / "half").exists()
 
 
-def test_eval_of_all_goes_on_with_those_not_yet_done(finished_copy, launch_here):
+def test_eval_of_all_continues_with_unevaluated_checkpoints(finished_copy, launch_here):
     def evaluate(which):
         done = launch_here("--mode=eval", f"--workdir={finished_copy}", f"--checkpoint={which}")
         assert done.returncode == 0, done.stderr
@@ -258,12 +261,12 @@ def test_best_without_a_validation_split_is_refused(train_tiny, launch_here, tmp
     train_tiny(tmp_path, "data.split=official", "train.steps=1")
     done = launch_here("--mode=eval", f"--workdir={tmp_path}", "--checkpoint=best")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "no validation part to choose by" in done.stderr
+    assert "has no validation part" in done.stderr
 
 
 @pytest.mark.parametrize("rate", ["0.1", "1e-12"])
 def test_the_result_is_about_the_best_when_asked(rate, train_tiny, tmp_path, opened):
-    result = train_tiny(tmp_path, "checkpoint.report=best", f"optimizer.learning_rate={rate}",
+    result = train_tiny(tmp_path, "checkpoint.select=best", f"optimizer.learning_rate={rate}",
                         "checkpoint.keep=1").result
     best = opened(tmp_path / "checkpoints").best()
     assert result["checkpoint"] == "best" and result["checkpoint_step"] == best
@@ -273,7 +276,7 @@ def test_the_result_is_about_the_best_when_asked(rate, train_tiny, tmp_path, ope
     assert 0 <= result["train_accuracy_running"] <= 1  # of the last epoch, whichever is reported
 
 
-def test_eval_of_a_run_without_checkpoints_is_told(finished_copy, launch_here):
+def test_eval_of_a_run_without_checkpoints_is_an_error(finished_copy, launch_here):
     shutil.rmtree(finished_copy / "checkpoints")
     for make in (lambda: None, (finished_copy / "checkpoints").mkdir):
         make()

@@ -16,11 +16,11 @@ from flaxdigits.components import register
 from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
 from flaxdigits.optimizers import Optimizer
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.training.checkpoints import Checkpoints, Record, flat_arrays
+from flaxdigits.training.checkpoints import Checkpoints, RunRecord, flat_arrays
 from flaxdigits.training.digests import array_digest
-from flaxdigits.training.loop import train_many
-from flaxdigits.training.run import Run
+from flaxdigits.training.experiment import Experiment, non_finite_part
 from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.runs import train_many
 
 pytest_plugins = ["tiny_run"]
 pytestmark = pytest.mark.filterwarnings(
@@ -57,11 +57,11 @@ def test_a_digest_depends_on_order_shape_and_dtype():
 
 
 def state(step):
-    drawn = np.random.default_rng(step)
+    rng = np.random.default_rng(step)
     return {
-        "params": {"kernel": jnp.asarray(drawn.normal(size=(200, 10)).astype(np.float32)),
-                   "bias": jnp.asarray(drawn.normal(size=7).astype(np.float32))},
-        "opt_state": [jnp.int32(step), {"nu": jnp.asarray(drawn.normal(size=9), jnp.bfloat16)}]}
+        "params": {"kernel": jnp.asarray(rng.normal(size=(200, 10)).astype(np.float32)),
+                   "bias": jnp.asarray(rng.normal(size=7).astype(np.float32))},
+        "opt_state": [jnp.int32(step), {"nu": jnp.asarray(rng.normal(size=9), jnp.bfloat16)}]}
 
 
 def damages_of(content, chosen):
@@ -76,7 +76,7 @@ def damages_of(content, chosen):
 def test_whatever_is_damaged_what_is_restored_is_what_was_saved(opened, tmp_path):  # noqa: F811
     checkpoints = opened(tmp_path / "whole")
     for step in (2, 4):
-        checkpoints.save(step, state(step), Record(
+        checkpoints.save(step, state(step), RunRecord(
             validation_accuracy=0.5, validation_loss=1.0))
     checkpoints.wait()
     wanted = {step: {name: np.asarray(array) for name, array in flat_arrays(state(step)).items()}
@@ -110,7 +110,7 @@ def test_whatever_is_damaged_what_is_restored_is_what_was_saved(opened, tmp_path
 def replace_state(folder, step, arrays):
     """Puts other arrays of the same names and shapes into a checkpoint, as readable as before."""
     other = Checkpoints(folder.parent / "other")
-    other.save(step, arrays, Record())
+    other.save(step, arrays, RunRecord())
     other.close()
     shutil.rmtree(folder / str(step) / "state")
     shutil.move(folder.parent / "other" / str(step) / "state", folder / str(step) / "state")
@@ -135,7 +135,8 @@ def last_state(tiny_config, tiny_data, opened):  # noqa: F811
     """The state that a run folder ends with."""
     def read(workdir):
         checkpoints = opened(workdir / "checkpoints")
-        return checkpoints.restore(checkpoints.last(), Run(tiny_config, tiny_data).state)
+        return checkpoints.restore(
+            checkpoints.last(), Experiment.create(tiny_config, tiny_data).state_shapes())
 
     return read
 
@@ -167,10 +168,10 @@ def weights_of_nan(train_state):
         for layer, arrays in train_state.params.items()})
 
 
-# Without digests, nothing tells finite weights from those that were saved.
+# Without digests, finite damaged weights cannot be distinguished from the saved ones.
 @pytest.mark.parametrize(("alter", "has_digests"), [
     (altered_weights, True), (weights_of_nan, True), (weights_of_nan, False)])
-def test_training_goes_on_from_the_one_before_a_damaged_one(
+def test_training_resumes_from_the_checkpoint_before_a_damaged_one(
     alter, has_digests, unfinished, finished, train_tiny, last_state, caplog
 ):
     whole = last_state(unfinished)
@@ -186,7 +187,9 @@ def test_training_goes_on_from_the_one_before_a_damaged_one(
         last_state(unfinished).params["Dense_0"]["kernel"], whole.params["Dense_0"]["kernel"])
 
 
-def test_with_no_whole_checkpoint_training_is_refused_and_nothing_deleted(unfinished, train_tiny):
+def test_without_an_intact_checkpoint_training_is_refused_and_nothing_deleted(
+    unfinished, train_tiny
+):
     for step in (2, 4, 6):
         (unfinished / "checkpoints" / str(step) / "record" / "metadata").write_text("{")
     before = sorted(unfinished.rglob("*"))
@@ -196,7 +199,7 @@ def test_with_no_whole_checkpoint_training_is_refused_and_nothing_deleted(unfini
     assert not (unfinished / "diverged.json").exists()
 
 
-def test_a_damaged_seed_counts_in_the_means_all_the_same(
+def test_a_seed_with_a_damaged_checkpoint_counts_in_the_means(
     compiled_once, tiny_config, tiny_data, tmp_path, last_state
 ):
     configs = {tmp_path / str(seed): apply_overrides(tiny_config, [f"seed={seed}"])
@@ -238,7 +241,7 @@ def rows_of_eval(launch_here, workdir, *flags):
     return RunFolder(workdir).rows("eval.jsonl")
 
 
-def test_eval_says_that_the_run_reached_a_later_step(finished_copy, launch_here, caplog):
+def test_eval_notes_that_the_run_reached_a_later_step(finished_copy, launch_here, caplog):
     assert [row["step"] for row in rows_of_eval(launch_here, finished_copy)] == [6]
     assert "reached" not in caplog.text
     shutil.rmtree(finished_copy / "checkpoints" / "6")
@@ -250,7 +253,7 @@ def test_eval_says_that_the_run_reached_a_later_step(finished_copy, launch_here,
                 in caplog.text)
 
 
-def test_eval_of_the_best_says_that_a_better_one_is_gone(
+def test_eval_of_the_best_notes_that_a_better_one_was_deleted(
     finished_copy, launch_here, caplog, opened  # noqa: F811
 ):
     best = opened(finished_copy / "checkpoints").best()
@@ -273,14 +276,14 @@ def test_checkpoints_of_another_run_are_refused(finished_copy, train_tiny, tmp_p
     train_tiny(tmp_path / "next", "seed=1", "train.stop_after=2")
     shutil.rmtree(tmp_path / "next" / "checkpoints")
     shutil.move(finished_copy / "checkpoints", tmp_path / "next" / "checkpoints")
-    told = refusal(train_tiny, tmp_path / "next", "seed=1")
-    assert f"{tmp_path / 'next' / 'checkpoints' / '6'}: a checkpoint of another run" in told
+    found = refusal(train_tiny, tmp_path / "next", "seed=1")
+    assert f"{tmp_path / 'next' / 'checkpoints' / '6'}: a checkpoint of another run" in found
     done = launch_here("--mode=eval", f"--workdir={tmp_path / 'next'}")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "another run" in done.stderr
     done = launch_here("--mode=export", f"--workdir={tmp_path / 'next'}")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "another run" in done.stderr
-    told = refusal(train_tiny, tmp_path / "third", f"train.init_from={tmp_path / 'next'}")
-    assert "another run" in told
+    found = refusal(train_tiny, tmp_path / "third", f"train.init_from={tmp_path / 'next'}")
+    assert "another run" in found
 
 
 def test_export_uses_the_one_before_a_damaged_one_and_init_from_is_refused(
@@ -293,20 +296,20 @@ def test_export_uses_the_one_before_a_damaged_one_and_init_from_is_refused(
     assert f"{place}: the checkpoint is damaged" in caplog.text
     with np.load(finished_copy / "export" / "program.npz", allow_pickle=False) as file:
         assert file["step"] == 4
-    told = refusal(train_tiny, tmp_path / "next", f"train.init_from={finished_copy}")
-    assert f"{place}: cannot read a checkpoint" in told
+    found = refusal(train_tiny, tmp_path / "next", f"train.init_from={finished_copy}")
+    assert f"{place}: cannot read a checkpoint" in found
     done = launch_here("--mode=report", f"--workdir={finished_copy}")
     assert done.returncode == 2 and f"{place}: cannot read a checkpoint" in done.stderr
 
 
 def test_the_result_is_not_about_a_damaged_best(train_tiny, tmp_path, opened, tiny_config,  # noqa: F811
                                                 tiny_data):
-    assignments = ["checkpoint.report=best", "evaluate.every_steps=2"]
+    assignments = ["checkpoint.select=best", "evaluate.every_steps=2"]
     train_tiny(tmp_path, *assignments)
     (tmp_path / "result.json").unlink()
     checkpoints = opened(tmp_path / "checkpoints")
     best = checkpoints.best()
-    saved = checkpoints.restore(best, Run(tiny_config, tiny_data).state)
+    saved = checkpoints.restore(best, Experiment.create(tiny_config, tiny_data).state_shapes())
     if best == checkpoints.last():  # it is trained again then
         train_tiny(tmp_path, *assignments)
         (tmp_path / "result.json").unlink()
@@ -314,8 +317,8 @@ def test_the_result_is_not_about_a_damaged_best(train_tiny, tmp_path, opened, ti
     if best == checkpoints.last():
         assert train_tiny(tmp_path, *assignments).result["checkpoint_step"] == best
     else:
-        told = refusal(train_tiny, tmp_path, *assignments)
-        assert f"{tmp_path / 'checkpoints' / str(best)}: cannot read a checkpoint" in told
+        found = refusal(train_tiny, tmp_path, *assignments)
+        assert f"{tmp_path / 'checkpoints' / str(best)}: cannot read a checkpoint" in found
         assert not (tmp_path / "result.json").exists()
 
 
@@ -323,18 +326,18 @@ def test_eval_of_all_names_the_damaged_and_scores_the_others(finished_copy, laun
     (finished_copy / "checkpoints" / "4" / "record" / "metadata").write_text("{")
     done = launch_here("--mode=eval", f"--workdir={finished_copy}", "--checkpoint=all")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert f"{finished_copy / 'checkpoints'}: damaged and not scored: step 4" in done.stderr
+    assert f"{finished_copy / 'checkpoints'}: damaged and not evaluated: step 4" in done.stderr
     assert [row["step"] for row in RunFolder(finished_copy).rows("eval.jsonl")] == [2, 6]
 
 
-def test_eval_of_all_leaves_out_what_is_deleted_meanwhile(
+def test_eval_of_all_skips_checkpoints_that_are_deleted_during_it(
     finished_copy, tiny_config, tiny_data, caplog
 ):
     rows = evaluate_checkpoints(tiny_config, tiny_data, RunFolder(finished_copy), "all")
     assert next(rows)["step"] == 2
     shutil.rmtree(finished_copy / "checkpoints" / "4")
     assert [row["step"] for row in rows] == [6]
-    assert "the checkpoint of step 4 was deleted meanwhile" in caplog.text
+    assert "the checkpoint of step 4 was deleted by another process" in caplog.text
     assert "damaged" not in caplog.text
 
 
@@ -342,8 +345,8 @@ def test_the_newest_is_looked_for_again_when_it_is_deleted_meanwhile(finished_co
                                                                      tiny_data):
     reader = Checkpoints(finished_copy / "checkpoints", access="read")
     shutil.rmtree(finished_copy / "checkpoints" / "6")
-    step, _ = reader.restore_newest_intact(
-        lambda step: reader.restore(step, Run(tiny_config, tiny_data).state))
+    target = Experiment.create(tiny_config, tiny_data).state_shapes()
+    step, _ = reader.restore_newest_intact(lambda step: reader.restore(step, target))
     reader.close()
     assert step == 4
 
@@ -360,12 +363,11 @@ def test_two_evaluations_at_once_score_each_checkpoint_once(
 
 @pytest.mark.parametrize("part", ["opt_state", "model_state", "ema"])
 def test_whatever_of_the_state_overflows_is_a_divergence(part, tiny_config, tiny_data):
-    run = Run(apply_overrides(tiny_config, [
-        "train.ema_decay=0.9", "optimizer.name=adam"]), tiny_data)
-    assert run.not_finite() is None
+    state = Experiment.create(apply_overrides(tiny_config, [
+        "train.ema_decay=0.9", "optimizer.name=adam"]), tiny_data).initial_state()
+    assert non_finite_part(state) is None
     value = {"batch_stats": {"mean": jnp.array([0.0, jnp.inf])}}
-    run.state = run.state.replace(**{part: value})
-    assert run.not_finite() is not None
+    assert non_finite_part(state.replace(**{part: value})) is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -383,10 +385,10 @@ def test_an_optimizer_state_that_overflows_ends_the_run_as_diverged(
 ):
     monkeypatch.setattr(Optimizer, "registered", dict(Optimizer.registered))
     register("overflowing")(Overflowing)
-    told = refusal(train_tiny, tmp_path, "optimizer.name=overflowing")
-    assert "not finite at step" in told
+    expected = refusal(train_tiny, tmp_path, "optimizer.name=overflowing")
+    assert "not finite at step" in expected
     assert not (tmp_path / "result.json").exists()
-    assert json.loads((tmp_path / "diverged.json").read_text())["told"] == told
+    assert json.loads((tmp_path / "diverged.json").read_text())["message"] == expected
 
 
 def test_notes_are_logged_as_warnings(finished_copy, launch_here, caplog):

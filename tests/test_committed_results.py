@@ -1,4 +1,4 @@
-"""What is committed of replications and studies: made by its commands, and told in the README."""
+"""The committed results of replications and studies match their commands and the README."""
 
 import ast
 import csv
@@ -17,8 +17,9 @@ from test_report import PROBE, browse  # noqa: F401
 from flaxdigits.cli.options import parse
 from flaxdigits.metrics import formats
 from flaxdigits.reports.replication import BEGIN, END, ReplicationReport, put_between_markers
+from flaxdigits.reports.replication_page import replication_page
 from flaxdigits.reports.study import StudyReport
-from flaxdigits.studies.ablation import Row, compare_rows
+from flaxdigits.studies.ablation import VariantResult, compare_with_base
 from flaxdigits.studies.collection import collect
 from flaxdigits.studies.replication import load_systems
 from flaxdigits.studies.seeds import parse_seeds
@@ -39,20 +40,22 @@ def understood(command):
 
 
 def study_report(name):
-    """A study's report, made from the committed values of its seeds alone."""
-    told = json.loads((ABLATIONS / "results" / f"{name}.json").read_text(encoding="utf-8"))
-    rows = []
-    for row in told["rows"]:
+    """A study's report, created only from the committed values of its seeds."""
+    found = json.loads((ABLATIONS / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    variants = []
+    for row in found["rows"]:
         values = {int(seed): value for seed, value in row["values"].items()}
-        also = {figure: Estimate(**value) for figure, value in row["also"].items()}
-        rows.append(Row(row["variant"], values, estimate(list(values.values())), None, None,
-                        row["is_paired"], tuple(row["diverged"]), also))
-    return StudyReport(told["title"], told["figure"], formats(()), told["about"],
-                       compare_rows(rows))
+        extra_metrics = {
+            metric: Estimate(**value) for metric, value in row["extra_metrics"].items()}
+        variants.append(VariantResult(
+            row["variant"], values, estimate(list(values.values())), None, None, row["is_paired"],
+            tuple(row["diverged"]), extra_metrics))
+    return StudyReport(found["title"], found["metric"], formats(()), found["about"],
+                       compare_with_base(variants))
 
 
 @pytest.mark.parametrize("path", TABLES, ids=[path.stem for path in TABLES])
-def test_the_committed_tables_are_made_of_the_committed_values(path):
+def test_the_committed_tables_match_the_committed_values(path):
     files = study_report(path.stem).files()
     markdown = files["study.md"].decode().replace("(study.png)", f"({path.stem}.png)")
     assert markdown == path.read_text(encoding="utf-8")
@@ -64,16 +67,16 @@ def differences_of(name):
     """By variant: the difference to the base in points, and its interval."""
     return {row.variant: tuple(f"{abs(100 * value):.2f}" for value in (
         row.difference.mean, row.difference.low, row.difference.high))
-        for row in study_report(name).rows[1:]}
+        for row in study_report(name).variants[1:]}
 
 
-def test_what_is_told_of_studies_is_what_they_found():
+def test_the_readme_states_the_results_of_the_studies():
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     chinese = differences_of("chinese_cnn")
     assert (f"Half the width costs {chinese['half as wide'][0]} points and one convolution less "
             f"{chinese['two convolutions'][0]};") in text
     base, faster, _, adam, entropy, _, _, best = (
-        f"{100 * row.estimate.mean:.2f}" for row in study_report("mse_cnn").rows)
+        f"{100 * row.estimate.mean:.2f}" for row in study_report("mse_cnn").variants)
     assert (f"SGD at 0.01 has {base} % of the validation images, at 0.1 it has {faster} %, and "
             f"Adam {adam} %; cross-entropy at 0.01 has {entropy} %, and with Adam {best} %."
             ) in text
@@ -81,14 +84,15 @@ def test_what_is_told_of_studies_is_what_they_found():
     ((mean, low, high),) = differences_of("kaggle_cnn").values()
     assert (f"costs the accuracy {mean} points (95 % interval -{low} to +{high}), and multiplies "
             "the loss by forty") in text
-    scaled, unscaled = (row.also["validation_loss"].mean for row in study_report("kaggle_cnn").rows)
+    scaled, unscaled = (result.extra_metrics["validation_loss"].mean
+                        for result in study_report("kaggle_cnn").variants)
     assert 35 < unscaled / scaled < 45
 
 
-def test_what_is_told_of_keras_is_what_it_came_to():
-    told = json.loads((ROOT / "experiments" / "originals" / "dense_cnn.json").read_text())
+def test_the_claim_states_the_results_of_keras():
+    found = json.loads((ROOT / "experiments" / "originals" / "dense_cnn.json").read_text())
     epochs = [[f"{100 * accuracy:.2f}" for accuracy in history["test_accuracy"]]
-              for history in told["seeds"].values()]
+              for history in found["seeds"].values()]
     ends = [of_seed[-1] for of_seed in epochs]
     every = sorted(itertools.chain.from_iterable(epochs), key=float)
     (dense,) = (system for system in load_systems() if system.name == "dense_cnn")
@@ -96,7 +100,7 @@ def test_what_is_told_of_keras_is_what_it_came_to():
     assert (f"ends at {', '.join(ends[:-1])} and {ends[-1]} ({len(ends)} seeds), and its "
             f"{len(every)} epochs lie between {every[0]} and {every[-1]}") in claim.why
     assert all(f"{name} {version.rsplit('.', 1)[0]}" in claim.why for name, version in (
-        ("Keras", told["versions"]["keras"]), ("TensorFlow", told["versions"]["tensorflow"])))
+        ("Keras", found["versions"]["keras"]), ("TensorFlow", found["versions"]["tensorflow"])))
 
 
 @pytest.mark.parametrize("path", TABLES, ids=[path.stem for path in TABLES])
@@ -105,9 +109,9 @@ def test_the_committed_tables_are_those_of_the_shipped_studies(path):
     (command,) = re.findall(r"^- command: `(.*)`$", text, re.MULTILINE)
     options = understood(command)
     assert options.command == "ablation" and options.ablation == path.stem
-    told = ast.get_docstring(ast.parse((ABLATIONS / f"{path.stem}.py").read_text()))
-    (told,) = re.findall("^    (python launch.*)$", told.replace("\\\n", ""), re.MULTILINE)
-    assert understood(told) == options
+    found = ast.get_docstring(ast.parse((ABLATIONS / f"{path.stem}.py").read_text()))
+    (found,) = re.findall("^    (python launch.*)$", found.replace("\\\n", ""), re.MULTILINE)
+    assert understood(found) == options
     study = load_study(path.stem)
     base = " ".join([study.experiment, *study.overrides, *options.overrides])
     assert f"\n- base: {base}\n" in text
@@ -122,7 +126,7 @@ def test_the_committed_tables_are_those_of_the_shipped_studies(path):
     assert Image.open(path.with_suffix(".png")).width > 500
 
 
-def test_there_are_committed_tables_and_nothing_else():
+def test_only_tables_are_committed():
     assert TABLES
     assert {path.stem for path in (ABLATIONS / "results").iterdir()} == {
         path.stem for path in TABLES}
@@ -139,14 +143,14 @@ def test_the_readme_holds_the_table_of_the_committed_results():
     text, report = committed()
     assert put_between_markers(text, report.block()) == text, (
         "run the command that the README names below its table")
-    assert report.collection.left_out == {}
+    assert report.collection.skipped == {}
     assert {system.name for system in report.systems} == {
         "chinese_cnn", "mnist_cnn", "mse_cnn", "kaggle_cnn", "dense_cnn"}
 
 
 def test_the_readme_is_updated_by_its_command(launch_here, tmp_path, monkeypatch):
     text, _ = committed()
-    assert f"\nMade by `{COMMAND}`.\n" in text
+    assert f"\nCreated by `{COMMAND}`.\n" in text
     (tmp_path / "README.md").write_text(re.sub(f"{BEGIN}.*{END}", f"{BEGIN}\n{END}", text,
                                                flags=re.DOTALL))
     (tmp_path / "experiments").mkdir()
@@ -157,14 +161,14 @@ def test_the_readme_is_updated_by_its_command(launch_here, tmp_path, monkeypatch
     assert (tmp_path / "README.md").read_text() == text
 
 
-def test_committed_results_tell_no_place_and_no_time():
+def test_committed_results_contain_no_paths_and_no_timings():
     for _, record in committed()[1].collection.records():
         text = record.file().decode()
         assert record.path.read_text() == text
         assert not re.search(r'"/|seconds|"[A-Z]:\\\\', text), record.path
 
 
-def test_the_readme_tells_the_committed_folds():
+def test_the_readme_states_the_committed_folds():
     lines = (ROOT / "experiments" / "results" / "folds" / "writers.csv").read_text().splitlines()
     rows = list(csv.DictReader(lines))
     errors = np.array([int(row["errors"]) for row in rows if row["character"] == "all"])
@@ -174,19 +178,19 @@ def test_the_readme_tells_the_committed_folds():
     right = 100 * (1 - errors / 150)
     tenth = 100 * np.sort(errors)[-10:].sum() / errors.sum()
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    for told in (f"{right.mean():.2f} % of a hand's images are read rightly",
+    for message in (f"The accuracy is {right.mean():.2f} % (mean over the writers",
                  f"{errors.sum()} errors in 15,000",
-                 f"of the median hand's {np.median(right):.2f} %",
-                 f"of the hardest {right.min():.0f} %",
+                 f"{np.median(right):.2f} % for the median writer",
+                 f"{right.min():.0f} % for the hardest one",
                  f"a tenth of the writers makes {tenth:.0f} %"):
-        assert told in text, told
+        assert message in text, message
 
 
 @pytest.mark.parametrize("width", [400, 1200])
 def test_the_page_fits_its_window(width, browse, tmp_path):  # noqa: F811
-    page = committed()[1].files()["replication.html"].decode()
+    page = replication_page(committed()[1])
     probe = tmp_path / "probe.html"
     probe.write_text(PROBE.format(width=width, page=json.dumps(page).replace("</", "<\\/")))
-    told = json.loads(re.search("<title>(.*)</title>", browse(probe, 1300, "--dump-dom")).group(1))
-    assert told["wide"] == width and told["needed"] <= width, told
-    assert told["broken"] == 0 and told["shown"] == 6, told
+    found = json.loads(re.search("<title>(.*)</title>", browse(probe, 1300, "--dump-dom")).group(1))
+    assert found["wide"] == width and found["needed"] <= width, found
+    assert found["broken"] == 0 and found["shown"] == 6, found

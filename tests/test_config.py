@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from flaxdigits.augmentations import Affine, Cutout
+from flaxdigits.components import register
 from flaxdigits.config import (
     CheckpointConfig,
     DataConfig,
@@ -15,6 +16,7 @@ from flaxdigits.config import (
     ExperimentConfig,
     ModelConfig,
     TrainConfig,
+    complete,
     from_dict,
     to_dict,
     validate,
@@ -23,8 +25,9 @@ from flaxdigits.datasets import DATASETS, find_dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.losses import CrossEntropy, MeanSquaredError
 from flaxdigits.metrics import MacroF1, TopK
+from flaxdigits.models import ChineseCnnConfig, DenseCnnConfig, MlpConfig, Model
 from flaxdigits.objectives import FastAdversarial, Mixup
-from flaxdigits.optimizers import SGD, Adam, RMSprop
+from flaxdigits.optimizers import SGD, Adam, Optimizer, RMSprop
 from flaxdigits.overrides import field_names
 from flaxdigits.schedules import Cosine, InverseTime, OneCycle, Piecewise
 
@@ -33,10 +36,10 @@ INF, NAN = float("inf"), float("nan")
 # Field by field: values just outside its bounds and of other types, then values at its bounds.
 FIELDS = {
     "experiment": ([None, 3], ["a"]),
-    "model.name": ([None, 3], ["dense_cnn"]),
     "model.filters": ([(0,), (32, 0), (32, -1), (1.5,), ("8",), (True,), 32, None], [(), (1, 2)]),
     "model.dense": ([(0,), (-1,), (2.5,), 256, None], [(), (1,)]),
-    "model.dropout": ([(-0.01,), (1,), (0.5, 1.0), (NAN,), ("0.5",), 0.5, None], [(), (0, 0.99)]),
+    "model.dropout": ([(-0.01,), (1,), (0.5, 1.0), (NAN,), ("0.5",), 0.5, None],
+                      [(), (0,), (0.99,)]),
     "model.batch_norm": ([1, 0, "true", None], [True, False]),
     "data.dataset": ([None, 1], ["mnist"]),
     "data.split": (["test", None, 1], ["official", "holdout", "kaggle"]),
@@ -70,7 +73,7 @@ FIELDS = {
     "train.log_every": ([0, -1, 1.0, None], [1]),
     "train.parallel": (["pjit", None], ["jit", "pmap"]),
     "train.deterministic": ([1, "true", None], [True, False]),
-    "train.together": ([0, -1, 1.0, True], [None, 1]),
+    "train.seeds_per_call": ([0, -1, 1.0, True], [None, 1]),
     "train.precision": (["fp16", None, 32], ["fp32", "tf32", "bf16"]),
     "evaluate.batch_size": ([0, -1, 1.0], [None, 1]),
     "evaluate.every_steps": ([0, -1, 1.0], [None, 1]),
@@ -78,7 +81,7 @@ FIELDS = {
     "evaluate.metrics": ([None, "macro_f1"], [(), (MacroF1(), TopK(k=2))]),
     "checkpoint.every_steps": ([0, -1, 1.0], [None, 1]),
     "checkpoint.keep": ([0, -1, 1.0], [None, 1]),
-    "checkpoint.report": (["first", None], ["last"]),
+    "checkpoint.select": (["first", None], ["last"]),
     "seed": ([-1, 2**32, 0.5, "0", True, None], [0, 2**32 - 1]),
 }
 
@@ -87,7 +90,7 @@ ACCEPTED = [(name, value) for name, (_, accepted) in FIELDS.items() for value in
 
 
 def base() -> ExperimentConfig:
-    return ExperimentConfig("a", ModelConfig("dense_cnn", filters=(8,)))
+    return ExperimentConfig("a", DenseCnnConfig((8,), (), ()))
 
 
 def with_field(config, name, value):
@@ -111,7 +114,7 @@ def refusal(function, *arguments) -> str:
 
 def test_the_table_above_has_every_field():
     choices = {"optimizer.name", "optimizer.schedule.name", "train.loss.name",
-               "train.objective.name"}
+               "train.objective.name", "model.name"}
     assert sorted({*FIELDS, *choices}) == sorted(field_names(base()))
 
 
@@ -136,12 +139,32 @@ def test_counts_that_int32_does_not_hold_are_refused(name):
     assert refusal(validate, with_field(base(), name, 2**31)).startswith(f"{name} must be ")
 
 
+@pytest.mark.parametrize("name", [
+    "optimizer.learning_rate", "optimizer.clip_norm", "optimizer.epsilon", "train.l2_penalty"])
+def test_floats_that_float32_would_flush_to_zero_are_refused(name):
+    assert "must be 0 or at least 1.17" in refusal(validate, with_field(base(), name, 1e-300))
+    assert validate(with_field(base(), name, 2.0**-126))
+
+
+def test_integers_that_do_not_fit_into_64_bits_are_refused(monkeypatch):
+    monkeypatch.setattr(Optimizer, "registered", dict(Optimizer.registered))
+
+    @register("big")
+    @dataclasses.dataclass(frozen=True)
+    class Big(Optimizer):
+        number: int = 0
+
+    assert validate(with_field(base(), "optimizer", Big(number=2**63 - 1)))
+    message = refusal(validate, with_field(base(), "optimizer", Big(number=-2**63)))
+    assert message.startswith("optimizer.number must be a 64-bit integer, got ")
+
+
 def test_a_split_seed_that_philox_does_not_take_is_refused():
     assert "data.split_seed" in refusal(validate, with_field(base(), "data.split_seed", 2**128))
 
 
 @pytest.mark.parametrize("dataset", [*DATASETS, "tfds:emnist/letters:3.1.0"])
-def test_a_data_set_takes_its_own_splits_alone(dataset):
+def test_a_data_set_accepts_only_its_own_splits(dataset):
     entry = find_dataset(dataset)
     folder = "somewhere" if "folder" in entry.required else None
     for split in ("official", "holdout", "kaggle", "random", "kfold", "writers", "indices"):
@@ -154,10 +177,10 @@ def test_a_data_set_takes_its_own_splits_alone(dataset):
             assert f"data.split={split}: {dataset} has no such split" in refusal(validate, config)
 
 
-def test_messages_tell_the_bound_and_the_value():
+def test_messages_contain_the_bound_and_the_value():
     assert refusal(validate, with_field(base(), "data.fold", 10)) == (
         "data.fold must be at most 9, got 10")
-    assert refusal(validate, with_field(base(), "model.dropout", (0.5, 1.5))) == (
+    assert refusal(validate, with_field(base(), "model.dropout", (1.5,))) == (
         "model.dropout must be below 1, got 1.5")
     assert refusal(validate, with_field(base(), "train.parallel", "pjit")) == (
         "train.parallel must be one of jit, pmap, got 'pjit'")
@@ -165,7 +188,7 @@ def test_messages_tell_the_bound_and_the_value():
 
 def everything_changed() -> ExperimentConfig:
     return ExperimentConfig(
-        "b", ModelConfig("x", filters=(1, 2), dense=(3,), dropout=(0.5, 0.25), batch_norm=True),
+        "b", ChineseCnnConfig((1, 2), (3, 4), (0.5, 0.25), True),
         DataConfig(
             "image_folder", "kfold", 4, 5, 4, True, "split.json", "数字", 32, 5, "raw",
             (Affine(1.5, 0.1, 0.2), Cutout(0.5))),
@@ -176,7 +199,7 @@ def everything_changed() -> ExperimentConfig:
         CheckpointConfig(6, None, "best"), 2**32 - 1)
 
 
-def test_round_trip_through_json_keeps_every_field():
+def test_json_round_trip_preserves_every_field():
     config = everything_changed()
     others = set(field_names(base())) - {"optimizer.name", "train.loss.name"}
     same = [name for name in others if value_at(config, name) == value_at(base(), name)]
@@ -194,7 +217,7 @@ def value_at(config, name):
     return config
 
 
-def test_whole_numbers_become_floats_where_a_float_belongs():
+def test_integers_become_floats_in_float_fields():
     rate = from_dict(with_entry(to_dict(base()), "optimizer.learning_rate", 1))
     assert isinstance(rate.optimizer.learning_rate, float)
     rates = from_dict(with_entry(to_dict(base()), "model.dropout", [0, 0.5]))
@@ -203,82 +226,116 @@ def test_whole_numbers_become_floats_where_a_float_belongs():
 
 
 def test_lists_become_tuples():
-    made = validate(ExperimentConfig("a", ModelConfig("x", filters=[8, 8])))
+    made = validate(ExperimentConfig("a", DenseCnnConfig([8, 8])))
     assert made.model.filters == (8, 8) and hash(made)
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", " a"])
 def test_an_experiment_is_named_as_its_folder_can_be(name):
     with pytest.raises(FlaxdigitsError, match="experiment must be a name"):
-        validate(ExperimentConfig(name, ModelConfig("x")))
+        validate(ExperimentConfig(name, DenseCnnConfig()))
 
 
 def test_missing_fields_take_their_defaults():
-    assert from_dict({"experiment": "a", "model": {"name": "x"}}) == ExperimentConfig(
-        "a", ModelConfig("x"))
+    assert from_dict({"experiment": "a", "model": {"name": "dense_cnn"}}) == ExperimentConfig(
+        "a", DenseCnnConfig())
 
 
-@pytest.mark.parametrize(("values", "told"), [
-    ({"experiment": "a", "model": {"name": "x"}, "epochs": 3}, "unknown field epochs"),
-    ({"experiment": "a", "model": {"name": "x", "layers": 3}}, "unknown field model.layers"),
-    ({"experiment": "a", "model": {"name": "x"}, "data": {"augmentation": {"flip": 1}}},
+@pytest.mark.parametrize(("values", "message"), [
+    ({"experiment": "a", "model": {"name": "dense_cnn"}, "epochs": 3}, "unknown field epochs"),
+    ({"experiment": "a", "model": {"name": "mlp", "layers": 3}}, "unknown field model.layers"),
+    ({"experiment": "a", "model": {"name": "dense_cnn"}, "data": {"augmentation": {"flip": 1}}},
      "unknown field data.augmentation.0.flip"),
-    ({"experiment": "a", "model": {"name": "x"}, "data": {"augmentation": 3}},
+    ({"experiment": "a", "model": {"name": "dense_cnn"}, "data": {"augmentation": 3}},
      "data.augmentation must be a list"),
-    ({"experiment": "a", "model": {"name": "x"}, "optimizer": {"name": [], "schedule": "cosine"}},
+    ({"experiment": "a", "model": {"name": "dense_cnn"},
+      "optimizer": {"name": [], "schedule": "cosine"}},
      "optimizer.name must be one of"),
-    ({"experiment": "a", "model": {"name": "x"}, "optimizer": "adam"},
+    ({"experiment": "a", "model": {"name": "dense_cnn"}, "optimizer": "adam"},
      "optimizer must be an object with a name, got 'adam'"),
-    ({"experiment": "a", "model": {"name": "x"}, "optimizer": {"learning_rate": 1}},
+    ({"experiment": "a", "model": {"name": "dense_cnn"}, "optimizer": {"learning_rate": 1}},
      "optimizer.name must be one of"),
-    ({"experiment": "a", "model": {"name": "x"}, "optimizer": {"name": ["adam"]}},
+    ({"experiment": "a", "model": {"name": "dense_cnn"}, "optimizer": {"name": ["adam"]}},
      "optimizer.name must be one of"),
-    ({"experiment": "a", "model": {"name": "x"}, "optimizer": {"name": "adam", "rho": 1}},
+    ({"experiment": "a", "model": {"name": "dense_cnn"}, "optimizer": {"name": "adam", "rho": 1}},
      "unknown field optimizer.rho"),
-    ({"experiment": "a", "model": "x"}, "model must be an object, got 'x'"),
-    ({"experiment": "a", "model": {"name": "x"}, "train": None}, "train must be an object"),
+    ({"experiment": "a", "model": "x"}, "model must be an object with a name, got 'x'"),
+    ({"experiment": "a", "model": {"name": "dense_cnn"}, "train": None}, "train must be an object"),
     ([], "must be an object"),
-    ({"experiment": "a", "model": {}}, "model lacks a field"),
-    ({"model": {"name": "x"}}, "lacks a field"),
+    ({"experiment": "a", "model": {}}, "model.name must be one of"),
+    ({"model": {"name": "dense_cnn"}}, "lacks a field"),
     ({"experiment": "a"}, "lacks a field"),
-    ({"experiment": "a", "model": {"name": "x"}, 
+    ({"experiment": "a", "model": {"name": "dense_cnn"}, 
       "optimizer": {"name": "adam", "learning_rate": 10**400}},
      "optimizer.learning_rate must be"),
 ])
-def test_other_json_is_refused_in_a_line(values, told):
-    assert told in refusal(from_dict, values)
+def test_invalid_json_is_rejected_in_one_line(values, message):
+    assert message in refusal(from_dict, values)
 
 
-@dataclasses.dataclass(frozen=True)
-class WideModelConfig(ModelConfig):
-    """A config of the user's own."""
+def test_own_model_configs_are_read_and_checked_like_the_shipped_ones(monkeypatch):
+    monkeypatch.setattr(Model, "registered", dict(Model.registered))
 
-    width: float = 1.0
-    depth: int | None = None
+    @register("wide")
+    @dataclasses.dataclass(frozen=True)
+    class Wide(Model):
+        width: float = 1.0
+        depth: int | None = None
 
-
-def test_model_config_of_ones_own_goes_through_json():
-    config = dataclasses.replace(base(), model=WideModelConfig("mine", width=2.0, depth=3))
-    assert from_dict(to_dict(config), WideModelConfig) == config
-    assert "unknown field model.width" in refusal(from_dict, to_dict(config))
+    config = dataclasses.replace(base(), model=Wide(width=2.0, depth=3))
+    assert to_dict(config)["model"] == {"name": "wide", "width": 2.0, "depth": 3}
+    assert from_dict(to_dict(config)) == config
     bad = with_field(config, "model.depth", 1.5)
     assert refusal(validate, bad) == "model.depth must be a whole number or none, got 1.5"
-    assert "model.depth" in refusal(from_dict, to_dict(bad), WideModelConfig)
+    assert "model.depth" in refusal(from_dict, to_dict(bad))
 
 
-@pytest.mark.parametrize(("changes", "told"), [
+def test_models_of_earlier_versions_are_read(monkeypatch):
+    monkeypatch.setattr(Model, "registered", dict(Model.registered))
+
+    @register("wide")
+    @dataclasses.dataclass(frozen=True)
+    class Wide(Model):
+        width: float = 1.0
+
+    earlier = {"name": "wide", "filters": [], "dense": [], "dropout": [], "batch_norm": False,
+               "width": 2.0}
+    values = to_dict(base()) | {"model": earlier}
+    assert from_dict(values).model == Wide(2.0)
+    assert complete(values)["model"] == {"name": "wide", "width": 2.0}
+    assert "unknown field model.filters" in refusal(
+        from_dict, values | {"model": earlier | {"filters": [8]}})
+    unknown = {"name": "elsewhere", "filters": []}
+    assert complete(values | {"model": unknown})["model"] == unknown
+
+
+def test_the_constructor_of_earlier_versions_gives_the_same_models():
+    assert ModelConfig("dense_cnn", filters=(8,)) == DenseCnnConfig((8,), (), (), False)
+    assert ModelConfig("mlp") == MlpConfig()
+    assert "the model mlp has no such field; it has dense, dropout" in refusal(
+        lambda: ModelConfig("mlp", filters=(8,)))
+    assert "must be one of" in refusal(lambda: ModelConfig("no_such"))
+
+    def subclass():
+        class Own(ModelConfig):
+            pass
+
+    assert "is no base class" in refusal(subclass)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
     ({"optimizer.schedule": Cosine(warmup_steps=10), "train.steps": 10},
      "optimizer.schedule.warmup_steps must be below train.steps=10"),
     ({"optimizer.schedule": Piecewise(factors=(0.1,))}, "optimizer.schedule.factors"),
     ({"optimizer.schedule": Piecewise(boundaries=(0.5, 0.5))}, "boundaries must rise"),
     ({"train.objective": FastAdversarial(), "data.preprocessing": "raw"},
      "train.objective=fast_adversarial needs data.preprocessing=unit"),
-    ({"evaluate.metrics": (TopK(), TopK())}, "evaluate.metrics: top_3 is there twice"),
+    ({"evaluate.metrics": (TopK(), TopK())}, "two metrics have the key top_3"),
     ({"optimizer": "adam"}, "optimizer must be an optimizer"),
     ({"optimizer": SGD}, "optimizer must be an optimizer"),
     ({"train.loss": SGD()}, "train.loss must be a loss"),
     ({"data.augmentation": (SGD(),)}, "data.augmentation.0 must be an augmentation"),
-    ({"checkpoint.report": "best"}, "checkpoint.report=best needs a validation split"),
+    ({"checkpoint.select": "best"}, "checkpoint.select=best needs a validation split"),
     ({"data.dataset": "idx_files"}, "data.folder"),
     ({"data.dataset": "image_folder", "data.folder": ""}, "data.folder"),
     ({"data.folder": "images"}, "data.folder"),
@@ -286,11 +343,11 @@ def test_model_config_of_ones_own_goes_through_json():
     ({"data.image_size": 64, "data.dataset": "idx_files", "data.folder": "digits"},
      "data.image_size"),
 ])
-def test_fields_that_do_not_go_together_are_refused(changes, told):
+def test_incompatible_fields_are_rejected(changes, message):
     config = base()
     for name, value in changes.items():
         config = with_field(config, name, value)
-    assert told in refusal(validate, config)
+    assert message in refusal(validate, config)
 
 
 @pytest.mark.parametrize("changes", [
@@ -298,11 +355,11 @@ def test_fields_that_do_not_go_together_are_refused(changes, told):
     {"optimizer": SGD(0.1, InverseTime(decay_rate=0.1), momentum=0.9)},
     {"optimizer": RMSprop(schedule=OneCycle(rise=0.4))},
     {"train.loss": MeanSquaredError()},
-    {"checkpoint.report": "best", "data.split": "holdout"},
+    {"checkpoint.select": "best", "data.split": "holdout"},
     {"data.dataset": "idx_files", "data.folder": "digits"},
     {"data.dataset": "image_folder", "data.folder": "digits", "data.image_size": 64},
 ])
-def test_fields_that_go_together_are_accepted(changes):
+def test_compatible_fields_are_accepted(changes):
     config = base()
     for name, value in changes.items():
         config = with_field(config, name, value)
@@ -311,7 +368,7 @@ def test_fields_that_go_together_are_accepted(changes):
 
 # A config as the first version wrote it: one flat group of fields for all optimizers.
 FIRST_VERSION = {
-    "experiment": "a", "model": {"name": "x", "filters": [8]},
+    "experiment": "a", "model": {"name": "dense_cnn", "filters": [8]},
     "data": {"augmentation": {"rotation": 0.0, "zoom": 0.0, "shift": 0.0}},
     "optimizer": {
         "name": "adam", "learning_rate": 0.01, "schedule": "constant", "warmup_steps": 0,
@@ -338,12 +395,12 @@ def test_configs_of_the_first_version_are_read(changes, name, expected):
     assert value_at(from_dict(values), name) == expected
 
 
-def test_the_name_of_the_first_versions_class_says_what_replaces_it():
+def test_the_class_name_of_the_first_version_names_its_replacement():
     with pytest.raises(FlaxdigitsError, match=r"flaxdigits\.optimizers"):
         from flaxdigits.config import OptimizerConfig  # noqa: F401
 
 
-def test_the_config_is_frozen_and_knows_no_jax():
+def test_the_config_is_frozen_and_does_not_import_jax():
     with pytest.raises(dataclasses.FrozenInstanceError):
         base().seed = 3
     subprocess.run(

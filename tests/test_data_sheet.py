@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-import flaxdigits.models
 from flaxdigits.data.splits import split_indices
+from flaxdigits.models import Model, register
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.reports.data import class_table, writer_lines
 from flaxdigits.training.first_inputs import first_inputs
-from flaxdigits.training.loop import train
+from flaxdigits.training.runs import train
 
 pytest_plugins = ["tiny_run"]
 
@@ -24,10 +24,6 @@ def seen(monkeypatch):
 
     class Spy(nn.Module):
         num_classes: int
-        filters: tuple
-        dense: tuple
-        dropout: tuple
-        batch_norm: bool
 
         @nn.compact
         def __call__(self, images, training=None):
@@ -36,7 +32,8 @@ def seen(monkeypatch):
                                    ordered=True)
             return nn.Dense(self.num_classes)(images.reshape(len(images), -1))
 
-    monkeypatch.setattr(flaxdigits.models, "ARCHITECTURES", {"spy": Spy})
+    monkeypatch.setattr(Model, "registered", dict(Model.registered))
+    register("spy")(Spy)
     return batches
 
 
@@ -47,7 +44,7 @@ def test_the_images_are_those_that_training_sees(
     changes, seen, tiny_config, tiny_data, tmp_path
 ):
     config = apply_overrides(tiny_config, [
-        "model.name=spy", "model.filters=", "train.batch_size=7", "train.steps=3", *changes])
+        "model.name=spy", "train.batch_size=7", "train.steps=3", *changes])
     train(config, tiny_data, tmp_path)
     jax.effects_barrier()
     index = split_indices(config.data, tiny_data)["train"]
@@ -94,7 +91,7 @@ def test_data_mode_shows_an_experiments_data(launch_here, idx_folder, tmp_path, 
     assert "idx_files (real), split holdout: images of 28x28, 10 classes" in done.stdout
     assert "all" in done.stdout and "30  100.0%" in done.stdout and "70  100.0%" in done.stdout
     assert "writers" not in done.stdout
-    assert "sheet: runs/mse_cnn/figures/data.png" in done.stdout
+    assert "preview: runs/mse_cnn/figures/data.png" in done.stdout
     sheet = Image.open(tmp_path / "runs" / "mse_cnn" / "figures" / "data.png")
     assert sheet.width > 1000 and sheet.height > 1000
     trained = launch_here(*flags, "--set=train.steps=1", "--set=model.filters=2,2")
@@ -108,6 +105,6 @@ def test_data_mode_shows_writers(launch, tmp_path):
     done = launch("--mode=data", "--experiment=chinese_cnn", "--data=drawn",
                   "--set=data.split=writers", f"--workdir={tmp_path}")
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    assert done.stdout.startswith("DRAWN DATA") and "亿" in done.stdout
+    assert done.stdout.startswith("SYNTHETIC DATA") and "亿" in done.stdout
     assert "train: 80 writers with 150 to 150 images (median 150)" in done.stdout
     assert "writers in both train and test: none" in done.stdout

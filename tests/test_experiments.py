@@ -60,7 +60,7 @@ PLAIN = {
     "optimizer.weight_decay": 0.0,
     "optimizer.clip_norm": None, "train.steps": None, "train.stop_after": None,
     "train.ema_decay": None, "train.init_from": None,
-    "train.parallel": "jit", "checkpoint.keep": 3, "checkpoint.report": "last", "seed": 0,
+    "train.parallel": "jit", "checkpoint.keep": 3, "checkpoint.select": "last", "seed": 0,
 }
 
 
@@ -83,7 +83,7 @@ def test_recipes_are_the_published_ones(name):
 
 
 @pytest.mark.parametrize("name", list_experiments())
-def test_docstrings_tell_the_command(name):
+def test_docstrings_contain_the_command(name):
     text = ast.get_docstring(ast.parse((SHIPPED / f"{name}.py").read_text()))
     assert f"python launch.py --experiment={name}" in text
 

@@ -1,4 +1,4 @@
-"""Experiment files of one's own, good and bad."""
+"""Custom experiment files, valid and invalid."""
 
 import json
 
@@ -19,13 +19,13 @@ def refusal(path) -> str:
     return str(error.value)
 
 
-def test_an_unknown_name_tells_its_near_matches():
+def test_an_unknown_name_is_reported_with_similar_names():
     assert "did you mean chinese_cnn" in refusal("chinese_cn")
     assert "--list" in refusal("zzz")
     assert "--list" in refusal("../experiments/chinese_cnn")
 
 
-def test_an_own_file_may_use_a_shipped_architecture(write):
+def test_an_experiment_file_may_use_a_shipped_model(write):
     path = write("""
         from flaxdigits.config import ExperimentConfig, ModelConfig
 
@@ -45,7 +45,7 @@ def get_config():
 """
 
 
-@pytest.mark.parametrize(("text", "line", "told"), [
+@pytest.mark.parametrize(("text", "line", "expected"), [
     ("x = 1\ny = (\n", "line 2", "SyntaxError"),
     ("def get_config():\n\tif 1:\n        return 1\n", "line 3", "TabError"),
     ("x = 1\nimport no_such_package\n", ":2", "No module named 'no_such_package'"),
@@ -54,7 +54,7 @@ def get_config():
     ("raise SystemExit(3)\n", ":1", "SystemExit"),
     ("assert False\n", ":1", "AssertionError"),
     (GET_CONFIG + "    return ExperimentConfig('a')\n", ":5", "model"),
-    (GET_CONFIG + "    config = ModelConfig('a', layers=3)\n    return config\n", ":5", "layers"),
+    (GET_CONFIG + "    config = ModelConfig('mlp', layers=3)\n    return config\n", ":5", "layers"),
     (GET_CONFIG + "    return helper()\n\ndef helper():\n    return 1 / 0\n", ":8", "ZeroDiv"),
     ("def get_config(name):\n    return name\n", "", "get_config() missing 1 required"),
     ("x = 1\n", "", "get_config"),
@@ -63,35 +63,35 @@ def get_config():
     (GET_CONFIG + "    pass\n", "", "must return an ExperimentConfig, got NoneType"),
     (GET_CONFIG + "    return ExperimentConfig\n", "", "got type"),
 ])
-def test_a_broken_file_is_told_with_its_line(text, line, told, tmp_path):
+def test_a_broken_file_is_reported_with_its_line(text, line, expected, tmp_path):
     path = tmp_path / "broken.py"
     path.write_text(text)
     message = refusal(path)
     assert message.startswith(str(path))
-    assert line in message and told in message
+    assert line in message and expected in message
 
 
-def test_a_broken_file_named_relatively_is_told_with_its_line(write, tmp_path, monkeypatch):
+def test_a_broken_file_with_a_relative_path_is_reported_with_its_line(write, tmp_path, monkeypatch):
     write("x = 1\nx.y\n", "broken.py")
     monkeypatch.chdir(tmp_path)
     assert refusal("broken.py").startswith("broken.py:2: AttributeError")
 
 
-@pytest.mark.parametrize(("returned", "told"), [
-    ("ExperimentConfig('a', ModelConfig('x'), train=TrainConfig(epochs=0))",
+@pytest.mark.parametrize(("returned", "message"), [
+    ("ExperimentConfig('a', ModelConfig('dense_cnn'), train=TrainConfig(epochs=0))",
      "train.epochs must be at least 1, got 0"),
-    ("ExperimentConfig('a', ModelConfig('x', filters=[8, 'a']))", "model.filters must be"),
-    ("ExperimentConfig('a', 'x')", "model must be ModelConfig, got 'x'"),
+    ("ExperimentConfig('a', ModelConfig('dense_cnn', filters=[8, 'a']))", "model.filters must be"),
+    ("ExperimentConfig('a', 'x')", "model must be a model (an object of a "),
     ("ExperimentConfig('a', ModelConfig)", "model must be"),
-    ("ExperimentConfig('a', ModelConfig('x'), train=None)", "train must be"),
+    ("ExperimentConfig('a', ModelConfig('dense_cnn'), train=None)", "train must be"),
 ])
-def test_a_config_that_is_not_valid_names_the_field(returned, told, tmp_path):
+def test_a_config_that_is_not_valid_names_the_field(returned, message, tmp_path):
     path = tmp_path / "wrong.py"
     path.write_text(f"{GET_CONFIG}    return {returned}\n")
-    assert told in refusal(path)
+    assert message in refusal(path)
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path):
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
     assert refusal(tmp_path / "none.py") == f"--experiment: there is no file {tmp_path}/none.py"
     (tmp_path / "folder.py").mkdir()
     assert "there is no file" in refusal(tmp_path / "folder.py")

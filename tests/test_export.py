@@ -17,14 +17,14 @@ from flaxdigits.training.run_folder import RunFolder
 
 pytest_plugins = ["tiny_run"]
 
-ALONE = """
+WITHOUT_FLAXDIGITS = """
 import json, sys
 sys.modules["flaxdigits"] = None  # any import of it fails
 import numpy as np
 folder, images = sys.argv[1], np.load(sys.argv[2])
 """
 
-PROGRAM = ALONE + """
+PROGRAM = WITHOUT_FLAXDIGITS + """
 import jax
 file = np.load(f"{folder}/program.npz", allow_pickle=False)
 program = jax.export.deserialize(bytearray(file["program"]))
@@ -34,31 +34,31 @@ np.savez(sys.argv[3], logits=logits, class_names=file["class_names"])
 """
 
 # The tiny dense_cnn of tiny_run.py, in NumPy.
-WEIGHTS = ALONE + """
+WEIGHTS = WITHOUT_FLAXDIGITS + """
 from safetensors import safe_open
 with safe_open(f"{folder}/weights.safetensors", "np") as file:
-    told = file.metadata()
+    metadata = file.metadata()
     weights = {name.removeprefix("params."): file.get_tensor(name) for name in file.keys()}
-assert images.shape[1:] == tuple(json.loads(told["input_shape"]))
-assert told["preprocessing"] == "unit" and json.loads(told["model"])["name"] == "dense_cnn"
+assert images.shape[1:] == tuple(json.loads(metadata["input_shape"]))
+assert metadata["preprocessing"] == "unit" and json.loads(metadata["model"])["name"] == "dense_cnn"
 x = np.pad(images / np.float32(255), ((0, 0), (1, 1), (1, 1), (0, 0)))
 x = sum(x[:, i:i + 28, j:j + 28] @ weights["Conv_0.kernel"][i, j]
         for i in range(3) for j in range(3)) + weights["Conv_0.bias"]
 x = np.maximum(x, 0).reshape(len(x), 14, 2, 14, 2, -1).max((2, 4)).reshape(len(x), -1)
 x = np.maximum(x @ weights["Dense_0.kernel"] + weights["Dense_0.bias"], 0)
 logits = x @ weights["Dense_1.kernel"] + weights["Dense_1.bias"]
-np.savez(sys.argv[3], logits=logits, class_names=np.array(json.loads(told["class_names"])))
+np.savez(sys.argv[3], logits=logits, class_names=np.array(json.loads(metadata["class_names"])))
 """
 
-ONNX = ALONE + """
+ONNX = WITHOUT_FLAXDIGITS + """
 sys.modules["jax"] = None
 import onnxruntime
 session = onnxruntime.InferenceSession(f"{folder}/model.onnx")
-told = session.get_modelmeta().custom_metadata_map
-assert session.get_inputs()[0].shape[1:] == json.loads(told["input_shape"])
+metadata = session.get_modelmeta().custom_metadata_map
+assert session.get_inputs()[0].shape[1:] == json.loads(metadata["input_shape"])
 logits = np.concatenate([session.run(["logits"], {"images": part})[0]
                          for part in (images[:1], images[1:])])
-np.savez(sys.argv[3], logits=logits, class_names=np.array(json.loads(told["class_names"])))
+np.savez(sys.argv[3], logits=logits, class_names=np.array(json.loads(metadata["class_names"])))
 """
 
 
@@ -143,17 +143,17 @@ def test_programs_are_for_every_platform_and_any_batch(network, images, tmp_path
 def test_weights_have_the_names_of_the_layers(network, tmp_path):
     (tmp_path / "weights.safetensors").write_bytes(weights_file(network))
     with safe_open(tmp_path / "weights.safetensors", "np") as file:
-        names, told = set(file.keys()), file.metadata()
+        names, found = set(file.keys()), file.metadata()
         np.testing.assert_array_equal(
             file.get_tensor("params.Conv_0.kernel"),
             network.variables["params"]["Conv_0"]["kernel"])
-    assert json.loads(told["class_names"]) == list(network.class_names)
-    assert json.loads(told["step"]) == 7
+    assert json.loads(found["class_names"]) == list(network.class_names)
+    assert json.loads(found["step"]) == 7
     assert ("batch_stats.BatchNorm_0.mean" in names) == network.model.batch_norm
 
 
 @pytest.mark.onnx
-def test_onnx_says_the_same(network, images):
+def test_onnx_gives_the_same_logits(network, images):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(onnx_file(network))

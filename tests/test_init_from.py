@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 from test_checkpoints import opened, refusal  # noqa: F401
 
-from flaxdigits.training import loop
+from flaxdigits.training import runs
 
 pytest_plugins = ["tiny_run"]
 
@@ -58,18 +58,22 @@ def test_a_run_stands_without_the_one_it_began_from(
     assert train_tiny(second, f"train.init_from={finished_copy}").step == 6
 
 
-def test_a_source_that_goes_on_meanwhile_is_refused(train_tiny, tmp_path, monkeypatch):
+def test_the_weights_are_read_once_though_the_source_is_trained_further(
+    train_tiny, opened, tmp_path, monkeypatch  # noqa: F811
+):
     source = tmp_path / "source"
     train_tiny(source, "train.stop_after=2")
-    read = loop.source_digest
+    start, load = params_of(opened(source / "checkpoints")), runs.load_weights
 
-    def read_and_go_on(path):
-        digest = read(path)
-        if path is not None:
-            train_tiny(source)
-        return digest
+    def load_and_train_further(path):
+        weights = load(path)
+        monkeypatch.setattr(runs, "load_weights", load)
+        train_tiny(source)
+        return weights
 
-    monkeypatch.setattr(loop, "source_digest", read_and_go_on)
-    said = refusal(train_tiny, tmp_path / "next", f"train.init_from={source}", "seed=1")
-    assert "has saved another checkpoint meanwhile" in said
-    assert not (tmp_path / "next").exists()
+    monkeypatch.setattr(runs, "load_weights", load_and_train_further)
+    train_tiny(tmp_path / "next", f"train.init_from={source}", "seed=1", "train.steps=1",
+               "optimizer.learning_rate=1e-9")
+    taken = params_of(opened(tmp_path / "next" / "checkpoints"))
+    np.testing.assert_allclose(
+        taken["Dense_0"]["kernel"], start["Dense_0"]["kernel"], atol=1e-6)

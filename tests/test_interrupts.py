@@ -107,7 +107,7 @@ def test_a_replication_stops_after_the_protocol_that_ended(late, launch_here, tm
 def test_folds_stop_after_the_one_that_ended(launch_here, environment, tmp_path):
     path, workdir = tmp_path / "late.py", tmp_path / "run"
     path.write_text(LATE + NUMERALS)
-    arguments = ("--mode=folds", f"--experiment={path}", f"--workdir={workdir}", "--data=drawn",
+    arguments = ("--mode=folds", f"--experiment={path}", f"--workdir={workdir}", "--data=synthetic",
                  f"--data_dir={environment['TFDS_DATA_DIR']}")
     done = launch_here(*arguments)
     assert done.returncode == 128 + signal.SIGTERM and PAUSED in done.stdout, done.stdout
@@ -131,18 +131,18 @@ def test_a_study_stops_after_the_variant_that_ended(
         if (variant, seed) == ("base", 1):
             signal.raise_signal(signal.SIGTERM)
 
-    def study(tell):
-        return run_study(variants, (0, 1), tmp_path, lambda config: tiny_data, tell)
+    def study(on_end):
+        return run_study(variants, (0, 1), tmp_path, lambda config: tiny_data, on_end)
 
     assert study(signalled) == Pause(signal.SIGTERM)
     assert finished(tmp_path) == ["base/seeds/0", "base/seeds/1"]
     assert json.loads((tmp_path / "base" / "summary.json").read_text())["finished"] == [0, 1]
-    assert study(lambda *told: None) is None
+    assert study(lambda *found: None) is None
     assert len(finished(tmp_path)) == 4
 
 
 @pytest.mark.slow
-def test_a_study_that_paused_goes_on(launch_here, idx_folder, tmp_path):
+def test_a_paused_study_is_resumed(launch_here, idx_folder, tmp_path):
     path, workdir = tmp_path / "rates.py", tmp_path / "run"
     path.write_text(
         "from flaxdigits.studies.study import Study\n\n"

@@ -27,13 +27,13 @@ REFUSED = {
     "line break in a field": ([*TRAIN, "--set=a\nb=1"], r"unknown field a\nb"),
     "escape in a field": ([*TRAIN, "--set=a\x1b[1m=1"], r"unknown field a\x1b[1m"),
     "unreadable flag file": (["--flagfile=/proc/self/mem"], "Input/output error"),
-    "stray word": ([*TRAIN, "train.epochs=3"], "stray word 'train.epochs=3'"),
-    "stray word after --": ([*TRAIN, "--", "--set"], "stray word '--set'"),
+    "stray word": ([*TRAIN, "train.epochs=3"], "unexpected argument 'train.epochs=3'"),
+    "stray word after --": ([*TRAIN, "--", "--set"], "unexpected argument '--set'"),
     "flag without its value": (["--experiment"], "experiment"),
     "unknown mode": ([*TRAIN, "--mode=test"], "--mode must be one of train, eval"),
     "wrong --data": ([*TRAIN, "--data=fake"], "data"),
     "wrong number": ([*TRAIN, "--num_processes=two"], "num_processes"),
-    "profile of no training": ([*TRAIN, "--mode=summary", "--profile"], "--mode=train alone"),
+    "profile of no training": ([*TRAIN, "--mode=summary", "--profile"], "only for --mode=train"),
     "report of nothing": (["--mode=report"], "--mode=report needs one --workdir"),
     "report of no run": (["--mode=report", "--workdir=a"], "not a run folder"),
     "data of no folder": ([*TRAIN, "--mode=data", "--set=data.dataset=idx_files",
@@ -47,7 +47,7 @@ REFUSED = {
     "no choice": ([*TRAIN, "--set=optimizer.name=no_such"], "optimizer.name must be one of"),
     "no value": ([*TRAIN, "--set=train.epochs"], "--set takes name=value"),
     "a group": ([*TRAIN, "--set=train=3"], "train is a group of fields"),
-    "not together": ([*TRAIN, "--set=checkpoint.report=best"], "needs a validation split"),
+    "not together": ([*TRAIN, "--set=checkpoint.select=best"], "needs a validation split"),
     "also to show": ([*TRAIN, "--mode=config", "--set=seed=-1"], "seed must be at least 0"),
     "also to list": (["--list", "--sets=1"], "sets"),
     "eval of nothing": (["--mode=eval"], "--mode=eval needs one --workdir"),
@@ -61,10 +61,10 @@ REFUSED = {
     "empty workdir": ([*TRAIN, "--workdir="], "--workdir is empty"),
     "no name": ([*TRAIN, "--set=experiment=../up"], "experiment must be a name"),
     "no number in a list": ([*TRAIN, "--set=model.filters=2,,2"], "a list of numbers like 32,64"),
-    # what is known without the data is told without the data
+    # errors that do not depend on the data are reported before the data are loaded
     "split of another": ([*NO_DATA, "--set=data.split=writers"], "data.split=writers"),
     "fold of no split": ([*NO_DATA, "--set=data.fold=3"], "data.fold=3"),
-    "unknown network": ([*NO_DATA, "--set=model.name=resnet"], "model.name must be one of"),
+    "unknown network": ([*NO_DATA, "--set=model.name=resnext"], "model.name must be one of"),
     "layers": ([*NO_DATA, "--set=model.filters=8"], "model.filters must have 2"),
     "long warm-up": ([*NO_DATA, "--set=train.steps=5", "--set=optimizer.warmup_steps=5"],
                      "optimizer.schedule.warmup_steps must be below"),
@@ -88,12 +88,12 @@ def test_bad_input_ends_the_process_without_a_traceback(case, launch, tmp_path):
 
 
 def assert_refused(launch, case, folder):
-    arguments, told = REFUSED[case]
+    arguments, message = REFUSED[case]
     done = launch(*arguments)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
-    assert told in done.stderr
+    assert message in done.stderr
     assert list(folder.rglob("*")) == []
 
 
@@ -202,7 +202,7 @@ def test_train_eval_and_compare_as_a_user_runs_them(
         "complete at step 4: runs/mse_cnn/result.json, runs/mse_cnn/report.html")
     assert any(line.startswith("test ") and "of 70" in line for line in lines)
     assert not any(line.startswith("validation") for line in lines)
-    assert "DRAWN" not in done.stdout
+    assert "SYNTHETIC" not in done.stdout
     result = json.loads((workdir / "result.json").read_text())
 
     monkeypatch.chdir(tmp_path)
@@ -224,8 +224,8 @@ def test_train_eval_and_compare_as_a_user_runs_them(
     assert line.count(accuracy) == 2
 
 
-def test_compare_takes_the_runs_of_a_pattern_alone(finished, launch_here, tmp_path):
-    """Beside runs there may be the folders of studies, benchmarks and seeds."""
+def test_compare_uses_only_the_run_folders_of_a_pattern(finished, launch_here, tmp_path):
+    """A folder may also contain studies, benchmarks and seeds."""
     for name in ("a", "two[1]"):
         shutil.copytree(finished, tmp_path / name)
     for name in ("ablations/mine", "seeds/seeds/0"):
@@ -253,11 +253,11 @@ EVAL_REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("flag", "told"), EVAL_REFUSED)
-def test_eval_refuses(flag, told, finished, launch_here):
+@pytest.mark.parametrize(("flag", "message"), EVAL_REFUSED)
+def test_eval_refuses(flag, message, finished, launch_here):
     done = launch_here("--mode=eval", f"--workdir={finished}", flag)
     assert done.returncode == 2 and done.stdout == ""
-    assert told in done.stderr and done.stderr.count("\n") == 1
+    assert message in done.stderr and done.stderr.count("\n") == 1
     assert not (finished / "eval.jsonl").exists()
 
 
@@ -272,16 +272,16 @@ def test_eval_refuses_other_data(finished_copy, launch_here):
 
 
 @pytest.mark.slow
-def test_drawn_data_is_said_so_at_both_ends_and_refused_as_real(
+def test_synthetic_data_is_noted_at_both_ends_and_refused_as_real(
     launch, launch_here, environment, tmp_path
 ):
     train = ["--experiment=chinese_cnn", "--set=train.steps=2", "--set=data.limit=64",
              "--set=model.filters=1,1,1", "--set=model.dense=4", f"--workdir={tmp_path / 'run'}",
              f"--raw_data_dir={tmp_path / 'none'}"]
-    done = launch(*train, "--data=drawn")
+    done = launch(*train, "--data=synthetic")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    said = [number for number, line in enumerate(lines) if line.startswith("DRAWN DATA")]
+    said = [number for number, line in enumerate(lines) if line.startswith("SYNTHETIC DATA")]
     assert said[0] == 1 and said[-1] == len(lines) - 2
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["data_source"] == "drawn"
@@ -291,7 +291,7 @@ def test_drawn_data_is_said_so_at_both_ends_and_refused_as_real(
     data_dir = f"--data_dir={environment['TFDS_DATA_DIR']}"
     done = launch_here("--mode=eval", f"--workdir={tmp_path / 'run'}", data_dir)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("DRAWN DATA")
+    assert done.stdout.startswith("SYNTHETIC DATA")
 
     done = launch_here(*train, "--data=real", data_dir)
     assert done.returncode == 2 and done.stderr.count("\n") == 1

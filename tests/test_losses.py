@@ -48,6 +48,11 @@ def test_class_weights_multiply_each_example_s_loss():
         losses(CrossEntropy(), LOGITS, LABELS) * np.take(weights, LABELS), rtol=1e-6)
 
 
+def test_class_weights_that_are_all_zero_are_refused():
+    with pytest.raises(FlaxdigitsError, match=r"train\.loss\.class_weights must not all be 0"):
+        CrossEntropy(class_weights=(0.0,) * 10).check_classes(10, "train.loss")
+
+
 @pytest.mark.parametrize("number", [9, 11])
 def test_class_weights_that_are_not_one_a_class_are_refused(number):
     with pytest.raises(FlaxdigitsError, match=r"train\.loss\.class_weights .* 10 numbers"):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from flaxdigits.evaluation.scores import flat, score
 from flaxdigits.losses import CrossEntropy
 from flaxdigits.metrics import (
     BalancedAccuracy,
@@ -14,6 +13,7 @@ from flaxdigits.metrics import (
     TopK,
     confusion,
 )
+from flaxdigits.training.scores import flat, score
 
 # Labels 0, 0, 0, 1; predictions 0, 0, 1, 1, with the third class never seen.
 LOGITS = np.log(np.array(
@@ -30,7 +30,7 @@ def test_confusion_has_labels_in_rows():
     (BalancedAccuracy(), (2 / 3 + 1) / 2),
     (MacroF1(), (4 / 5 + 2 / 3) / 2),
     (NegativeLogLikelihood(), -np.log([0.7, 0.5, 0.3, 0.8]).mean()),
-    # Ten bins: 0.7 right, 0.5 right, 0.6 wrong, 0.8 right, each alone in its own.
+    # Ten bins: 0.7 right, 0.5 right, 0.6 wrong, 0.8 right, each in a separate bin.
     (CalibrationError(bins=10), (0.3 + 0.5 + 0.6 + 0.2) / 4),
     # One bin: 0.65 of confidence against 0.75 of accuracy.
     (CalibrationError(bins=1), 0.1),

@@ -25,7 +25,7 @@ from flaxdigits.data.preprocessing import preprocess
 from flaxdigits.experiments import load_experiment
 from flaxdigits.models import build_model
 from flaxdigits.training.state import create_train_state
-from flaxdigits.training.step import Examples, Streams, TrainTask, train_step
+from flaxdigits.training.step import DeviceDataset, Streams, TrainTask, train_step
 
 REAL, ROWS = 3, 4  # a batch with a row of padding
 
@@ -90,7 +90,7 @@ def both(request) -> tuple[str, Computed, Computed]:
         logits = model.apply({"params": params}, preprocess(images, config.data.preprocessing))
         state, sums = train_step(
             task, create_train_state({"params": params}, optimizer, None),
-            Examples(images, labels), jnp.arange(REAL), jnp.arange(ROWS),
+            DeviceDataset(images, labels), jnp.arange(REAL), jnp.arange(ROWS),
             Streams.of(0))
         return logits, sums, state.opt_state[0], state.params
 

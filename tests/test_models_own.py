@@ -6,16 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import flaxdigits.models
-
 pytest_plugins = ["tiny_run"]
-
-
-@pytest.fixture
-def registry(monkeypatch):
-    """Forgets afterwards what a test registers."""
-    monkeypatch.setattr(
-        flaxdigits.models, "ARCHITECTURES", dict(flaxdigits.models.ARCHITECTURES))
 
 
 OWN = """
@@ -23,31 +14,20 @@ OWN = """
 
     from __future__ import annotations
 
-    import dataclasses
-
     import flax.linen as nn
     import jax
 
-    from flaxdigits.config import ExperimentConfig, ModelConfig, TrainConfig
+    from flaxdigits.components import bounded
+    from flaxdigits.config import ExperimentConfig, TrainConfig
     from flaxdigits.models import register
     from flaxdigits.optimizers import SGD
-
-
-    @dataclasses.dataclass(frozen=True)
-    class OwnConfig(ModelConfig):
-        scale: float = 1.0
-        bias: bool | None = None
 
 
     @register("own_net")
     class OwnNet(nn.Module):
         num_classes: int
-        filters: tuple[int, ...]
-        dense: tuple[int, ...]
-        dropout: tuple[float, ...]
-        batch_norm: bool
-        scale: float
-        bias: bool | None
+        scale: float = bounded(1.0, above=0)
+        bias: bool | None = None
 
         @nn.compact
         def __call__(self, images, training=None):
@@ -57,14 +37,14 @@ OWN = """
 
     def get_config() -> ExperimentConfig:
         return ExperimentConfig(
-            "mine", OwnConfig("own_net", scale=2.0, bias=True),
+            "mine", OwnNet.Config(scale=2.0, bias=True),
             optimizer=SGD(learning_rate=0.1),
             train=TrainConfig(batch_size=50, steps=8))
 """
 
 
 @pytest.fixture
-def own_run(write, registry, launch_here, idx_folder, tmp_path):
+def own_run(write, registries, launch_here, idx_folder, tmp_path):
     """An experiment file outside the repository, and the folder of its run."""
     path, workdir = write(OWN), tmp_path / "run"
     done = launch_here(
@@ -125,7 +105,7 @@ def train_least(write, launch_here, idx_folder, tmp_path, fields="", logits="10"
 
 
 def test_an_own_architecture_has_the_fields_that_it_wants(
-    write, registry, launch_here, idx_folder, tmp_path
+    write, registries, launch_here, idx_folder, tmp_path
 ):
     done = train_least(write, launch_here, idx_folder, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -138,12 +118,12 @@ def test_an_own_architecture_has_the_fields_that_it_wants(
 
 
 @pytest.mark.parametrize("change, told", [
-    ({"config": "filters=(8,)"}, "model.filters is (8,), and Least has no field of that name"),
-    ({"fields": "depth: int\n"}, "Least has a field depth without a default, which ModelConfig"),
-    ({"logits": "11"}, "Least makes [2, 11] of 2 images; it must be logits, [2, 10]"),
+    ({"config": "filters=(8,)"}, "model.filters: the model least has no such field"),
+    ({"fields": "depth: int\n"}, "the field depth of Least needs a default"),
+    ({"logits": "11"}, "Least returns [2, 11] for 2 images; it must return logits, [2, 10]"),
 ])
 def test_an_own_architecture_that_does_not_fit_is_told(
-    change, told, write, registry, launch_here, idx_folder, tmp_path
+    change, told, write, registries, launch_here, idx_folder, tmp_path
 ):
     done = train_least(write, launch_here, idx_folder, tmp_path, **change)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
@@ -163,8 +143,8 @@ def test_weights_of_an_own_run_are_taken_as_the_first_ones(own_run, launch_here,
     assert second["test_loss"] == pytest.approx(first["test_loss"], rel=1e-5)
 
 
-def test_an_own_run_without_its_file_says_what_is_missing(own_run, launch_here):
+def test_an_own_run_without_its_file_says_what_is_missing(own_run, launch):
     _, workdir = own_run
-    done = launch_here("--mode=eval", f"--workdir={workdir}")
+    done = launch("--mode=eval", f"--workdir={workdir}")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "--experiment" in done.stderr

@@ -55,10 +55,10 @@ def test_it_runs_from_top_to_bottom(notebook, environment, idx_folder, tmp_path,
 
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert [one.text for one in outputs if one.get("name") == "stderr"] == []
-    told = "".join(one.text for one in outputs if one.get("name") == "stdout")
-    assert "complete at step 6: runs/chinese_cnn/result.json" in told
-    assert "paused by train.stop_after, saved at step 2 of 3" in told
-    assert re.search(r"batch norm +│ 2 +│ +\d+\.\d\d ± \d+\.\d\d", told), told
+    found = "".join(one.text for one in outputs if one.get("name") == "stdout")
+    assert "complete at step 6: runs/chinese_cnn/result.json" in found
+    assert "paused by train.stop_after, saved at step 2 of 3" in found
+    assert re.search(r"batch norm +│ 2 +│ +\d+\.\d\d ± \d+\.\d\d", found), found
     shown = [one.data for one in outputs if "data" in one]
     assert sum("image/png" in data for data in shown) == 5  # the sheet, three figures, the study
     assert any("| batch norm | 2 | " in data.get("text/markdown", "") for data in shown)

@@ -72,7 +72,7 @@ def test_supervised_is_the_mean_loss():
 
 
 @pytest.mark.parametrize("objective", [Mixup(alpha=0.8), CutMix()], ids=["mixup", "cutmix"])
-def test_mixed_batches_are_the_same_whole_and_in_parts(objective):
+def test_mixed_batches_do_not_depend_on_how_they_are_sharded(objective):
     images, targets = inputs(objective)
     halves = [inputs(objective, half) for half in np.split(WHOLE, 2)]
     for number, whole in enumerate((images, targets)):  # XLA may contract a product and a sum
@@ -147,7 +147,7 @@ def test_fast_adversarial_trains_on_worse_images_within_the_box():
     np.testing.assert_allclose(slope["kernel"], by_kernel, atol=1e-2)
 
 
-def test_a_batch_of_one_is_its_own_partner():
+def test_the_partner_in_a_batch_of_one_is_the_example_itself():
     batch = Batch(jnp.zeros(1, jnp.int32), jnp.int32(1),
                   lambda at: (jnp.asarray(IMAGES)[at], jnp.asarray(TARGETS)[at]),
                   jax.random.key(0))

@@ -78,7 +78,7 @@ def sgd(p, g, slots, rate, t, momentum=0.0):
 
 
 def adam(p, g, slots, rate, t, beta1=0.9, beta2=0.999, epsilon=1e-7):
-    """Kingma and Ba's algorithm 1: epsilon beside the corrected root."""
+    """Kingma and Ba's algorithm 1: epsilon added to the corrected root."""
     slots["m"] = beta1 * slots.get("m", 0) + (1 - beta1) * g
     slots["v"] = beta2 * slots.get("v", 0) + (1 - beta2) * g**2
     corrected = slots["m"] / (1 - beta1**t), slots["v"] / (1 - beta2**t)
@@ -86,7 +86,7 @@ def adam(p, g, slots, rate, t, beta1=0.9, beta2=0.999, epsilon=1e-7):
 
 
 def keras_adam(p, g, slots, rate, t, beta1=0.9, beta2=0.999, epsilon=1e-7):
-    """Keras's: epsilon beside the root before its correction."""
+    """Keras's: epsilon added to the root before its correction."""
     slots["m"] = beta1 * slots.get("m", 0) + (1 - beta1) * g
     slots["v"] = beta2 * slots.get("v", 0) + (1 - beta2) * g**2
     corrected_rate = rate * np.sqrt(1 - beta2**t) / (1 - beta1**t)
@@ -310,7 +310,7 @@ def test_linear_falls_to_its_end_factor():
     np.testing.assert_allclose(found, 0.5 * (1 - 0.8 * np.arange(20) / 20), rtol=1e-5)
 
 
-def test_exponential_falls_every_epoch_or_as_often_as_it_says():
+def test_exponential_decays_every_epoch_or_at_the_configured_interval():
     np.testing.assert_allclose(
         rates_of(Exponential(factor=0.9), 20), 0.5 * 0.9 ** (np.arange(20) // 5), rtol=1e-5)
     smooth = Exponential(factor=0.9, every_steps=10, staircase=False)
@@ -346,7 +346,7 @@ def test_a_warm_up_as_long_as_the_run_is_refused(warmup_steps):
 # --- weight decay and clipping -------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
-def test_weight_decay_shrinks_kernels_alone_and_by_the_rate(name):
+def test_weight_decay_shrinks_only_kernels_and_by_the_rate(name):
     config = named(name, learning_rate=1e-2, weight_decay=0.3, schedule=Cosine())
     rates = rates_by_hand("cosine", 1e-2, STEPS)
 
@@ -358,7 +358,7 @@ def test_weight_decay_shrinks_kernels_alone_and_by_the_rate(name):
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
-def test_clipping_bounds_the_norm_of_the_whole_gradient_before_the_method(name):
+def test_clipping_bounds_the_global_norm_before_the_update_rule(name):
     scales = np.linspace(0.2, 3, STEPS)
     gradients = [jax.tree.map(lambda g, scale=scale: scale * g, gradient)
                  for gradient, scale in zip(GRADIENTS, scales, strict=True)]

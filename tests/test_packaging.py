@@ -51,8 +51,8 @@ def test_an_editor_knows_the_types_of_the_calls(environment, tmp_path):
 
 
 def test_every_public_name_has_a_known_type(environment):
-    told = check_types(environment, "--verifytypes", "flaxdigits", "--ignoreexternal")
-    symbols = {symbol["name"]: symbol for symbol in told["typeCompleteness"]["symbols"]}
+    found = check_types(environment, "--verifytypes", "flaxdigits", "--ignoreexternal")
+    symbols = {symbol["name"]: symbol for symbol in found["typeCompleteness"]["symbols"]}
     public = [f"flaxdigits.{name}" for name in flaxdigits.__all__]
     public += [name for name in symbols if name.startswith(
         ("flaxdigits.api.", "flaxdigits.config.", "flaxdigits.training.trackers."))]
@@ -75,7 +75,7 @@ def installed(environment, tmp_path_factory):
     return folder / "site"
 
 
-def test_a_wheel_is_whole(installed, environment, tmp_path):
+def test_a_wheel_is_complete(installed, environment, tmp_path):
     code = ("import flaxdigits, json; print(json.dumps([flaxdigits.__file__, "
             "flaxdigits.list_experiments(), flaxdigits.experiment('chinese_cnn').experiment]))")
     done = subprocess.run(
@@ -91,7 +91,7 @@ def test_a_wheel_is_whole(installed, environment, tmp_path):
         "flaxdigits", f"flaxdigits-{PROJECT['version']}.dist-info"}
 
 
-def test_the_documentation_is_made_by_the_command_of_the_readme(environment, tmp_path):
+def test_the_command_of_the_readme_builds_the_documentation(environment, tmp_path):
     (command,) = re.findall(r"^pdoc .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
     done = subprocess.run(
         [sys.executable, "-m", *command.split(), "--output-directory", str(tmp_path)],

@@ -30,15 +30,15 @@ def images(tmp_path_factory):
     return folder
 
 
-def test_the_function_says_what_the_network_says_of_what_it_saw(finished, images, tiny_data):
+def test_predictions_are_the_softmax_of_the_network_for_its_input(finished, images, tiny_data):
     network = load_network(RunFolder(finished))
     assert network.step == 6 and network.framing == measure_framing(tiny_data.images)
     files = [images / name for name in ("c.png", "d.png", "a.png")]
-    readings = predict(finished, files).readings
+    readings = predict(finished, files).predictions
     assert [reading.file for reading in readings] == [str(path) for path in files]
     assert readings[1].guesses == () and readings[1].error.startswith(f"{images / 'd.png'}: ")
     for reading in (readings[0], readings[2]):
-        expected = softmax(np.asarray(network.logits(reading.seen[None, ..., None]))[0])
+        expected = softmax(np.asarray(network.logits(reading.network_input[None, ..., None]))[0])
         order = np.argsort(-expected)[:3]
         assert [guess.class_name for guess in reading.guesses] == [str(x) for x in order]
         np.testing.assert_allclose(
@@ -47,26 +47,26 @@ def test_the_function_says_what_the_network_says_of_what_it_saw(finished, images
 
 
 def test_the_checkpoint_is_the_one_that_was_named(finished, images):
-    first, last = (predict(finished, [images / "a.png"], checkpoint).readings[0].guesses
+    first, last = (predict(finished, [images / "a.png"], checkpoint).predictions[0].guesses
                    for checkpoint in (2, "last"))
     assert first != last
-    assert predict(finished, [images / "a.png"], 6).readings[0].guesses == last
+    assert predict(finished, [images / "a.png"], 6).predictions[0].guesses == last
 
 
 def test_the_others_are_done_when_one_cannot_be_read(finished, images, launch_here):
     done = launch_here("--mode=predict", f"--workdir={finished}", f"--images={images}/*.png",
                        "--format=json")
     assert done.returncode == 1
-    told = json.loads(done.stdout)
-    assert [row["file"] for row in told] == [
+    found = json.loads(done.stdout)
+    assert [row["file"] for row in found] == [
         f"{images}/{name}.png" for name in ("a", "b[1]", "c", "d", "e")]
-    assert [len(row.get("guesses", ())) for row in told] == [3, 3, 3, 0, 0]
-    assert sum(guess["confidence"] for guess in told[0]["guesses"]) <= 1.001
+    assert [len(row.get("guesses", ())) for row in found] == [3, 3, 3, 0, 0]
+    assert sum(guess["confidence"] for guess in found[0]["guesses"]) <= 1.001
     lines = done.stderr.splitlines()
     assert len(lines) == 2 and "d.png" in lines[0] and "e.png: there is nothing" in lines[1]
 
 
-def test_a_table_and_a_sheet(finished_copy, images, launch_here):
+def test_a_table_and_a_figure(finished_copy, images, launch_here):
     done = launch_here("--mode=predict", f"--workdir={finished_copy}",
                        f"--images={images}/b[1].png", f"--images={images}/[ac].png",
                        f"--images={images}/a.png", "--figure")
@@ -74,37 +74,37 @@ def test_a_table_and_a_sheet(finished_copy, images, launch_here):
     rows = [line for line in done.stdout.splitlines() if ".png " in line and "%" in line]
     assert [row.split("/")[-1].split(".")[0] for row in rows] == ["b[1]", "a", "c"]
     assert all(row.count("%") == 3 for row in rows)
-    sheet = finished_copy / "figures" / "predictions.png"
-    assert f"what the network saw: {sheet}" in done.stdout
-    assert Image.open(sheet).width > 600
+    figure = finished_copy / "figures" / "predictions.png"
+    assert f"images and network inputs: {figure}" in done.stdout
+    assert Image.open(figure).width > 600
 
 
-def test_a_pattern_without_a_match_is_told(finished, images, launch_here):
+def test_a_pattern_without_a_match_is_an_error(finished, images, launch_here):
     done = launch_here("--mode=predict", f"--workdir={finished}", f"--images={images}/a.png",
                        f"--images={images}/none*.png")
     assert done.returncode == 1 and "none*.png: cannot be read" in done.stderr
     assert "a.png" in done.stdout
 
 
-@pytest.mark.parametrize(("flags", "told"), [
+@pytest.mark.parametrize(("flags", "message"), [
     ([], "--mode=predict needs images"),
     (["--images=none/*.png"], "no file matches none/*.png"),
     (["--images=launch.py", "--set=seed=1"], "leave out --set"),
     (["--images=launch.py", "--checkpoint=all"], "--checkpoint=all is for --mode=eval"),
     (["--images=launch.py", "--checkpoint=5"], "expected last, best or one of the steps 2, 4, 6"),
-    (["--mode=eval", "--images=launch.py"], "--images is for --mode=predict alone")])
-def test_what_is_wrong_is_told_in_one_line(flags, told, finished, launch_here):
+    (["--mode=eval", "--images=launch.py"], "--images is only for --mode=predict")])
+def test_bad_input_is_reported_in_one_line(flags, message, finished, launch_here):
     done = launch_here("--mode=predict", f"--workdir={finished}", *flags)
     assert done.returncode == 2 and done.stdout == ""
-    assert told in done.stderr and done.stderr.count("\n") == 1
+    assert message in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_a_figure_that_cannot_be_written_is_told_before_anything(finished, images, tmp_path):
+def test_an_unwritable_figure_is_an_error_before_anything_is_computed(finished, images, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FlaxdigitsError) as told:
+    with pytest.raises(FlaxdigitsError) as message:
         predict(finished, images / "a.png", figure=tmp_path / "file" / "seen.png")
-    assert "seen.png: cannot write: " in str(told.value)
-    assert "name another place" in str(told.value) and "workdir" not in str(told.value)
+    assert "seen.png: cannot write: " in str(message.value)
+    assert "name another place" in str(message.value) and "workdir" not in str(message.value)
 
 
 def test_the_files_of_the_training_set_are_read_as_they_were_trained_on(tmp_path, launch_here):
@@ -124,8 +124,8 @@ def test_the_files_of_the_training_set_are_read_as_they_were_trained_on(tmp_path
     images = load_dataset(config.data, DataLocations()).images[..., 0]
     files = [tmp_path / "data" / str(label) / f"{number}.png"
              for number in range(6) for label in range(3)]
-    readings = predict(tmp_path / "run", files).readings
-    np.testing.assert_array_equal([reading.seen for reading in readings], images)
+    readings = predict(tmp_path / "run", files).predictions
+    np.testing.assert_array_equal([reading.network_input for reading in readings], images)
 
 
 def test_several_characters_are_noted(finished, tmp_path, launch_here):
@@ -134,5 +134,5 @@ def test_several_characters_are_noted(finished, tmp_path, launch_here):
     Image.fromarray(pixels).save(tmp_path / "two.png")
     done = launch_here("--mode=predict", f"--workdir={finished}", f"--images={tmp_path}/two.png")
     assert done.returncode == 0 and done.stderr == (
-        f"note: {tmp_path}/two.png: there seem to be several characters in it, which were read as "
-        "one; cut them apart into files of their own\n")
+        f"note: {tmp_path}/two.png: seems to contain several characters, which were read as one; "
+        "crop each character to a separate file\n")

@@ -1,4 +1,4 @@
-"""One character in many kinds of image files is seen as the same; what is no image is told."""
+"""A character is read the same from many kinds of image files; other files are rejected."""
 
 import dataclasses
 import importlib.util
@@ -25,7 +25,7 @@ from flaxdigits.errors import FlaxdigitsError
 MNIST = FRAMINGS["mnist"]
 
 
-def drawn(size=400, ground="white", ink="black", mode="RGB", at=(0.3, 0.2), width=0.05):
+def draw(size=400, ground="white", ink="black", mode="RGB", at=(0.3, 0.2), width=0.05):
     """A five, or what lies as one, with its upper left corner at a fraction of the size."""
     image = Image.new(mode, (size, size), ground)
     points = [(0.3, 0), (0, 0), (0, 0.22), (0.2, 0.2), (0.32, 0.3), (0.25, 0.45), (0, 0.47)]
@@ -71,27 +71,27 @@ def ruled(image):
 
 
 KINDS = {
-    "light on dark": ("png", lambda: drawn(ground="black", ink="white")),
-    "colours": ("png", lambda: drawn(ground=(190, 160, 60), ink=(30, 30, 140))),
+    "light on dark": ("png", lambda: draw(ground="black", ink="white")),
+    "colours": ("png", lambda: draw(ground=(190, 160, 60), ink=(30, 30, 140))),
     "colours as bright as each other": (
-        "png", lambda: drawn(ground=(0, 150, 0), ink=(255, 21, 0))),
-    "small": ("png", lambda: drawn(4 * 40).resize((40, 40), Image.Resampling.BOX)),
-    "large": ("png", lambda: drawn(3000)),
-    "elsewhere": ("png", lambda: drawn(at=(0.6, 0.5))),
-    "tightly cut": ("png", lambda: drawn().crop((110, 70, 250, 280))),
-    "photo": ("jpg", lambda: in_light(drawn(ground=(230, 220, 200), ink=(40, 40, 90)))),
-    "board": ("jpg", lambda: in_light(drawn(ground=(30, 60, 40), ink=(230, 230, 220)))),
-    "alpha": ("png", lambda: alpha(drawn())),
+        "png", lambda: draw(ground=(0, 150, 0), ink=(255, 21, 0))),
+    "small": ("png", lambda: draw(4 * 40).resize((40, 40), Image.Resampling.BOX)),
+    "large": ("png", lambda: draw(3000)),
+    "elsewhere": ("png", lambda: draw(at=(0.6, 0.5))),
+    "tightly cut": ("png", lambda: draw().crop((110, 70, 250, 280))),
+    "photo": ("jpg", lambda: in_light(draw(ground=(230, 220, 200), ink=(40, 40, 90)))),
+    "board": ("jpg", lambda: in_light(draw(ground=(30, 60, 40), ink=(230, 230, 220)))),
+    "alpha": ("png", lambda: alpha(draw())),
     "alpha, light": ("webp", lambda: Image.merge(
-        "RGBA", [*Image.new("RGB", (400, 400), "white").split(), alpha(drawn()).split()[3]])),
-    "16 bits": ("png", lambda: sixteen_bits(drawn())),
+        "RGBA", [*Image.new("RGB", (400, 400), "white").split(), alpha(draw()).split()[3]])),
+    "16 bits": ("png", lambda: sixteen_bits(draw())),
     "floats": ("tif", lambda: Image.fromarray(
-        np.asarray(drawn().convert("L"), np.float32) * 1e-4 - 3)),
-    "palette": ("gif", lambda: drawn().quantize(8)),
-    "one bit": ("bmp", lambda: drawn().convert("1")),
-    "cmyk": ("jpg", lambda: drawn().convert("CMYK")),
-    "turned": ("jpg", lambda: turned(drawn())),
-    "ruled": ("png", lambda: ruled(drawn())),
+        np.asarray(draw().convert("L"), np.float32) * 1e-4 - 3)),
+    "palette": ("gif", lambda: draw().quantize(8)),
+    "one bit": ("bmp", lambda: draw().convert("1")),
+    "cmyk": ("jpg", lambda: draw().convert("CMYK")),
+    "turned": ("jpg", lambda: turned(draw())),
+    "ruled": ("png", lambda: ruled(draw())),
 }
 
 
@@ -104,7 +104,7 @@ def test_every_kind_is_seen_as_the_same(kind, tmp_path):
     suffix, make = KINDS[kind]
     image = make()
     image.save(tmp_path / f"image.{suffix}", exif=image.getexif())
-    drawn().save(tmp_path / "plain.png")
+    draw().save(tmp_path / "plain.png")
     plain, other = seen(tmp_path / "plain.png"), seen(tmp_path / f"image.{suffix}")
     correlation = np.corrcoef(plain.ravel(), other.ravel())[0, 1]
     assert correlation > 0.93, correlation
@@ -113,7 +113,7 @@ def test_every_kind_is_seen_as_the_same(kind, tmp_path):
 
 
 def test_the_box_and_the_centre_are_mnists(tmp_path):
-    drawn(at=(0.05, 0.4)).save(tmp_path / "image.png")
+    draw(at=(0.05, 0.4)).save(tmp_path / "image.png")
     image = seen(tmp_path / "image.png")
     rows, columns = np.nonzero(image)
     assert image.shape == (28, 28) and image.dtype == np.uint8 and image.max() == 255
@@ -122,7 +122,7 @@ def test_the_box_and_the_centre_are_mnists(tmp_path):
 
 
 def test_other_sets_have_their_own_size_polarity_and_middle(tmp_path):
-    drawn().save(tmp_path / "image.png")
+    draw().save(tmp_path / "image.png")
     image = seen(tmp_path / "image.png", Framing(40, 30, 12, "box", 1, ground=220, ink=20))
     rows, columns = np.nonzero(image < 120)
     assert image.shape == (40, 30) and image.max() == 220 and image.min() == 20
@@ -131,7 +131,7 @@ def test_other_sets_have_their_own_size_polarity_and_middle(tmp_path):
 
 
 def test_thin_strokes_become_as_thick_as_the_sets(tmp_path):
-    drawn(size=1000, width=0.004).save(tmp_path / "thin.png")
+    draw(size=1000, width=0.004).save(tmp_path / "thin.png")
     image = seen(tmp_path / "thin.png")
     assert stroke_width(image / np.float32(255)) > 1.2
     assert np.median(image[image > 60]) > 150
@@ -186,30 +186,30 @@ def test_nothing_is_seen_on_blank_paper(grain, tmp_path):
         find_ink(read_photo(tmp_path / "blank.png"))
 
 
-@pytest.mark.parametrize(("name", "told"), [
+@pytest.mark.parametrize(("name", "message"), [
     ("missing.png", "no such file"), ("folder", "a folder; name its files"),
     ("text.png", "of no format"),
     ("cut.png", "truncated"), ("bomb.png", "larger than"), ("program.eps", "of no format"),
     ("clear.png", "all of it is transparent")])
-def test_what_is_no_image_is_told_in_one_line(name, told, tmp_path):
+def test_a_file_that_is_not_an_image_is_reported_in_one_line(name, message, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "text.png").write_text("no image")
     if name == "cut.png":
-        in_light(drawn()).save(tmp_path / "whole.png")
+        in_light(draw()).save(tmp_path / "whole.png")
         (tmp_path / name).write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
     if name == "bomb.png":
         Image.new("1", (10_000, 10_000)).save(tmp_path / name)
     if name == "program.eps":
-        drawn().save(tmp_path / name)
+        draw().save(tmp_path / name)
     if name == "clear.png":
         Image.new("RGBA", (30, 30), (9, 9, 9, 0)).save(tmp_path / name)
-    with pytest.raises(FlaxdigitsError, match=told) as caught:
+    with pytest.raises(FlaxdigitsError, match=message) as caught:
         read_photo(tmp_path / name)
     assert str(caught.value).startswith(str(tmp_path / name)) and "\n" not in str(caught.value)
 
 
 def test_large_images_are_made_smaller(tmp_path):
-    drawn(3000).save(tmp_path / "large.png")
+    draw(3000).save(tmp_path / "large.png")
     pixels = read_photo(tmp_path / "large.png")
     assert pixels.shape == (LONGEST, LONGEST, 3) and pixels.dtype == np.float32
     assert pixels.min() == 0 and pixels.max() == 1
@@ -265,7 +265,7 @@ def test_bold_strokes_on_transparent_ground_are_seen(tmp_path):
 
 
 def test_the_first_of_several_pictures_is_read(tmp_path):
-    frames = [drawn(60), drawn(60, at=(0.1, 0.1))]
+    frames = [draw(60), draw(60, at=(0.1, 0.1))]
     frames[0].save(tmp_path / "image.gif", save_all=True, append_images=frames[1:])
     picture = read_picture(tmp_path / "image.gif")
     assert picture.has_more and not picture_differs(picture.image, frames[0])
@@ -276,6 +276,6 @@ def picture_differs(image, other):
 
 
 def test_two_characters_seem_several():
-    one = np.asarray(drawn(100, at=(0.3, 0.3)), np.float32) / 255
+    one = np.asarray(draw(100, at=(0.3, 0.3)), np.float32) / 255
     assert not seems_several(find_ink(one), MNIST)
     assert seems_several(find_ink(np.concatenate([one, one], axis=1)), MNIST)

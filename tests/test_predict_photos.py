@@ -41,7 +41,7 @@ def test_photos_of_digits_are_read(raw_data_dir, tmp_path):
     rng = np.random.default_rng(0)
     for place, row in enumerate(rows):
         photo(dataset.images[row, ..., 0], rng).save(tmp_path / f"{place}.jpg", quality=85)
-    readings = predict(run, [tmp_path / f"{place}.jpg" for place in range(COUNT)]).readings
+    readings = predict(run, [tmp_path / f"{place}.jpg" for place in range(COUNT)]).predictions
     right = [reading.error is None
              and reading.guesses[0].class_name == dataset.class_names[dataset.labels[row]]
              for reading, row in zip(readings, rows, strict=True)]
@@ -56,7 +56,7 @@ def test_photos_of_digits_are_read(raw_data_dir, tmp_path):
         for path, row in zip(files, rows, strict=True):
             Image.fromarray(cut(dataset.images[row, ..., 0])).save(path)
         read = [(reading.guesses[0].class_name, label)
-                for reading, label in zip(predict(run, files).readings, labels, strict=True)
+                for reading, label in zip(predict(run, files).predictions, labels, strict=True)
                 if reading.error is None]
         assert len(read) >= 0.99 * len(rows)
         accuracy[name] = np.mean([guess == label for guess, label in read])

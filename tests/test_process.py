@@ -39,7 +39,7 @@ def settings(tmp_path):
 
 def test_compiled_programs_are_kept_in_the_users_cache_small_ones_too(settings, tmp_path):
     found = settings("--set", "a=b c")
-    assert found["words"] == ["--set", "a=b c"]  # also where the program was begun again
+    assert found["words"] == ["--set", "a=b c"]  # also if the program was executed again
     folder = Path(found["JAX_COMPILATION_CACHE_DIR"])
     assert folder.parent == tmp_path / "cache" / "flaxdigits" / "compiled"
     assert found["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"
@@ -51,11 +51,11 @@ def test_compiled_programs_are_kept_in_the_users_cache_small_ones_too(settings, 
     ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
 ])
 def test_huge_pages_are_asked_for_unless_the_user_has_decided(settings, before, after):
-    if not process._are_pages_on_request():  # then nothing is asked
+    if not process._needs_madvise():  # then nothing is asked
         after = before
     assert (settings(GLIBC_TUNABLES=before)["GLIBC_TUNABLES"] or "") == after
 
 
-def test_what_the_user_has_set_stays(settings):
+def test_settings_of_the_user_are_kept(settings):
     assert settings(JAX_COMPILATION_CACHE_DIR="/x")["JAX_COMPILATION_CACHE_DIR"] == "/x"
 

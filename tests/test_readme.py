@@ -1,4 +1,4 @@
-"""What the README tells a reader to type is understood."""
+"""The commands and examples of the README work."""
 
 import re
 import shlex
@@ -30,11 +30,11 @@ def slim(tmp_path):
     return path
 
 
-def test_there_are_commands():
+def test_it_has_commands():
     assert len(COMMANDS) >= 8
 
 
-def test_its_pictures_are_there():
+def test_its_pictures_exist():
     pictures = re.findall(r"!\[([^]]+)\]\(([^)]+)\)", TEXT)
     assert pictures and TEXT.index("![") < TEXT.index("\n## ")
     for words, name in pictures:
@@ -46,7 +46,7 @@ def test_its_pictures_are_there():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_are_understood(command, slim):
+def test_commands_are_valid(command, slim):
     arguments = [str(slim).join(word.split("path/to/slim.py")) for word in shlex.split(command)]
     with flagsaver.flagsaver():
         options = parse(["launch.py", *arguments])
@@ -65,7 +65,7 @@ def paths_of(options):
                 if path is not None and path.endswith(".py"))
 
 
-def test_what_the_commands_name_is_there():
+def test_the_files_in_commands_exist():
     trained, needed, named = set(), set(), set()
     for command in COMMANDS:
         with flagsaver.flagsaver():
@@ -86,7 +86,7 @@ def test_what_the_commands_name_is_there():
             assert "path/to/mine.py" in command  # which is the README's own example
 
 
-def test_the_files_that_it_speaks_of_are_there():
+def test_the_files_that_it_mentions_exist():
     named = re.findall(r"`((?:[\w-]+/)+[\w.-]*|launch\.py|[A-Z]+\.\w+)`", TEXT)
     own = {name for name in named if not name.startswith(("runs/", "seeds/"))}
     assert len(own) >= 15
@@ -110,14 +110,14 @@ def test_the_python_calls_do_what_they_say(
     assert f"{row['test_accuracy']}\n" in capsys.readouterr().out
 
 
-def test_the_example_has_ten_lines_and_does_what_it_says(slim, launch):
+def test_the_example_has_ten_lines_and_works(slim, launch):
     assert len([line for line in EXAMPLE.splitlines() if line]) <= 10
     done = launch(f"--experiment={slim}", "--mode=summary")
     assert done.returncode == 0, done.stderr
     assert "(None, 64, 64, 16)" in done.stdout and "BatchNorm" in done.stdout
 
 
-def test_the_tracker_is_told_of_a_run(slim, launch_here, idx_folder, tmp_path):
+def test_the_tracker_is_called(slim, launch_here, idx_folder, tmp_path):
     slim.write_text(EXAMPLE + TRACKER)
     done = launch_here(
         f"--experiment={slim}", f"--workdir={tmp_path / 'run'}", "--set=data.dataset=idx_files",
@@ -128,7 +128,7 @@ def test_the_tracker_is_told_of_a_run(slim, launch_here, idx_folder, tmp_path):
     assert "train_loss" in row and "confusion.png" in result
 
 
-def test_a_study_has_fewer_than_ten_lines_and_is_understood(tmp_path):
+def test_the_study_has_fewer_than_ten_lines_and_is_valid(tmp_path):
     assert len([line for line in STUDY.splitlines() if line]) < 10
     path = tmp_path / "mine.py"
     path.write_text(STUDY)
@@ -142,7 +142,7 @@ def test_the_table_of_modes_is_complete():
     assert set(re.findall(r"^\| `(\w+)`.* \|", TEXT, re.MULTILINE)) >= set(MODES)
 
 
-def test_nothing_waits_to_be_filled_in():
+def test_no_placeholders_are_left():
     texts = [TEXT, *(path.read_text() for path in (ROOT / "experiments").glob("*.py"))]
     for text in texts:
         assert not re.findall(r"\b(?:TIME|RESULTS?|DRAWN|SPEED)_\w+|TODO|FIXME", text)

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from test_reports_figures import IMAGES, report, result
 
-from flaxdigits.evaluation.predictions import Predictions, predictions_file
 from flaxdigits.reports.layers import Layer
+from flaxdigits.training.predictions import Predictions, predictions_file
 
 pytest_plugins = ["tiny_run"]
 
@@ -47,12 +47,12 @@ class Page(html.parser.HTMLParser):
 def test_a_run_ends_with_a_report(finished):
     figures = {path.name for path in (finished / "figures").iterdir()}
     assert figures == FIGURES
-    told, page = read(finished), Page((finished / "report.html").read_text())
-    for text in ("tiny", f"{told['test_accuracy']:.2%}", f"{told['test_errors']:,} errors in 70",
+    found, page = read(finished), Page((finished / "report.html").read_text())
+    for text in ("tiny", f"{found['test_accuracy']:.2%}", f"{found['test_errors']:,} errors in 70",
                  "The test split, 70 images", "Conv_0", "28 × 28 × 2", "optimizer.learning_rate",
                  "data.fingerprint", "versions.jax"):
         assert text in page.text, text
-    assert page.tags.count("figure") == 32 + min(32, told["test_errors"])
+    assert page.tags.count("figure") == 32 + min(32, found["test_errors"])
 
 
 def test_the_page_needs_nothing_from_elsewhere(finished):
@@ -65,7 +65,7 @@ def test_the_page_needs_nothing_from_elsewhere(finished):
 
 
 def test_predictions_are_kept_as_plain_arrays(finished, tiny_data):
-    told = read(finished)
+    found = read(finished)
     with np.load(finished / "predictions.npz", allow_pickle=False) as saved:
         assert int(saved["step"]) == 6
         assert saved["class_names"].tolist() == [str(digit) for digit in range(10)]
@@ -73,8 +73,8 @@ def test_predictions_are_kept_as_plain_arrays(finished, tiny_data):
             index, labels, logits = (
                 saved[f"{split}_{name}"] for name in ("index", "labels", "logits"))
             np.testing.assert_array_equal(tiny_data.labels[index], labels)
-            assert logits.shape == (told[f"{split}_examples"], 10)
-            assert (logits.argmax(1) != labels).sum() == told[f"{split}_errors"]
+            assert logits.shape == (found[f"{split}_examples"], 10)
+            assert (logits.argmax(1) != labels).sum() == found[f"{split}_errors"]
         assert not any(name.startswith("train") or name.endswith("writers") for name in saved)
 
 
@@ -87,10 +87,10 @@ def test_writers_are_kept_where_they_are_known(tiny_data):
         assert saved["test_writers"].tolist() == [35, 0]
 
 
-def test_drawn_data_is_told():
+def test_synthetic_data_is_noted():
     for source in ("drawn", "real"):
         page = Page(report(result=result(data_source=source)).files()["report.html"].decode())
-        assert ("Drawn data." in page.text) == (source == "drawn")
+        assert ("Synthetic data." in page.text) == (source == "drawn")
 
 
 def test_without_a_test_split_it_is_about_validation(train_tiny, tmp_path):
@@ -101,13 +101,13 @@ def test_without_a_test_split_it_is_about_validation(train_tiny, tmp_path):
 
 
 def test_it_is_about_the_reported_checkpoint(train_tiny, tmp_path):
-    train_tiny(tmp_path, "checkpoint.report=best", "optimizer.learning_rate=3")
-    told = read(tmp_path)
-    assert told["checkpoint_step"] < told["steps"], "else this test shows nothing"
+    train_tiny(tmp_path, "checkpoint.select=best", "optimizer.learning_rate=3")
+    found = read(tmp_path)
+    assert found["checkpoint_step"] < found["steps"], "else this test shows nothing"
     with np.load(tmp_path / "predictions.npz", allow_pickle=False) as saved:
-        assert int(saved["step"]) == told["checkpoint_step"]
+        assert int(saved["step"]) == found["checkpoint_step"]
         wrong = saved["test_logits"].argmax(1) != saved["test_labels"]
-    assert wrong.sum() == told["test_errors"]
+    assert wrong.sum() == found["test_errors"]
 
 
 def test_a_folder_of_images_has_a_report(launch_here, tmp_path):
@@ -249,9 +249,9 @@ def test_the_page_fits_its_window_and_its_pictures_load(width, browse, chinese_p
     probe = tmp_path / "probe.html"
     probe.write_text(PROBE.format(width=width, page=json.dumps(text).replace("</", "<\\/")))
     found = re.search("<title>(.*)</title>", browse(probe, 1300, "--dump-dom"))
-    told = json.loads(found.group(1))
-    assert told["wide"] == width and told["needed"] <= width, told
-    assert told["broken"] == 0 and told["shown"] > 64, told
+    actual = json.loads(found.group(1))
+    assert actual["wide"] == width and actual["needed"] <= width, actual
+    assert actual["broken"] == 0 and actual["shown"] > 64, actual
 
 
 @pytest.mark.parametrize("theme", COLOURS)

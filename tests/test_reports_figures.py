@@ -1,4 +1,4 @@
-"""Figures and sheets: what they show, that every character is there, and any kind of data."""
+"""Figures and image grids: their content, fonts, and any kind of data."""
 
 import io
 import warnings
@@ -9,7 +9,7 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image
 
 from flaxdigits.data.raw_chinese_mnist import CLASS_NAMES
-from flaxdigits.evaluation.predict import Guess, Reading
+from flaxdigits.evaluation.predict import Guess, ImagePrediction
 from flaxdigits.reports.figures import (
     DARK,
     LIGHT,
@@ -20,17 +20,17 @@ from flaxdigits.reports.figures import (
     png,
 )
 from flaxdigits.reports.fonts import families, legible
-from flaxdigits.reports.layers import Layer
-from flaxdigits.reports.readings import reading_sheet
-from flaxdigits.reports.run_report import RunReport
-from flaxdigits.reports.sheets import (
-    data_sheet,
-    prediction_sheet,
-    predictions,
+from flaxdigits.reports.image_grids import (
+    class_grid,
+    prediction_grid,
     samples,
+    select_predictions,
     softmax,
     worst_mistakes,
 )
+from flaxdigits.reports.image_predictions import image_prediction_grid
+from flaxdigits.reports.layers import Layer
+from flaxdigits.reports.run_report import RunReport
 
 LABELS = np.array([0, 1, 2, 0, 1, 2])
 LOGITS = np.array([[2, 0, 0], [3, 0, 0], [0, 0, 1], [0, 9, 0], [0, 1, 0], [0, 1, 0.5]], np.float32)
@@ -98,26 +98,26 @@ def test_every_character_is_drawn(paths):
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 15, (2, 60))
     images = rng.integers(0, 255, (60, 8, 8, 1), np.uint8)
-    shown = predictions(images, np.arange(60), labels, np.eye(15)[predicted], samples(60))
+    shown = select_predictions(images, np.arange(60), labels, np.eye(15)[predicted], samples(60))
     for figure in (confusion(confusion_matrix(labels, predicted, 15), names),
-                   prediction_sheet(shown, names, "samples"),
-                   data_sheet(images / 255, labels, names, "data")):
+                   prediction_grid(shown, names, "samples"),
+                   class_grid(images / 255, labels, names, "data")):
         assert pixels(png(figure)).std() > 5
 
 
-def test_names_in_any_text_are_drawn_or_boxes_without_a_word(monkeypatch):
+def test_names_in_any_script_are_drawn_or_boxes_without_a_warning(monkeypatch):
     figure, axes = blank(2, 1, LIGHT)
     axes.set_title("名字, 三 ± 1")
-    drawn = pixels(png(figure))
+    rendered = pixels(png(figure))
     monkeypatch.setattr("flaxdigits.reports.figures.families", lambda: ["DejaVu Sans"])
-    assert (pixels(png(figure)) != drawn).any() or len(families()) == 1
+    assert (pixels(png(figure)) != rendered).any() or len(families()) == 1
 
 
-def test_names_of_images_are_drawn_beside_digits(tmp_path):
+def test_file_names_are_drawn_next_to_digits(tmp_path):
     path = tmp_path / "三.png"
     Image.fromarray(IMAGES[0, ..., 0]).save(path)
-    read = Reading(str(path), (Guess("3", 0.9),), None, IMAGES[0, ..., 0], (0, 0, 1, 1))
-    assert pixels(png(reading_sheet([read], [str(digit) for digit in range(10)]))).std() > 5
+    read = ImagePrediction(str(path), (Guess("3", 0.9),), None, IMAGES[0, ..., 0], (0, 0, 1, 1))
+    assert pixels(png(image_prediction_grid([read], [str(digit) for digit in range(10)]))).std() > 5
 
 
 def test_the_confusion_matrix_counts():
@@ -138,9 +138,9 @@ def test_right_and_wrong_have_their_colours():
 
 def test_the_worst_mistakes_are_the_most_confident_ones():
     assert worst_mistakes(LABELS, LOGITS).tolist() == [3, 1, 5]
-    assert worst_mistakes(LABELS, LOGITS, most=1).tolist() == [3]
-    shown = predictions(IMAGES, np.arange(6)[::-1], LABELS, LOGITS, [3])[0]
-    assert (shown.row, shown.true, shown.predicted) == (2, 0, 1)
+    assert worst_mistakes(LABELS, LOGITS, limit=1).tolist() == [3]
+    shown = select_predictions(IMAGES, np.arange(6)[::-1], LABELS, LOGITS, [3])[0]
+    assert (shown.index, shown.true, shown.predicted) == (2, 0, 1)
     assert shown.confidence == pytest.approx(1 / (1 + 2 * np.exp(-9)))
     np.testing.assert_array_equal(shown.image, IMAGES[2, ..., 0])
 
@@ -156,13 +156,14 @@ def test_samples_are_spread_and_none_is_twice(examples):
     assert places[0] == 0 and places[-1] == examples - 1
 
 
-def test_a_sheet_shows_the_images():
+def test_a_grid_shows_the_images():
     bright = np.full((1, 5, 5, 1), 255, np.uint8)
     logits = np.array([[1.0, 0.0]])
-    sheets = [pixels(png(prediction_sheet(
-        predictions(images, np.arange(1), np.zeros(1, int), logits, [0]), legible("ab"), "x")))
+    grids = [pixels(png(prediction_grid(
+        select_predictions(images, np.arange(1), np.zeros(1, int), logits, [0]), legible("ab"),
+        "x")))
         for images in (bright, bright // 255)]
-    assert (sheets[1] < 9).all(-1).sum() > (sheets[0] < 9).all(-1).sum() + 15_000
+    assert (grids[1] < 9).all(-1).sum() > (grids[0] < 9).all(-1).sum() + 15_000
 
 
 def test_filters_are_on_one_scale_around_zero():

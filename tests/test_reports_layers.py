@@ -1,4 +1,4 @@
-"""The layers of a network, and what they cost, against counts by hand."""
+"""The layers of a network, and what they cost, compared with counts on paper."""
 
 import functools
 
@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from flaxdigits.experiments import load_experiment
-from flaxdigits.models import build_model
+from flaxdigits.models import ResNetConfig, build_model
 from flaxdigits.reports.layers import count_flops, layer_table, list_layers
 
 pytest_plugins = ["tiny_run"]
@@ -99,7 +99,7 @@ def test_flops_of_programs():
     assert count_flops(grouped, image, kernel) == forward
 
 
-def test_layers_of_linens_own_that_are_told_things_in_words():
+def test_linen_layers_with_keyword_arguments():
     class Own(nn.Module):
         @nn.compact
         def __call__(self, x, training=None):
@@ -127,6 +127,16 @@ def test_parameters_of_the_network_itself_are_counted():
         == [("Dense_0", (7,), 2 * 48 * 7, 49 * 7), ("Own", (5,), 2 * 7 * 5, 35)]
 
 
+def test_layers_of_blocks_are_listed_once_and_by_their_paths():
+    layers = list_layers(build_model(ResNetConfig(), 10), (28, 28, 1))
+    names = [layer.name for layer in layers]
+    assert names[:4] == [
+        "Conv_0", "Norm_0/BatchNorm_0", "ResidualBlock_0/Conv_0",
+        "ResidualBlock_0/Norm_0/BatchNorm_0"]
+    assert len(set(names)) == len(names) == 21
+    assert "ResidualBlock_2/Conv_2" in str(layer_table("a", layers).columns[0]._cells)
+
+
 def test_what_outer_modules_compute_is_counted_once_a_call():
     class Middle(nn.Module):
         @nn.compact
@@ -143,5 +153,6 @@ def test_what_outer_modules_compute_is_counted_once_a_call():
 
     layers = list_layers(Own(), (3, 2, 1))
     assert [(layer.name, layer.flops, layer.parameters) for layer in layers] == [
-        ("Dense_0", 72, 42), ("middle", 72, 42), ("Dense_0", 72, 0), ("middle", 72, 0),
+        ("middle/Dense_0", 72, 42), ("middle", 72, 42), ("middle/Dense_0", 72, 0),
+        ("middle", 72, 0),
         ("Own", 60, 30)]

@@ -89,7 +89,7 @@ def test_a_split_that_does_not_exist_is_null(split, absent, train_tiny, tmp_path
     assert result.keys() == TYPES.keys()
 
 
-def test_the_figures_equal_an_independent_recount(official, idx_folder):
+def test_the_metrics_equal_an_independent_computation(official, idx_folder):
     result, params = read(official), saved_params(official)
     for split, part, count in (("train", "train", 200), ("test", "t10k", 70)):
         images, labels = idx_part(idx_folder, part)
@@ -113,7 +113,7 @@ def test_the_running_accuracy_is_that_of_the_last_epoch(official):
     assert result["epochs"] == 2.0
 
 
-def test_metrics_rows_have_the_figures_of_their_step(finished):
+def test_rows_of_metrics_have_the_metrics_of_their_step(finished):
     rows = RunFolder(finished).rows("metrics.jsonl")
     result = read(finished)
     assert [row["step"] for row in rows if "validation_loss" in row] == [4, 6]
@@ -130,14 +130,14 @@ def printed(thing, width=200):
     return capture.get()
 
 
-def test_the_result_is_told_split_by_split(official, finished):
-    for workdir, told in ((official, ["train", "test"]), (finished, list(SPLITS))):
+def test_the_result_is_printed_split_by_split(official, finished):
+    for workdir, found in ((official, ["train", "test"]), (finished, list(SPLITS))):
         result, console = read(workdir), Console(width=200)
         with console.capture() as capture:
             print_result(console, result)
         lines = capture.get().splitlines()
-        assert [line.split()[0] for line in lines[:-1]] == told
-        for split, line in zip(told, lines, strict=False):
+        assert [line.split()[0] for line in lines[:-1]] == found
+        for split, line in zip(found, lines, strict=False):
             assert f"errors {result[f'{split}_errors']} of {result[f'{split}_examples']}" in line
             assert f"accuracy {result[f'{split}_accuracy']:.4%}" in line
         assert "3,254 parameters" in lines[-1]
@@ -171,7 +171,7 @@ def test_a_comparison_shows_a_run_that_is_not_finished_as_such(finished_copy, fi
     assert "copy (unfinished)" in text
     experiment = next(line for line in text.splitlines() if "experiment" in line)
     assert experiment.count(" tiny ") == 2
-    (finished_copy / "diverged.json").write_text('{"step": 3, "told": "no"}')
+    (finished_copy / "diverged.json").write_text('{"step": 3, "message": "no"}')
     assert "copy (diverged)" in printed(comparison_table([RunFolder(finished_copy)]))
     row = next(line for line in text.splitlines() if "test_accuracy" in line)
     assert [cell.strip() for cell in row.split("│")[2:4]] == [
@@ -180,7 +180,7 @@ def test_a_comparison_shows_a_run_that_is_not_finished_as_such(finished_copy, fi
         comparison_table([RunFolder(tmp_path / "none")])
 
 
-def test_compared_runs_of_the_same_name_are_told_apart(finished, tmp_path):
+def test_compared_runs_of_the_same_name_are_distinguished(finished, tmp_path):
     for variant in ("a", "b"):
         shutil.copytree(finished, tmp_path / variant / "seeds" / "0")
     folders = [RunFolder(path) for path in sorted(tmp_path.glob("*/seeds/0"))]
@@ -190,11 +190,11 @@ def test_compared_runs_of_the_same_name_are_told_apart(finished, tmp_path):
         RunFolder(tmp_path / "a").data()
 
 
-def test_drawn_data_is_told_and_real_data_is_not():
+def test_the_notice_is_printed_for_synthetic_but_not_for_real_data():
     console = Console(width=200)
     with console.capture() as capture:
         print_synthetic_data_notice(console, "real")
     assert capture.get() == ""
     with console.capture() as capture:
         print_synthetic_data_notice(console, "drawn")
-    assert capture.get().startswith("DRAWN DATA")
+    assert capture.get().startswith("SYNTHETIC DATA")

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from flaxdigits.components import register
-from flaxdigits.config import EvaluateConfig, ExperimentConfig, ModelConfig, to_dict, validate
+from flaxdigits.config import EvaluateConfig, ExperimentConfig, to_dict, validate
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.evaluation.scores import score
 from flaxdigits.losses import CrossEntropy
 from flaxdigits.metrics import Metric
+from flaxdigits.models import DenseCnnConfig
 from flaxdigits.optimizers import Optimizer
+from flaxdigits.training.scores import score
 
 pytest_plugins = ["tiny_run"]
 pytestmark = pytest.mark.usefixtures("registries")
@@ -32,7 +33,7 @@ EXPERIMENT = """
     from flaxdigits.augmentations import Augmentation
     from flaxdigits.components import bounded, register
     from flaxdigits.config import (
-        DataConfig, EvaluateConfig, ExperimentConfig, ModelConfig, TrainConfig)
+        DataConfig, EvaluateConfig, ExperimentConfig, TrainConfig)
     from flaxdigits.losses import Loss
     from flaxdigits.metrics import Metric
     from flaxdigits.objectives import Objective
@@ -110,7 +111,7 @@ EXPERIMENT = """
     @flaxdigits.models.register("wide")
     class Wide(nn.Module):
         num_classes: int
-        dense: tuple[int, ...]
+        dense: tuple[int, ...] = (32,)
 
         @nn.compact
         def __call__(self, images, training=None):
@@ -120,7 +121,7 @@ EXPERIMENT = """
 
     def get_config():
         return ExperimentConfig(
-            "own", ModelConfig("wide", dense=(16,)),
+            "own", Wide.Config(dense=(16,)),
             data=DataConfig("stripes", "holdout", augmentation=(Dimmed(),)),
             optimizer=SignDescent(learning_rate=0.002, schedule=Halves()),
             train=TrainConfig(batch_size=50, steps=8, loss=Hinge(), objective=Confident()),
@@ -133,8 +134,8 @@ STUDY = """
 
     def get_study():
         return Study(
-            experiment="mine.py", seeds=(0, 1), figure="validation_worst_class",
-            also=("test_loss",),
+            experiment="mine.py", seeds=(0, 1), metric="validation_worst_class",
+            extra_metrics=("test_loss",),
             overrides=("data.dataset=idx_files", "data.folder={folder}", "data.split=holdout"),
             variants={{
                 "shipped optimizer": ("optimizer=adamw", "optimizer.learning_rate=0.01"),
@@ -149,7 +150,7 @@ def own(write):
     return write(EXPERIMENT)
 
 
-def test_own_components_are_trained_resumed_and_scored_in_a_new_process(
+def test_custom_components_are_trained_resumed_and_evaluated_in_a_new_process(
     own, launch_here, launch, tmp_path
 ):
     path = own
@@ -186,7 +187,7 @@ def test_own_components_are_trained_resumed_and_scored_in_a_new_process(
 
 
 @pytest.mark.slow
-def test_own_components_are_varied_in_a_study(own, write, idx_folder, launch_here, tmp_path):
+def test_custom_components_are_varied_in_a_study(own, write, idx_folder, launch_here, tmp_path):
     study = write(STUDY.format(folder=idx_folder), "study.py")
     done = launch_here(f"--ablation={study}", f"--workdir={tmp_path / 'study'}")
     assert done.returncode == 0, done.stderr
@@ -210,7 +211,7 @@ def test_own_components_are_varied_in_a_study(own, write, idx_folder, launch_her
     ("train.loss=hing", "did you mean hinge?"),
     ("data.augmentation.dimmed.most=2", "data.augmentation.dimmed.most must be at most 1"),
 ])
-def test_own_components_are_checked_like_the_shipped_ones(own, launch_here, assignment, said):
+def test_custom_components_are_checked_like_the_shipped_ones(own, launch_here, assignment, said):
     done = launch_here(f"--experiment={own}", f"--set={assignment}")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert said in done.stderr
@@ -239,7 +240,7 @@ def test_a_metric_cannot_replace_the_accuracy_and_returns_a_number():
         def compute(self, logits, labels):
             return None
 
-    config = ExperimentConfig("a", ModelConfig("x"), evaluate=EvaluateConfig(metrics=(Errors(),)))
+    config = ExperimentConfig("a", DenseCnnConfig(), evaluate=EvaluateConfig(metrics=(Errors(),)))
     with pytest.raises(FlaxdigitsError, match="not one of accuracy, loss, errors"):
         validate(config)
     with pytest.raises(FlaxdigitsError, match="errors must return a number, got None"):
@@ -263,7 +264,7 @@ def test_only_frozen_dataclasses_of_a_kind_with_defaults_are_registered():
                       (dict, "must be a subclass of a kind")):
         with pytest.raises(FlaxdigitsError, match=said):
             register("mine")(cls)
-    config = ExperimentConfig("a", ModelConfig("x"), optimizer=Needy(size=3))
+    config = ExperimentConfig("a", DenseCnnConfig(), optimizer=Needy(size=3))
     with pytest.raises(FlaxdigitsError, match="optimizer: Needy is not registered"):
         validate(config)
-    assert to_dict(ExperimentConfig("a", ModelConfig("x")))["optimizer"]["name"] == "adam"
+    assert to_dict(ExperimentConfig("a", DenseCnnConfig()))["optimizer"]["name"] == "adam"

@@ -1,4 +1,4 @@
-"""Runs without their data, and runs that go on where the data or the folder lie elsewhere."""
+"""Runs without their data, and runs that are resumed after the data or the folder have moved."""
 
 import json
 import os
@@ -85,7 +85,7 @@ def test_a_run_of_an_older_version_has_its_classes_from_the_data(pictures, launc
     older = load_network(run)
     assert (older.framing, older.class_names) == (network.framing, network.class_names)
     (data / "flat" / "0.png").unlink()
-    assert "put the data back as they were" in refusal(load_network, run)
+    assert "restore the original data" in refusal(load_network, run)
 
 
 @pytest.mark.parametrize("where", ["dots", "link", "copy"])
@@ -114,11 +114,11 @@ def test_other_data_in_the_same_place_are_another_run(pictures, launch_here, tmp
     assert ("data.class_names was ['flat', 'steep'] and is ['level', 'steep']"
             in done.stderr)
     done = launch_here("--mode=eval", f"--workdir={run}")
-    assert done.returncode == 2 and "name the data of the run with --set data.folder=" in (
+    assert done.returncode == 2 and "pass the data of the run with --set data.folder=" in (
         done.stderr)
 
 
-def test_a_copied_run_goes_on_and_is_scored_elsewhere(pictures, launch_here, tmp_path):
+def test_a_copied_run_is_resumed_and_evaluated_elsewhere(pictures, launch_here, tmp_path):
     data, run = Path(shutil.copytree(pictures, tmp_path / "data")), tmp_path / "run"
     paused(launch_here, run, data)
     copied = shutil.copytree(run, tmp_path / "there" / "run")
@@ -165,7 +165,7 @@ def test_scores_that_cannot_be_kept_are_given(finished, tiny_config, tiny_data, 
         with without_root():
             rows = list(evaluate_checkpoints(tiny_config, tiny_data, str(run), "all"))
         assert [row["step"] for row in rows] == [2, 4, 6]
-        assert caplog.text.count("the scores are not kept") == 1
+        assert caplog.text.count("the metrics are not saved") == 1
         assert not (run / "eval.jsonl").exists()
     finally:
         for path in outer.rglob("*"):

@@ -66,7 +66,7 @@ def documents() -> dict[str, dict]:
         ("train_a", "train_l", "train_e", "validation_", "test_"))}
     return {
         "config.json": record, "result.json": result | CLOCKS,
-        "diverged.json": {"step": 3, "told": "the loss is not finite"},
+        "diverged.json": {"step": 3, "message": "the loss is not finite"},
         "metrics.jsonl": {"step": 1, "epoch": 1, "train_loss": 2.0, "train_accuracy": 0.1,
                           "learning_rate": 0.1, "seconds_training": 0.5, "validation_loss": 2.0,
                           "validation_accuracy": 0.2},
@@ -101,9 +101,9 @@ def check_readers(workdir: Path, damaged: Path) -> int:
         try:
             read()
         except FlaxdigitsError as error:
-            told = str(error)
-            assert "\n" not in told and len(told) < 1000
-            assert damaged.name in told or "its result is of another seed" in told
+            found = str(error)
+            assert "\n" not in found and len(found) < 1000
+            assert damaged.name in found or "its result is of another seed" in found
             refused += 1
     return refused
 
@@ -185,7 +185,7 @@ def test_no_mode_shows_a_traceback(mode, finished, launch_here, tmp_path):
         name = rng.choice(NAMES)
         there = (run / name).read_text().splitlines() if (run / name).exists() else ["{}"]
         document = json.loads(there[0] if name.endswith(".jsonl") else "".join(there)) or {
-            "step": 3, "told": "no"}
+            "step": 3, "message": "no"}
         if name == "diverged.json":
             (run / "result.json").unlink()
         (run / name).write_bytes(mutated(document, rng) + b"\n")

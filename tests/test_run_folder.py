@@ -54,7 +54,7 @@ def test_other_versions_pauses_and_keeping_are_the_same_run(folder):
     assert files(folder.path) == before
 
 
-@pytest.mark.parametrize(("config", "data", "told"), [
+@pytest.mark.parametrize(("config", "data", "expected"), [
     (ExperimentConfig("a", CONFIG.model, seed=3), {}, "seed was 0 and is 3"),
     (ExperimentConfig("a", ModelConfig("dense_cnn", filters=(4,))), {},
      "model.filters was [8] and is [4]"),
@@ -65,22 +65,22 @@ def test_other_versions_pauses_and_keeping_are_the_same_run(folder):
     (ExperimentConfig("b", CONFIG.model, seed=3), {"source": "drawn"},
      "data.source was 'real' and is 'drawn'; experiment was 'a' and is 'b'; seed was 0 and is 3"),
 ])
-def test_another_run_is_refused_and_what_differs_is_named(folder, config, data, told):
+def test_another_run_is_refused_and_what_differs_is_named(folder, config, data, expected):
     before = files(folder.path)
     message = refusal(folder.start, config, ABOUT | {"data": ABOUT["data"] | data})
-    assert told in message and str(folder.path) in message and "--workdir" in message
+    assert expected in message and str(folder.path) in message and "--workdir" in message
     assert files(folder.path) == before
 
 
 def test_who_trains_a_run_that_another_began_adds_where(tmp_path):
-    begun = RunFolder(tmp_path)
-    begun.start(CONFIG, {"data": ABOUT["data"]})
-    assert begun.about() == {"data": ABOUT["data"]}
-    begun.start(CONFIG, ABOUT)
-    assert begun.about() == ABOUT
-    begun.start(CONFIG, ABOUT | {"git_commit": "later"})
-    begun.start(CONFIG, {"data": ABOUT["data"]})
-    assert begun.about() == ABOUT
+    run_folder = RunFolder(tmp_path)
+    run_folder.start(CONFIG, {"data": ABOUT["data"]})
+    assert run_folder.about() == {"data": ABOUT["data"]}
+    run_folder.start(CONFIG, ABOUT)
+    assert run_folder.about() == ABOUT
+    run_folder.start(CONFIG, ABOUT | {"git_commit": "later"})
+    run_folder.start(CONFIG, {"data": ABOUT["data"]})
+    assert run_folder.about() == ABOUT
 
 
 def test_files_are_replaced_by_rename(folder):
@@ -123,7 +123,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "eval.jsonl"])
-def test_a_row_cut_short_costs_itself_alone(name, folder, caplog):
+def test_a_truncated_row_loses_only_itself(name, folder, caplog):
     rows = [{"step": step} | ROWS[name] for step in (1, 3)]
     assert folder.rows(name) == []
     folder.append(name, rows[0])
@@ -136,7 +136,7 @@ def test_a_row_cut_short_costs_itself_alone(name, folder, caplog):
     assert "line 2 is damaged and left out" in caplog.text
 
 
-def test_a_folder_without_a_run_is_told(tmp_path):
+def test_a_folder_without_a_run_is_an_error(tmp_path):
     for path in (tmp_path, tmp_path / "none"):
         for read in (RunFolder(path).config, RunFolder(path).data):
             message = refusal(read)
@@ -160,7 +160,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("case", DAMAGED)
-def test_a_damaged_config_is_told_by_its_path_and_stays(case, folder):
+def test_a_damaged_config_is_reported_with_its_path_and_kept(case, folder):
     path = folder.path / "config.json"
     path.write_bytes(DAMAGED[case])
 
@@ -173,13 +173,13 @@ def test_a_damaged_config_is_told_by_its_path_and_stays(case, folder):
     assert path.read_bytes() == DAMAGED[case]
 
 
-def test_a_damaged_result_is_told_by_its_path(folder):
+def test_a_damaged_result_is_reported_with_its_path(folder):
     for content in (b"", b'{"steps": 1', b"3"):
         (folder.path / "result.json").write_bytes(content)
         assert str(folder.path / "result.json") in refusal(folder.result)
 
 
-def test_a_complete_run_says_so_and_changes_nothing(finished_copy, train_tiny):
+def test_a_complete_run_prints_so_and_changes_nothing(finished_copy, train_tiny):
     before = files(finished_copy)
     outcome = train_tiny(finished_copy)
     assert outcome.step == outcome.total_steps == 6

@@ -28,7 +28,7 @@ def test_a_folder_without_its_config_is_refused(left, finished_copy, train_tiny)
 
 
 def test_a_folder_of_a_diverged_run_without_its_config_is_refused(tmp_path):
-    (tmp_path / "diverged.json").write_text(json.dumps({"step": 2, "told": "not finite"}))
+    (tmp_path / "diverged.json").write_text(json.dumps({"step": 2, "message": "not finite"}))
     assert "holds diverged.json of a run" in refusal(RunFolder(tmp_path).start, CONFIG, ABOUT)
 
 
@@ -103,7 +103,7 @@ class AtStep(Tracker):
 def train_and(tiny_config, tiny_data, compiled_once):
     """Trains the tiny run, and does something with its folder on the way."""
     from flaxdigits.overrides import apply_overrides
-    from flaxdigits.training.loop import train
+    from flaxdigits.training.runs import train
 
     def run(workdir, function):
         config = apply_overrides(tiny_config, ["train.log_every=2"])
@@ -125,7 +125,7 @@ def test_a_folder_that_is_deleted_stops_the_run(train_and, tmp_path):
     assert not folder.exists()
 
 
-def test_a_folder_that_is_moved_stops_the_run_and_goes_on_there(train_and, train_tiny, tmp_path):
+def test_a_moved_folder_stops_the_run_and_can_be_resumed_there(train_and, train_tiny, tmp_path):
     folder, moved = tmp_path / "run", tmp_path / "moved"
     message = refusal(train_and, folder, lambda: folder.rename(moved))
     assert message.startswith(f"{folder}: was deleted, moved or replaced")

@@ -29,7 +29,7 @@ WRITES = {
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_a_path_below_a_file_is_told(write, tmp_path):
+def test_a_path_below_a_file_is_an_error(write, tmp_path):
     (tmp_path / "file").write_text("mine")
     message = refusal(WRITES[write], RunFolder(tmp_path / "file" / "run"))
     assert str(tmp_path / "file" / "run") in message and "cannot write" in message
@@ -51,7 +51,7 @@ def without_root():
 
 @pytest.mark.parametrize("mode", [0o555, 0o000])
 @pytest.mark.parametrize("write", WRITES)
-def test_a_folder_that_may_not_be_written_is_told(write, mode):
+def test_a_read_only_folder_is_an_error(write, mode):
     outer = Path(tempfile.mkdtemp())  # not tmp_path, which others may not enter
     try:
         folder = RunFolder(outer / "run")
@@ -84,7 +84,7 @@ def test_a_run_is_found_where_nothing_may_be_written():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here to write to")
-def test_a_full_disk_is_told_and_the_old_file_stays(tmp_path):
+def test_a_full_disk_is_reported_and_the_old_file_kept(tmp_path):
     folder = RunFolder(tmp_path)
     folder.write_json("summary.json", {"steps": 1})
     before = files(tmp_path)

@@ -16,7 +16,7 @@ from test_training_resume import wait_for, without_clocks
 from flaxdigits.metrics import formats
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.reports.study import StudyReport
-from flaxdigits.studies.ablation import Row, compare_variants
+from flaxdigits.studies.ablation import VariantResult, compare_variants
 from flaxdigits.studies.statistics import estimate, paired_difference, unpaired_difference
 from flaxdigits.training.run_folder import RunFolder
 
@@ -27,7 +27,7 @@ from flaxdigits.studies.study import Study
 
 def get_study():
     return Study(
-        experiment="mse_cnn", seeds=(0, 1, 2), also=("validation_loss",),
+        experiment="mse_cnn", seeds=(0, 1, 2), extra_metrics=("validation_loss",),
         overrides=("data.dataset=idx_files", "data.folder={folder}", "data.split=holdout",
                    "model.filters=4,4", "train.steps=18", "train.loss=cross_entropy",
                    "checkpoint.every_steps=2"),
@@ -53,7 +53,7 @@ def ran(study, launch, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_table_says_what_the_runs_say(ran):
+def test_the_table_matches_the_results_of_the_runs(ran):
     workdir, output = ran
     rows = {row["variant"]: row for row in json.loads((workdir / "study.json").read_text())["rows"]}
     assert list(rows) == ["base", "fast", "fatal", "other images"]
@@ -72,7 +72,8 @@ def test_the_table_says_what_the_runs_say(ran):
     assert rows["fatal"]["diverged"] == [0, 1, 2] and rows["fatal"]["estimate"] is None
     losses = [json.loads((workdir / "fast" / "seeds" / str(seed) / "result.json").read_text())[
         "validation_loss"] for seed in range(3)]
-    assert rows["fast"]["also"]["validation_loss"]["mean"] == pytest.approx(np.mean(losses))
+    fast_loss = rows["fast"]["extra_metrics"]["validation_loss"]
+    assert fast_loss["mean"] == pytest.approx(np.mean(losses))
     assert rows["other images"]["difference"]["p"] is None
     assert rows["other images"]["difference"]["low"] is not None
 
@@ -87,26 +88,26 @@ def test_the_table_says_what_the_runs_say(ran):
         assert text in markdown
     table = list(csv.DictReader((workdir / "study.csv").read_text().splitlines()))
     assert float(table[1]["mean"]) == rows["fast"]["estimate"]["mean"]
-    assert float(table[1]["validation_loss_mean"]) == rows["fast"]["also"][
+    assert float(table[1]["validation_loss_mean"]) == rows["fast"]["extra_metrics"][
         "validation_loss"]["mean"]
     assert table[2]["diverged"] == "0 1 2"
     assert Image.open(workdir / "study.png").size[0] > 500
     assert "fast, seed 2: accuracy train" in output and "fatal, seed 0: diverged" in output
 
 
-@pytest.mark.parametrize(("base", "told"), [((0.5, 0.6, 0.7), None), ((0.5, 0.6), "2 pairs")])
-def test_pairs_are_counted_where_seeds_lack_theirs(base, told):
+@pytest.mark.parametrize(("base", "message"), [((0.5, 0.6, 0.7), None), ((0.5, 0.6), "2 pairs")])
+def test_pairs_are_counted_if_the_base_lacks_seeds(base, message):
     values = [0.6, 0.8, 0.9]
-    rows = [Row("base", dict(enumerate(base)), estimate(base), None, None, True, (), {}),
-            Row("wide", dict(enumerate(values)), estimate(values),
+    rows = [VariantResult("base", dict(enumerate(base)), estimate(base), None, None, True, (), {}),
+            VariantResult("wide", dict(enumerate(values)), estimate(values),
                 paired_difference(values[:len(base)], base), None, True, (), {})]
     report = StudyReport("Width", "test_accuracy", formats(()), {}, rows)
     terminal = io.StringIO()
     Console(file=terminal, width=200).print(report.terminal())
     for text in (report.markdown(), terminal.getvalue()):
-        assert ("pairs" in text.split("Means")[0]) == (told is not None)
-        assert told is None or f"], {told} " in text
-    assert ("over the pairs that are left" in report.markdown()) == (told is not None)
+        assert ("pairs" in text.split("Means")[0]) == (message is not None)
+        assert message is None or f"], {message} " in text
+    assert ("over the remaining pairs" in report.markdown()) == (message is not None)
     line = list(csv.DictReader(report.csv().splitlines()))[1]
     assert (line["n"], line["pairs"]) == ("3", str(len(base)))
 
@@ -114,8 +115,9 @@ def test_pairs_are_counted_where_seeds_lack_theirs(base, told):
 @pytest.mark.slow
 def test_nothing_finished_is_run_again(ran, study, launch_here):
     workdir, _ = ran
-    begun = workdir / "base" / "seeds" / "0" / "config.json"
-    begun.write_text(json.dumps(json.loads(begun.read_text()) | {"machine": "A computer"}))
+    config_file = workdir / "base" / "seeds" / "0" / "config.json"
+    recorded = json.loads(config_file.read_text())
+    config_file.write_text(json.dumps(recorded | {"machine": "A computer"}))
     kept = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")
             if path.is_file() and path.name in ("result.json", "diverged.json", "metrics.jsonl")}
     done = launch_here(f"--ablation={study}", f"--workdir={workdir}")
@@ -132,7 +134,7 @@ def test_nothing_finished_is_run_again(ran, study, launch_here):
 
 
 @pytest.mark.slow
-def test_killed_and_started_again_gives_the_same_table(ran, study, start, launch, tmp_path):
+def test_a_killed_and_restarted_study_gives_the_same_table(ran, study, start, launch, tmp_path):
     process = start(f"--ablation={study}", f"--workdir={tmp_path}")
     wait_for((tmp_path / "fast" / "seeds" / "1" / "checkpoints").exists, process)
     process.kill()
@@ -170,11 +172,11 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_bad_studies_are_one_line(case, launch_here, tmp_path, monkeypatch):
+def test_bad_studies_are_reported_in_one_line(case, launch_here, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    arguments, told = REFUSED[case]
+    arguments, message = REFUSED[case]
     done = launch_here(*arguments)
-    assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -187,20 +189,20 @@ def get_study():
 """
 
 
-@pytest.mark.parametrize(("change", "told"), [
+@pytest.mark.parametrize(("change", "message"), [
     ("optimizer.warmup_steps=40", "variant 'late': optimizer.schedule.warmup_steps must be below"),
     ("train.epochs=2000000000", "variant 'late': train.epochs=2000000000 makes"),
     ("model.filters=4,4,4,4,4", "variant 'late': MaxPool_4 needs at least 2x2 pixels"),
 ])
-def test_a_variant_that_does_not_fit_the_data_is_told_before_any_run(
-    change, told, launch_here, idx_folder, tmp_path
+def test_a_variant_that_does_not_fit_the_data_is_an_error_before_any_run(
+    change, message, launch_here, idx_folder, tmp_path
 ):
     (tmp_path / "late.py").write_text(LATE.format(change=change))
     done = launch_here(
         f"--ablation={tmp_path / 'late.py'}", "--set=data.dataset=idx_files",
         "--set=train.epochs=1", f"--set=data.folder={idx_folder}",
         f"--workdir={tmp_path / 'run'}")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and told in done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -224,7 +226,7 @@ def test_the_experiment_of_a_study_is_executed_once(write, launch_here, idx_fold
     assert (tmp_path / "executed").read_text() == "x"
 
 
-def test_a_study_goes_on_without_the_weights_that_it_began_with(
+def test_a_study_is_resumed_without_its_initial_weights(
     study, finished, launch_here, tmp_path
 ):
     weights = shutil.copytree(finished, tmp_path / "weights")
@@ -237,7 +239,7 @@ def test_a_study_goes_on_without_the_weights_that_it_began_with(
     assert "config.json: lacks the field config" in launch_here(*recipe).stderr
 
 
-def test_a_figure_that_no_run_will_have_is_told_before_any_run(study, launch_here, tmp_path):
+def test_a_metric_that_no_run_has_is_an_error_before_any_run(study, launch_here, tmp_path):
     done = launch_here(
         f"--ablation={study}", "--set=data.split=official", f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
@@ -245,7 +247,7 @@ def test_a_figure_that_no_run_will_have_is_told_before_any_run(study, launch_her
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_gives_no_study_is_told(launch_here, tmp_path):
+def test_a_file_that_returns_no_study_is_an_error(launch_here, tmp_path):
     path = tmp_path / "wrong.py"
     path.write_text("def get_study():\n    return 3\n")
     done = launch_here(f"--ablation={path}")
@@ -255,9 +257,9 @@ def test_a_file_that_gives_no_study_is_told(launch_here, tmp_path):
 def test_scoring_on_other_input_trains_the_same_weights(train_tiny, finished, tmp_path):
     outcome = train_tiny(tmp_path / "raw", "evaluate.preprocessing=raw")
     expected = json.loads((finished / "result.json").read_text())
-    told = without_clocks(outcome.result)
-    assert told["train_accuracy_running"] == expected["train_accuracy_running"]
-    assert told["test_loss"] != expected["test_loss"]
+    found = without_clocks(outcome.result)
+    assert found["train_accuracy_running"] == expected["train_accuracy_running"]
+    assert found["test_loss"] != expected["test_loss"]
 
 
 @pytest.mark.slow

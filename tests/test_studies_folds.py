@@ -25,25 +25,25 @@ RECIPE = ["--mode=folds", "--experiment=chinese_cnn", *(f"--set={one}" for one i
 
 
 @pytest.fixture(scope="module")
-def drawn(environment, tmp_path_factory):
-    """Drawn Chinese characters, prepared where the other tests have them too."""
+def synthetic(environment, tmp_path_factory):
+    """Returns synthetic Chinese characters, prepared in the folder of the other tests."""
     config = apply_overrides(load_experiment("chinese_cnn"), SETTINGS)
     return config, load_dataset(config.data, DataLocations(
         None, environment["TFDS_DATA_DIR"], "drawn"))
 
 
 @pytest.fixture(scope="module")
-def ran(drawn, launch, tmp_path_factory):
+def ran(synthetic, launch, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("folds")
-    done = launch(*RECIPE, "--data=drawn", f"--workdir={workdir}")
+    done = launch(*RECIPE, "--data=synthetic", f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     return workdir, done.stdout
 
 
 @pytest.mark.slow
-def test_every_writer_is_tested_once(ran, drawn):
+def test_every_writer_is_tested_once(ran, synthetic):
     workdir, output = ran
-    config, dataset = drawn
+    config, dataset = synthetic
     tested = read_fold_predictions(fold_configs(config, [0], workdir), dataset)
     assert sorted(tested.index) == list(range(len(dataset.labels)))
     np.testing.assert_array_equal(tested.labels, dataset.labels[tested.index])
@@ -53,7 +53,7 @@ def test_every_writer_is_tested_once(ran, drawn):
 
 
 @pytest.mark.slow
-def test_the_tables_count_the_errors_of_the_runs(ran, drawn):
+def test_the_tables_count_the_errors_of_the_runs(ran, synthetic):
     workdir, _ = ran
     results = [json.loads((workdir / "folds" / str(fold) / "seeds" / "0" / "result.json"
                            ).read_text()) for fold in range(10)]
@@ -67,12 +67,12 @@ def test_the_tables_count_the_errors_of_the_runs(ran, drawn):
     counts = [int(row["errors"]) for row in totals]
     assert counts == sorted(counts, reverse=True)
 
-    told = json.loads((workdir / "writers.json").read_text())
-    accuracy = 1 - errors / len(drawn[1].labels)
-    assert told["accuracy"]["mean"] == pytest.approx(accuracy) and told["accuracy"]["n"] == 100
-    assert np.mean(list(told["characters"].values())) == pytest.approx(accuracy)
+    found = json.loads((workdir / "writers.json").read_text())
+    accuracy = 1 - errors / len(synthetic[1].labels)
+    assert found["accuracy"]["mean"] == pytest.approx(accuracy) and found["accuracy"]["n"] == 100
+    assert np.mean(list(found["characters"].values())) == pytest.approx(accuracy)
     markdown = (workdir / "writers.md").read_text()
-    assert f"{errors:,} errors in 15,000" in markdown and "drawn" in markdown
+    assert f"{errors:,} errors in 15,000" in markdown and "(synthetic)" in markdown
     assert re.search(rf"\| {totals[0]['writer']} \| \d+\.\d\d \| {counts[0]} of 150 \|", markdown)
     for name in ("writers.png", "hardest_writers.png"):
         assert Image.open(workdir / name).size[0] > 1000
@@ -80,15 +80,16 @@ def test_the_tables_count_the_errors_of_the_runs(ran, drawn):
 
 @pytest.mark.slow
 def test_killed_and_started_again_repeats_nothing(ran, start, launch, tmp_path, environment):
-    process = start(*RECIPE, "--data=drawn", f"--workdir={tmp_path}")
+    process = start(*RECIPE, "--data=synthetic", f"--workdir={tmp_path}")
     wait_for((tmp_path / "folds" / "2" / "seeds" / "0" / "checkpoints").exists, process)
     process.kill()
     process.communicate()
     first = tmp_path / "folds" / "0" / "seeds" / "0" / "result.json"
-    begun = first.with_name("config.json")
-    begun.write_text(json.dumps(json.loads(begun.read_text()) | {"machine": "A computer"}))
+    config_file = first.with_name("config.json")
+    recorded = json.loads(config_file.read_text())
+    config_file.write_text(json.dumps(recorded | {"machine": "A computer"}))
     before = first.stat().st_mtime_ns
-    done = launch(*RECIPE, "--data=drawn", f"--workdir={tmp_path}")
+    done = launch(*RECIPE, "--data=synthetic", f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert first.stat().st_mtime_ns == before
     assert "hardware: A computer, JAX" in (tmp_path / "writers.md").read_text()
@@ -99,14 +100,15 @@ def test_killed_and_started_again_repeats_nothing(ran, start, launch, tmp_path, 
     assert ((tmp_path / "writers.csv").read_bytes() == (ran[0] / "writers.csv").read_bytes())
 
 
-def test_the_command_of_a_run_s_own_folds_names_the_run():
+def test_the_command_of_the_folds_of_a_run_contains_its_folder():
     run = Options(mode="folds", workdirs=(Path("my run"),), seeds="0..2")
     assert shlex.split(command_of(run, "--mode=folds")) == [
         "python", "launch.py", "--mode=folds", "--seeds=0..2", "--workdir=my run"]
     named = Options(mode="folds", workdirs=(Path("a"),), experiment="chinese_cnn")
     assert command_of(named, "--mode=folds").endswith("--mode=folds --experiment=chinese_cnn")
-    drawn = Options(mode="folds", experiment="chinese_cnn", data="drawn")
-    assert command_of(drawn, "--mode=folds").endswith("--experiment=chinese_cnn --data=drawn")
+    synthetic = Options(mode="folds", experiment="chinese_cnn", data="synthetic")
+    assert command_of(synthetic, "--mode=folds").endswith(
+        "--experiment=chinese_cnn --data=synthetic")
 
 
 def test_data_without_writers_is_refused(launch_here):

@@ -87,21 +87,22 @@ def results(workdir):
 
 
 @pytest.mark.slow
-def test_runs_go_on_when_a_worker_is_killed_and_when_a_node_is_lost(
+def test_runs_are_resumed_when_a_worker_is_killed_or_a_node_is_lost(
     cluster, study, start, tmp_path
 ):
     workdir = tmp_path / "ray"
     process = start(f"--ablation={study}", f"--workdir={workdir}", "--executor=ray",
                     env={"RAY_ADDRESS": cluster.address})
     wait_for(lambda: len(saved(workdir, 4)) == 2, process)
-    begun = {path: path.stat().st_mtime_ns for path in saved(workdir, 2)}
+    started = {path: path.stat().st_mtime_ns for path in saved(workdir, 2)}
     (victim,) = working(cluster.workers[0])
     os.kill(victim, signal.SIGKILL)
     wait_for(lambda: results(workdir) and working(cluster.workers[1]), process)
     cluster.remove_node(cluster.workers[1], allow_graceful=False)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
-    assert begun == {path: path.stat().st_mtime_ns for path in begun}  # nothing began anew
+    # No run was started again.
+    assert started == {path: path.stat().st_mtime_ns for path in started}
 
     rows = json.loads((workdir / "study.json").read_text())["rows"]
     assert [row["variant"] for row in rows] == ["base", "fast", "fatal"]
@@ -118,7 +119,7 @@ def test_runs_go_on_when_a_worker_is_killed_and_when_a_node_is_lost(
 
 
 @pytest.mark.slow
-def test_a_signal_saves_what_goes_on_and_here_it_goes_on(study, start, launch, tmp_path):
+def test_a_signal_saves_running_tasks_which_are_resumed_locally(study, start, launch, tmp_path):
     """Without a cluster Ray starts workers on this machine."""
     recipe = [f"--ablation={study}", f"--workdir={tmp_path}", "--seeds=0"]
     process = start(*recipe, "--executor=ray", "--cpus_per_run=1")
@@ -127,11 +128,11 @@ def test_a_signal_saves_what_goes_on_and_here_it_goes_on(study, start, launch, t
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, output
     assert "seed 0: saved at step" in output and "paused by SIGTERM" in output
-    begun = {path: path.stat().st_mtime_ns for path in saved(tmp_path, 1)}
-    assert begun
+    started = {path: path.stat().st_mtime_ns for path in saved(tmp_path, 1)}
+    assert started
     done = launch(*recipe)
     assert done.returncode == 0, done.stderr
-    assert begun == {path: path.stat().st_mtime_ns for path in begun}
+    assert started == {path: path.stat().st_mtime_ns for path in started}
 
 
 @pytest.mark.slow
@@ -147,7 +148,7 @@ def test_what_a_worker_refuses_is_one_line(study, launch, tmp_path):
     assert done.stderr.startswith("error: cannot reach the Ray cluster: ")
 
 
-def test_a_call_leaves_the_devices_of_its_caller_alone(study):
+def test_a_call_does_not_change_the_devices_of_its_caller(study):
     before = jax.config.jax_platforms
     jax.config.update("jax_platforms", None)
     try:
@@ -158,8 +159,8 @@ def test_a_call_leaves_the_devices_of_its_caller_alone(study):
 
 
 def test_the_flags_of_ray_are_refused_without_it(launch_here, study):
-    for arguments, told in (
+    for arguments, message in (
             (("--experiment=mse_cnn", "--executor=ray"), "--executor is for --ablation"),
             ((f"--ablation={study}", "--gpus_per_run=1"), "--gpus_per_run is for --executor=ray")):
         done = launch_here(*arguments)
-        assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Replications: what is run, what counts and what is told of it."""
+"""Replications: training, collecting and reporting."""
 
 import json
 import re
@@ -33,7 +33,8 @@ def get_config():
 
 def get_replication():
     return Replication("A <i>paper</i>", held_out=("data.split=holdout",), claims=(
-        Claim("validation_accuracy", 0.999, why="It was a | dream.", beside=("train_accuracy",)),))
+        Claim("validation_accuracy", 0.999, why="It was a | dream.",
+              extra_metrics=("train_accuracy",)),))
 '''
 
 
@@ -81,35 +82,35 @@ def change(path, **fields):
     path.write_text(json.dumps(values))
 
 
-def test_both_protocols_are_run_and_told(ran):
+def test_both_protocols_are_run_and_reported(ran):
     of_seed = {protocol: [read(ran / "small" / protocol / "seeds" / seed / "result.json")
                           for seed in "01"] for protocol in ("original", "held_out")}
     assert {run["split"] for run in of_seed["original"]} == {"random"}
     assert {run["split"] for run in of_seed["held_out"]} == {"holdout"}
-    told = {}
-    for protocol, figure in (("original", "validation_accuracy"), ("original", "train_accuracy"),
+    found = {}
+    for protocol, metric in (("original", "validation_accuracy"), ("original", "train_accuracy"),
                              ("held_out", "test_accuracy")):
-        values = 100 * np.array([run[figure] for run in of_seed[protocol]])
-        told[figure] = f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
+        values = 100 * np.array([run[metric] for run in of_seed[protocol]])
+        found[metric] = f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
     markdown = (ran / "replication.md").read_text()
-    assert (f"| `small` | validation 99.90 | validation {told['validation_accuracy']}, training "
-            f"{told['train_accuracy']} (2 seeds) | test {told['test_accuracy']} (2 seeds) |"
+    assert (f"| `small` | validation 99.90 | validation {found['validation_accuracy']}, training "
+            f"{found['train_accuracy']} (2 seeds) | test {found['test_accuracy']} (2 seeds) |"
             ) in markdown
-    away = rows(ran)[0]["reproduced"]["figures"]["validation_accuracy"]["mean"] - 0.999
+    away = rows(ran)[0]["reproduced"]["metrics"]["validation_accuracy"]["mean"] - 0.999
     assert re.search(rf"{100 * abs(away):.2f}\s+points\s+below\s+the\s+claim", markdown)
     assert re.search(r"It was\s+a\s+\| dream\.", markdown) and re.search(
-        r"Held\s+out,\s+by\s+data\.split=holdout,\s+it\s+is", markdown)
+        r"With\s+held-out\s+images\s+\(data\.split=holdout\)\s+it\s+is", markdown)
     assert re.search(r"4\s+runs\s+on\s+\S.* cores?,\s+JAX\s+\d", markdown)
 
 
-def test_the_page_tells_the_same_and_escapes(ran):
+def test_the_page_has_the_same_content_and_escapes_it(ran):
     page = Page((ran / "replication.html").read_text())
     assert "A <i>paper</i>" in page.text and "i" not in page.tags and "script" not in page.tags
     assert page.tags.count("img") == 2
     assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.addresses)
     for seed in "01":
-        told = read(ran / "small" / "held_out" / "seeds" / seed / "result.json")
-        assert f"{100 * told['test_accuracy']:.2f}" in page.text
+        found = read(ran / "small" / "held_out" / "seeds" / seed / "result.json")
+        assert f"{100 * found['test_accuracy']:.2f}" in page.text
 
 
 def test_its_small_files_give_the_same_table(ran, replicate, tmp_path):
@@ -137,7 +138,7 @@ def test_nothing_finished_is_run_again(ran, replicate, tmp_path):
     assert "to run" not in again.stdout and rows(tmp_path / "runs" / "replicate") == [own]
 
 
-def test_partial_runs_are_told_as_such(ran, replicate, tmp_path):
+def test_partial_runs_are_reported_as_partial(ran, replicate, tmp_path):
     done = replicate("--seeds=0", "--set=train.steps=2", "--set=data.limit=60",
                      f"--workdir={tmp_path / 'a'}")
     assert done.returncode == 0, done.stderr
@@ -145,15 +146,15 @@ def test_partial_runs_are_told_as_such(ran, replicate, tmp_path):
     for name in ("replication.md", "replication.html"):
         text = " ".join((tmp_path / "a" / name).read_text().split())
         assert text.count(f"({partial}, 1 seed)") == 2, name
-        assert "which decides nothing yet" in text and "Held out, by" not in text
+        assert "which is not conclusive" in text and "With held-out images" not in text
     both = replicate(f"--collect={ran}", f"--collect={tmp_path / 'a' / 'small'}", "--collect_only",
                      f"--workdir={tmp_path / 'b'}")
     assert rows(tmp_path / "b") == rows(ran)
-    assert both.stdout.count("is partial, and others went further") == 2
+    assert both.stdout.count("is partial, and other runs have more steps or data") == 2
 
 
 @pytest.mark.slow
-def test_one_partial_replication_stands_beside_another(replicate, tmp_path):
+def test_partial_replications_of_different_lengths_coexist(replicate, tmp_path):
     for settings, left in (
             (["train.steps=2"], "2 of 6 steps"),
             (["train.steps=3", "data.limit=60"], "3 of 6 steps, 60 training images"), ([], None)):
@@ -168,7 +169,7 @@ def test_one_partial_replication_stands_beside_another(replicate, tmp_path):
                        ("", ",steps=2", ",steps=3,limit=60")}
 
 
-def test_a_dry_run_tells_of_another_run_in_the_way(replicate, tmp_path):
+def test_a_dry_run_reports_another_run_in_the_folder(replicate, tmp_path):
     arguments = "--seeds=0", f"--workdir={tmp_path / 'a'}"
     done = replicate(*arguments, "--set=train.stop_after=3", "--set=train.log_every=2")
     assert done.returncode == 0, done.stderr
@@ -177,7 +178,7 @@ def test_a_dry_run_tells_of_another_run_in_the_way(replicate, tmp_path):
         assert done.returncode == 2 and "train.log_every was 2 and is 100" in done.stderr
 
 
-def test_it_goes_on_where_it_paused(ran, replicate, tmp_path):
+def test_a_paused_replication_is_resumed(ran, replicate, tmp_path):
     arguments = "--seeds=0..1", f"--workdir={tmp_path / 'a'}"
     done = replicate(*arguments, "--set=train.stop_after=3")
     assert done.returncode == 0 and "paused by train.stop_after" in done.stdout, done.stderr
@@ -188,23 +189,24 @@ def test_it_goes_on_where_it_paused(ran, replicate, tmp_path):
 
 
 @pytest.mark.parametrize("field", ["data__source", "result__data_source"])
-def test_drawn_data_never_count(field, ran, replicate, tmp_path):
+def test_runs_on_synthetic_data_never_count(field, ran, replicate, tmp_path):
     shutil.copytree(ran / "results", tmp_path / "some")
     change(tmp_path / "some" / "small" / "original-seed0.json", **{field: "drawn"})
     done = replicate("--collect=some", "--collect_only")
-    assert "original-seed0.json: was trained on drawn data, not the real" in done.stdout
+    assert ("original-seed0.json: was trained on synthetic data instead of the real data"
+            in done.stdout)
     assert rows(tmp_path / "runs" / "replicate")[0]["reproduced"]["seeds"] == [1]
 
 
 NOT_COUNTED = {
     "another recipe": ({"config__optimizer__learning_rate": 0.2},
-                       "optimizer.learning_rate is 0.2 in place of 0.1"),
-    "another fold": ({"config__data__split_seed": 1}, "data.split_seed is 1 in place of 0"),
+                       "optimizer.learning_rate is 0.2 instead of 0.1"),
+    "another fold": ({"config__data__split_seed": 1}, "data.split_seed is 1 instead of 0"),
     "impossible": ({"result__validation_accuracy": 1.5}, "must be a number from 0 to 1, got 1.5"),
     "not a number": ({"result__validation_accuracy": float("nan")},
                      "in result: validation_accuracy must be a number from 0 to 1, got nan"),
-    "longer": ({"result__steps": 60, "config__train__steps": 60}, "60 steps in place of 6"),
-    "no place": ({"machine": ["/home"]}, "machine must be a text, got ['/home']"),
+    "longer": ({"result__steps": 60, "config__train__steps": 60}, "60 steps instead of 6"),
+    "no place": ({"machine": ["/home"]}, "machine must be a string, got ['/home']"),
     "no steps": ({"result__steps": None},
                  "in result: steps must be a whole number from 1, got None"),
     "another seed": ({"result__seed": 7}, "its result is of another seed"),
@@ -215,11 +217,11 @@ NOT_COUNTED = {
 
 @pytest.mark.parametrize("case", NOT_COUNTED)
 def test_other_runs_do_not_count(case, ran, replicate, tmp_path):
-    fields, told = NOT_COUNTED[case]
+    fields, message = NOT_COUNTED[case]
     shutil.copytree(ran / "results", tmp_path / "some")
     change(tmp_path / "some" / "small" / "original-seed0.json", **fields)
     done = replicate("--collect=some", "--collect_only")
-    assert done.returncode == 0 and told in done.stdout, done.stdout
+    assert done.returncode == 0 and message in done.stdout, done.stdout
     assert rows(tmp_path / "runs" / "replicate")[0]["reproduced"]["seeds"] == [1]
 
 
@@ -232,10 +234,10 @@ def test_a_dry_run_lists_what_is_missing_and_writes_nothing(ran, replicate, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_diverged_seeds_are_told(ran, small, replicate, tmp_path):
+def test_diverged_seeds_are_reported(ran, small, replicate, tmp_path):
     run = shutil.copytree(ran / "small" / "original" / "seeds" / "1", tmp_path / "runs" / "one")
     (run / "result.json").unlink()
-    (run / "diverged.json").write_text(json.dumps({"step": 3, "told": "the loss is nan"}))
+    (run / "diverged.json").write_text(json.dumps({"step": 3, "message": "the loss is nan"}))
     shutil.copytree(ran / "small" / "original" / "seeds" / "0", tmp_path / "runs" / "zero")
     done = replicate("--collect_only")
     assert done.returncode == 0, done.stderr
@@ -253,16 +255,16 @@ def test_other_data_are_refused(ran, replicate, tmp_path):
 
 
 REFUSED = {
-    "drawn": (["--data=drawn"], "drawn ones replicate nothing"),
+    "synthetic": (["--data=synthetic"], "the claims are about the real data"),
     "changed": (["--set=optimizer.learning_rate=1"],
-                "small by its recipe, and optimizer.learning_rate is 1.0 in place of 0.1"),
-    "a seed": (["--set=seed=7"], "--mode=replicate runs every seed in turn: name them"),
-    "nothing there": (["--collect=nowhere/*"], "--collect=nowhere/*: there is nothing"),
+                "recipe of small, but optimizer.learning_rate is 1.0 instead of 0.1"),
+    "a seed": (["--set=seed=7"], "--mode=replicate trains several seeds: set them"),
+    "nothing there": (["--collect=nowhere/*"], "--collect=nowhere/*: no file or folder matches"),
     "no file": (["--update=no.md"],
                 "no.md: cannot read: No such file or directory; name a file that is there"),
     "no markers": (["--update=empty.md"], "empty.md: expected one line <!-- replication: begin"),
     "no claims": (["--experiment=other.py"], "other.py: has no get_replication()"),
-    "wrong mode": (["--mode=train", "--collect=runs"], "--collect is for --mode=replicate alone"),
+    "wrong mode": (["--mode=train", "--collect=runs"], "--collect is only for --mode=replicate"),
 }
 
 
@@ -270,13 +272,13 @@ REFUSED = {
 def test_bad_requests_are_one_line(case, replicate, tmp_path):
     (tmp_path / "empty.md").write_text("nothing\n")
     (tmp_path / "other.py").write_text("def get_config():\n    return None\n")
-    arguments, told = REFUSED[case]
+    arguments, message = REFUSED[case]
     done = replicate(*arguments)
-    assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_is_written_while_it_runs_stays(ran, small, monkeypatch, tmp_path):
+def test_changes_of_the_file_during_the_run_are_kept(ran, small, monkeypatch, tmp_path):
     text = tmp_path / "text.md"
     text.write_text(f"{BEGIN}\n{END}\n")
     calls = []

@@ -14,9 +14,9 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.studies.seeds import checked_seeds, parse_seeds, train_seeds
-from flaxdigits.training.loop import train, train_many
-from flaxdigits.training.program import Program
-from flaxdigits.training.run import Run
+from flaxdigits.training.experiment import Experiment
+from flaxdigits.training.program import TrainProgram
+from flaxdigits.training.runs import train, train_many
 
 pytest_plugins = ["tiny_run"]
 
@@ -41,7 +41,7 @@ def assert_same_run(folder, expected, assert_equal=np.testing.assert_array_equal
 
 @pytest.mark.parametrize(("text", "seeds"), [
     ("0..9", tuple(range(10))), ("0,3,7", (0, 3, 7)), ("4", (4,)), ("0..2, 8", (0, 1, 2, 8))])
-def test_seeds_are_understood(text, seeds):
+def test_seeds_are_parsed(text, seeds):
     assert parse_seeds(text) == seeds
 
 
@@ -65,37 +65,41 @@ def test_seeds_that_are_none_are_refused(seeds):
 
 
 @pytest.fixture(scope="module")
-def alone(train_tiny, tmp_path_factory):
+def single_runs(train_tiny, tmp_path_factory):
     """Three seeds, each trained by itself."""
-    folder = tmp_path_factory.mktemp("alone")
+    folder = tmp_path_factory.mktemp("single_runs")
     for seed in range(3):
         train_tiny(folder / str(seed), f"seed={seed}")
     return folder
 
 
-def test_each_seed_is_bitwise_its_own_run(compiled_once, tiny_config, tiny_data, alone, tmp_path):
+def test_each_seed_is_bitwise_equal_to_a_single_run(
+    compiled_once, tiny_config, tiny_data, single_runs, tmp_path
+):
     summary = train_seeds(tiny_config, range(3), tiny_data, tmp_path)
     for seed in range(3):
         folder = tmp_path / "seeds" / str(seed)
-        assert without_clocks(read(folder)) == without_clocks(read(alone / str(seed)))
-        assert_same_run(folder, alone / str(seed))
+        assert without_clocks(read(folder)) == without_clocks(read(single_runs / str(seed)))
+        assert_same_run(folder, single_runs / str(seed))
         ours, its = (json.loads((path / "config.json").read_text())["config"]
-                     for path in (folder, alone / str(seed)))
+                     for path in (folder, single_runs / str(seed)))
         assert ours == its
     assert summary["finished"] == [0, 1, 2] and summary["diverged"] == {}
 
 
-def test_seeds_under_vmap_are_their_own_runs_but_for_rounding(
-    compiled_once, tiny_config, tiny_data, alone, tmp_path
+def test_seeds_under_vmap_equal_single_runs_except_for_rounding(
+    compiled_once, tiny_config, tiny_data, single_runs, tmp_path
 ):
-    together = apply_overrides(tiny_config, ["train.together=2"])
+    together = apply_overrides(tiny_config, ["train.seeds_per_call=2"])
     train_seeds(together, range(3), tiny_data, tmp_path)  # two, then one and an empty place
     for seed in range(3):
-        assert_same_run(tmp_path / "seeds" / str(seed), alone / str(seed), assert_close)
+        assert_same_run(tmp_path / "seeds" / str(seed), single_runs / str(seed), assert_close)
 
 
 @pytest.mark.slow
-def test_seeds_spread_over_devices_are_their_own_but_for_rounding(launch, idx_folder, tmp_path):
+def test_seeds_on_several_devices_equal_single_runs_except_for_rounding(
+    launch, idx_folder, tmp_path
+):
     settings = ["data.dataset=idx_files", f"data.folder={idx_folder}", "train.steps=4",
                 "model.filters=4,4", "train.batch_size=17"]
     done = launch("--experiment=mse_cnn", *(f"--set={setting}" for setting in settings),
@@ -109,24 +113,24 @@ def test_seeds_spread_over_devices_are_their_own_but_for_rounding(launch, idx_fo
 
 
 @pytest.mark.parametrize("together", [1, 4])
-def test_a_seed_that_diverges_is_recorded_and_the_others_go_on(
+def test_a_diverged_seed_is_recorded_and_the_others_continue(
     together, compiled_once, tiny_config, tiny_data, tmp_path
 ):
-    config = apply_overrides(tiny_config, [FATAL, f"train.together={together}"])
+    config = apply_overrides(tiny_config, [FATAL, f"train.seeds_per_call={together}"])
     summary = train_seeds(config, (0, 2, 3, 4), tiny_data, tmp_path)
     assert summary["finished"] == [0, 3]
     assert list(summary["diverged"]) == ["2", "4"]
     for seed in ("2", "4"):
         folder = tmp_path / "seeds" / seed
-        told = json.loads((folder / "diverged.json").read_text())
-        assert told == summary["diverged"][seed] and told["step"] == 2
-        assert "not finite at step 2: the checkpoint of step 2 stays" in told["told"]
+        found = json.loads((folder / "diverged.json").read_text())
+        assert found == summary["diverged"][seed] and found["step"] == 2
+        assert "not finite at step 2: the checkpoint of step 2 stays" in found["message"]
         assert not (folder / "result.json").exists()
         assert all(np.isfinite(array).all() for array in saved_arrays(folder).values())
-    assert summary["figures"]["test_accuracy"]["n"] == 2
+    assert summary["metrics"]["test_accuracy"]["n"] == 2
 
 
-def test_a_summary_is_student_s_interval_of_every_figure(
+def test_a_summary_has_the_interval_of_every_metric(
     compiled_once, tiny_config, tiny_data, tmp_path
 ):
     summary = train_seeds(tiny_config, range(3), tiny_data, tmp_path)
@@ -135,10 +139,10 @@ def test_a_summary_is_student_s_interval_of_every_figure(
     mean, error = np.mean(losses), stats.sem(losses)
     low, high = stats.t.interval(0.95, 2, mean, error)
     expected = {"mean": mean, "sd": math.sqrt(3) * error, "n": 3, "low": low, "high": high}
-    assert summary["figures"]["test_loss"] == pytest.approx(expected)
+    assert summary["metrics"]["test_loss"] == pytest.approx(expected)
     numbers = {name for name, value in read(tmp_path / "seeds" / "0").items()
                if type(value) in (int, float)}
-    assert summary["figures"].keys() == numbers - {"seed"}
+    assert summary["metrics"].keys() == numbers - {"seed"}
     assert summary["dataset"] == "idx_files" and summary["seeds"] == [0, 1, 2]
 
 
@@ -151,9 +155,9 @@ def test_a_summary_is_of_all_seeds_of_the_config_that_have_ended(
     train_tiny(tmp_path / "seeds" / "8", "seed=8", "train.stop_after=2")
     (tmp_path / "seeds" / "notes").mkdir()
     summary = train_seeds(
-        apply_overrides(tiny_config, ["train.together=2"]), (3, 2), tiny_data, tmp_path)
+        apply_overrides(tiny_config, ["train.seeds_per_call=2"]), (3, 2), tiny_data, tmp_path)
     assert summary["seeds"] == summary["finished"] == [0, 1, 2, 3]
-    assert summary["figures"]["test_accuracy"]["n"] == 4
+    assert summary["metrics"]["test_accuracy"]["n"] == 4
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
 
 
@@ -165,11 +169,11 @@ def test_what_is_finished_is_not_done_again(compiled_once, tiny_config, tiny_dat
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_a_seed_that_was_begun_alone_goes_on_among_others(
-    train_tiny, tiny_config, tiny_data, alone, tmp_path
+def test_a_seed_started_as_a_single_run_is_resumed_with_others(
+    train_tiny, tiny_config, tiny_data, single_runs, tmp_path
 ):
     train_tiny(tmp_path / "seeds" / "1", "seed=1", "train.stop_after=4")
-    together = apply_overrides(tiny_config, ["train.together=3"])
+    together = apply_overrides(tiny_config, ["train.seeds_per_call=3"])
     steps = []
     train_many({tmp_path / "seeds" / str(seed): dataclasses.replace(together, seed=seed)
                 for seed in range(3)}, tiny_data,
@@ -178,19 +182,20 @@ def test_a_seed_that_was_begun_alone_goes_on_among_others(
     rows = [json.loads(line)["step"]
             for line in (tmp_path / "seeds" / "1" / "metrics.jsonl").read_text().splitlines()]
     assert rows == sorted(set(rows))
-    expected = read(alone / "1")["train_loss"]
+    expected = read(single_runs / "1")["train_loss"]
     assert read(tmp_path / "seeds" / "1")["train_loss"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_groups_shrink_until_they_fit_the_memory(tiny_config, tiny_data):
-    run = Run(apply_overrides(tiny_config, ["train.together=8"]), tiny_data)
-    assert Program(run, 8).size == 8
-    whole = Program(run, 8)
+    experiment = Experiment.create(
+        apply_overrides(tiny_config, ["train.seeds_per_call=8"]), tiny_data)
+    assert TrainProgram(experiment, 8).size == 8
+    whole = TrainProgram(experiment, 8)
     whole.seconds_compiling()
     analysis = whole._compile(8).memory_analysis()
     needs = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
-    assert Program(run, 8, memory=needs).size == 4
-    assert Program(run, 8, memory=1).size == 1
+    assert TrainProgram(experiment, 8, memory=needs).size == 4
+    assert TrainProgram(experiment, 8, memory=1).size == 1
 
 
 def test_runs_that_differ_in_more_are_not_trained_together(tiny_config, tiny_data, tmp_path):
@@ -205,7 +210,7 @@ def test_killed_and_started_again_is_bitwise_equal(start, launch, idx_folder, tm
     recipe = ["--experiment=mse_cnn", "--set=data.dataset=idx_files",
               f"--set=data.folder={idx_folder}", "--set=data.split=holdout",
               "--set=train.steps=60", "--set=train.log_every=2", "--set=checkpoint.every_steps=10",
-              "--set=model.filters=4,4", "--set=train.together=2", "--seeds=0..2"]
+              "--set=model.filters=4,4", "--set=train.seeds_per_call=2", "--seeds=0..2"]
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert launch(*recipe, f"--workdir={undisturbed}").returncode == 0
     process = start(*recipe, f"--workdir={killed}")
@@ -220,7 +225,7 @@ def test_killed_and_started_again_is_bitwise_equal(start, launch, idx_folder, tm
                 == without_clocks(read(undisturbed / "seeds" / seed)))
 
 
-def test_launch_tells_of_each_seed(launch_here, idx_folder, tmp_path):
+def test_each_seed_is_printed(launch_here, idx_folder, tmp_path):
     recipe = ["--experiment=mse_cnn", "--set=data.dataset=idx_files",
               f"--set=data.folder={idx_folder}", "--set=train.steps=2", "--set=model.filters=4,4",
               f"--workdir={tmp_path / 'run'}"]
@@ -229,12 +234,12 @@ def test_launch_tells_of_each_seed(launch_here, idx_folder, tmp_path):
     for text in ("seed 0: accuracy train", "seed 5: accuracy train", "2 seeds",
                  f"complete: {tmp_path / 'run' / 'summary.json'}"):
         assert text in done.stdout
-    for arguments, told in (
+    for arguments, message in (
             ((*recipe, "--seeds=5..0"), "--seeds takes whole numbers"),
             ((*recipe, "--mode=summary", "--seeds=0"), "--seeds is for"),
             ((*recipe, "--seeds=0..1", "--set=train.parallel=pmap"), "train.parallel=pmap")):
         done = launch_here(*arguments)
-        assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_every_seed_diverged_is_an_error(launch_here, idx_folder, tmp_path):

@@ -13,11 +13,11 @@ from flaxdigits.studies.statistics import (
 )
 
 
-def test_an_estimate_is_student_s():
+def test_estimates_have_student_s_interval():
     values = [0.91, 0.93, 0.96]
-    told = estimate(values)
+    found = estimate(values)
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
-    assert (told.mean, told.sd, told.n, told.low, told.high) == pytest.approx(
+    assert (found.mean, found.sd, found.n, found.low, found.high) == pytest.approx(
         (np.mean(values), np.std(values, ddof=1), 3, low, high))
     assert estimate([0.5]).low is None and estimate([0.5]).sd is None
 
@@ -43,7 +43,7 @@ def test_holm_corrects_as_published():
     assert holm([]) == []
 
 
-def test_scatter_is_where_a_further_value_lies():
+def test_prediction_intervals_are_student_s():
     values = [0.91, 0.93, 0.96]
     low, high = prediction_interval(estimate(values))
     expected = stats.t(2, np.mean(values), np.std(values, ddof=1) * np.sqrt(4 / 3))

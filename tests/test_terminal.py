@@ -21,7 +21,7 @@ from flaxdigits.reports.layers import Layer, layer_table
 from flaxdigits.reports.markdown import table_line
 from flaxdigits.reports.result import print_summary
 from flaxdigits.reports.study import StudyReport
-from flaxdigits.studies.ablation import Row
+from flaxdigits.studies.ablation import VariantResult
 from flaxdigits.studies.statistics import estimate
 from flaxdigits.training.run_folder import RunFolder
 
@@ -32,7 +32,7 @@ NAME = "lr [high] :smile: a[/b] | c"
 
 def study():
     return StudyReport(NAME, "test_accuracy", formats(()), {}, [
-        Row(NAME, {0: 0.5}, estimate([0.5]), None, None, True, (), {})])
+        VariantResult(NAME, {0: 0.5}, estimate([0.5]), None, None, True, (), {})])
 
 
 def layers():
@@ -63,7 +63,7 @@ def test_names_stand_in_tables_as_they_are(table, finished_copy, capsys):
 
 
 @pytest.mark.parametrize("name", ["a[/b]", "one [high]", "a :smile: b"])
-def test_a_folder_is_told_by_its_name(name, finished_copy, launch_here):
+def test_a_folder_is_printed_by_its_name(name, finished_copy, launch_here):
     run = finished_copy.rename(finished_copy.parent / name.replace("/", ""))
     done = launch_here("--mode=report", f"--workdir={run}")
     assert done.returncode == 0, done.stderr
@@ -74,7 +74,7 @@ def test_a_folder_is_told_by_its_name(name, finished_copy, launch_here):
                            "dataset=idx_files",
                            f"folder={RunFolder(run).config().data.folder}")))
     assert made.returncode == 0, made.stderr
-    assert f"sheet: {missing / 'figures' / 'data.png'}" in made.stdout
+    assert f"preview: {missing / 'figures' / 'data.png'}" in made.stdout
 
 
 def test_tables_are_not_folded_in_a_pipe(capsys, monkeypatch):
@@ -98,7 +98,7 @@ def test_summary_is_not_folded_in_a_pipe(launch, tmp_path):
 def test_an_interval_of_an_accuracy_ends_at_0_and_at_100(capsys):
     figures = {f"{split}_accuracy": dataclasses.asdict(estimate(values)) for split, values in (
         ("train", [0.99, 0.9]), ("validation", [0.5, 0.51]), ("test", [0.08, 0.13]))}
-    print_summary(make_console(), {"figures": figures, "diverged": {}})
+    print_summary(make_console(), {"metrics": figures, "diverged": {}})
     lines = capsys.readouterr().out.splitlines()
     assert re.search(r"interval \d+\.\d\d to 100\.00 %", lines[0])
     assert re.search(r"interval 44\.15 to 56\.85 %", lines[1])
@@ -113,7 +113,7 @@ def test_cells_of_markdown_are_escaped():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux")
 @pytest.mark.parametrize("flags", [(), ("--format=json",), ("--figure",)])
-def test_names_that_are_not_unicode_are_told(flags, finished_copy, launch, tmp_path):
+def test_names_that_are_not_unicode_are_printed(flags, finished_copy, launch, tmp_path):
     folder = os.fsencode(tmp_path / "images")
     os.mkdir(folder)
     picture = Image.new("L", (100, 100), 230)

@@ -1,4 +1,4 @@
-"""Trackers: what they are told and when, TensorBoard's event files, a trace, one of one's own."""
+"""Trackers: the order of their calls, TensorBoard event files, traces, custom trackers."""
 
 import gzip
 import http.server
@@ -15,9 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment, load_trackers
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.training.loop import train
+from flaxdigits.reports.finished_run import write_report_or_warn
 from flaxdigits.training.profile import Profile
 from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.runs import train
 from flaxdigits.training.tensorboard import TensorBoard
 from flaxdigits.training.trackers import Tracker
 
@@ -25,27 +26,27 @@ pytest_plugins = ["tiny_run"]
 
 
 class Notes(Tracker):
-    """Writes down what it is told."""
+    """Records the calls of its methods."""
 
     def __init__(self):
-        self.told = []
+        self.calls = []
 
     def start(self, config, workdir, step, total_steps):
-        self.told.append(("start", config.experiment, workdir.name, step, total_steps))
+        self.calls.append(("start", config.experiment, workdir.name, step, total_steps))
 
     def advance(self, step, rate, loss, accuracy):
         assert rate > 0 and loss > 0 and 0 <= accuracy <= 1
-        self.told.append(("advance", step))
+        self.calls.append(("advance", step))
 
     def row(self, row):
-        self.told.append(("row", row["step"]))
+        self.calls.append(("row", row["step"]))
 
     def finish(self, result, figures):
         assert all(path.is_file() for path in figures.values())
-        self.told.append(("finish", result["steps"], sorted(figures)))
+        self.calls.append(("finish", result["steps"], sorted(figures)))
 
     def stop(self):
-        self.told.append(("stop",))
+        self.calls.append(("stop",))
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def track(compiled_once, tiny_config, tiny_data, tmp_path):
     """Trains the tiny run in tmp_path / "run" with some trackers."""
     def run(trackers, *assignments):
         config = apply_overrides(tiny_config, assignments)
-        return train(config, tiny_data, tmp_path / "run", trackers)
+        return train(config, tiny_data, tmp_path / "run", trackers, write_report_or_warn)
 
     return run
 
@@ -64,31 +65,31 @@ def events(workdir):
     return accumulator
 
 
-def test_a_tracker_is_told_everything_in_order(track):
+def test_the_methods_of_a_tracker_are_called_in_order(track):
     first, second = Notes(), Notes()
     track([first], "train.stop_after=3")
     track([second])
-    assert first.told[0] == ("start", "tiny", "run", 0, 6) and first.told[-1] == ("stop",)
-    assert [step for what, *step in first.told if what == "advance"][-1] == [3]
-    assert "finish" not in {what for what, *_ in first.told}
-    assert second.told[0] == ("start", "tiny", "run", 3, 6)
-    assert [step for what, *step in second.told if what == "row"] == [[4], [6]]
+    assert first.calls[0] == ("start", "tiny", "run", 0, 6) and first.calls[-1] == ("stop",)
+    assert [step for what, *step in first.calls if what == "advance"][-1] == [3]
+    assert "finish" not in {what for what, *_ in first.calls}
+    assert second.calls[0] == ("start", "tiny", "run", 3, 6)
+    assert [step for what, *step in second.calls if what == "row"] == [[4], [6]]
     figures = ["accuracy", "confusion", "filters", "loss", "mistakes", "samples"]
-    assert second.told[-2:] == [("finish", 6, figures), ("stop",)]
+    assert second.calls[-2:] == [("finish", 6, figures), ("stop",)]
     third = Notes()
     track([third])
-    assert third.told == [], "the run is complete: nothing starts"
+    assert third.calls == [], "the run is complete: nothing starts"
 
 
-def test_a_tracker_is_told_the_end_of_a_run_that_fails(track):
+def test_a_tracker_is_notified_of_the_end_of_a_failed_run(track):
     notes = Notes()
     with pytest.raises(FlaxdigitsError, match="not finite"):
         track([notes], "optimizer.learning_rate=1e30")
-    assert notes.told[-1] == ("stop",)
+    assert notes.calls[-1] == ("stop",)
 
 
 @pytest.mark.parametrize("method", ["start", "advance", "row", "finish", "stop"])
-def test_a_tracker_that_fails_is_left_out_and_told_of(method, track, caplog):
+def test_a_failing_tracker_is_removed_with_a_warning(method, track, caplog):
     def fail(*arguments):
         raise ConnectionError("the service\nis down")
 
@@ -99,12 +100,12 @@ def test_a_tracker_that_fails_is_left_out_and_told_of(method, track, caplog):
     # Orbax has words of its own for a slow disk.
     assert [record.message for record in caplog.records if record.name.startswith("flaxdigits")] \
         == [f"Notes.{method} failed and is disabled: ConnectionError: the service is down"]
-    assert notes.told[-1] == ("stop",)
+    assert notes.calls[-1] == ("stop",)
     if method != "stop":
-        assert ("stop",) not in failing.told
+        assert ("stop",) not in failing.calls
 
 
-def test_event_files_hold_curves_config_and_figures(track, tmp_path):
+def test_event_files_contain_curves_config_and_figures(track, tmp_path):
     track([TensorBoard()], "data.split=holdout", "train.log_every=1")
     read, rows = events(tmp_path / "run"), RunFolder(tmp_path / "run").rows("metrics.jsonl")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -179,7 +180,7 @@ def test_a_profile_of_too_few_steps_is_none(track, launch_here, tmp_path):
 
 
 OWN = '''
-"""A tracker for a service of one's own."""
+"""A custom tracker."""
 import json
 import urllib.request
 from flaxdigits.config import ExperimentConfig, ModelConfig, TrainConfig
@@ -221,7 +222,7 @@ def service():
     server.server_close()
 
 
-def test_an_experiment_file_brings_its_own_tracker(service, launch_here, idx_folder, tmp_path):
+def test_an_experiment_file_provides_trackers(service, launch_here, idx_folder, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(OWN.format(address=f"http://localhost:{service.server_port}/"))
     done = launch_here(
@@ -241,14 +242,14 @@ def test_an_experiment_file_is_executed_once(tmp_path):
     assert load_trackers("mse_cnn") == []
 
 
-@pytest.mark.parametrize(("text", "told"), [
+@pytest.mark.parametrize(("text", "message"), [
     ("def get_trackers():\n    return [1]\n", "subclasses of flaxdigits.training.trackers.Tracker"),
     ("def get_trackers():\n    return 1 / 0\n", ":2: ZeroDivisionError"),
     ("get_trackers = 3\n", "not callable"),
 ])
-def test_wrong_trackers_are_told_in_one_line(text, told, tmp_path):
+def test_wrong_trackers_are_reported_in_one_line(text, message, tmp_path):
     path = tmp_path / "wrong.py"
     path.write_text(textwrap.dedent(text))
     with pytest.raises(FlaxdigitsError) as error:
         load_trackers(str(path))
-    assert told in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)

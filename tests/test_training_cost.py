@@ -1,6 +1,6 @@
-"""What a train step of each recipe costs, held to committed figures: nothing is timed.
+"""The cost of a train step of each recipe equals the committed numbers; nothing is timed.
 
-After a change that is meant: `python tests/test_training_cost.py` writes the figures anew.
+After an intended change, `python tests/test_training_cost.py` writes them again.
 """
 
 import json
@@ -17,10 +17,10 @@ from flaxdigits.experiments import list_experiments, load_experiment
 from flaxdigits.models import build_model
 from flaxdigits.models.onednn import MARK, compile_with_onednn
 from flaxdigits.reports.layers import Layer, list_layers
-from flaxdigits.training.run import Run
+from flaxdigits.training.experiment import Experiment
 
 pytest_plugins = ["tiny_run"]
-FIGURES = Path(__file__).parent / "costs.json"
+COSTS_FILE = Path(__file__).parent / "costs.json"
 
 
 def layers_of(name: str) -> list[Layer]:
@@ -66,7 +66,7 @@ def costs_on_this_jaxlib(name: str) -> dict[str, Any]:
 
 
 def committed() -> dict:
-    return json.loads(FIGURES.read_text())
+    return json.loads(COSTS_FILE.read_text())
 
 
 def test_every_experiment_is_here():
@@ -91,14 +91,14 @@ def test_a_compiled_step_costs_what_it_did(name):
 
 
 def test_images_lie_in_memory_once(tiny_config, tiny_data):
-    run = Run(tiny_config, tiny_data)
-    assert run.examples.images.unsafe_buffer_pointer() == tiny_data.images.ctypes.data
+    experiment = Experiment.create(tiny_config, tiny_data)
+    assert experiment.examples.images.unsafe_buffer_pointer() == tiny_data.images.ctypes.data
     with pytest.raises(ValueError, match="read-only"):
         tiny_data.images[0] = 0
 
 
 if __name__ == "__main__":
-    FIGURES.write_text(json.dumps(
+    COSTS_FILE.write_text(json.dumps(
         {"jaxlib": jaxlib.__version__,
          "experiments": {name: costs(name) | costs_on_this_jaxlib(name)
                          for name in list_experiments()}}, indent=2) + "\n")

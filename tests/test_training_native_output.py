@@ -22,7 +22,7 @@ def run(script):
                           text=True, check=False, timeout=60)
 
 
-def test_native_messages_are_shown_at_the_end_and_no_other_is_delayed():
+def test_native_messages_are_shown_at_the_end_without_delaying_others():
     done = run("print('python ', file=sys.stderr)\nlogging.error('logged')")
     assert (done.returncode, done.stderr) == (0, "python \nERROR:root:logged\nnative")
 

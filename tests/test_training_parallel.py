@@ -37,7 +37,7 @@ def one_device(launch, idx_folder, tmp_path_factory):
     return workdir
 
 
-def figures(workdir):
+def weights_and_metrics(workdir):
     checkpoints = Checkpoints(workdir / "checkpoints")
     try:
         arrays = flat_arrays(checkpoints.restore_arrays(checkpoints.last()))
@@ -48,8 +48,8 @@ def figures(workdir):
 
 
 def assert_equal_runs(workdir, expected_workdir):
-    arrays, rows = figures(workdir)
-    expected_arrays, expected_rows = figures(expected_workdir)
+    arrays, rows = weights_and_metrics(workdir)
+    expected_arrays, expected_rows = weights_and_metrics(expected_workdir)
     assert arrays.keys() == expected_arrays.keys()
     for name, expected in expected_arrays.items():
         np.testing.assert_allclose(arrays[name], expected, rtol=2e-4, atol=2e-5, err_msg=name)
@@ -113,7 +113,7 @@ def ends(processes):
 def test_two_processes_equal_one(kind, start, idx_folder, tmp_path, one_device):
     common = (f"--set=data.folder={idx_folder}", f"--workdir={tmp_path}",
               f"--set=train.parallel={kind}")
-    # Paused half-way, so that both of them also go on from a checkpoint.
+    # Paused half-way, so that both are also resumed from a checkpoint.
     codes, outputs = ends(start_two(start, common=(*common, "--set=train.stop_after=5")))
     assert codes == [0, 0], outputs
     codes, outputs = ends(start_two(start, common=common))
@@ -146,7 +146,7 @@ def test_two_processes_start_from_the_weights_of_another_run(
         f"--set=train.init_from={one_device}", "--set=train.epochs=1",
         "--set=optimizer.learning_rate=1e-12")))
     assert codes == [0, 0], outputs
-    weights, first = figures(tmp_path)[0], figures(one_device)[0]
+    weights, first = weights_and_metrics(tmp_path)[0], weights_and_metrics(one_device)[0]
     for name in first:
         if name.startswith("params."):  # it starts from the averaged ones
             expected = first[name.replace("params.", "ema.", 1)]
@@ -173,7 +173,7 @@ def test_process_flags_are_for_a_single_training(arguments, launch_here):
     done = launch_here(*arguments, "--coordinator=localhost:1", "--num_processes=2",
                        "--process_id=1")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "--coordinator is for --mode=train alone" in done.stderr
+    assert "--coordinator is only for --mode=train" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [
@@ -190,10 +190,10 @@ def test_several_runs_are_refused_to_the_tasks_of_slurm(
 
 
 def test_incomplete_or_wrong_process_flags_are_refused(launch):
-    alone = launch("--experiment=mnist_cnn", "--num_processes=2")
+    incomplete = launch("--experiment=mnist_cnn", "--num_processes=2")
     outside = launch("--experiment=mnist_cnn", "--coordinator=localhost:1", "--num_processes=2",
                      "--process_id=2")
-    for done, word in ((alone, "--coordinator"), (outside, "--process_id")):
+    for done, word in ((incomplete, "--coordinator"), (outside, "--process_id")):
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
         assert word in done.stderr
@@ -201,7 +201,7 @@ def test_incomplete_or_wrong_process_flags_are_refused(launch):
 
 @pytest.mark.parametrize(("tasks", "seen", "own"), [
     ("8(x4)", "0,1,2,3,4,5,6,7", None),  # one each, which JAX sees to
-    ("8(x4)", "3", [0]),  # --gpus-per-task=1 shows a task its own alone
+    ("8(x4)", "3", [0]),  # --gpus-per-task=1 shows a task only its own
     ("1(x4)", "0,1,2,3", [0, 1, 2, 3]),
     ("1", "", None),
 ])
@@ -235,16 +235,18 @@ ONE_STEP = """
 import dataclasses, json, sys
 import jax, numpy as np, optax
 from flaxdigits.augmentations import Affine
-from flaxdigits.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
+from flaxdigits.config import DataConfig, ExperimentConfig, TrainConfig
 from flaxdigits.data.batches import BatchPlan
-from flaxdigits.models import build_model
+from flaxdigits.models import MnistCnnConfig, ResNetConfig, VitConfig, build_model
 from flaxdigits.training.parallel import Devices, all_positions, parallel_steps
 from flaxdigits.training.state import create_train_state, init_variables
-from flaxdigits.training.step import Examples, Streams, TrainTask
+from flaxdigits.training.step import DeviceDataset, Streams, TrainTask
 
+cnn = MnistCnnConfig((4, 4, 8, 8), (16,), (0.2, 0.2, 0.5), sys.argv[2] == "batch_norm")
+models = {"batch_norm": cnn, "plain": cnn, "resnet": ResNetConfig(width=4),
+          "vit": VitConfig(patch_size=7, depth=1, heads=2, width=8, dropout=0.3)}
 config = ExperimentConfig(
-    "step", ModelConfig("mnist_cnn", filters=(4, 4, 8, 8), dense=(16,), dropout=(0.2, 0.2, 0.5),
-                        batch_norm=sys.argv[2] == "batch_norm"),
+    "step", models[sys.argv[2]],
     DataConfig(dataset="mnist", preprocessing="unit",
                augmentation=(Affine(rotation=5, zoom=0.1, shift=0.1),)),
     train=TrainConfig(batch_size=30, ema_decay=0.9))
@@ -256,7 +258,7 @@ keep = optax.GradientTransformation(
 model = build_model(config.model, 10)
 variables = jax.device_get(init_variables(model, 0, (28, 28, 1)))
 arrays = {}
-for count in (1, 2, 3, 4):
+for count in map(int, sys.argv[3].split(",")):
     for kind in ("jit", "pmap"):
         devices = Devices(jax.sharding.Mesh(np.array(jax.devices()[:count]), ("data",)))
         train = dataclasses.replace(config.train, parallel=kind)
@@ -264,7 +266,7 @@ for count in (1, 2, 3, 4):
                          BatchPlan(30, 30, count), 10)
         state = devices.replicate(create_train_state(variables, keep, 0.9))
         state, report = parallel_steps(task, devices)(
-            state, devices.replicate(Examples(images, np.arange(30, dtype=np.int32) % 10)),
+            state, devices.replicate(DeviceDataset(images, np.arange(30, dtype=np.int32) % 10)),
             devices.replicate(np.arange(30, dtype=np.int32)), all_positions(task, devices),
             devices.replicate(Streams.of(0)), devices.replicate(np.int32(1)))
         found = {"loss": report.sums.loss, "gradient": state.opt_state, "ema": state.ema,
@@ -276,11 +278,13 @@ np.savez(sys.argv[1], **arrays)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("norm", ["batch_norm", "plain"])
-def test_one_step_is_the_same_on_one_to_four_devices(norm, environment, tmp_path):
+@pytest.mark.parametrize(("model", "counts"), [
+    ("batch_norm", (1, 2, 3, 4)), ("plain", (1, 2, 3, 4)), ("resnet", (1, 3)), ("vit", (1, 3))])
+def test_one_step_is_the_same_on_one_to_four_devices(model, counts, environment, tmp_path):
     """With dropout, averaged weights and augmentation; three and four do not divide the batch."""
     done = subprocess.run(
-        [sys.executable, "-c", ONE_STEP, str(tmp_path / "arrays.npz"), norm], cwd=ROOT, text=True,
+        [sys.executable, "-c", ONE_STEP, str(tmp_path / "arrays.npz"), model,
+         ",".join(map(str, counts))], cwd=ROOT, text=True,
         capture_output=True, check=False, timeout=280,
         env=environment | {"JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
@@ -294,7 +298,7 @@ def test_one_step_is_the_same_on_one_to_four_devices(norm, environment, tmp_path
             largest = max(np.abs(arrays[f"1 jit {other}"]).max() for other in names
                           if other.startswith(tree))
             assert largest > 0, name
-            for count in (1, 2, 3, 4):
+            for count in counts:
                 for kind in ("jit", "pmap"):
                     np.testing.assert_allclose(
                         arrays[f"{count} {kind} {name}"], expected, rtol=0, atol=1e-5 * largest,

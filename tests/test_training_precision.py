@@ -14,16 +14,17 @@ from flaxdigits.models.convolution import convolve
 from flaxdigits.models.layers import Conv
 from flaxdigits.models.products import multiply
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.training.program import Program
-from flaxdigits.training.run import Run
+from flaxdigits.training.experiment import Experiment
+from flaxdigits.training.program import StepRequest, TrainProgram
 
 pytest_plugins = ["tiny_run"]
 
 
 def after_steps(config, dataset, *overrides):
-    run = Run(apply_overrides(config, overrides), dataset)
-    Program(run, 1)([run], [run.order(0)], [3])
-    return jax.device_get(run.state)
+    experiment = Experiment.create(apply_overrides(config, overrides), dataset)
+    request = StepRequest(config.seed, 0, experiment.initial_state(), experiment.order(0), 3)
+    ((state, _),) = TrainProgram(experiment, 1)([request], [3])
+    return jax.device_get(state)
 
 
 def test_bfloat16_is_coarser_and_parameters_stay_float32(compiled_once, tiny_config, tiny_data):

@@ -36,12 +36,12 @@ runpy.run_path("launch.py", run_name="__main__")
 PHASES = {
     "connecting": "jax.distributed:initialize",
     "preparing data": "flaxdigits.api.train:load_data",
-    "comparing": "flaxdigits.training.loop:check_same_everywhere",
+    "comparing": "flaxdigits.training.runs:check_same_everywhere",
     "compiling": "flaxdigits.training.program:compile_with_onednn",
-    "training": "flaxdigits.training.program:Program.__call__",
-    "evaluating": "flaxdigits.training.run:Run.predict",
+    "training": "flaxdigits.training.program:TrainProgram.__call__",
+    "evaluating": "flaxdigits.training.experiment:Experiment.predict",
     "saving": "flaxdigits.training.checkpoints:Checkpoints.save",
-    "reporting": "flaxdigits.training.saved_run:write_report_or_warn",
+    "reporting": "flaxdigits.training.trainer:write_report_or_warn",
     "ending": "jax.distributed:shutdown",
 }
 

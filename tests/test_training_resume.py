@@ -1,4 +1,4 @@
-"""A run that is killed, stopped or paused ends as one that was left alone."""
+"""A run that is killed, stopped or paused ends like an undisturbed one."""
 
 import json
 import signal
@@ -106,7 +106,7 @@ def test_killed_while_the_report_is_drawn(recipe, start, launch, tmp_path, undis
     wait_for((tmp_path / "predictions.npz").exists, process)
     process.kill()
     process.communicate()
-    assert not (tmp_path / "report.html").exists(), "killed too late to tell anything"
+    assert not (tmp_path / "report.html").exists(), "killed too late for this test"
     assert not (tmp_path / "result.json").exists()
     done = launch(*recipe, f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
@@ -117,7 +117,7 @@ def test_killed_while_the_report_is_drawn(recipe, start, launch, tmp_path, undis
 
 @pytest.mark.parametrize("number", [
     signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_signals_save_and_say_how_to_go_on(
+def test_signals_save_the_run_and_print_how_to_resume(
     number, recipe, start, launch, tmp_path, undisturbed
 ):
     process = start(*recipe, f"--workdir={tmp_path}")
@@ -142,12 +142,12 @@ def test_ctrl_c_while_jax_is_imported_ends_the_process(recipe, start, tmp_path):
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert output == "interrupted: what was saved stays, the same command resumes it\n"
+    assert output == "interrupted: saved checkpoints are kept, the same command resumes the run\n"
     assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.slow
-def test_pause_leaves_the_schedule_whole(recipe, launch, tmp_path, undisturbed):
+def test_pausing_does_not_change_the_schedule(recipe, launch, tmp_path, undisturbed):
     paused = launch(*recipe, f"--workdir={tmp_path}", "--set=train.stop_after=33")
     assert paused.returncode == 0, paused.stderr
     assert "saved at step 33 of 150" in paused.stdout

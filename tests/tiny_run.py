@@ -16,7 +16,6 @@ from array_record.python import array_record_data_source  # noqa: F401 its flags
 from jax.experimental.compilation_cache import compilation_cache
 
 import flaxdigits.datasets
-import flaxdigits.models
 from flaxdigits.components import Component
 from flaxdigits.config import (
     CheckpointConfig,
@@ -28,7 +27,9 @@ from flaxdigits.config import (
 from flaxdigits.data.dataset import DataLocations, Dataset, load_dataset
 from flaxdigits.optimizers import SGD
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.training.loop import Outcome, train
+from flaxdigits.reports.finished_run import write_report_or_warn
+from flaxdigits.training.runs import train
+from flaxdigits.training.trainer import Outcome
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
 
@@ -36,8 +37,6 @@ LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
 @pytest.fixture
 def registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forgets afterwards what a test registers."""
-    monkeypatch.setattr(
-        flaxdigits.models, "ARCHITECTURES", dict(flaxdigits.models.ARCHITECTURES))
     monkeypatch.setattr(flaxdigits.datasets, "DATASETS", dict(flaxdigits.datasets.DATASETS))
     for kind in Component.__subclasses__():
         monkeypatch.setattr(kind, "registered", dict(kind.registered))
@@ -82,7 +81,8 @@ def train_tiny(
 ) -> Callable[..., Outcome]:
     """`train_tiny(workdir, "seed=1", ...)` trains the tiny run in this process."""
     def run(workdir: Path, *assignments: str) -> Outcome:
-        return train(apply_overrides(tiny_config, assignments), tiny_data, workdir)
+        return train(apply_overrides(tiny_config, assignments), tiny_data, workdir,
+                     write_report=write_report_or_warn)
 
     return run
 

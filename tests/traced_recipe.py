@@ -1,4 +1,4 @@
-"""The compiled loop of an experiment's recipe as a trace, of shapes alone."""
+"""Traces the compiled loop of an experiment with shapes only."""
 
 import dataclasses
 
@@ -11,13 +11,13 @@ from flaxdigits.models import build_model
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.training.parallel import Devices, all_positions, parallel_steps
 from flaxdigits.training.state import create_train_state, init_variables
-from flaxdigits.training.step import Examples, Streams, TrainTask
+from flaxdigits.training.step import DeviceDataset, Streams, TrainTask
 
 EXAMPLES = 1000
 
 
 def traced_steps(name: str, parallel: str, *overrides: str):
-    """The compiled loop's trace, of shapes alone: nothing is allocated or run."""
+    """Traces the compiled loop with shapes only: nothing is allocated or executed."""
     config = apply_overrides(load_experiment(name), overrides)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, parallel=parallel))
     is_chinese = config.data.dataset == "chinese_mnist"
@@ -35,6 +35,6 @@ def traced_steps(name: str, parallel: str, *overrides: str):
     if parallel == "pmap":
         steps = jax.jit(steps)
     return steps.trace(
-        state, Examples(shape((EXAMPLES, *image), jnp.uint8), shape((EXAMPLES,), jnp.int32)),
+        state, DeviceDataset(shape((EXAMPLES, *image), jnp.uint8), shape((EXAMPLES,), jnp.int32)),
         shape((EXAMPLES,), jnp.int32), all_positions(task, devices), Streams.of(0),
         shape((), jnp.int32))

@@ -2,17 +2,17 @@
 
     python launch.py --ablation=chinese_cnn --seeds=0..2 --set train.epochs=1
 
-39 runs of one epoch on 12,000 images: `results/chinese_cnn.md`, 35 minutes on two cores that did
-other work too. Without flags they are 65, of the original's 3 epochs. All but one hold writers out
-and are validated on 1,500 images of ten of them; `random images` is the original's split, validated
-on hands it knows.
+39 runs of one epoch on 12,000 images: `results/chinese_cnn.md`, 35 minutes on two cores (under
+other load). Without flags there are 65 runs of 3 epochs, as in the original. All variants but one
+are validated on 1,500 images of ten held-out writers; `random images` is the original's split, in
+which the same writers are in the training and validation splits.
 """
 
 from flaxdigits.studies.study import Study
 
 
 def get_study() -> Study:
-    """The original's recipe on unseen hands, with one thing changed at a time."""
+    """Returns the study: the original's recipe with held-out writers, one change per variant."""
     return Study(
         experiment="chinese_cnn", overrides=("data.split=writers",),
         variants={

@@ -1,16 +1,16 @@
-"""dense_cnn: what its column normalisation is worth against division by 255.
+"""dense_cnn: its column normalisation compared with division by 255.
 
     python launch.py --ablation=dense_cnn --set train.epochs=2
 
 20 runs on 55,000 images, validated on 5,000: `results/dense_cnn.md`. A run took 34 s on two cores.
-Without `--set` they have the original's 10 epochs.
+Without `--set` they have 10 epochs, as in the original.
 """
 
 from flaxdigits.studies.study import Study
 
 
 def get_study() -> Study:
-    """The original's recipe with another preprocessing, and each without dropout."""
+    """Returns the study: two ways of preprocessing, each with and without dropout."""
     return Study(
         experiment="dense_cnn", overrides=("data.split=holdout",),
         grid={

@@ -1,17 +1,17 @@
-"""dense_cnn's recipe in Keras on TensorFlow, as its original ran it: does the claim come out there?
+"""Trains the recipe of dense_cnn in Keras on TensorFlow, to compare the result with its claim.
 
     python experiments/originals/dense_cnn.py /path/to/raw/data 0 1 2
 
-Trains the seeds that are named on real MNIST (the folder holds `mnist/*.gz`) with the extra [bench]
-and writes the accuracies of every epoch to `dense_cnn.json` beside this file. Five minutes a seed
-on two cores that did other work too.
+Trains the given seeds on real MNIST (the folder contains `mnist/*.gz`) and writes the accuracies of
+every epoch to `dense_cnn.json` next to this file. Needs the extra [bench]. Takes five minutes per
+seed on two cores (under other load).
 """
 
 import json
 import sys
 from pathlib import Path
 
-from flaxdigits.benchmark import keras_peer  # first, as it names Keras's backend
+from flaxdigits.benchmark import keras_peer  # first, as it sets the Keras backend
 
 import keras  # isort: skip
 import numpy as np
@@ -21,7 +21,7 @@ from flaxdigits.data.raw_mnist import OFFICIAL_TRAIN, read_mnist
 
 
 def main(raw_data_dir: Path, seeds: list[int]) -> None:
-    """Trains the seeds and writes what came of them."""
+    """Trains the seeds and writes their accuracies."""
     examples = read_mnist(raw_data_dir)
     images = keras.utils.normalize(examples.images.astype(np.float32), axis=1)[..., None]
     train, test = ((images[part], examples.labels[part])

@@ -1,1 +1,1 @@
-"""What `import flaxdigits` offers: a function for each mode of `launch.py`, without its flags."""
+"""The Python API of `import flaxdigits`: a function for each mode of `launch.py`."""

@@ -1,4 +1,4 @@
-"""Studies: variants of an experiment, compared with the same seeds."""
+"""Runs studies (ablations): variants of an experiment, trained with the same seeds."""
 
 import dataclasses
 import os
@@ -25,30 +25,34 @@ from flaxdigits.config import ExperimentConfig, TrainConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import find, title
 from flaxdigits.jax_settings import pinned_settings
-from flaxdigits.metrics import Format, formats
+from flaxdigits.metrics import formats
 from flaxdigits.patterns import expand_user
-from flaxdigits.reports.result import print_synthetic_data_notice
-from flaxdigits.studies.ablation import Row, check_variants, compare_variants, run_study
+from flaxdigits.reports.finished_run import write_report_or_warn
+from flaxdigits.reports.result import print_synthetic_data_notice, source_name
+from flaxdigits.reports.study import StudyReport
+from flaxdigits.studies.ablation import VariantResult, check_variants, compare_variants, run_study
 from flaxdigits.studies.on_ray import RayCluster
 from flaxdigits.studies.seeds import checked_seeds, seed_configs, seed_folders, unfinished
 from flaxdigits.studies.study import ABLATIONS, BASE, Study, load_study, seed_workdir, variants_of
 from flaxdigits.training import parallel, processes, provenance
-from flaxdigits.training.loop import Outcome, check_folders
 from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.runs import check_folders
+from flaxdigits.training.trainer import Outcome
 
 Executor = Literal["local", "ray"]
 
 
 @dataclasses.dataclass(frozen=True)
 class AblationOutcome:
-    """How a study ended.
+    """The outcome of a study.
 
     Attributes:
-      rows: a row for each variant, the base first; none if it was paused or only planned.
-      signal: the signal that paused it, if one did.
+      variants: the result of each variant, the base first; empty if the study was paused or
+        `dry_run` was set.
+      signal: the signal that paused the study, or None.
     """
 
-    rows: list[Row]
+    variants: list[VariantResult]
     signal: int | None = None
 
 
@@ -60,22 +64,23 @@ def run_ablation(
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
     command: str = "flaxdigits.run_ablation", console: Console | None = None,
 ) -> AblationOutcome:
-    """Runs a study, or goes on with it, and writes its table.
+    """Runs or resumes a study, and writes its table.
 
     Args:
-      ablation: a name of `experiments/ablations/`, or the path of a file with a `get_study()`.
-      *overrides: for the base and so for all variants, as for `experiment`.
-      seeds: like `range(5)`; None: the study's own.
-      workdir: of all its runs; None is `runs/ablations/<name>`.
-      dry_run: only print what would be run, and how long it would take.
-      executor: `ray` makes each run a task of a Ray cluster; see `RayCluster`. Where the GPU of
-        this machine is to be theirs, call `jax.config.update("jax_platforms", "cpu")` first.
-      cpus_per_run: CPU cores that Ray gives each.
-      gpus_per_run: GPUs that Ray gives each.
+      ablation: the name of a study in `experiments/ablations/`, or the path of a study file.
+      *overrides: overrides of the base and all variants, as for `experiment`.
+      seeds: the seeds to train, such as `range(5)`; None: the seeds of the study.
+      workdir: the folder of the study; None: `runs/ablations/<name>`.
+      dry_run: only print the runs and an estimate of how long they take.
+      executor: `local`, or `ray` to train each run as a task of a Ray cluster; see `RayCluster`.
+        To leave the GPU of this machine to the runs, first call
+        `jax.config.update("jax_platforms", "cpu")`.
+      cpus_per_run: the number of CPU cores of each run on Ray.
+      gpus_per_run: the number of GPUs of each run on Ray.
       data: as for `train`.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
-      command: what the table says it was made by.
+      command: the command to print below the table.
       console: as for `train`.
 
     Raises:
@@ -83,17 +88,17 @@ def run_ablation(
         base diverged.
     """
     processes.check_single_process()
-    named = os.fspath(ablation)
-    study = load_study(named)
+    name_or_path = os.fspath(ablation)
+    study = load_study(name_or_path)
     configs = {name: absolute_paths(config)
                for name, config in variants_of(study, overrides).items()}
     chosen = checked_seeds(study.seeds if seeds is None else seeds)
-    name = Path(named).stem
+    name = Path(name_or_path).stem
     folder = Path("runs/ablations") / name if workdir is None else expand_user(workdir)
     RunFolder(folder).check_name()
-    for variant, one in configs.items():
-        first, *_ = seed_configs(one, chosen, seed_workdir(folder, variant))
-        check_before_data(one, first)
+    for variant, config in configs.items():
+        first, *_ = seed_configs(config, chosen, seed_workdir(folder, variant))
+        check_before_data(config, first)
     if any(config.train.deterministic for config in configs.values()):
         parallel.ask_for_deterministic_kernels()
     if executor not in get_args(Executor):
@@ -106,9 +111,9 @@ def run_ablation(
     console = console or make_console()
     check_devices()
     load = loader(data, raw_data_dir, data_dir)
-    check_variants(configs, [study.figure, *study.also], load)
-    for variant, one in configs.items():
-        check_folders(seed_configs(one, chosen, seed_workdir(folder, variant)), load(one))
+    check_variants(configs, [study.metric, *study.extra_metrics], load)
+    for variant, config in configs.items():
+        check_folders(seed_configs(config, chosen, seed_workdir(folder, variant)), load(config))
     source = load(configs[BASE]).source
     print_synthetic_data_notice(console, source)
     runs = len(configs) * len(chosen)
@@ -123,27 +128,24 @@ def run_ablation(
     def on_end(variant: str, seed: int, outcome: Outcome) -> None:
         console.print(f"{variant}, seed {seed}: {outcome_line(outcome)}")
 
-    pause = (cluster or run_study)(configs, chosen, folder, load, on_end)
+    pause = (cluster or run_study)(
+        configs, chosen, folder, load, on_end, write_report_or_warn)
     if pause is not None:
         report_pause(console, pause.signal)
         return AblationOutcome([], pause.signal)
-    rows = compare_variants(configs, chosen, folder, study.figure, study.also)
-    if rows[0].estimate is None:
+    variants = compare_variants(configs, chosen, folder, study.metric, study.extra_metrics)
+    if variants[0].estimate is None:
         raise FlaxdigitsError("the base diverged with every seed: there is nothing to compare with")
-    shown = formats(configs[BASE].evaluate.metrics)
-    _print_table(console, _title(named), study.figure, shown, rows, folder, _about(
-        command, overrides, study, configs, chosen, folder, next(iter(rows[0].values)), cluster))
+    about = _about(command, overrides, study, configs, chosen, folder,
+                   next(iter(variants[0].values)), cluster)
+    _write_report(console, folder, StudyReport(
+        _title(name_or_path), study.metric, formats(configs[BASE].evaluate.metrics), about,
+        variants))
     print_synthetic_data_notice(console, source)
-    return AblationOutcome(rows)
+    return AblationOutcome(variants)
 
 
-def _print_table(
-    console: Console, title: str, figure: str, shown: Mapping[str, Format], rows: list[Row],
-    workdir: Path, about: dict[str, str],
-) -> None:
-    from flaxdigits.reports.study import StudyReport  # matplotlib takes its time to import
-
-    report = StudyReport(title, figure, shown, about, rows)
+def _write_report(console: Console, workdir: Path, report: StudyReport) -> None:
     folder = RunFolder(workdir)
     for name, content in report.files().items():
         folder.write(name, content)
@@ -154,7 +156,7 @@ def _print_table(
 
 
 def _title(name_or_path: str) -> str:
-    """The first line of a study's docstring, or its name."""
+    """Returns the first docstring line of a study file, or its name."""
     path = find(name_or_path, "--ablation", ABLATIONS)
     return title(path).rstrip(".") or path.stem
 
@@ -164,29 +166,30 @@ def _about(
     configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path, seed: int,
     cluster: RayCluster | None,
 ) -> dict[str, str]:
-    """What a reader must know to repeat the study and to judge it."""
+    """Returns what is needed to repeat the study, by name; `seed` has finished for the base."""
     base = configs[BASE]
     folder = RunFolder(seed_folders(seed_workdir(workdir, BASE), seeds)[seed])
     result, run = folder.result(), folder.about()
-    part = study.figure.partition("_")[0]
+    part = study.metric.partition("_")[0]
     hardware = run.get("machine", result["device"]) if cluster is None else (
         f"Ray, {cluster.cpus} CPU cores and {cluster.gpus} GPUs a run ({result['device']})")
     return {
         "command": f"`{command}`",
         "base": " ".join([study.experiment, *study.overrides, *overrides]),
         "seeds": ", ".join(map(str, seeds)),
-        "data": f"{result['dataset']} ({result['data_source']}), split {result['split']}: "
-                f"{result['train_examples']:,} images trained on, {result[f'{part}_examples']:,} "
-                "scored",
+        "data": f"{result['dataset']} ({source_name(result['data_source'])}), split "
+                f"{result['split']}: "
+                f"{result['train_examples']:,} training images, evaluated on "
+                f"{result[f'{part}_examples']:,}",
         "training": f"{_epochs(result, study.recipe.train)} in batches of {base.train.batch_size}, "
-                    f"scored at the {result['checkpoint']} checkpoint",
+                    f"evaluated at the {result['checkpoint']} checkpoint",
         "hardware": f"{hardware}, JAX {run.get('versions', {}).get('jax', 'unknown')}, about "
                     f"{result['seconds_training'] + result['seconds_evaluating']:.0f} s a run of "
                     "the base"}
 
 
 def _epochs(result: Mapping[str, Any], recipe: TrainConfig) -> str:
-    """How long the base was trained, and where that is less, how long its recipe is."""
+    """Returns the number of epochs of the base, and that of its recipe if it is larger."""
     text = f"{result['epochs']:g}"
     if recipe.steps is None and result["epochs"] < recipe.epochs:
         return f"{text} of the recipe's {recipe.epochs} epochs"

@@ -1,4 +1,4 @@
-"""The types of arguments that several calls take."""
+"""Types of arguments that several functions of the API share."""
 
 import os
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -7,5 +7,6 @@ if TYPE_CHECKING:  # which imports tensorflow-datasets, and takes half a second
     from flaxdigits.data.arrays import DataArrays
 
 PathLike = str | os.PathLike[str]
-SourceName = Literal["auto", "real", "drawn"]
-Source: TypeAlias = "SourceName | DataArrays"  # arrays are those of data.dataset=arrays
+# `drawn` is the old name of `synthetic`.
+SourceName = Literal["auto", "real", "synthetic", "drawn"]
+Source: TypeAlias = "SourceName | DataArrays"  # arrays with data.dataset=arrays

@@ -1,4 +1,4 @@
-"""How fast train steps are, of one experiment or all, and beside Keras and PyTorch."""
+"""Times train steps of experiments, optionally compared with Keras and PyTorch."""
 
 import dataclasses
 import importlib.util
@@ -15,7 +15,7 @@ from rich.text import Text
 from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import check_before_data, check_devices, load_data, make_console
 from flaxdigits.api.experiment import experiment as find_experiment
-from flaxdigits.benchmark.compare import ALIKE, Timings, compare, our_command
+from flaxdigits.benchmark.compare import PEER_OVERRIDES, Timings, compare, our_command
 from flaxdigits.benchmark.peers import PEERS
 from flaxdigits.benchmark.start_up import seconds_to_first_step
 from flaxdigits.errors import FlaxdigitsError
@@ -24,18 +24,18 @@ from flaxdigits.patterns import expand_user
 from flaxdigits.training.provenance import machine, versions
 from flaxdigits.training.run_folder import RunFolder
 
-# Those that the peers are written for.
+# The experiments that are also implemented in Keras and PyTorch.
 PUBLISHED = ("chinese_cnn", "mnist_cnn", "mse_cnn", "kaggle_cnn", "dense_cnn")
-MODULES = {"keras": ("keras", "tensorflow"), "torch": ("torch",)}
+PEER_MODULES = ("keras", "tensorflow", "torch")
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark(JupyterMixin):
-    """Timings; a table in a notebook, or for rich's `print`.
+    """The timings of a benchmark, shown as a table in a notebook or by rich's `print`.
 
     Attributes:
-      measured: what `benchmark.json` holds of each experiment.
-      file: that file.
+      measured: the measurements of each experiment, as in `benchmark.json`.
+      file: the path of `benchmark.json`.
     """
 
     measured: dict[str, dict[str, Any]]
@@ -51,21 +51,24 @@ def run_benchmark(
     peers: bool = False, data: Source = "auto", raw_data_dir: PathLike | None = None,
     data_dir: PathLike | None = None, console: Console | None = None,
 ) -> Benchmark:
-    """Times train steps and the start, each in processes of its own, and writes `benchmark.json`.
+    """Times train steps and the time to the first step, and writes `benchmark.json`.
+
+    Every measurement runs in a separate process.
 
     Args:
-      experiment: its name or path; None: the five published ones.
+      experiment: the name or path of an experiment; None: the five published ones.
       *overrides: as for `flaxdigits.experiment`.
-      workdir: where the file is written; None is `runs/benchmark`.
-      peers: time Keras on TensorFlow and PyTorch too: the extra `bench`.
+      workdir: the folder of `benchmark.json`; None: `runs/benchmark`.
+      peers: also time the same networks in Keras on TensorFlow and in PyTorch. Needs the extra
+        `bench`.
       data: as for `train`.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
-      console: as for `train`; with peers, told a line of ratios each.
+      console: as for `train`. With `peers`, a line of ratios is printed for each experiment.
 
     Raises:
-      FlaxdigitsError: if there is no such experiment or peer, its data are not there, nothing can
-        be written, or a process ends early.
+      FlaxdigitsError: if there is no such experiment or peer, the data are not found, the file
+        cannot be written, or a process fails.
     """
     names = list(PUBLISHED) if experiment is None else [os.fspath(experiment)]
     if peers:
@@ -87,16 +90,15 @@ def run_benchmark(
 
 
 def _check_peers(names: list[str], overrides: Sequence[str]) -> None:
-    strange = [name for name in names if name not in PUBLISHED]
-    if strange:
-        raise FlaxdigitsError(f"--peers knows {', '.join(PUBLISHED)}, not {strange[0]}")
+    unknown = [name for name in names if name not in PUBLISHED]
+    if unknown:
+        raise FlaxdigitsError(f"--peers supports {', '.join(PUBLISHED)}, not {unknown[0]}")
     for override in overrides:
         if not override.startswith("train.batch_size="):
             raise FlaxdigitsError(
-                f"--peers changes train.batch_size with --set and nothing else, got {override}: "
-                "the peers' networks are those of the experiments")
-    missing = [module for modules in MODULES.values() for module in modules
-               if importlib.util.find_spec(module) is None]
+                f"with --peers, --set can only change train.batch_size, got {override}: the "
+                "networks of the peers are those of the shipped experiments")
+    missing = [module for module in PEER_MODULES if importlib.util.find_spec(module) is None]
     if missing:
         raise FlaxdigitsError(f"--peers needs {', '.join(missing)}: pip install -e '.[bench]'")
 
@@ -107,40 +109,41 @@ def _measure(
 ) -> dict[str, Any]:
     config = find_experiment(name, *overrides)
     check_before_data(config, Path())
-    # Prepared, so that starting up does not prepare them.
+    # Prepares the data now, so that the time to the first step does not include it.
     dataset = load_data(config, data, raw_data_dir, data_dir)
-    timed = (*overrides, *(ALIKE if peers else ()))
-    timings = compare({"ours": our_command(name, timed, dataset)} | {
+    all_overrides = (*overrides, *(PEER_OVERRIDES if peers else ()))
+    timings = compare({"ours": our_command(name, all_overrides, dataset)} | {
         peer: [f"{peer}_peer", name, str(config.train.batch_size)]
         for peer in (PEERS if peers else ())})
-    own = timings["ours"]
-    where = [f"--data={dataset.source}",
-             *(f"--{flag}={value}" for flag, value in (
-                 ("raw_data_dir", raw_data_dir), ("data_dir", data_dir)) if value)]
+    ours = timings["ours"]
+    data_flags = [f"--data={dataset.source}",
+                  *(f"--{flag}={value}" for flag, value in (
+                      ("raw_data_dir", raw_data_dir), ("data_dir", data_dir)) if value)]
     cold, warm = seconds_to_first_step(
-        [f"--experiment={name}", *(f"--set={override}" for override in overrides), *where])
-    seconds = own.median / 1000
-    rate = own.facts["step_flops"] / seconds
+        [f"--experiment={name}", *(f"--set={override}" for override in overrides), *data_flags])
+    seconds = ours.median / 1000
+    rate = ours.facts["step_flops"] / seconds
     return {
-        **own.facts, "overrides": list(timed), "milliseconds": own.median,
+        **ours.facts, "overrides": list(all_overrides), "milliseconds": ours.median,
         "steps_per_second": 1 / seconds,
         "images_per_second": config.train.batch_size / seconds, "flops_per_second": rate,
-        "fraction_of_large_product": rate / own.facts["product_flops"],
+        "fraction_of_large_product": rate / ours.facts["product_flops"],
         "seconds_to_first_step_cold": cold, "seconds_to_first_step_warm": warm,
-        "peak_bytes": own.peak_bytes,
-        "ratios": {peer: timing.median / own.median for peer, timing in timings.items()
+        "peak_bytes": ours.peak_bytes,
+        "ratios": {peer: timing.median / ours.median for peer, timing in timings.items()
                    if peer != "ours"},
-        "timings": {label: _readable(timing) for label, timing in timings.items()}}
+        "timings": {label: _timing_values(timing) for label, timing in timings.items()}}
 
 
-def _readable(timing: Timings) -> dict[str, Any]:
+def _timing_values(timing: Timings) -> dict[str, Any]:
     return {"variant": timing.facts.get("variant"), "version": timing.facts.get("version"),
             "milliseconds": timing.milliseconds, "peak_bytes": timing.peak_bytes}
 
 
 def _table(measured: dict[str, dict[str, Any]]) -> Table:
-    table = Table(caption="First step: seconds from the start of the process, with an empty cache "
-                  "of compiled programs and with a filled one.", caption_justify="left")
+    table = Table(caption="First step: seconds from the start of the process to the first training "
+                  "step, with an empty compilation cache (cold) and with a filled one (warm).",
+                  caption_justify="left")
     for title in ("", "batch", "ms/step", "steps/s", "images/s", "GFLOP/s", "of a large product",
                   "first step cold", "warm", "peak MB"):
         table.add_column(title, justify="right" if title else "left")

@@ -1,4 +1,4 @@
-"""Several runs side by side."""
+"""Compares the results of several runs."""
 
 import dataclasses
 import glob
@@ -17,10 +17,10 @@ from flaxdigits.training.run_folder import RunFolder
 
 @dataclasses.dataclass(frozen=True)
 class Comparison(JupyterMixin):
-    """Several runs; a table in a notebook, or for rich's `print`.
+    """A comparison of runs, shown as a table in a notebook or by rich's `print`.
 
     Attributes:
-      runs: their folders; `run.result()` is what `result.json` holds.
+      runs: the run folders; `run.result()` returns the content of `result.json`.
     """
 
     runs: list[RunFolder]
@@ -30,16 +30,17 @@ class Comparison(JupyterMixin):
 
 
 def compare(*workdirs: PathLike) -> Comparison:
-    """Several runs side by side.
+    """Compares runs.
 
     Args:
-      *workdirs: run folders, or patterns of them such as `runs/*`; of what a pattern finds,
-        only the run folders count.
+      *workdirs: run folders, or patterns such as `runs/*`. Matches of a pattern that are not run
+        folders are ignored.
 
     Raises:
-      FlaxdigitsError: if there are none, one that is named holds no run, or a pattern finds none.
+      FlaxdigitsError: if no folder is passed, a folder is not a run folder, or a pattern matches
+        no run folder.
     """
-    paths = [path for named in workdirs for path in _run_folders(str(expand_user(named)))]
+    paths = [path for workdir in workdirs for path in _run_folders(str(expand_user(workdir)))]
     if not paths:
         raise FlaxdigitsError(
             "--mode=compare needs run folders: --workdir=runs/a --workdir=runs/b, "
@@ -50,9 +51,9 @@ def compare(*workdirs: PathLike) -> Comparison:
     return Comparison(runs)
 
 
-def _run_folders(named: str) -> list[Path]:
-    """The run folders that a pattern finds; what is named outright, or finds none, as it is."""
-    if os.path.isdir(named):
-        return [Path(named)]
-    found = [Path(path) for path in sorted(glob.glob(named, recursive=True))]
-    return [path for path in found if (path / "config.json").is_file()] or [Path(named)]
+def _run_folders(pattern: str) -> list[Path]:
+    """Returns the run folders that match a pattern; the path itself if it exists or none match."""
+    if os.path.isdir(pattern):
+        return [Path(pattern)]
+    matches = [Path(path) for path in sorted(glob.glob(pattern, recursive=True))]
+    return [path for path in matches if (path / "config.json").is_file()] or [Path(pattern)]

@@ -1,4 +1,4 @@
-"""The data of an experiment: prepared, and looked at."""
+"""Prepares the data of an experiment, and draws a preview of them."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ from rich.console import Console
 from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import (
     check_devices,
-    checked,
     load_data,
     make_console,
     print_table,
     run_folder_path,
+    validated,
 )
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
@@ -20,40 +20,41 @@ from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.reports.data import class_table, writer_lines
 from flaxdigits.reports.figures import png
 from flaxdigits.reports.fonts import legible
-from flaxdigits.reports.result import print_synthetic_data_notice
-from flaxdigits.reports.sheets import data_sheet as draw_sheet
+from flaxdigits.reports.image_grids import class_grid
+from flaxdigits.reports.result import print_synthetic_data_notice, source_name
 from flaxdigits.training.first_inputs import first_inputs
 from flaxdigits.training.run_folder import RunFolder
 
-IMAGES_PER_CLASS = 40  # looked through for a line of each class
-SHEET = "figures/data.png"
+IMAGES_PER_CLASS = 40  # number of images to load for each row of the preview, on average
+PREVIEW = "figures/data.png"
 
 
 def prepare(
     config: ExperimentConfig, *, data: Source = "auto", raw_data_dir: PathLike | None = None,
     data_dir: PathLike | None = None, console: Console | None = None,
 ) -> Dataset:
-    """Fetches, checks and prepares the data of an experiment, and nothing else.
+    """Downloads, verifies and prepares the data of an experiment.
 
     Args:
-      config: of the experiment.
+      config: the config of the experiment.
       data: as for `train`.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
       console: as for `train`.
 
     Returns:
-      All of them, in memory.
+      The data set, in memory.
 
     Raises:
-      FlaxdigitsError: if there are none, they are damaged, or cannot be written.
+      FlaxdigitsError: if the data are not found, are damaged, or the prepared data cannot be
+        written.
     """
-    config = checked(config)
+    config = validated(config)
     console = console or make_console()
     dataset = load_data(config, data, raw_data_dir, data_dir)
     console.print(
-        f"{dataset.name} ({dataset.source}): {len(dataset.labels)} images of {dataset.size()}, "
-        f"{len(dataset.class_names)} classes, fingerprint {dataset.fingerprint}")
+        f"{dataset.name} ({source_name(dataset.source)}): {len(dataset.labels)} images of "
+        f"{dataset.size()}, {len(dataset.class_names)} classes, fingerprint {dataset.fingerprint}")
     sizes = {name: len(rows) for name, rows in split_indices(config.data, dataset).items()}
     console.print(f"split {config.data.split}: "
                   + ", ".join(f"{name} {size}" for name, size in sizes.items()))
@@ -61,28 +62,28 @@ def prepare(
 
 
 @pinned_settings()
-def data_sheet(
+def preview_data(
     config: ExperimentConfig, workdir: PathLike | None = None, *, data: Source = "auto",
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
     console: Console | None = None,
 ) -> Path:
-    """Draws training images as the network sees them, and counts classes and writers.
+    """Draws preprocessed training images of each class, and prints counts of classes and writers.
 
     Args:
-      config: of the experiment.
-      workdir: where the sheet is written; None is `runs/<experiment>`.
+      config: the config of the experiment.
+      workdir: the folder of `figures/data.png`; None: `runs/<experiment>`.
       data: as for `train`.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
       console: as for `train`.
 
     Returns:
-      The path of the sheet, a PNG file.
+      The path of the PNG file.
 
     Raises:
-      FlaxdigitsError: if there are no data, or the sheet cannot be written.
+      FlaxdigitsError: if the data are not found, or the file cannot be written.
     """
-    config = checked(config)
+    config = validated(config)
     console = console or make_console()
     folder = run_folder_path(workdir, config)
     check_devices()
@@ -90,20 +91,20 @@ def data_sheet(
     splits = split_indices(config.data, dataset)
     classes = len(dataset.class_names)
     images, labels = first_inputs(config, dataset, splits["train"], IMAGES_PER_CLASS * classes)
-    sheet = draw_sheet(
+    grid = class_grid(
         images, labels, legible(dataset.class_names),
-        f"The first training images as the network sees them, {images.min():.3g} (black) to "
+        f"The first training images after preprocessing, {images.min():.3g} (black) to "
         f"{images.max():.3g} (white)")
-    RunFolder(folder).write(SHEET, png(sheet))
+    RunFolder(folder).write(PREVIEW, png(grid))
 
     print_synthetic_data_notice(console, dataset.source)
-    console.print(f"{dataset.name} ({dataset.source}), split {config.data.split}: images of "
-                  f"{dataset.size()}, {classes} classes")
+    console.print(f"{dataset.name} ({source_name(dataset.source)}), split {config.data.split}: "
+                  f"images of {dataset.size()}, {classes} classes")
     print_table(console, class_table(dataset.class_names, dataset.labels, splits))
     if dataset.writers is not None:
         for line in writer_lines(dataset.writers, splits):
             console.print(line)
     augmentation = ", ".join(map(str, config.data.augmentation)) or "none"
     console.print(f"augmentation: {augmentation}; preprocessing: {config.data.preprocessing}")
-    console.print(f"sheet: {folder / SHEET}")
-    return folder / SHEET
+    console.print(f"preview: {folder / PREVIEW}")
+    return folder / PREVIEW

@@ -1,4 +1,4 @@
-"""Scores of a run's checkpoints."""
+"""Evaluates checkpoints of a run."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from flaxdigits.api.experiment import moved_data, recorded_experiment
 from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user
-from flaxdigits.reports.result import evaluation_line, print_synthetic_data_notice
+from flaxdigits.reports.result import evaluation_line, print_synthetic_data_notice, source_name
 from flaxdigits.training.parallel import ask_for_deterministic_kernels
 from flaxdigits.training.run_folder import RunFolder
 
@@ -22,27 +22,27 @@ def evaluate(
     data_dir: PathLike | None = None, data_folder: PathLike | None = None,
     data_indices: PathLike | None = None, console: Console | None = None,
 ) -> list[dict[str, Any]]:
-    """Scores checkpoints of a run on all its splits and adds them to its `eval.jsonl`.
+    """Evaluates checkpoints of a run on all its splits, and appends the metrics to `eval.jsonl`.
 
     Args:
       workdir: the run folder.
       checkpoint: `last`, `best` (by validation accuracy), `all`, or a step.
-      experiment: the file of the run's architecture, if it is one of your own.
-      data: `auto` is the source that the run was trained on; `real` scores a run that was trained
-        on drawn data on the real data set.
+      experiment: the experiment file of the run, if it registers a custom model or component.
+      data: `auto` for the source that the run was trained on; `real` to use the real data, even if
+        the run was trained on synthetic data.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
-      data_indices: the index file of the run, where it is now; None: where it was.
-      data_folder: where the user's own data, which the run was trained on, lie now; None: where
-        they were.
+      data_folder: the current folder of the custom data that the run was trained on; None: it has
+        not moved.
+      data_indices: the current path of the index file of the run; None: it has not moved.
       console: as for `train`.
 
     Returns:
-      For every checkpoint its `step` and, of each split, `test_accuracy` and the like, None where
-      the split does not exist.
+      A dictionary for every checkpoint: its `step`, and the metrics of each split, such as
+      `test_accuracy`; None if the split does not exist.
 
     Raises:
-      FlaxdigitsError: if there is no such run or checkpoint, or the data are not the run's.
+      FlaxdigitsError: if there is no such run or checkpoint, or the data are not those of the run.
     """
     config = recorded_experiment(
         workdir, *moved_data(data_folder, data_indices), experiment=experiment)
@@ -54,7 +54,8 @@ def evaluate(
     trained_on = folder.data()["source"]
     dataset = load_data_of_run(config, folder, data, raw_data_dir, data_dir)
     if dataset.source != trained_on:
-        console.print(f"trained on {trained_on} data, scored on {dataset.source} data")
+        console.print(f"trained on {source_name(trained_on)} data, evaluated on "
+                      f"{source_name(dataset.source)} data")
     print_synthetic_data_notice(console, dataset.source)
     rows = []
     for row in evaluate_checkpoints(config, dataset, folder, str(checkpoint)):

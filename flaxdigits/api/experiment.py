@@ -1,27 +1,28 @@
-"""Configs: of an experiment, or of a run that was begun."""
+"""Returns the config of an experiment, or of a run."""
 
 import dataclasses
 import os
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.config import ExperimentConfig, ModelConfig
+from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment
+from flaxdigits.objectives import Distillation
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.patterns import expand_user
 from flaxdigits.training.run_folder import RunFolder
 
 
 def experiment(name_or_path: PathLike, *overrides: str) -> ExperimentConfig:
-    """The config of a shipped experiment, or of a file of your own, with fields changed.
+    """Loads the config of an experiment and applies overrides.
 
     Args:
-      name_or_path: like `chinese_cnn` (`flaxdigits.list_experiments()` names all), or the path
-        of a file with a `get_config()`, ending in `.py`.
-      *overrides: as after `--set`: `"train.epochs=5"`, `"model.filters=16,32,64"`.
+      name_or_path: the name of a shipped experiment, such as `chinese_cnn` (see
+        `flaxdigits.list_experiments()`), or the path of an experiment file, ending in `.py`.
+      *overrides: as for `--set`, such as `"train.epochs=5"` or `"model.filters=16,32,64"`.
 
     Raises:
-      FlaxdigitsError: if there is no such experiment or field, or a value does not fit.
+      FlaxdigitsError: if there is no such experiment or field, or a value is invalid.
     """
     return absolute_paths(apply_overrides(load_experiment(os.fspath(name_or_path)), overrides))
 
@@ -29,53 +30,47 @@ def experiment(name_or_path: PathLike, *overrides: str) -> ExperimentConfig:
 def recorded_experiment(
     workdir: PathLike, *overrides: str, experiment: PathLike | None = None
 ) -> ExperimentConfig:
-    """The config of the run in a folder: what `train` needs to go on with it.
+    """Loads the config of a run, for example to resume it with `train`.
 
     Args:
       workdir: the run folder.
       *overrides: as for `experiment`.
-      experiment: the file of the run's architecture, if it is one of your own.
+      experiment: the experiment file of the run, if it registers a custom model or component.
 
     Raises:
-      FlaxdigitsError: if this is not a run folder, or its config is not valid.
+      FlaxdigitsError: if the folder is not a run folder, or its config is not valid.
     """
     folder = RunFolder(expand_user(workdir))
-    model_config = ModelConfig
-    if experiment is not None:
-        named = load_experiment(os.fspath(experiment)).model
-        model_config = type(named)
-    try:
-        config = folder.config(model_config)
-    except FlaxdigitsError as error:
-        if experiment is not None or "unknown field model." not in str(error):
-            raise
+    model = None if experiment is None else load_experiment(os.fspath(experiment)).model
+    config = folder.config()
+    if model is not None and model.name != config.model.name:
         raise FlaxdigitsError(
-            f"{error}; if the architecture is your own, name its file with --experiment"
-        ) from error
-    if experiment is not None and named.name != config.model.name:
-        raise FlaxdigitsError(
-            f"{folder.path}: a run of the architecture {config.model.name}, and {experiment} has "
-            f"{named.name}: leave out --experiment, or name the run's own file")
-    # Where the run paused last is no wish to pause there again.
+            f"{folder.path}: the model of the run is {config.model.name}, but {experiment} has "
+            f"{model.name}: pass the experiment file of the run, or leave out --experiment")
+    # The step at which the run was paused the last time does not apply to a resumed run.
     config = dataclasses.replace(
         config, train=dataclasses.replace(config.train, stop_after=None))
     return absolute_paths(apply_overrides(config, overrides))
 
 
 def moved_data(folder: PathLike | None, indices: PathLike | None) -> list[str]:
-    """Returns the overrides for the places where a run's data and index file are now, if given."""
-    places = {"data.folder": folder, "data.indices": indices}
-    return [f"{name}={os.fspath(place)}" for name, place in places.items() if place is not None]
+    """Returns the overrides for the current paths of a run's custom data and index file, if given.
+    """
+    paths = {"data.folder": folder, "data.indices": indices}
+    return [f"{name}={os.fspath(path)}" for name, path in paths.items() if path is not None]
 
 
 def absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
-    """The config with its folders made absolute, so that a run stands wherever it goes on from."""
+    """Makes the paths in a config absolute, so that a run can be resumed from any folder."""
     def absolute(path: str | None) -> str | None:
         return None if path is None else str(expand_user(path).absolute())
 
-    data, train = config.data, config.train
+    data, train, objective = config.data, config.train, config.train.objective
+    if isinstance(objective, Distillation):
+        objective = dataclasses.replace(objective, teacher=absolute(objective.teacher))
     return dataclasses.replace(
         config,
         data=dataclasses.replace(
             data, folder=absolute(data.folder), indices=absolute(data.indices)),
-        train=dataclasses.replace(train, init_from=absolute(train.init_from)))
+        train=dataclasses.replace(
+            train, init_from=absolute(train.init_from), objective=objective))

@@ -1,4 +1,4 @@
-"""A run's network as files that are used without flaxdigits."""
+"""Exports the network of a run to files that can be used without flaxdigits."""
 
 from pathlib import Path
 
@@ -19,16 +19,18 @@ def export(
     workdir: PathLike, checkpoint: str | int = "last", *, experiment: PathLike | None = None,
     console: Console | None = None,
 ) -> list[Path]:
-    """Writes the network to the run's folder `export`: program, weights, and ONNX if it can be.
+    """Exports the network to the folder `export` of the run.
+
+    Writes a `jax.export` program, the weights, and an ONNX file if the extra `onnx` is installed.
 
     Args:
       workdir: the run folder.
       checkpoint: `last`, `best` (by validation accuracy) or a step.
-      experiment: the file of the run's architecture, if it is one of your own.
+      experiment: the experiment file of the run, if it registers a custom model or component.
       console: as for `train`.
 
     Returns:
-      The files that were written.
+      The paths of the files.
 
     Raises:
       FlaxdigitsError: if there is no such run or checkpoint, or the files cannot be written.
@@ -40,16 +42,17 @@ def export(
     network = load_network(folder, config, str(checkpoint))
     console = console or make_console()
     console.print(f"{network.config.experiment}, step {network.step}: uint8 images of "
-                  f"{'x'.join(map(str, network.image_shape))}, any number, to logits of "
+                  f"{'x'.join(map(str, network.image_shape))}, any batch size, to logits of "
                   f"{len(network.class_names)} classes")
     files = {"program.npz": ("jax.export, for CPU, CUDA and TPU", program_file),
              "weights.safetensors": ("the weights by layer", weights_file)}
     if has_onnx():
         files["model.onnx"] = ("ONNX", onnx_file)
     else:
-        console.print("no ONNX file: pip install -e '.[onnx]' lets it be written")
-    for name, (what, make) in files.items():
-        content = make(network)
+        console.print("no ONNX file: it needs pip install -e '.[onnx]'")
+    for name, (description, create) in files.items():
+        content = create(network)
         folder.write(f"export/{name}", content)
-        console.print(f"{folder.path / 'export' / name}: {what}, {len(content) / 1e6:.1f} MB")
+        console.print(
+            f"{folder.path / 'export' / name}: {description}, {len(content) / 1e6:.1f} MB")
     return [folder.path / "export" / name for name in files]

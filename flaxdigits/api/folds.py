@@ -1,4 +1,4 @@
-"""All folds of writers or of examples: each is tested by a network that never saw it."""
+"""Trains all folds of writers or of examples: each is tested by a network not trained on it."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -11,38 +11,40 @@ from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import (
     check_before_data,
     check_devices,
-    checked,
     load_data,
     make_console,
     new_run_folder,
     report_pause,
+    validated,
 )
 from flaxdigits.api.seeds import outcome_line
-from flaxdigits.api.train import check_maker, default_trackers
+from flaxdigits.api.train import check_tracker_factory, default_trackers
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.jax_settings import pinned_settings
-from flaxdigits.reports.result import print_synthetic_data_notice
+from flaxdigits.reports.finished_run import write_report_or_warn
+from flaxdigits.reports.result import print_synthetic_data_notice, source_name
+from flaxdigits.reports.writers import WritersReport
 from flaxdigits.studies import folds as studies
 from flaxdigits.studies.folds import FoldPredictions, FoldRun, fold_configs, read_fold_predictions
 from flaxdigits.studies.seeds import checked_seeds
 from flaxdigits.training import parallel, processes, provenance
 from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.loop import Outcome
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.trackers import Tracker
+from flaxdigits.training.trainer import Outcome
 
 
 @dataclasses.dataclass(frozen=True)
 class FoldsOutcome:
-    """How the training of all folds ended.
+    """The outcome of training all folds.
 
     Attributes:
-      tested: the test predictions of all folds; None if a fold was paused.
-      signal: the signal that paused them, if one did.
+      predictions: the test predictions of all folds; None if a fold was paused.
+      signal: the signal that paused the training, or None.
     """
 
-    tested: FoldPredictions | None
+    predictions: FoldPredictions | None
     signal: int | None = None
 
 
@@ -54,29 +56,30 @@ def train_folds(
     trackers: Callable[[Path], Sequence[Tracker]] | None = None, tensorboard: bool = True,
     command: str = "flaxdigits.train_folds", console: Console | None = None,
 ) -> FoldsOutcome:
-    """Trains all folds of an experiment, or resumes them, and reports which examples fail.
+    """Trains or resumes all folds of an experiment, and reports errors by writer or by fold.
 
     Args:
-      config: of an experiment. With `data.split=kfold` the folds are of examples, and else of
-        writers, which the data must know; there are `data.folds`. `data.fold` is not used.
-      seeds: like `range(3)`; None: the config's own alone.
-      workdir: of them all, each a run folder `<workdir>/folds/<fold>/seeds/<seed>`; None is
+      config: the config of an experiment. With `data.split=kfold` the folds consist of examples,
+        with any other split of writers, which the data set must have. `data.folds` is the number
+        of folds; `data.fold` is ignored.
+      seeds: the seeds to train, such as `range(3)`; None: only the seed of the config.
+      workdir: the folder of all runs, which are in `<workdir>/folds/<fold>/seeds/<seed>`; None:
         `runs/<experiment>`.
       data: as for `train`.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
-      trackers: returns the trackers of a run folder; of folds that are trained at once, as on a
-        GPU, only the first is reported, and so it is on the console and in event files.
+      trackers: a function that returns the trackers of a run folder. If several folds are trained
+        at the same time, as on a GPU, only the first of them is tracked and printed.
       tensorboard: as for `train`.
-      command: what the tables say they were made by.
+      command: the command to print below the tables.
       console: as for `train`.
 
     Raises:
       FlaxdigitsError: as `train` does, also if a fold diverges.
     """
     processes.check_single_process()
-    config = checked(config)
-    check_maker(trackers)
+    config = validated(config)
+    check_tracker_factory(trackers)
     chosen = (config.seed,) if seeds is None else checked_seeds(seeds)
     folder = new_run_folder(workdir, config)
     configs = fold_configs(config, chosen, folder)
@@ -86,48 +89,50 @@ def train_folds(
     console = console or make_console()
     check_devices()
     dataset = load_data(config, data, raw_data_dir, data_dir)
-    console.print(f"{config.experiment}: {dataset.name} ({dataset.source}), {len(configs)} runs, "
-                  f"on {provenance.device_name()}, in {folder}")
+    console.print(f"{config.experiment}: {dataset.name} ({source_name(dataset.source)}), "
+                  f"{len(configs)} runs, on {provenance.device_name()}, in {folder}")
     print_synthetic_data_notice(console, dataset.source)
 
-    def on_end(one: FoldRun, outcome: Outcome) -> None:
-        console.print(f"fold {one.fold}, seed {one.seed}: {outcome_line(outcome)}")
+    def on_end(run: FoldRun, outcome: Outcome) -> None:
+        console.print(f"fold {run.fold}, seed {run.seed}: {outcome_line(outcome)}")
 
     def trackers_of(path: Path) -> list[Tracker]:
-        own = trackers(path) if trackers is not None else ()
-        return default_trackers(console, tensorboard, profile=False, trackers=own)
+        custom = trackers(path) if trackers is not None else ()
+        return default_trackers(console, tensorboard, profile=False, trackers=custom)
 
     with Interrupts() as interrupts:
-        is_whole = studies.train_folds(configs, dataset, trackers_of, on_end)
-    if not is_whole:
+        is_complete = studies.train_folds(
+            configs, dataset, trackers_of, on_end, write_report_or_warn)
+    if not is_complete:
         report_pause(console, interrupts.received)
         return FoldsOutcome(None, interrupts.received)
-    tested = read_fold_predictions(configs, dataset)
-    _print_writers(console, config, chosen, command, next(iter(configs)), dataset, tested, folder)
+    predictions = read_fold_predictions(configs, dataset)
+    _write_report(
+        console, config, chosen, command, next(iter(configs)), dataset, predictions, folder)
     print_synthetic_data_notice(console, dataset.source)
-    console.print(f"tables: {folder / tested.group_name}s.md, and .csv, .json, .png")
-    return FoldsOutcome(tested)
+    console.print(f"tables: {folder / predictions.group_name}s.md, and .csv, .json, .png")
+    return FoldsOutcome(predictions)
 
 
-def _print_writers(
+def _write_report(
     console: Console, config: ExperimentConfig, seeds: Sequence[int], command: str, first: Path,
-    dataset: Dataset, tested: FoldPredictions, workdir: Path,
+    dataset: Dataset, predictions: FoldPredictions, workdir: Path,
 ) -> None:
-    from flaxdigits.reports.writers import WritersReport  # matplotlib takes its time to import
-
+    """Writes the report, and prints its first paragraph; `first` is one of the run folders."""
+    group = predictions.group_name
     folds = f"{config.data.folds} folds of " + (
-        "examples" if tested.group_name == "fold" else
-        f"{len(np.unique(tested.groups)) // config.data.folds} writers")
+        "examples" if group == "fold" else
+        f"{len(np.unique(predictions.groups)) // config.data.folds} writers")
     result, run = RunFolder(first).result(), RunFolder(first).about()
     jax = run.get("versions", {}).get("jax", "unknown")
     report = WritersReport(
-        f"{config.experiment}: which {tested.group_name}s and which characters fail",
+        f"{config.experiment}: errors by {group} and character",
         {"command": f"`{command}`", "seeds": ", ".join(map(str, seeds)),
-         "data": f"{dataset.name} ({dataset.source}), {folds}, "
-                 f"{result['train_examples']:,} images trained on in each",
+         "data": f"{dataset.name} ({source_name(dataset.source)}), {folds}, "
+                 f"{result['train_examples']:,} training images in each",
          "training": f"{result['epochs']:g} epochs, {result['parameters']:,} parameters",
          "hardware": f"{run.get('machine', result['device'])}, JAX {jax}"},
-        tested, dataset.images)
+        predictions, dataset.images)
     folder = RunFolder(workdir)
     for name, content in report.files().items():
         folder.write(name, content)

@@ -1,4 +1,4 @@
-"""How the cost of an experiment grows with its sizes."""
+"""Measures how the cost of an experiment grows with examples, batch size and parameters."""
 
 import dataclasses
 import os
@@ -14,7 +14,7 @@ from flaxdigits.api.arguments import PathLike, Source
 from flaxdigits.api.context import check_before_data, check_devices, load_data, make_console
 from flaxdigits.api.experiment import experiment as find_experiment
 from flaxdigits.benchmark.compare import compare, our_command
-from flaxdigits.benchmark.growth import ROUNDS, SECONDS, exponents, figures, sizes
+from flaxdigits.benchmark.growth import ROUNDS, SECONDS, exponents, measurements, sizes
 from flaxdigits.data.splits import split_indices
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user
@@ -24,13 +24,13 @@ from flaxdigits.training.run_folder import RunFolder
 
 @dataclasses.dataclass(frozen=True)
 class Growth(JupyterMixin):
-    """Timings of several sizes; a table in a notebook, or for rich's `print`.
+    """The timings of several sizes, shown as a table in a notebook or by rich's `print`.
 
     Attributes:
-      measured: what each size asks for and takes.
-      exponents: the power of examples, batch and parameters by which the cost grows; 1 is in
-        proportion.
-      file: `growth.json`, which holds both.
+      measured: the measurements of each size, by its label.
+      exponents: the exponent with which the cost grows with examples, batch size and parameters;
+        1 means that it is proportional.
+      file: the path of `growth.json`, which contains both.
     """
 
     measured: dict[str, dict[str, Any]]
@@ -47,23 +47,24 @@ def run_growth(
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
     console: Console | None = None,
 ) -> Growth:
-    """Times an experiment with fewer examples, other batches and other widths, in turn.
+    """Times an experiment with fewer examples, other batch sizes and other widths.
 
-    Every size trains in a process of its own, on random pixels in the shape of the data; all are
-    in memory at once. A warm-up is left out, which a smaller size may be too short for.
+    Every size is trained in a separate process, on random pixels of the shape of the data; all
+    processes are in memory at the same time. The learning rate has no warm-up, since it could be
+    longer than the training of a smaller size.
 
     Args:
-      experiment: its name or path.
+      experiment: the name or path of the experiment.
       *overrides: as for `flaxdigits.experiment`.
-      workdir: where `growth.json` is written; None is `runs/growth/<experiment>`.
+      workdir: the folder of `growth.json`; None: `runs/growth/<experiment>`.
       data: as for `train`.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
-      console: as for `train`; prints what is timed.
+      console: as for `train`.
 
     Raises:
-      FlaxdigitsError: if there is no such experiment, its data are not there or lack its split,
-        nothing can be written, or a process ends early.
+      FlaxdigitsError: if there is no such experiment, its data are not found or lack its split,
+        the file cannot be written, or a process fails.
     """
     check_devices()
     config = find_experiment(experiment, *overrides)
@@ -74,14 +75,14 @@ def run_growth(
     found = sizes(config, len(split_indices(config.data, dataset)["train"]))
     folder.check_writable()
     (console or make_console()).print(f"{config.experiment}: timing {len(found)} sizes")
-    schedule = config.optimizer.schedule  # of a run of few steps no warm-up may be longer
+    schedule = config.optimizer.schedule
     without_warmup = (["optimizer.schedule.warmup_steps=0"]
                       if hasattr(schedule, "warmup_steps") else [])
     timings = compare(
         {label: our_command(
             os.fspath(experiment), [*overrides, *size.overrides, *without_warmup],
             dataset) for label, size in found.items()}, ROUNDS, SECONDS)
-    measured = {label: figures(timing) for label, timing in timings.items()}
+    measured = {label: measurements(timing) for label, timing in timings.items()}
     powers = exponents(measured, found)
     folder.write_json("growth.json", {
         "experiment": config.experiment, "overrides": list(overrides), "processor": machine(),

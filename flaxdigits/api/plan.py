@@ -1,4 +1,4 @@
-"""What a study would run, and how long that would take."""
+"""The table of `--dry_run`: the runs that are missing, and how long they take."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,27 +6,28 @@ from rich.table import Table
 from rich.text import Text
 
 from flaxdigits.config import ExperimentConfig
-from flaxdigits.studies.ablation import Load
+from flaxdigits.studies.ablation import LoadDataset
 from flaxdigits.studies.estimate import measure_cost
-from flaxdigits.training.run import Run
+from flaxdigits.training.experiment import Experiment
 
 
 def plan_table(
-    left: Mapping[str, tuple[ExperimentConfig, Sequence[int]]], seeds: Sequence[int], load: Load
+    missing: Mapping[str, tuple[ExperimentConfig, Sequence[int]]], seeds: Sequence[int],
+    load: LoadDataset,
 ) -> Table:
-    """What is left to run and how long it will take, each measured by a second of its steps.
+    """Returns a table of the missing runs and an estimate of how long they take.
 
     Args:
-      left: the config and the seeds that are not done yet, by a name.
-      seeds: all.
-      load: the data of a config.
+      missing: the config and the missing seeds of each group of runs, by name.
+      seeds: all seeds.
+      load: returns the data set of a config.
     """
     table = Table(show_footer=True)
     rows, total = [], 0.0
-    for name, (config, to_run) in left.items():
+    for name, (config, to_run) in missing.items():
         seconds = 0.0
         if to_run:
-            cost = measure_cost(Run(config, load(config)))
+            cost = measure_cost(Experiment.create(config, load(config)))
             seconds = cost.compiling + len(to_run) * cost.training_and_scoring
         total += seconds
         rows.append((name, str(len(seeds) - len(to_run)), ", ".join(map(str, to_run)) or "-",
@@ -40,7 +41,7 @@ def plan_table(
 
 
 def duration(seconds: float) -> str:
-    """Like 45 s, 12 min or 3.4 h."""
+    """Formats a duration, such as 45 s, 12 min or 3.4 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

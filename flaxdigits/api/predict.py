@@ -1,4 +1,4 @@
-"""What a run's network reads in image files."""
+"""Classifies image files with the network of a run."""
 
 import dataclasses
 import os
@@ -11,41 +11,43 @@ from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.context import check_devices
 from flaxdigits.api.experiment import recorded_experiment
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.evaluation.predict import Reading, read_images
+from flaxdigits.evaluation.predict import ImagePrediction, predict_images
 from flaxdigits.evaluation.trained import load_network
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user, find_paths
-from flaxdigits.reports.readings import reading_table
+from flaxdigits.reports.figures import png
+from flaxdigits.reports.image_predictions import image_prediction_grid, image_prediction_table
 from flaxdigits.training.run_folder import RunFolder, readable_os_errors
 
 
 @dataclasses.dataclass(frozen=True)
-class Readings(JupyterMixin):
-    """What was read; a table in a notebook, or for rich's `print`.
+class ImagePredictions(JupyterMixin):
+    """The predictions for image files, shown as a table in a notebook or by rich's `print`.
 
     Attributes:
-      readings: of each file, in order; where one could not be read, with its `error`.
+      predictions: the prediction for each file, in order; for a file that could not be read, only
+        its `error`.
     """
 
-    readings: list[Reading]
+    predictions: list[ImagePrediction]
 
     def __rich__(self) -> Table:
-        return reading_table(self.readings)
+        return image_prediction_table(self.predictions)
 
 
 @pinned_settings()
 def predict(
     workdir: PathLike, images: PathLike | Sequence[PathLike], checkpoint: str | int = "last", *,
     experiment: PathLike | None = None, figure: PathLike | None = None,
-) -> Readings:
-    """Reads one character in each image: photo, scan or drawing, of any size and colours.
+) -> ImagePredictions:
+    """Classifies the character in each image: a photo, scan or drawing of any size and colours.
 
     Args:
       workdir: the run folder.
       images: paths or patterns such as `scans/*.png`, one or several.
       checkpoint: `last`, `best` (by validation accuracy) or a step.
-      experiment: the file of the run's architecture, if it is one of your own.
-      figure: a PNG file that is to show each image and what the network saw of it.
+      experiment: the experiment file of the run, if it registers a custom model or component.
+      figure: the path of a PNG file to write, which shows each image with the input of the network.
 
     Raises:
       FlaxdigitsError: if there is no such run or checkpoint, no file matches, or the figure cannot
@@ -54,27 +56,25 @@ def predict(
     folder = RunFolder(expand_user(workdir))
     folder.data()
     files = _find([images] if isinstance(images, str | os.PathLike) else images)
-    sheet = None if figure is None else expand_user(figure)
-    if sheet is not None:
-        with readable_os_errors(sheet):
-            sheet.parent.mkdir(parents=True, exist_ok=True)
-        RunFolder(sheet.parent).check_writable()
+    figure_path = None if figure is None else expand_user(figure)
+    if figure_path is not None:
+        with readable_os_errors(figure_path):
+            figure_path.parent.mkdir(parents=True, exist_ok=True)
+        RunFolder(figure_path.parent).check_writable()
     config = recorded_experiment(workdir, experiment=experiment)
     check_devices()
     network = load_network(folder, config, str(checkpoint))
-    readings = read_images(network, files)
-    if sheet is not None:
-        from flaxdigits.reports.figures import png
-        from flaxdigits.reports.readings import reading_sheet
-
-        RunFolder(sheet.parent).write(sheet.name, png(reading_sheet(readings, network.class_names)))
-    return Readings(readings)
+    predictions = predict_images(network, files)
+    if figure_path is not None:
+        grid = image_prediction_grid(predictions, network.class_names)
+        RunFolder(figure_path.parent).write(figure_path.name, png(grid))
+    return ImagePredictions(predictions)
 
 
 def _find(patterns: Sequence[PathLike]) -> list[str]:
-    """The files that the patterns match, each once: sorted within a pattern.
+    """Returns the files that match the patterns, each once, sorted within a pattern.
 
-    A pattern without a match counts as a file, which will not be there.
+    A pattern without matches is included as a path, so that it is reported as a missing file.
 
     Raises:
       FlaxdigitsError: if there is no pattern, or none matches.
@@ -82,10 +82,10 @@ def _find(patterns: Sequence[PathLike]) -> list[str]:
     if not patterns:
         raise FlaxdigitsError("--mode=predict needs images: --images=photo.jpg, or "
                               "--images='scans/*.png'; repeatable")
-    named = [str(expand_user(pattern)) for pattern in patterns]
+    expanded = [str(expand_user(pattern)) for pattern in patterns]
     found: dict[str, None] = {}
-    for pattern in named:
+    for pattern in expanded:
         found |= dict.fromkeys(find_paths(pattern) or [pattern])
     if not any(map(os.path.exists, found)):
-        raise FlaxdigitsError(f"--images: no file matches {', '.join(named)}")
+        raise FlaxdigitsError(f"--images: no file matches {', '.join(expanded)}")
     return list(found)

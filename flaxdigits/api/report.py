@@ -1,4 +1,4 @@
-"""The figures and the page of a finished run, once more."""
+"""Writes the report of a finished run again."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from flaxdigits.api.context import check_devices, load_data_of_run, make_console
 from flaxdigits.api.experiment import moved_data, recorded_experiment
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user
+from flaxdigits.reports.finished_run import report_finished
 from flaxdigits.reports.result import print_synthetic_data_notice
 from flaxdigits.training.parallel import ask_for_deterministic_kernels
-from flaxdigits.training.report import report_finished
 from flaxdigits.training.run_folder import RunFolder
 
 
@@ -22,23 +22,23 @@ def report(
     data_folder: PathLike | None = None, data_indices: PathLike | None = None,
     console: Console | None = None,
 ) -> Path:
-    """Draws the figures and `report.html` of a finished run again.
+    """Writes `predictions.npz`, the figures and `report.html` of a finished run again.
 
     Args:
       workdir: the run folder.
-      experiment: the file of the run's architecture, if it is one of your own.
+      experiment: the experiment file of the run, if it registers a custom model or component.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
-      data_indices: the index file of the run, where it is now; None: where it was.
-      data_folder: where the user's own data, which the run was trained on, lie now; None: where
-        they were.
+      data_folder: the current folder of the custom data that the run was trained on; None: it has
+        not moved.
+      data_indices: the current path of the index file of the run; None: it has not moved.
       console: as for `train`.
 
     Returns:
-      The path of the page.
+      The path of `report.html`.
 
     Raises:
-      FlaxdigitsError: if the run has not ended, or its data or checkpoint cannot be read.
+      FlaxdigitsError: if the run is not finished, or its data or checkpoint cannot be read.
     """
     config = recorded_experiment(
         workdir, *moved_data(data_folder, data_indices), experiment=experiment)

@@ -1,4 +1,4 @@
-"""The layers of an experiment's network."""
+"""Lists the layers of the network of an experiment."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ from rich.jupyter import JupyterMixin
 from rich.table import Table
 
 from flaxdigits.api.arguments import PathLike, Source
-from flaxdigits.api.context import check_devices, checked, load_data
+from flaxdigits.api.context import check_devices, load_data, validated
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.builders import BUILDERS
 from flaxdigits.jax_settings import pinned_settings
@@ -16,11 +16,11 @@ from flaxdigits.reports.layers import Layer, layer_table, list_layers
 
 @dataclasses.dataclass(frozen=True)
 class Summary(JupyterMixin):
-    """The layers of a network; a table in a notebook, or for rich's `print`.
+    """The layers of a network, shown as a table in a notebook or by rich's `print`.
 
     Attributes:
-      model: its name.
-      layers: in the order of their calls.
+      model: the name of the model.
+      layers: the layers in the order of their calls.
     """
 
     model: str
@@ -28,7 +28,7 @@ class Summary(JupyterMixin):
 
     @property
     def parameters(self) -> int:
-        """How many numbers are trained."""
+        """The number of trainable parameters."""
         return sum(layer.parameters for layer in self.layers)
 
     def __rich__(self) -> Table:
@@ -40,18 +40,18 @@ def summary(
     config: ExperimentConfig, *, data: Source = "auto", raw_data_dir: PathLike | None = None,
     data_dir: PathLike | None = None,
 ) -> Summary:
-    """The layers: output shapes, parameters, FLOPs, memory of the activations.
+    """Lists the layers with output shapes, parameters, FLOPs and memory of the activations.
 
     Args:
-      config: of the experiment.
-      data: as for `train`; read only where the images' size is not known without them.
+      config: the config of the experiment.
+      data: as for `train`. Only custom data are loaded, to find out the image size.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
 
     Raises:
-      FlaxdigitsError: if the config is not valid, or there are no data.
+      FlaxdigitsError: if the config is not valid, or the data are not found.
     """
-    config = checked(config)
+    config = validated(config)
     check_devices()
     builder = BUILDERS.get(config.data.dataset)
     if builder is not None:

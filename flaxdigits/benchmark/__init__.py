@@ -1,1 +1,1 @@
-"""How fast training is: ours measured, and beside it the same in Keras and PyTorch."""
+"""Benchmarks of training, optionally compared with the same networks in Keras and PyTorch."""

@@ -1,4 +1,4 @@
-"""Times the processes of a comparison in turn, so that what disturbs the machine disturbs all."""
+"""Times several processes in alternation, so that other load of the machine affects all of them."""
 
 import contextlib
 import dataclasses
@@ -11,24 +11,24 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from flaxdigits.benchmark.peers import MOST_STEPS
+from flaxdigits.benchmark.peers import MAX_STEPS
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
 
 ROUNDS = 5
-SECONDS = 5.5  # of one timing, if the steps are not too many: several of the slowest ones
-# The peers' train steps have no augmentation, so ours has none beside them.
-ALIKE = ("data.augmentation=none",)
+SECONDS = 5.5  # of one timing, unless it would exceed MAX_STEPS
+# For comparisons: the train steps of the peers have no augmentation.
+PEER_OVERRIDES = ("data.augmentation=none",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Timings:
-    """Of one process.
+    """The timings of one process.
 
     Attributes:
-      facts: what its process said of itself.
-      milliseconds: of a step, one of each round.
-      peak_bytes: the most memory that its process has held.
+      facts: the properties that the process reported at its start.
+      milliseconds: the duration of a step in each round.
+      peak_bytes: the peak memory of the process.
     """
 
     facts: dict[str, Any]
@@ -37,12 +37,15 @@ class Timings:
 
     @property
     def median(self) -> float:
-        """Of the rounds."""
+        """The median duration of a step in milliseconds."""
         return statistics.median(self.milliseconds)
 
 
 def our_command(name: str, overrides: Sequence[str], dataset: Dataset) -> list[str]:
-    """The words of a process that times our train step, on noise in the shape of `dataset`."""
+    """Returns the command of a process that times our train step on random images.
+
+    The images have the shape and number of those of `dataset`.
+    """
     sizes = (*dataset.images.shape, len(dataset.class_names), dataset.official_train or 0)
     return ["ours", name, *map(str, sizes), *overrides]
 
@@ -50,25 +53,25 @@ def our_command(name: str, overrides: Sequence[str], dataset: Dataset) -> list[s
 def compare(
     commands: Mapping[str, Sequence[str]], rounds: int = ROUNDS, seconds: float = SECONDS
 ) -> dict[str, Timings]:
-    """Times train steps in turn, round after round, each in a process of its own.
+    """Times train steps in several rounds, in which the processes take turns.
 
     Args:
-      commands: a module of `flaxdigits.benchmark` and its words, by a label.
-      rounds: how many.
-      seconds: how long a timing of the first of them shall take; of the others as many steps, of
-        ours at most an epoch.
+      commands: by label, the name of a module of `flaxdigits.benchmark` and its arguments.
+      rounds: the number of rounds.
+      seconds: the duration of a timing of the first process. The others are timed for the same
+        number of steps, ours for at most an epoch.
 
     Raises:
       FlaxdigitsError: if a process ends before it has answered.
     """
     with contextlib.ExitStack() as stack:
         workers, facts = {}, {}
-        for label, words in commands.items():  # one after the other: each begins undisturbed
-            workers[label] = stack.enter_context(_worker(words))
+        for label, command in commands.items():  # each starts while the others are idle
+            workers[label] = stack.enter_context(_worker(command))
             facts[label] = _answer(workers[label], label)
         label, worker = next(iter(workers.items()))
         once = _time(worker, label, 1)["milliseconds"]
-        steps = max(1, min(MOST_STEPS, round(seconds * 1000 / once)))
+        steps = max(1, min(MAX_STEPS, round(seconds * 1000 / once)))
         answers = [{label: _time(worker, label, steps) for label, worker in workers.items()}
                    for _ in range(rounds)]
     return {label: Timings(
@@ -77,8 +80,8 @@ def compare(
 
 
 @contextlib.contextmanager
-def _worker(words: Sequence[str]) -> Iterator[subprocess.Popen]:
-    module, *arguments = words
+def _worker(command: Sequence[str]) -> Iterator[subprocess.Popen]:
+    module, *arguments = command
     environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ  # they share a GPU
     with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(
             [sys.executable, "-m", f"flaxdigits.benchmark.{module}", *arguments], text=True,
@@ -92,7 +95,7 @@ def _worker(words: Sequence[str]) -> Iterator[subprocess.Popen]:
 
 
 def _time(worker: subprocess.Popen, label: str, steps: int) -> dict[str, Any]:
-    with contextlib.suppress(BrokenPipeError):  # its end is reported by `_answer`
+    with contextlib.suppress(BrokenPipeError):  # reported by `_answer`
         worker.stdin.write(f"{steps}\n")
         worker.stdin.flush()
     return _answer(worker, label)
@@ -103,6 +106,6 @@ def _answer(worker: subprocess.Popen, label: str) -> dict[str, Any]:
     if not line:
         worker.wait()
         worker.stderr.seek(0)
-        lines = worker.stderr.read().strip().splitlines() or ["it said nothing"]
-        raise FlaxdigitsError(f"the benchmark of {label} ended early: {lines[-1]}")
+        lines = worker.stderr.read().strip().splitlines() or ["it printed no error"]
+        raise FlaxdigitsError(f"the benchmark of {label} failed: {lines[-1]}")
     return json.loads(line)

@@ -1,4 +1,4 @@
-"""How the cost of training grows with examples, batch and parameters: one experiment in sizes."""
+"""Variants of an experiment with other sizes, and how the cost of training grows with them."""
 
 import dataclasses
 import math
@@ -10,11 +10,11 @@ from flaxdigits.benchmark.compare import Timings
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.overrides import apply_overrides
 
-AS_IT_IS = "as it is"
+BASE = "base"
 ROUNDS = 3
-SECONDS = 3.0  # of a timing of the experiment as it is; others take as many steps, or an epoch
+SECONDS = 3.0  # of a timing of the base; other sizes are timed for as many steps, or an epoch
 
-# How a size is shown: its extent and as its cost, by what grows.
+# The measured size and cost, for each variable.
 MEASURES = {
     "examples": ("examples", "epoch_seconds"),
     "batch": ("batch_size", "milliseconds"),
@@ -27,8 +27,8 @@ class Size:
     """A variant of an experiment.
 
     Attributes:
-      grows: what is another than in the experiment as it is; None: nothing.
-      overrides: that make it so.
+      grows: the variable that differs from the base; None for the base.
+      overrides: the overrides of the config.
     """
 
     grows: Literal["examples", "batch", "parameters"] | None
@@ -36,16 +36,17 @@ class Size:
 
 
 def sizes(config: ExperimentConfig, examples: int) -> dict[str, Size]:
-    """By their names: as it is, fewer examples, other batches, other widths.
+    """Returns the sizes by label: the base, fewer examples, other batch sizes, other widths.
 
-    What would be the same again is left out: other widths of a network that has none, say.
+    Sizes that do not differ from others are omitted, such as other widths of a network without
+    adjustable widths.
 
     Args:
-      config: of the experiment.
-      examples: that it trains on.
+      config: the config of the experiment.
+      examples: the number of its training examples.
     """
     batch_size, model = config.train.batch_size, config.model
-    found = {AS_IT_IS: Size(None)}
+    found = {BASE: Size(None)}
     for share in (4, 2):
         found[f"1/{share} of the examples"] = Size(
             "examples", (f"data.limit={math.ceil(examples / share)}",))
@@ -54,7 +55,7 @@ def sizes(config: ExperimentConfig, examples: int) -> dict[str, Size]:
     for label, factor in (("half as wide", 0.5), ("twice as wide", 2)):
         found[label] = Size("parameters", tuple(
             f"model.{name}={','.join(str(math.ceil(factor * width)) for width in widths)}"
-            for name, widths in (("filters", model.filters), ("dense", model.dense)) if widths))
+            for name in ("filters", "dense") if (widths := getattr(model, name, ()))))
     configs: list[ExperimentConfig] = []
     for label in list(found):
         changed = apply_overrides(config, found[label].overrides)
@@ -64,8 +65,8 @@ def sizes(config: ExperimentConfig, examples: int) -> dict[str, Size]:
     return found
 
 
-def figures(timings: Timings) -> dict[str, Any]:
-    """The measurements of a size: what it asks for, what that takes, and the memory bound."""
+def measurements(timings: Timings) -> dict[str, Any]:
+    """Returns the measurements of a size: its numbers, timings, peak memory and memory bound."""
     facts, milliseconds = timings.facts, timings.median
     return {
         **{name: facts[name] for name in (
@@ -76,21 +77,21 @@ def figures(timings: Timings) -> dict[str, Any]:
 
 
 def exponents(measured: dict[str, dict[str, Any]], found: dict[str, Size]) -> dict[str, float]:
-    """By which power of its extent the cost grows: 1 is in proportion.
+    """Returns the exponent with which the cost grows with each variable; 1 means proportional.
 
-    The slope of a line by least squares through the logarithms.
+    It is the slope of a least-squares fit of log(cost) to log(size).
 
     Args:
-      measured: `figures` of each size.
+      measured: the `measurements` of each size.
       found: the sizes.
 
     Returns:
-      powers by what grows, of what was varied.
+      The exponents by variable, for the variables that were varied.
     """
     powers = {}
-    for grows, (extent, cost) in MEASURES.items():
-        of = [measured[label] for label, size in found.items() if size.grows in (None, grows)]
-        if len({one[extent] for one in of}) > 1:
+    for grows, (size_name, cost_name) in MEASURES.items():
+        rows = [measured[label] for label, size in found.items() if size.grows in (None, grows)]
+        if len({row[size_name] for row in rows}) > 1:
             powers[grows] = float(np.polyfit(
-                *(np.log([one[name] for one in of]) for name in (extent, cost)), 1)[0])
+                *(np.log([row[name] for row in rows]) for name in (size_name, cost_name)), 1)[0])
     return powers

@@ -1,9 +1,9 @@
-"""The same networks, batches and optimizers in Keras on TensorFlow, timed on request.
+"""Times the same networks, batches and optimizers in Keras on TensorFlow.
 
     python -m flaxdigits.benchmark.keras_peer chinese_cnn 32
 
-Of `Model.fit`, run by TensorFlow's kernels or compiled by XLA, the faster is timed; see
-`flaxdigits.benchmark.peers`. It needs the extra [bench] and nothing of JAX.
+Times `Model.fit` with TensorFlow's kernels or compiled by XLA, whichever is faster; for the
+protocol see `flaxdigits.benchmark.peers`. Needs the extra [bench], and does not import JAX.
 """
 
 import os
@@ -18,13 +18,13 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from flaxdigits.benchmark.peers import MOST_STEPS, THREADS, fastest, random_images, serve
+from flaxdigits.benchmark.peers import MAX_STEPS, THREADS, fastest, random_images, serve
 
 RELU = {"activation": "relu"}
 
 
 def network(name: str) -> list[layers.Layer]:
-    """The layers of an experiment's network, softmax left to the loss."""
+    """Returns the layers of the network of an experiment; the loss applies the softmax."""
     if name == "chinese_cnn":
         convolutions = [
             layer for filters in (32, 64, 128)
@@ -57,7 +57,7 @@ def network(name: str) -> list[layers.Layer]:
 
 
 def optimizer(name: str) -> keras.optimizers.Optimizer:
-    """The experiment's, with its own constants."""
+    """Returns the optimizer of an experiment with the same hyperparameters."""
     return {
         "chinese_cnn": lambda: keras.optimizers.Adam(1e-3, epsilon=1e-7),
         "dense_cnn": lambda: keras.optimizers.Adam(1e-3, epsilon=1e-7),
@@ -69,10 +69,10 @@ def optimizer(name: str) -> keras.optimizers.Optimizer:
 
 
 def main(name: str, batch_size: int) -> None:
-    """Serves the timings of one network."""
+    """Serves the timings of an experiment."""
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     images, labels, classes = random_images(name, batch_size)
-    images = images[:MOST_STEPS * batch_size].astype(np.float32) / 255
+    images = images[:MAX_STEPS * batch_size].astype(np.float32) / 255
     labels = labels[:len(images)]
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     if name == "mse_cnn":

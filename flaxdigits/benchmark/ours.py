@@ -1,11 +1,11 @@
-"""Our own train step, timed on request.
+"""Times the train step of flaxdigits.
 
     python -m flaxdigits.benchmark.ours mnist_cnn 70000 28 28 1 10 60000
 
-The numbers are the images of the data set, their height and width, the classes, and how many
-images are the official training part, 0 where there is none; overrides may follow. Served as
-`flaxdigits.benchmark.peers` says, with the step's cost counted from the layers and what a large
-matrix product reaches in the same process.
+The numbers are the number of images of the data set, their height and width, the number of classes,
+and the size of the official training split, 0 if there is none. Overrides may follow. For the
+protocol see `flaxdigits.benchmark.peers`. The first line also contains the FLOPs of a step, counted
+from the layers, and the FLOP/s of a large matrix product in the same process.
 """
 
 import sys
@@ -23,26 +23,26 @@ from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.reports.layers import list_layers
 from flaxdigits.training import provenance
-from flaxdigits.training.program import Program
-from flaxdigits.training.run import Run
+from flaxdigits.training.experiment import Experiment
+from flaxdigits.training.program import StepRequest, TrainProgram
 from flaxdigits.training.state import count_parameters
 
-LARGE = {"cpu": 2048}  # rows and columns of the large product; elsewhere 8192
+LARGE = {"cpu": 2048}  # rows and columns of the large product; 8192 on other platforms
 
 
-def step_flops(run: Run) -> int:
-    """Of a train step's convolutions and matrix products, a multiply-add as 2.
+def step_flops(experiment: Experiment) -> int:
+    """Returns the FLOPs of the convolutions and matrix products of a train step.
 
-    Each costs the same forward, back to its input and back to its kernel; the first layer's input
-    is the images, which need no gradient.
+    The forward pass, the gradient of the input and that of the kernel cost the same. The input of
+    the first layer needs no gradient. A multiply-add counts as 2.
     """
-    layers = list_layers(run.task.model, run.dataset.images.shape[1:])
+    layers = list_layers(experiment.task.model, experiment.image_shape)
     costs = [layer.flops for layer in layers if layer.flops]
-    return (3 * sum(costs) - costs[0]) * run.config.train.batch_size
+    return (3 * sum(costs) - costs[0]) * experiment.config.train.batch_size
 
 
 def product_flops() -> float:
-    """Operations a second of a large float32 matrix product, the best of five."""
+    """Returns the FLOP/s of a large float32 matrix product, the fastest of six."""
     size = LARGE.get(jax.default_backend(), 8192)
     matrix = jnp.ones((size, size))
     multiply = jax.jit(lambda a: a @ a).lower(matrix).compile()
@@ -54,13 +54,14 @@ def product_flops() -> float:
     return 2 * size**3 / min(seconds)
 
 
-def memory_bound(run: Run) -> int:
-    """Bytes that a process which does its train steps is to stay under on the CPU.
+def memory_bound(experiment: Experiment) -> int:
+    """Returns an upper bound of the memory of a training process on the CPU, in bytes.
 
-    The data, ten times the parameters, three times the activations of a batch, and 750 MB.
+    It is the sum of the data, ten times the parameters, three times the activations of a batch,
+    and 750 MB.
     """
-    data, batch_size = run.dataset, run.config.train.batch_size
-    layers = list_layers(run.task.model, data.images.shape[1:])
+    data, batch_size = experiment.dataset, experiment.config.train.batch_size
+    layers = list_layers(experiment.task.model, experiment.image_shape)
     return (data.images.nbytes + data.labels.nbytes + 750_000_000
             + 10 * 4 * sum(layer.parameters for layer in layers)
             + 3 * batch_size * sum(layer.activation_bytes for layer in layers))
@@ -69,13 +70,13 @@ def memory_bound(run: Run) -> int:
 def random_data(
     config: ExperimentConfig, shape: tuple[int, ...], classes: int, official_train: int | None
 ) -> Dataset:
-    """Random pixels in the place of the config's data set, by a hundred writers.
+    """Creates a data set of random images by a hundred writers.
 
     Args:
-      config: of the experiment.
-      shape: of the images: (examples, height, width, channels).
-      classes: how many there are.
-      official_train: as of `Dataset`.
+      config: the config of the experiment, whose data set is replaced.
+      shape: the shape of the images: (examples, height, width, channels).
+      classes: the number of classes.
+      official_train: as for `Dataset`.
     """
     images, labels = noise(shape, classes)
     return Dataset(config.data.dataset, "noise", tuple(map(str, range(classes))), images, labels,
@@ -84,29 +85,32 @@ def random_data(
 
 @pinned_settings()
 def main(name: str, shape: list[int], overrides: list[str]) -> None:
-    """Serves the timings of one experiment.
+    """Serves the timings of an experiment.
 
     Args:
-      name: of the experiment.
-      shape: of the data: images, height, width, channels, classes, images of the official training
-        part.
-      overrides: of the config.
+      name: the name of the experiment.
+      shape: number of images, height, width, number of channels, number of classes, size of the
+        official training split.
+      overrides: overrides of the config.
     """
     config = apply_overrides(load_experiment(name), overrides)
     *images, classes, official = shape
-    run = Run(config, random_data(config, tuple(images), classes, official or None))
-    program, order = Program(run, 1), run.order(0)
+    experiment = Experiment.create(
+        config, random_data(config, tuple(images), classes, official or None))
+    program, state = TrainProgram(experiment, 1), experiment.initial_state()
+    order, parameters = experiment.order(0), count_parameters(state.params)
 
     def milliseconds(steps: int) -> float:
-        steps = min(steps, run.steps_per_epoch)
+        nonlocal state
+        steps = min(steps, experiment.steps_per_epoch)
         start = time.perf_counter()
-        program([run], [order], [steps])
+        ((state, _),) = program([StepRequest(config.seed, 0, state, order, steps)], [steps])
         return (time.perf_counter() - start) / steps * 1000
 
     milliseconds(1)
-    serve({"batch_size": config.train.batch_size, "steps_per_epoch": run.steps_per_epoch,
-           "examples": len(run.splits["train"]), "parameters": count_parameters(run.state.params),
-           "memory_bound": memory_bound(run), "step_flops": step_flops(run),
+    serve({"batch_size": config.train.batch_size, "steps_per_epoch": experiment.steps_per_epoch,
+           "examples": len(experiment.splits["train"]), "parameters": parameters,
+           "memory_bound": memory_bound(experiment), "step_flops": step_flops(experiment),
            "product_flops": product_flops(), "device": provenance.device_name()}, milliseconds)
 
 

@@ -1,8 +1,8 @@
-"""What the processes of a comparison have in common: images, and how they are asked.
+"""The protocol of the timed processes, and their random images.
 
-A process prints a JSON line when it is ready; then, for every line on stdin (a number of steps),
-one with the milliseconds of a train step, the median of as many steps being the caller's business,
-and the most memory that the process has held.
+A process prints a line of JSON when it is ready. Then, for every line on stdin (a number of steps),
+it trains that many steps and prints a line of JSON with the milliseconds per step and the peak
+memory of the process.
 """
 
 import json
@@ -18,31 +18,31 @@ import numpy as np
 
 PEERS = ("keras", "torch")
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-MOST_STEPS = 400  # that are timed in one go
+MAX_STEPS = 400  # of one timing
 
 
 def random_images(name: str, batch_size: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Noise in the shape of an experiment's data, and the number of classes.
+    """Returns random images in the shape of an experiment's data.
 
     Returns:
-      images: [n, height, width, 1] uint8; labels: [n] int32.
+      Images, [n, height, width, 1] uint8; labels, [n] int32; and the number of classes.
     """
     (size, classes, count) = (64, 15, 15_000) if name == "chinese_cnn" else (28, 10, 70_000)
     return *noise((max(count, batch_size), size, size, 1), classes), classes
 
 
 def noise(shape: tuple[int, ...], classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random pixels, uint8 of `shape`, and random labels of them, int32."""
+    """Returns random images, uint8 of the given shape, and random labels, int32."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, shape, np.uint8)
     return images, rng.integers(0, classes, len(images)).astype(np.int32)
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has held.
+    """Returns the peak memory of this process.
 
-    Where there is /proc by what that says: `getrusage` also counts, beyond `exec`, what the process
-    held that started this one.
+    Uses /proc if it exists, since `getrusage` includes the memory of the parent process before
+    `exec`.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -53,11 +53,11 @@ def peak_bytes() -> int:
 
 
 def fastest(variants: dict[str, Any], milliseconds: Callable[[Any, int], float]) -> str:
-    """The variant with the least milliseconds a step; one that fails here is left out.
+    """Returns the name of the variant with the fastest train step. Variants that fail are skipped.
 
     Args:
-      variants: by name.
-      milliseconds: of a train step of a variant, over so many steps.
+      variants: the variants by name.
+      milliseconds: returns the milliseconds per train step of a variant, for a number of steps.
     """
     best: dict[str, float] = {}
     for name, variant in variants.items():
@@ -65,13 +65,13 @@ def fastest(variants: dict[str, Any], milliseconds: Callable[[Any, int], float])
             milliseconds(variant, 1)
             milliseconds(variant, 2)
             best[name] = min(milliseconds(variant, 4) for _ in range(2))
-        except Exception as error:  # what a framework cannot compile here is not compared
+        except Exception as error:  # the framework cannot compile this variant on this machine
             print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
     return min(best, key=best.get)
 
 
 def serve(facts: dict[str, Any], milliseconds: Callable[[int], float]) -> None:
-    """Says that it is ready, then answers each line of stdin (a number of steps)."""
+    """Prints that the process is ready, then answers each line of stdin (a number of steps)."""
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
         print(json.dumps({"milliseconds": milliseconds(int(line)), "peak_bytes": peak_bytes()}),

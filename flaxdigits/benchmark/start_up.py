@@ -1,4 +1,4 @@
-"""How long a run takes from the start of its process to its first training step."""
+"""Measures the time from the start of the process to the first training step."""
 
 import os
 import subprocess
@@ -15,10 +15,10 @@ LIMIT = 600  # seconds
 
 
 def seconds_to_first_step(arguments: Sequence[str]) -> tuple[float, float]:
-    """Of `launch.py` with an empty cache of compiled programs, and again with what that left.
+    """Measures the seconds with an empty compilation cache (cold), and with a filled one (warm).
 
     Args:
-      arguments: of launch.py: the experiment, its overrides and where the data lie.
+      arguments: the arguments of launch.py: experiment, overrides and data folders.
     """
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "compiled"
@@ -38,8 +38,8 @@ def _seconds(arguments: Sequence[str], workdir: Path, cache: Path) -> float:
         while not (metrics.exists() and metrics.stat().st_size):
             if process.poll() is not None or time.perf_counter() - start > LIMIT:
                 process.kill()
-                lines = process.stderr.read().strip().splitlines() or ["it said nothing"]
-                raise FlaxdigitsError(f"no first step to time: {lines[-1]}")
+                lines = process.stderr.read().strip().splitlines() or ["it printed no error"]
+                raise FlaxdigitsError(f"the run failed before its first step: {lines[-1]}")
             time.sleep(0.01)
         seconds = time.perf_counter() - start
         process.communicate()

@@ -1,9 +1,10 @@
-"""The same networks, batches and optimizers in PyTorch, timed on request.
+"""Times the same networks, batches and optimizers in PyTorch.
 
     python -m flaxdigits.benchmark.torch_peer chinese_cnn 32
 
-Of both memory layouts, eager and compiled, the fastest is timed; see `flaxdigits.benchmark.peers`.
-The images lie in memory as one tensor and are shuffled anew for every timing.
+Times the fastest combination of memory layout and execution (eager or compiled); for the protocol
+see `flaxdigits.benchmark.peers`. The images are in memory as one tensor and are shuffled for every
+timing.
 """
 
 import itertools
@@ -14,22 +15,22 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from flaxdigits.benchmark.peers import MOST_STEPS, THREADS, fastest, random_images, serve
+from flaxdigits.benchmark.peers import MAX_STEPS, THREADS, fastest, random_images, serve
 
 
 def conv(inputs: int, outputs: int, size: int, padding: int = 0) -> list[nn.Module]:
-    """A convolution and its ReLU."""
+    """Returns a convolution and its ReLU."""
     return [nn.Conv2d(inputs, outputs, size, padding=padding), nn.ReLU()]
 
 
 def dense(*units: int) -> list[nn.Module]:
-    """Dense layers with their ReLUs."""
+    """Returns dense layers with their ReLUs."""
     return [layer for inputs, outputs in itertools.pairwise(units)
             for layer in (nn.Linear(inputs, outputs), nn.ReLU())]
 
 
 def network(name: str) -> nn.Sequential:
-    """An experiment's network, from [batch, 1, height, width] float32 to logits."""
+    """Returns the network of an experiment, from [batch, 1, height, width] float32 to logits."""
     pool = nn.MaxPool2d(2)
     return nn.Sequential(*{
         "chinese_cnn": lambda: [
@@ -53,7 +54,7 @@ def network(name: str) -> nn.Sequential:
 
 
 def optimizer(name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """The experiment's, with its own constants."""
+    """Returns the optimizer of an experiment with the same hyperparameters."""
     if name == "mnist_cnn":
         return torch.optim.Adadelta(parameters, lr=1.0, rho=0.95, eps=1e-7)
     if name == "mse_cnn":
@@ -64,12 +65,12 @@ def optimizer(name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimize
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The mean over the batch."""
+    """Returns the mean cross-entropy of a batch."""
     return nn.functional.cross_entropy(logits, labels)
 
 
 def mse(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Of softmax against one-hot, the mean over the classes."""
+    """Returns the mean squared error of the softmax against one-hot labels."""
     targets = nn.functional.one_hot(labels, logits.shape[1]).float()
     return nn.functional.mse_loss(logits.softmax(1), targets)
 
@@ -77,9 +78,9 @@ def mse(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def trainer(
     name: str, batch_size: int, layout: torch.memory_format, compilation: str, device: str
 ) -> Callable[[int], float]:
-    """Milliseconds of a train step as a function of how many are timed."""
+    """Returns a function of a number of steps that trains and returns the milliseconds per step."""
     images, labels, _ = random_images(name, batch_size)
-    images, labels = (array[:MOST_STEPS * batch_size] for array in (images, labels))
+    images, labels = (array[:MAX_STEPS * batch_size] for array in (images, labels))
     images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=layout)
     images, labels = images.to(device).float() / 255, torch.from_numpy(labels).long().to(device)
     model = network(name).to(device).to(memory_format=layout).train()
@@ -109,7 +110,7 @@ def trainer(
 
 
 def main(name: str, batch_size: int) -> None:
-    """Serves the timings of one network."""
+    """Serves the timings of an experiment."""
     torch.set_num_threads(THREADS)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     compilations = ["", "default"] + (["reduce-overhead"] if device == "cuda" else [])

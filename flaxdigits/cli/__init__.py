@@ -1,1 +1,1 @@
-"""The modes of `launch.py`: one small file each, from `Options` to a call of the library."""
+"""The modes of `launch.py`: each module converts `Options` to a call of `flaxdigits.api`."""

@@ -1,4 +1,4 @@
-"""`--ablation=NAME`: runs a study, or goes on with it, and writes its table."""
+"""`--ablation=NAME`: runs or resumes a study, and writes its table."""
 
 import jax
 
@@ -10,10 +10,10 @@ from flaxdigits.cli.options import Options
 def run(options: Options, config: None) -> int:
     """Returns the exit status: 0, or 128 + the number of the signal that paused the study."""
     if options.executor == "ray":
-        jax.config.update("jax_platforms", "cpu")  # other devices are left to the runs
-    ended = run_ablation(
+        jax.config.update("jax_platforms", "cpu")  # leaves other devices to the runs
+    outcome = run_ablation(
         options.ablation, *options.overrides, seeds=seeds_of(options),
         workdir=options.optional_workdir(), dry_run=options.dry_run, executor=options.executor,
         cpus_per_run=options.cpus_per_run, gpus_per_run=options.gpus_per_run,
         **data_arguments(options), command=command_of(options))
-    return 128 + ended.signal if ended.signal else 0
+    return 128 + outcome.signal if outcome.signal else 0

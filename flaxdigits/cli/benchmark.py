@@ -1,4 +1,4 @@
-"""--mode=benchmark: how fast train steps are, of one experiment or all, and beside the peers."""
+"""`--mode=benchmark`: times train steps, optionally compared with Keras and PyTorch."""
 
 from flaxdigits.api.benchmark import run_benchmark
 from flaxdigits.api.context import make_console, print_table
@@ -9,11 +9,11 @@ from flaxdigits.training.provenance import machine
 
 
 def run(options: Options, config: ExperimentConfig | None) -> int:
-    """Prints a table, with peers a line of ratios each; returns the exit status."""
-    found = run_benchmark(
+    """Prints a table of the timings; returns the exit status."""
+    benchmark = run_benchmark(
         options.experiment, *options.overrides, workdir=options.optional_workdir(),
         peers=options.peers, **data_arguments(options))
     console = make_console()
-    print_table(console, found.__rich__())
-    console.print(f"{machine()}; all timings: {found.file}")
+    print_table(console, benchmark.__rich__())
+    console.print(f"{machine()}; all timings: {benchmark.file}")
     return 0

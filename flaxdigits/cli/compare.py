@@ -1,4 +1,4 @@
-"""--mode=compare: several run folders side by side."""
+"""`--mode=compare`: compares several runs."""
 
 from flaxdigits.api.compare import compare
 from flaxdigits.api.context import make_console, print_table

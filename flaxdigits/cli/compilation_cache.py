@@ -1,6 +1,7 @@
-"""The cache of compiled programs: damaged entries are replaced, and one note says so.
+"""Handles damaged entries of the JAX compilation cache.
 
-JAX warns of every entry that it cannot read, on every run, and never writes it again.
+JAX warns about every entry that it cannot read, in every run, and never replaces it. Here damaged
+entries are deleted, so that JAX writes them again, and one warning is logged.
 """
 
 import contextlib
@@ -18,20 +19,20 @@ _log = logging.getLogger(__name__)
 
 
 class CacheWarnings:
-    """Takes the warnings of every library in place of `warnings.showwarning`.
+    """A replacement for `warnings.showwarning` that summarises warnings about the cache.
 
-    Those of the cache become one note for each kind; the others go to the log, as after
-    `logging.captureWarnings(True)`.
+    Of the warnings about the cache, only the first of each kind is logged. All other warnings are
+    logged as by `logging.captureWarnings(True)`.
     """
 
     def __init__(self) -> None:
-        self._noted: set[str] = set()
+        self._logged: set[str] = set()
 
     def __call__(
         self, message: Warning | str, category: type[Warning], filename: str, lineno: int,
         file: Any = None, line: str | None = None,
     ) -> None:
-        """Shows a warning; the arguments are those of `warnings.showwarning`."""
+        """Logs a warning; the arguments are those of `warnings.showwarning`."""
         failed = FAILED.match(str(message))
         if failed is None:
             logging.getLogger("py.warnings").warning(
@@ -39,17 +40,17 @@ class CacheWarnings:
             return
         action, program, reason = failed.groups()
         folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", ""))
-        if action == "reading":  # the entry is not named: all of the program are compiled again
+        if action == "reading":  # the key of the entry is unknown: deletes all of the program
             for path in folder.glob(f"{program}-*"):
                 with contextlib.suppress(OSError):
                     path.unlink()
-        self._note(action, folder, reason.splitlines()[0] if reason else "")
+        self._log_once(action, folder, reason.splitlines()[0] if reason else "")
 
-    def _note(self, action: Literal["reading", "writing"], folder: Path, reason: str) -> None:
-        if action in self._noted:
+    def _log_once(self, action: Literal["reading", "writing"], folder: Path, reason: str) -> None:
+        if action in self._logged:
             return
-        self._noted.add(action)
+        self._logged.add(action)
         if action == "reading":
             _log.warning("%s: damaged compiled programs are replaced (%s)", folder, reason)
         else:
-            _log.warning("%s: compiled programs cannot be kept there (%s)", folder, reason)
+            _log.warning("%s: compiled programs cannot be saved there (%s)", folder, reason)

@@ -1,4 +1,4 @@
-"""--mode=config: the resolved config as JSON."""
+"""`--mode=config`: prints the resolved config as JSON."""
 
 from flaxdigits.cli.context import print_json
 from flaxdigits.cli.options import Options
@@ -6,6 +6,6 @@ from flaxdigits.config import ExperimentConfig, to_dict
 
 
 def run(options: Options, config: ExperimentConfig) -> int:
-    """Prints it; returns the exit status."""
+    """Prints the config; returns the exit status."""
     print_json(to_dict(config))
     return 0

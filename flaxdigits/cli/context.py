@@ -1,4 +1,4 @@
-"""What several modes do with their options: the config and the arguments of the calls."""
+"""Converts options to configs and arguments of the API, for several modes."""
 
 import json
 import shlex
@@ -17,7 +17,7 @@ from flaxdigits.training.trackers import Tracker
 
 
 class DataArguments(TypedDict):
-    """The arguments by which the library's calls find their data."""
+    """The arguments of the API that specify where to find data."""
 
     data: Source
     raw_data_dir: PathLike | None
@@ -25,46 +25,46 @@ class DataArguments(TypedDict):
 
 
 def data_arguments(options: Options) -> DataArguments:
-    """What the flags say of the data."""
+    """Returns the values of the flags about data."""
     return {"data": options.data, "raw_data_dir": options.raw_data_dir,
             "data_dir": options.data_dir}
 
 
 def resolve_config(options: Options) -> ExperimentConfig:
-    """The experiment's config with the overrides; without --experiment, the run folder's own.
+    """Returns the config of --experiment, or else of the run in --workdir, with the overrides.
 
     Raises:
-      FlaxdigitsError: if neither is named, or the config is not valid.
+      FlaxdigitsError: if neither flag is set, or the config is not valid.
     """
     if options.experiment is not None:
         return experiment(options.experiment, *options.overrides)
     if not options.workdirs:
-        raise FlaxdigitsError("--experiment is missing: name one (--list shows them), as in "
-                              "python launch.py --experiment=chinese_cnn")
+        raise FlaxdigitsError("--experiment is missing: --list shows all experiments; an example "
+                              "is python launch.py --experiment=chinese_cnn")
     return recorded_experiment(options.workdir(), *options.overrides)
 
 
 def moved_data_of(options: Options) -> dict[str, str]:
-    """Returns `data_folder` and `data_indices`, as far as `--set data.folder=` and so on give them.
+    """Returns `data_folder` and `data_indices`, as given by `--set data.folder=` and so on.
 
-    They are where the custom data and the index file of a run are now.
+    They are the current paths of a run's custom data and index file.
 
     Raises:
-      FlaxdigitsError: if another field is set: the mode is about a run as it was trained.
+      FlaxdigitsError: if another field is set, since the mode uses the config of the run.
     """
     moved = {}
     for override in options.overrides:
         name, _, path = override.partition("=")
         if name.strip() not in ("data.folder", "data.indices"):
             raise FlaxdigitsError(
-                f"--mode={options.mode} is about a run as it was trained: leave out --set {name} "
-                "(only data.folder and data.indices may be in another place now)")
+                f"--mode={options.mode} uses the config of the run: leave out --set {name} (only "
+                "data.folder and data.indices can be set, if they have moved)")
         moved[name.strip().replace(".", "_")] = path.strip()
     return moved
 
 
 def print_json(value: Any) -> None:
-    """Prints JSON that is valid in whatever encoding standard output has."""
+    """Prints JSON, with escapes if standard output cannot encode its characters."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding)
@@ -74,28 +74,29 @@ def print_json(value: Any) -> None:
 
 
 def seeds_of(options: Options) -> tuple[int, ...] | None:
-    """Those that --seeds names; None without it.
+    """Returns the seeds of --seeds, or None if the flag is not set.
 
     Raises:
-      FlaxdigitsError: if it names none.
+      FlaxdigitsError: if its value is not valid.
     """
-    from flaxdigits.studies.seeds import parse_seeds  # imports JAX
+    # Imports JAX, which modes such as `config` do without.
+    from flaxdigits.studies.seeds import parse_seeds
 
     return None if options.seeds is None else parse_seeds(options.seeds)
 
 
-def own_trackers(options: Options) -> Callable[[Path], Sequence[Tracker]]:
-    """Gives those of the experiment's file, new ones for every run."""
-    named = options.experiment
-    return lambda workdir: () if named is None else load_trackers(named)
+def experiment_trackers(options: Options) -> Callable[[Path], Sequence[Tracker]]:
+    """Returns a function that creates the trackers of the experiment file for each run."""
+    experiment = options.experiment
+    return lambda workdir: () if experiment is None else load_trackers(experiment)
 
 
 def command_of(options: Options, *mode: str) -> str:
-    """The command line that makes the same tables again, wherever the runs and the data are."""
+    """Returns a command line that creates the same tables, without the folders of runs and data."""
     flags = {"ablation": options.ablation, "experiment": options.experiment,
              "data": None if options.data == "auto" else options.data, "seeds": options.seeds,
              "update": options.update}
-    if options.mode == "folds" and options.experiment is None:  # of the run that lies there
+    if options.mode == "folds" and options.experiment is None:  # the config is read from a run
         flags["workdir"] = options.workdir()
     return shlex.join([
         "python", "launch.py", *mode,

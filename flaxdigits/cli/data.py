@@ -1,12 +1,12 @@
-"""--mode=data: what an experiment trains on, as its network sees it."""
+"""`--mode=data`: draws preprocessed training images, and counts classes and writers."""
 
-from flaxdigits.api.data import data_sheet
+from flaxdigits.api.data import preview_data
 from flaxdigits.cli.context import data_arguments
 from flaxdigits.cli.options import Options
 from flaxdigits.config import ExperimentConfig
 
 
 def run(options: Options, config: ExperimentConfig) -> int:
-    """Prints the counts and where the sheet is; returns the exit status."""
-    data_sheet(config, options.optional_workdir(), **data_arguments(options))
+    """Prints the counts and the path of the figure; returns the exit status."""
+    preview_data(config, options.optional_workdir(), **data_arguments(options))
     return 0

@@ -1,6 +1,6 @@
-"""--mode=eval: scores checkpoints of a run on all its splits, a line each.
+"""`--mode=eval`: evaluates checkpoints of a run on all its splits.
 
-With `--data=real` a run that was trained on drawn data is scored on the real data set.
+With `--data=real` a run that was trained on synthetic data is evaluated on the real data.
 """
 
 from flaxdigits.api.evaluate import evaluate
@@ -9,7 +9,7 @@ from flaxdigits.cli.options import Options
 
 
 def run(options: Options, config: None) -> int:
-    """Prints a line for every checkpoint and adds it to eval.jsonl; returns the exit status."""
+    """Prints a line for every checkpoint; returns the exit status."""
     evaluate(options.workdir(), options.checkpoint, experiment=options.experiment,
              **moved_data_of(options), **data_arguments(options))
     return 0

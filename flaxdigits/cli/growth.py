@@ -1,4 +1,4 @@
-"""--mode=growth: how the cost of an experiment grows with examples, batch and parameters."""
+"""`--mode=growth`: measures how the cost grows with examples, batch size and parameters."""
 
 from flaxdigits.api.context import make_console, print_table
 from flaxdigits.api.growth import run_growth
@@ -10,14 +10,14 @@ from flaxdigits.training.provenance import machine
 
 
 def run(options: Options, config: ExperimentConfig | None) -> int:
-    """Prints a table and a line of the powers; returns the exit status."""
+    """Prints a table and a line of the exponents; returns the exit status."""
     if options.experiment is None or config is None:
-        raise FlaxdigitsError("--mode=growth needs --experiment; --list names them")
-    found = run_growth(options.experiment, *options.overrides, workdir=options.optional_workdir(),
-                       **data_arguments(options))
+        raise FlaxdigitsError("--mode=growth needs --experiment; --list shows all experiments")
+    growth = run_growth(options.experiment, *options.overrides, workdir=options.optional_workdir(),
+                        **data_arguments(options))
     console = make_console()
-    print_table(console, found.__rich__())
+    print_table(console, growth.__rich__())
     console.print(f"{config.experiment} grows with " + ", ".join(
-        f"{grows} to the power of {power:.2f}" for grows, power in found.exponents.items()))
-    console.print(f"{machine()}; all timings: {found.file}")
+        f"{variable} to the power of {power:.2f}" for variable, power in growth.exponents.items()))
+    console.print(f"{machine()}; all timings: {growth.file}")
     return 0

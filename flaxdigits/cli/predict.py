@@ -1,4 +1,4 @@
-"""--mode=predict: what a run's network reads in image files."""
+"""`--mode=predict`: classifies image files with the network of a run."""
 
 import sys
 
@@ -14,21 +14,22 @@ FIGURE = "figures/predictions.png"
 def run(options: Options, config: None) -> int:
     """Prints a table or JSON; returns the exit status, 1 if an image could not be read."""
     if options.overrides:
-        raise FlaxdigitsError("--mode=predict uses a run as it was trained: leave out --set")
+        raise FlaxdigitsError("--mode=predict uses the config of the run: leave out --set")
     figure = options.workdir() / FIGURE if options.figure else None
-    found = predict(options.workdir(), options.images, options.checkpoint,
-                    experiment=options.experiment, figure=figure)
+    images = predict(options.workdir(), options.images, options.checkpoint,
+                     experiment=options.experiment, figure=figure)
     if options.format == "json":
-        print_json([reading.to_dict() for reading in found.readings])
+        print_json([prediction.to_dict() for prediction in images.predictions])
     else:
-        print_table(make_console(), found.__rich__())
-    for reading in found.readings:
-        for note in reading.notes:
+        print_table(make_console(), images.__rich__())
+    for prediction in images.predictions:
+        for note in prediction.notes:
             print(f"note: {note}", file=sys.stderr)
-    errors = [reading.error for reading in found.readings if reading.error is not None]
+    errors = [prediction.error for prediction in images.predictions
+              if prediction.error is not None]
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
     if figure is not None:
         make_console(stderr=options.format == "json").print(
-            f"what the network saw: {figure}")
+            f"images and network inputs: {figure}")
     return int(bool(errors))

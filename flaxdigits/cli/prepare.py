@@ -1,4 +1,4 @@
-"""--mode=prepare: reads, checks and prepares an experiment's data, and nothing else."""
+"""`--mode=prepare`: downloads, verifies and prepares the data of an experiment."""
 
 from flaxdigits.api.data import prepare
 from flaxdigits.cli.context import data_arguments
@@ -7,6 +7,6 @@ from flaxdigits.config import ExperimentConfig
 
 
 def run(options: Options, config: ExperimentConfig) -> int:
-    """Prints what there is; returns the exit status."""
+    """Prints the sizes of the data set and its splits; returns the exit status."""
     prepare(config, **data_arguments(options))
     return 0

@@ -1,4 +1,4 @@
-"""The settings of the process, which must stand before JAX or the C library starts."""
+"""Process settings that must be applied before JAX and the C library are initialized."""
 
 import hashlib
 import io
@@ -12,23 +12,23 @@ from typing import Any
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 TUNABLE = "glibc.malloc.hugetlb"
-INTERRUPTED = "interrupted: what was saved stays, the same command resumes it"
+INTERRUPTED = "interrupted: saved checkpoints are kept, the same command resumes the run"
 
 
 def configure_process() -> None:
-    """Sets what makes JAX start and compute faster; what the user has set is left alone.
+    """Applies settings that make JAX start and compute faster, unless the user has set them.
 
-    Compiled programs are kept in the user's cache folder, small ones too. On Linux large arrays
-    are asked for in huge pages, which glibc can only be told at its start: the program is begun
-    again in its own place. (A step of `kaggle_cnn` takes 1.6 GB for its work; fetching those from
-    the kernel in pages of 4 KiB took a fifth of the time of a step.) Standard output and standard
-    error never fail, see `Output`.
+    All compiled programs are saved in the user's cache folder. On Linux large arrays are allocated
+    in huge pages; since glibc reads this setting only at its start, the program is executed again
+    in the same process. (A step of `kaggle_cnn` allocates 1.6 GB; with pages of 4 KiB the kernel
+    took a fifth of the time of a step.) Write errors of standard output and standard error do not
+    end the program, see `Output`.
 
-    Ctrl-C ends the process at once, until `enable_interrupts`: extensions that are being loaded
-    swallow a KeyboardInterrupt, or abort.
+    Until `enable_interrupts` is called, Ctrl-C ends the process immediately, because extension
+    modules that are being imported swallow a KeyboardInterrupt, or abort.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _leave)
+        signal.signal(signal.SIGINT, _exit_on_interrupt)
     _open_standard_streams()
     sys.stdout, sys.stderr = (_safe_stream(*stream) for stream in (
         (sys.stdout, 1), (sys.stderr, 2)))
@@ -38,23 +38,23 @@ def configure_process() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     tunables = os.environ.get("GLIBC_TUNABLES", "")
-    if TUNABLE not in tunables and platform.libc_ver()[0] == "glibc" and _are_pages_on_request():
+    if TUNABLE not in tunables and platform.libc_ver()[0] == "glibc" and _needs_madvise():
         os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, f"{TUNABLE}=1"]))
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 class Output(io.FileIO):
-    """A stream for which a closed pipe or a full disk does not end a training.
+    """A stream whose write errors, such as a closed pipe or a full disk, do not end a training.
 
     Attributes:
-      error: why something could not be written; from then on everything is dropped.
+      error: the first write error. After it, everything that is written is discarded.
     """
 
     error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Writes what it can and returns how many bytes that is; all of them once it has failed."""
+        """Writes bytes and returns their number; returns the full number after an error."""
         if self.error is None:
             try:
                 return super().write(data)
@@ -63,23 +63,23 @@ class Output(io.FileIO):
         return memoryview(data).nbytes
 
 
-def lost_output() -> OSError | None:
-    """Returns why standard output is incomplete, or None if everything has been written."""
+def output_error() -> OSError | None:
+    """Returns the write error of standard output, or None if everything has been written."""
     sys.stdout.flush()
     output = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return output.error if isinstance(output, Output) else None
 
 
 def enable_interrupts() -> None:
-    """From here on Ctrl-C raises KeyboardInterrupt."""
-    if signal.getsignal(signal.SIGINT) is _leave:
+    """Makes Ctrl-C raise KeyboardInterrupt."""
+    if signal.getsignal(signal.SIGINT) is _exit_on_interrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _open_standard_streams() -> None:
-    """Keeps a descriptor that is closed, as by `>&-`, from becoming that of the next file opened.
+    """Opens standard file descriptors that are closed, as by `>&-`, so that no file reuses them.
 
-    What is opened in its place refuses to be written, as the closed one does.
+    They are opened for reading only, so that writing to them fails.
     """
     for descriptor in range(3):
         try:
@@ -89,7 +89,7 @@ def _open_standard_streams() -> None:
 
 
 def _safe_stream(stream: Any, descriptor: int) -> Any:
-    """Returns a text stream over an `Output`; characters that it cannot encode become escapes."""
+    """Returns a text stream that writes to an `Output`, and escapes characters it cannot encode."""
     if stream is not None and not isinstance(stream, io.TextIOWrapper):
         return stream
     return io.TextIOWrapper(
@@ -98,12 +98,13 @@ def _safe_stream(stream: Any, descriptor: int) -> Any:
         line_buffering=descriptor == 2 or os.isatty(descriptor))
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _exit_on_interrupt(number: int, frame: FrameType | None) -> None:
     os.write(2, f"{INTERRUPTED}\n".encode())
     os._exit(128 + number)
 
 
-def _are_pages_on_request() -> bool:
+def _needs_madvise() -> bool:
+    """Returns whether the kernel uses huge pages only where a program requests them."""
     try:
         return "[madvise]" in HUGE_PAGES.read_text()
     except OSError:
@@ -111,13 +112,13 @@ def _are_pages_on_request() -> bool:
 
 
 def _cache_folder() -> Path | None:
-    """Returns a folder for each kind of processor: programs of one may crash another.
+    """Returns the folder of compiled programs; None for a user without a home folder.
 
-    None for a user who has no home folder.
+    Each kind of processor has its own folder, since a program for one may crash on another.
     """
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    mark = hashlib.sha256(_processor().encode()).hexdigest()[:12]
-    return Path(home) / "flaxdigits" / "compiled" / mark if os.path.isabs(home) else None
+    digest = hashlib.sha256(_processor().encode()).hexdigest()[:12]
+    return Path(home) / "flaxdigits" / "compiled" / digest if os.path.isabs(home) else None
 
 
 def _processor() -> str:

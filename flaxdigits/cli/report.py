@@ -1,4 +1,4 @@
-"""--mode=report: draws the figures and the page of a run that has ended, once more."""
+"""`--mode=report`: writes the report of a finished run again."""
 
 from flaxdigits.api.report import report
 from flaxdigits.cli.context import moved_data_of
@@ -6,7 +6,7 @@ from flaxdigits.cli.options import Options
 
 
 def run(options: Options, config: None) -> int:
-    """Prints where the page is; returns the exit status."""
+    """Prints the path of the page; returns the exit status."""
     report(options.workdir(), experiment=options.experiment, raw_data_dir=options.raw_data_dir,
            data_dir=options.data_dir, **moved_data_of(options))
     return 0

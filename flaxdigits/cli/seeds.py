@@ -1,14 +1,15 @@
-"""`--seeds=0..9`: trains several seeds of an experiment, or goes on with them."""
+"""`--seeds=0..9`: trains or resumes several seeds of an experiment."""
 
 from flaxdigits.api.seeds import train_seeds
-from flaxdigits.cli.context import data_arguments, own_trackers, seeds_of
+from flaxdigits.cli.context import data_arguments, experiment_trackers, seeds_of
 from flaxdigits.cli.options import Options
 from flaxdigits.config import ExperimentConfig
 
 
 def run(options: Options, config: ExperimentConfig) -> int:
     """Returns the exit status: 0, or 128 + the number of the signal that paused the runs."""
-    ended = train_seeds(
+    outcome = train_seeds(
         config, seeds_of(options), options.optional_workdir(), **data_arguments(options),
-        trackers=own_trackers(options), tensorboard=options.tensorboard, profile=options.profile)
-    return 128 + ended.signal if ended.signal else 0
+        trackers=experiment_trackers(options), tensorboard=options.tensorboard,
+        profile=options.profile)
+    return 128 + outcome.signal if outcome.signal else 0

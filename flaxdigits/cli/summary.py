@@ -1,4 +1,4 @@
-"""--mode=summary: the layers of an experiment's network."""
+"""`--mode=summary`: prints the layers of the network of an experiment."""
 
 from flaxdigits.api.context import make_console, print_table
 from flaxdigits.api.summary import summary

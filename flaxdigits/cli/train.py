@@ -1,4 +1,4 @@
-"""--mode=train: trains an experiment, or goes on with it."""
+"""`--mode=train`: trains or resumes a run."""
 
 from flaxdigits.api.train import train
 from flaxdigits.cli.context import data_arguments

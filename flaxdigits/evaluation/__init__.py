@@ -1,1 +1,1 @@
-"""Evaluation: logits, and what they are worth."""
+"""Evaluation of trained networks: logits, metrics, predictions and export."""

@@ -1,4 +1,4 @@
-"""Scores of a run's checkpoints, kept in `eval.jsonl`."""
+"""Evaluates the checkpoints of a run and appends the metrics to `eval.jsonl`."""
 
 import contextlib
 import fcntl
@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.evaluation.scores import flat
 from flaxdigits.training.checkpoints import Checkpoints, DamagedCheckpoint, MissingCheckpoint
+from flaxdigits.training.experiment import Experiment
 from flaxdigits.training.identity import run_identity
-from flaxdigits.training.run import Run
 from flaxdigits.training.run_folder import RunFolder, readable_os_errors
+from flaxdigits.training.scores import flat
 from flaxdigits.training.selection import warn_if_best_is_missing, warn_if_newest_is_missing
+from flaxdigits.training.state import TrainState
 
 _log = logging.getLogger(__name__)
 
@@ -26,118 +27,122 @@ def evaluate_checkpoints(
     config: ExperimentConfig, dataset: Dataset, folder: RunFolder | str | os.PathLike[str],
     which: str,
 ) -> Iterator[dict[str, Any]]:
-    """Scores checkpoints on every split; gives a row each, and then adds it to `eval.jsonl`.
+    """Evaluates checkpoints on every split; yields each row and then appends it to `eval.jsonl`.
 
-    Where that cannot be written, as in a folder of somebody else's, a warning says so once.
+    If `eval.jsonl` cannot be written, a warning is logged once and the evaluation continues.
 
     Args:
-      config: the run's own.
-      dataset: the one that the run was trained on, or another of the same classes.
-      folder: of the run, or its path.
-      which: `last` (that is not damaged), `best` (by validation accuracy), a step, or `all`: of
-        these, those that `eval.jsonl` holds already are not scored again, and those that are
-        deleted meanwhile are left out.
+      config: the config of the run.
+      dataset: the data set that the run was trained on, or another one with the same classes.
+      folder: the run folder, or its path.
+      which: `last` (the last intact checkpoint), `best` (by validation accuracy), a step, or `all`.
+        With `all`, steps that are in `eval.jsonl` are not evaluated again, and checkpoints that
+        are deleted during the evaluation are skipped.
 
     Raises:
-      FlaxdigitsError: if there is no such checkpoint, or it is damaged; of `all`, after all others
-        are scored.
+      FlaxdigitsError: if there is no such checkpoint, or it is damaged. With `all`, a damaged
+        checkpoint is reported after the others have been evaluated.
     """
     folder = RunFolder.of(folder)
-    run = Run(config, dataset)
-    with open_to_read(folder) as checkpoints:
+    experiment = Experiment.create(config, dataset)
+    target = experiment.state_shapes()
+    with open_checkpoints(folder) as checkpoints:
 
         def restore(step: int) -> Any:
-            return checkpoints.restore(step, run.state)
+            return checkpoints.restore(step, target)
 
         if which == "all":
-            yield from _evaluate_all(run, checkpoints, folder, restore)
+            yield from _evaluate_all(experiment, checkpoints, folder, restore)
         else:
-            step, run.state = restore_selected(
-                which, checkpoints, folder, "validation" in run.splits, restore,
+            step, state = restore_selected(
+                which, checkpoints, folder, "validation" in experiment.splits, restore,
                 ("last", "best", "all"))
-            row = _row(run, step)
+            row = _evaluate(experiment, state, step)
             yield row
-            with _unwritable_noted():
+            with _warn_if_unwritable():
                 folder.append("eval.jsonl", row)
 
 
 def _evaluate_all(
-    run: Run, checkpoints: Checkpoints, folder: RunFolder, restore: Callable[[int], Any]
+    experiment: Experiment, checkpoints: Checkpoints, folder: RunFolder,
+    restore: Callable[[int], Any],
 ) -> Iterator[dict[str, Any]]:
     if not checkpoints.steps():
         raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")
     warn_if_newest_is_missing(folder, checkpoints.steps()[-1])
-    damaged, is_kept = [], True
+    damaged, is_writable = [], True
     for step in checkpoints.steps():
-        row = _scored(folder, step, run.dataset)
+        row = _recorded_row(folder, step, experiment.dataset)
         if row is not None:
             yield row
             continue
         try:
-            run.state = restore(step)
+            state = restore(step)
         except MissingCheckpoint:
-            _log.warning("%s: the checkpoint of step %d was deleted meanwhile and is not scored",
-                         folder.path, step)
+            _log.warning("%s: the checkpoint of step %d was deleted by another process and is not "
+                         "evaluated", folder.path, step)
             continue
         except DamagedCheckpoint as error:
             damaged.append(step)
-            _log.warning("%s: the checkpoint is damaged (%s) and is not scored", error.place,
+            _log.warning("%s: the checkpoint is damaged (%s) and is not evaluated", error.place,
                          error.reason)
             continue
-        row = _row(run, step)
+        row = _evaluate(experiment, state, step)
         yield row
-        if is_kept:
-            with _unwritable_noted() as noted:
-                _keep(folder, row, run.dataset)
-            is_kept = not noted
+        if is_writable:
+            with _warn_if_unwritable() as errors:
+                _append_unless_recorded(folder, row, experiment.dataset)
+            is_writable = not errors
     if damaged:
         raise FlaxdigitsError(
-            f"{folder.checkpoints}: damaged and not scored: step "
+            f"{folder.checkpoints}: damaged and not evaluated: step "
             f"{', '.join(map(str, damaged))}; the others are in eval.jsonl")
 
 
-def _row(run: Run, step: int) -> dict[str, Any]:
-    row: dict[str, Any] = {"step": step, "data_source": run.dataset.source,
-                           "fingerprint": run.dataset.fingerprint}
-    for name in ("train", "validation", "test"):
-        row |= flat(name, run.score(name), run.config.evaluate.metrics)
+def _evaluate(experiment: Experiment, state: TrainState, step: int) -> dict[str, Any]:
+    """Returns a row of `eval.jsonl`."""
+    row: dict[str, Any] = {"step": step, "data_source": experiment.dataset.source,
+                           "fingerprint": experiment.dataset.fingerprint}
+    for split in ("train", "validation", "test"):
+        scores = experiment.score(experiment.predict(state, split))
+        row |= flat(split, scores, experiment.config.evaluate.metrics)
     return row
 
 
-def _scored(folder: RunFolder, step: int, dataset: Dataset) -> dict[str, Any] | None:
-    """The last row of `eval.jsonl` about a step on this data, or None."""
+def _recorded_row(folder: RunFolder, step: int, dataset: Dataset) -> dict[str, Any] | None:
+    """Returns the last row of `eval.jsonl` for a step and data set, or None."""
     rows = [row for row in folder.rows("eval.jsonl")
             if row["step"] == step and row["fingerprint"] == dataset.fingerprint]
     return rows[-1] if rows else None
 
 
 @contextlib.contextmanager
-def _unwritable_noted() -> Iterator[list[FlaxdigitsError]]:
-    """Turns an error of writing into a warning; gives a list that holds it afterwards."""
-    noted: list[FlaxdigitsError] = []
+def _warn_if_unwritable() -> Iterator[list[FlaxdigitsError]]:
+    """Logs a warning instead of raising a write error; yields a list that receives the error."""
+    errors: list[FlaxdigitsError] = []
     try:
-        yield noted
+        yield errors
     except FlaxdigitsError as error:
-        noted.append(error)
-        _log.warning("the scores are not kept: %s", error)
+        errors.append(error)
+        _log.warning("the metrics are not saved: %s", error)
 
 
-def _keep(folder: RunFolder, row: dict[str, Any], dataset: Dataset) -> None:
-    """Adds a row, unless another evaluation has scored that step meanwhile."""
+def _append_unless_recorded(folder: RunFolder, row: dict[str, Any], dataset: Dataset) -> None:
+    """Appends a row, unless another process has appended one for the same step and data."""
     path = folder.path / "eval.jsonl"
     with readable_os_errors(path), open(path, "ab") as file:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
-        if _scored(folder, row["step"], dataset) is None:
+        if _recorded_row(folder, row["step"], dataset) is None:
             folder.append("eval.jsonl", row)
 
 
 @contextlib.contextmanager
-def open_to_read(folder: RunFolder) -> Iterator[Checkpoints]:
-    """The checkpoints of a run, which are closed in the end.
+def open_checkpoints(folder: RunFolder) -> Iterator[Checkpoints]:
+    """Opens the checkpoints of a run for reading, and closes them at the end of the context.
 
     Raises:
-      FlaxdigitsError: if it has none yet.
+      FlaxdigitsError: if the run has no checkpoint yet.
     """
     if not folder.checkpoints.is_dir():
         raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")
@@ -151,31 +156,34 @@ def open_to_read(folder: RunFolder) -> Iterator[Checkpoints]:
 
 def restore_selected(
     which: str, checkpoints: Checkpoints, folder: RunFolder, has_validation: bool,
-    restore: Callable[[int], T], words: Sequence[str] = ("last", "best"),
+    restore: Callable[[int], T], choices: Sequence[str] = ("last", "best"),
 ) -> tuple[int, T]:
-    """The step that `which` means: `last` that is not damaged, `best` or a step; and its state.
+    """Restores the checkpoint that `--checkpoint` selects.
 
     Args:
-      which: as `--checkpoint` takes it.
-      checkpoints: of the run.
-      folder: of the run.
-      has_validation: whether there is anything to choose the best by.
-      restore: called with the step; what it returns is returned.
-      words: that the caller takes beside a step.
+      which: `last` (the last intact checkpoint), `best` or a step.
+      checkpoints: the checkpoints of the run.
+      folder: the run folder.
+      has_validation: whether the split has a validation part, which `best` requires.
+      restore: restores the checkpoint of a step.
+      choices: the values that the caller accepts in addition to a step, for the error message.
+
+    Returns:
+      The step, and what `restore` returned for it.
 
     Raises:
-      FlaxdigitsError: if there is none such, or it is damaged.
+      FlaxdigitsError: if there is no such checkpoint, or it is damaged.
     """
     if which == "last" and checkpoints.steps():
         warn_if_newest_is_missing(folder, checkpoints.steps()[-1])
         return checkpoints.restore_newest_intact(restore)
-    step = _chosen_step(which, checkpoints, folder, has_validation, words)
+    step = _selected_step(which, checkpoints, folder, has_validation, choices)
     return step, restore(step)
 
 
-def _chosen_step(
+def _selected_step(
     which: str, checkpoints: Checkpoints, folder: RunFolder, has_validation: bool,
-    words: Sequence[str],
+    choices: Sequence[str],
 ) -> int:
     steps = checkpoints.steps()
     if not steps:
@@ -183,15 +191,15 @@ def _chosen_step(
     if which == "best":
         if not has_validation:
             raise FlaxdigitsError(
-                "--checkpoint=best: this run's split has no validation part to choose by, and "
-                "choosing on the test split is not offered; use --checkpoint=last")
+                "--checkpoint=best: the split of this run has no validation part, and selecting on "
+                "the test split is not supported; use --checkpoint=last")
         best = checkpoints.best()
         if best is None:
-            raise FlaxdigitsError(f"{folder.path}: no checkpoint was scored yet; use last")
+            raise FlaxdigitsError(f"{folder.path}: no checkpoint has been evaluated yet; use last")
         warn_if_best_is_missing(folder, checkpoints, best)
         return best
     if not which.isdecimal() or int(which) not in steps:
         raise FlaxdigitsError(
-            f"--checkpoint={which}: expected {', '.join(words)} or one of the steps "
+            f"--checkpoint={which}: expected {', '.join(choices)} or one of the steps "
             f"{', '.join(map(str, steps))}")
     return int(which)

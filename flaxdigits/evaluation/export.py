@@ -1,9 +1,10 @@
-"""A trained network as files that are used without flaxdigits.
+"""Exports a trained network to files that can be used without flaxdigits.
 
-Each takes uint8 images of the training set's size, any number of them, does the preprocessing, and
-carries the names of the classes and the shape of an image:
+Each file contains the names of the classes and the shape of an image. Inputs are uint8 images of
+the size of the training images, in batches of any size:
 
-- `program.npz`: a `jax.export` artefact for CPU, CUDA and TPU, among plain arrays.
+- `program.npz`: preprocessing and network as a `jax.export` program for CPU, CUDA and TPU, stored
+  in a file of NumPy arrays.
 
       file = numpy.load("program.npz")
       program = jax.export.deserialize(bytearray(file["program"]))
@@ -11,9 +12,9 @@ carries the names of the classes and the shape of an image:
       # [batch, height, width, channels] uint8 -> [batch, classes] float32
       file["class_names"][logits.argmax(-1)]
 
-- `weights.safetensors`: the weights by the names of the layers, for any framework, with all else
-  in its metadata. (Preprocessing is named there, not done.)
-- `model.onnx`: for ONNX runtimes, with the names in its metadata; needs the extra `onnx`.
+- `weights.safetensors`: the weights by layer name, for any framework. The metadata contains the
+  config of the model and the name of the preprocessing, which has to be applied by the reader.
+- `model.onnx`: preprocessing and network for ONNX runtimes; needs the extra `onnx`.
 """
 
 import importlib.util
@@ -27,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import export
+from safetensors.numpy import save
 
 from flaxdigits.config import to_dict
 from flaxdigits.evaluation.trained import TrainedNetwork
@@ -38,7 +40,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def program_file(network: TrainedNetwork) -> bytes:
-    """`program.npz`: `program`, `class_names`, `input_shape`, `step`."""
+    """Returns the content of `program.npz`: `program`, `class_names`, `input_shape`, `step`."""
     batch, = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *network.image_shape), jnp.uint8)
     exported = export.export(jax.jit(network.logits), platforms=PLATFORMS)(images)
@@ -50,24 +52,23 @@ def program_file(network: TrainedNetwork) -> bytes:
 
 
 def weights_file(network: TrainedNetwork) -> bytes:
-    """`weights.safetensors`: arrays named as `params.Conv_0.kernel`."""
-    from safetensors.numpy import save
-
+    """Returns the content of `weights.safetensors`: arrays such as `params.Conv_0.kernel`."""
     arrays = {name: np.ascontiguousarray(array)
               for name, array in flat_arrays(network.variables).items()}
     return save(arrays, metadata=metadata(network))
 
 
 def onnx_file(network: TrainedNetwork) -> bytes:
-    """`model.onnx`: `images` -> `logits`.
+    """Returns the content of `model.onnx`, which maps `images` to `logits`.
 
-    Convolution and pooling are ONNX's own, in place of what they are on a CPU here.
+    Convolution and pooling become the corresponding ONNX operators instead of the implementations
+    of `flaxdigits.models.layers` for CPUs.
     """
-    import onnx
+    import onnx  # optional dependencies of the extra `onnx`
     from jax2onnx import to_onnx
 
     def logits(images: jax.Array) -> jax.Array:
-        with nn.intercept_methods(_as_of_others):
+        with nn.intercept_methods(_use_standard_operations):
             return network.logits(images)
 
     model = to_onnx(
@@ -79,12 +80,12 @@ def onnx_file(network: TrainedNetwork) -> bytes:
 
 
 def has_onnx() -> bool:
-    """Whether the extra `onnx` is installed."""
+    """Returns whether the extra `onnx` is installed."""
     return importlib.util.find_spec("jax2onnx") is not None
 
 
 def metadata(network: TrainedNetwork) -> dict[str, str]:
-    """What a file tells of itself: texts, all but two of which are JSON."""
+    """Returns the metadata of the files: strings, which are JSON except for the first two."""
     config = network.config
     return {
         "experiment": config.experiment, "preprocessing": config.data.preprocessing,
@@ -93,10 +94,10 @@ def metadata(network: TrainedNetwork) -> dict[str, str]:
         "model": json.dumps(to_dict(config.model))}
 
 
-def _as_of_others(
+def _use_standard_operations(
     method: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
 ) -> Any:
-    """Computes our own layers by operations that every framework has."""
+    """Computes the layers of flaxdigits with operations that every framework has."""
     layer = context.module
     if isinstance(layer, Conv) and context.method_name == "__call__":
         weights = layer.variables["params"]

@@ -1,4 +1,4 @@
-"""What a trained network reads in images of any kind."""
+"""Classifies image files with a trained network."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -16,41 +16,42 @@ from flaxdigits.data.squares import fit_colours, fit_within, grey, pad_to_square
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.trained import TrainedNetwork
 
-GUESSES = 3
-BATCH = 100  # images computed at once
+GUESSES = 3  # classes to report for each image
+BATCH_SIZE = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Guess:
-    """A class and how sure the network is of it: the softmax of its logit."""
+    """A predicted class and its probability, the softmax of the logits."""
 
     class_name: str
     confidence: float
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
-    """What was made of one image.
+class ImagePrediction:
+    """The prediction for one image file.
 
     Attributes:
-      file: its path as it was given.
-      guesses: the three likeliest classes, or all if there are fewer; none if it was not read.
-      error: why it was not read, in one line that names the file; else None.
-      seen: [height, width] or [height, width, 3] uint8, what the network saw; None if it was not
-        read.
-      box: left, top, right and bottom of the character, as fractions of the picture.
-      notes: lines that name the file and say what may be wrong with the guesses.
+      file: the path of the file as it was passed.
+      guesses: the three classes of the highest probability, or all if there are fewer; empty if
+        the file could not be read.
+      error: why the file could not be read, in one line that names it; None if it was read.
+      network_input: [height, width] or [height, width, 3] uint8, the preprocessed image; None if it
+        was not read.
+      box: left, top, right and bottom of the character, as fractions of the image.
+      notes: possible problems with the prediction, each in one line that names the file.
     """
 
     file: str
     guesses: tuple[Guess, ...] = ()
     error: str | None = None
-    seen: np.ndarray | None = None
+    network_input: np.ndarray | None = None
     box: tuple[float, float, float, float] | None = None
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The reading as JSON values, without the pixels."""
+        """Converts the prediction to JSON values, without the pixels."""
         if self.error is not None:
             return {"file": self.file, "error": self.error}
         values = {"file": self.file, "box": [round(edge, 4) for edge in self.box],
@@ -58,101 +59,114 @@ class Reading:
         return values | ({"notes": list(self.notes)} if self.notes else {})
 
 
-def read_images(network: TrainedNetwork, images: Iterable[str | Path]) -> list[Reading]:
-    """Reads one character in each image: photo, scan or drawing, of any size and colours.
+def predict_images(network: TrainedNetwork, images: Iterable[str | Path]) -> list[ImagePrediction]:
+    """Classifies the character in each image: a photo, scan or drawing of any size and colours.
 
-    An image that is framed as those of the user's own training set are is read exactly as they
-    were. In any other the strokes are found (`flaxdigits.data.ink`) and brought to the size, place,
-    thickness and polarity that the training set's have (`flaxdigits.data.framing`). A network of
-    three channels reads the whole picture in colours, scaled to the size of its images.
+    If the model was trained on custom images, an image with the same framing is preprocessed in the
+    same way as they were. In all other images the strokes are located (`flaxdigits.data.ink`) and
+    transformed to the size, position, thickness and polarity of those in the training images
+    (`flaxdigits.data.framing`). For a model of colour images, the whole image is scaled to the size
+    of the training images.
 
     Args:
-      network: that reads.
-      images: paths of image files.
+      network: the trained network.
+      images: the paths of the image files.
 
     Returns:
-      A reading for each path, in their order; where a file cannot be read, with an error.
+      A prediction for each path, in the same order; with an error if the file cannot be read.
     """
-    readings = [_look(str(path), network) for path in images]
-    seen = [reading.seen for reading in readings if reading.seen is not None]
-    logits = iter(_logits(network, seen))
-    return [reading if reading.seen is None else dataclasses.replace(
-        reading, guesses=_guesses(next(logits), network.class_names)) for reading in readings]
+    predictions = [_read(str(path), network) for path in images]
+    inputs = [prediction.network_input for prediction in predictions if prediction.error is None]
+    logits = iter(_logits(network, inputs))
+    return [prediction if prediction.error is not None else dataclasses.replace(
+        prediction, guesses=_guesses(next(logits), network.class_names))
+        for prediction in predictions]
 
 
-def _look(file: str, network: TrainedNetwork) -> Reading:
+def _read(file: str, network: TrainedNetwork) -> ImagePrediction:
+    """Reads and preprocesses an image file; the returned prediction has no guesses yet."""
     framing = network.framing
     if framing is None:
-        return _look_at_colours(file, network.image_shape)
+        return _read_in_colour(file, network.image_shape)
     try:
-        # Only at its full size can an image be as those of the training set.
+        # The framing of custom images can only be compared at full size.
         picture = read_picture(Path(file), None if framing.lowest else LONGEST)
-        seen = _as_trained(picture, network)
+        network_input = _read_like_training_image(picture, network)
         pixels = colours(picture.image)
         try:
             ink = find_ink(pixels)
         except FlaxdigitsError as error:
-            if seen is None:
+            if network_input is None:
                 raise FlaxdigitsError(f"{file}: {error}") from error
             ink = None
     except FlaxdigitsError as error:
-        return Reading(file, error=str(error))
+        return ImagePrediction(file, error=str(error))
     notes = []
     if picture.has_more:
-        notes.append(f"{file}: holds several pictures, of which the first was read")
+        notes.append(f"{file}: contains several images, of which the first was read")
     if ink is not None and seems_several(ink, framing):
-        notes.append(f"{file}: there seem to be several characters in it, which were read as one; "
-                     "cut them apart into files of their own")
-    return Reading(file, seen=frame(ink, framing) if seen is None else seen,
-                   box=_box(ink, *pixels.shape[:2]), notes=tuple(notes))
+        notes.append(f"{file}: seems to contain several characters, which were read as one; crop "
+                     "each character to a separate file")
+    if network_input is None:
+        network_input = frame(ink, framing)
+    return ImagePrediction(file, network_input=network_input, box=_box(ink, *pixels.shape[:2]),
+                           notes=tuple(notes))
 
 
-def _look_at_colours(file: str, shape: tuple[int, int, int]) -> Reading:
-    """Reads a picture in colours, scaled to fit the shape and padded with its border's colour."""
+def _read_in_colour(file: str, shape: tuple[int, int, int]) -> ImagePrediction:
+    """Reads an image in colour, scales it to fit the shape and pads it with its border's colour."""
     height, width, channels = shape
     if channels != 3:
-        return Reading(file, error=(
-            f"{file}: the network reads images of {channels} channels, which no image file has; "
-            "give arrays to TrainedNetwork.logits"))
+        return ImagePrediction(file, error=(
+            f"{file}: the network was trained on images of {channels} channels, which no image "
+            "file has; pass arrays to TrainedNetwork.logits"))
     try:
         picture = read_picture(Path(file))
     except FlaxdigitsError as error:
-        return Reading(file, error=str(error))
-    notes = (f"{file}: holds several pictures, of which the first was read",)
-    return Reading(file, seen=fit_colours(picture.image, height, width), box=(0.0, 0.0, 1.0, 1.0),
-                   notes=notes if picture.has_more else ())
+        return ImagePrediction(file, error=str(error))
+    notes = (f"{file}: contains several images, of which the first was read",)
+    return ImagePrediction(
+        file, network_input=fit_colours(picture.image, height, width), box=(0.0, 0.0, 1.0, 1.0),
+        notes=notes if picture.has_more else ())
 
 
-def _as_trained(picture: Picture, network: TrainedNetwork) -> np.ndarray | None:
-    """[height, width] uint8, read as the training set was; None if it is framed otherwise."""
+def _read_like_training_image(picture: Picture, network: TrainedNetwork) -> np.ndarray | None:
+    """Reads an image like the custom training images; returns None if its framing differs.
+
+    Returns:
+      The image: [height, width] uint8.
+    """
     framing, image_size = network.framing, network.config.data.image_size
-    if not framing.lowest:
+    if not framing.lowest:  # only measured for custom training images
         return None
     image = grey(picture.image)
     if image_size is not None:
         fitted = np.asarray(fit_within(image, image_size))
-        seen = pad_to_square(fitted, image_size, framing.ground)
+        pixels = pad_to_square(fitted, image_size, framing.ground)
     elif image.size == (framing.width, framing.height):
-        seen = np.asarray(image)
+        pixels = np.asarray(image)
     else:
         return None
-    return seen if is_framed(seen, framing) else None
+    return pixels if is_framed(pixels, framing) else None
 
 
 def _box(ink: Ink | None, height: int, width: int) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of the strokes as fractions; the whole if none were found."""
+    """Returns left, top, right and bottom of the strokes, as fractions of the image.
+
+    Returns the box of the complete image if no strokes were found.
+    """
     if ink is None:
         return 0.0, 0.0, 1.0, 1.0
     bottom, right = ink.top + ink.strength.shape[0], ink.left + ink.strength.shape[1]
     return ink.left / width, ink.top / height, right / width, bottom / height
 
 
-def _logits(network: TrainedNetwork, seen: list[np.ndarray]) -> list[np.ndarray]:
-    """[classes] float32 of each image."""
+def _logits(network: TrainedNetwork, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    """Computes the logits of each image: [classes] float32."""
     compiled = jax.jit(network.logits)
     logits: list[np.ndarray] = []
-    for start in range(0, len(seen), BATCH):
-        images = np.stack(seen[start:start + BATCH])
+    for start in range(0, len(inputs), BATCH_SIZE):
+        images = np.stack(inputs[start:start + BATCH_SIZE])
         images = images[..., None] if images.ndim == 3 else images
         logits.extend(np.asarray(compiled(images)))
     return logits
@@ -160,5 +174,5 @@ def _logits(network: TrainedNetwork, seen: list[np.ndarray]) -> list[np.ndarray]
 
 def _guesses(logits: np.ndarray, class_names: tuple[str, ...]) -> tuple[Guess, ...]:
     confidence = softmax(logits.astype(np.float64))
-    return tuple(Guess(class_names[place], float(confidence[place]))
-                 for place in np.argsort(-confidence, kind="stable")[:GUESSES])
+    return tuple(Guess(class_names[label], float(confidence[label]))
+                 for label in np.argsort(-confidence, kind="stable")[:GUESSES])

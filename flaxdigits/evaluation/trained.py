@@ -1,4 +1,4 @@
-"""The network of a run with its weights, without the data that it was trained on."""
+"""Loads the trained network of a run, without the data that it was trained on."""
 
 import dataclasses
 import os
@@ -14,7 +14,7 @@ from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.data.framing import FRAMINGS, Framing, measure_framing, recorded_framing
 from flaxdigits.data.preprocessing import preprocess
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.evaluation.checkpoints import open_to_read, restore_selected
+from flaxdigits.evaluation.checkpoints import open_checkpoints, restore_selected
 from flaxdigits.models import build_model
 from flaxdigits.training.precision import matmul_precision
 from flaxdigits.training.run_folder import RunFolder
@@ -24,15 +24,16 @@ from flaxdigits.training.weights import restore_variables
 
 @dataclasses.dataclass(frozen=True)
 class TrainedNetwork:
-    """A network that has been trained.
+    """A trained network.
 
     Attributes:
-      config: of its run.
-      step: of the checkpoint that the weights are from.
-      model, variables: of Flax; the weights are the averaged ones where the run has them.
-      class_names: in the order of the logits.
-      framing: how characters sit in the images that it was trained on; None of images that are not
-        grey.
+      config: the config of its run.
+      step: the step of the checkpoint.
+      model: the linen module.
+      variables: its variables; the averaged weights if the run has them (`train.ema_decay`).
+      class_names: the names of the classes in the order of the logits.
+      framing: the size, position and thickness of characters in the training images; None if the
+        images have several channels.
       image_shape: height, width and channels of an image.
     """
 
@@ -45,8 +46,7 @@ class TrainedNetwork:
     image_shape: tuple[int, int, int]
 
     def logits(self, images: jax.Array) -> jax.Array:
-        """Returns the logits: [batch, height, width, channels] uint8 -> [batch, classes] float32.
-        """
+        """Computes logits: [batch, height, width, channels] uint8 -> [batch, classes] float32."""
         with matmul_precision("fp32"):
             return self.model.apply(
                 self.variables, preprocess(images, self.config.data.preprocessing), None
@@ -57,38 +57,38 @@ def load_network(
     folder: RunFolder | str | os.PathLike[str], config: ExperimentConfig | None = None,
     checkpoint: str = "last",
 ) -> TrainedNetwork:
-    """The network of a run.
+    """Loads the network of a run.
 
     Args:
-      folder: of the run, or its path.
-      config: the run's own, if its architecture is of an experiment file; None reads it.
+      folder: the run folder, or its path.
+      config: the config of the run, needed for a custom model; None: read it from the folder.
       checkpoint: `last`, `best` (by validation accuracy) or a step.
 
     Raises:
-      FlaxdigitsError: if there is no such run or checkpoint, or an older version trained it on
-        the user's own data, which alone tell its classes, and they are not where they were.
+      FlaxdigitsError: if there is no such run or checkpoint; or if the run is of an older version,
+        which did not save the class names of custom data, and the data cannot be found.
     """
     folder = RunFolder.of(folder)
     config = config or folder.config()
     if checkpoint == "all":
-        raise FlaxdigitsError("--checkpoint=all is for --mode=eval: name last, best or a step")
-    class_names, framing, shape = _of_data(config, folder)
+        raise FlaxdigitsError("--checkpoint=all is for --mode=eval: use last, best or a step")
+    class_names, framing, shape = _classes_framing_and_shape(config, folder)
     model = build_model(config.model, len(class_names))
-    fresh = jax.eval_shape(lambda: init_variables(model, config.seed, shape))
-    with open_to_read(folder) as checkpoints:
+    shapes = jax.eval_shape(lambda: init_variables(model, config.seed, shape))
+    with open_checkpoints(folder) as checkpoints:
         step, variables = restore_selected(
             checkpoint, checkpoints, folder, config.data.split != "official",
-            lambda step: restore_variables(checkpoints, step, fresh, folder.checkpoints))
+            lambda step: restore_variables(checkpoints, step, shapes, folder.checkpoints))
     return TrainedNetwork(config, step, model, variables, class_names, framing, shape)
 
 
-def _of_data(
+def _classes_framing_and_shape(
     config: ExperimentConfig, folder: RunFolder
 ) -> tuple[tuple[str, ...], Framing | None, tuple[int, int, int]]:
-    """Returns the names of the classes, the framing and the shape of the images.
+    """Returns the class names, and the framing and the shape of the training images.
 
-    Those of custom data are in `config.json`. A run of an older version lacks them, and
-    has them from its data.
+    For custom data they are read from `config.json`, or from the data if the run is of an older
+    version, which did not save them.
     """
     name, recorded = config.data.dataset, folder.data()
     if name in BUILDERS:
@@ -103,7 +103,7 @@ def _of_data(
     dataset = load_dataset(config.data, DataLocations())
     if dataset.fingerprint != recorded["fingerprint"]:
         raise FlaxdigitsError(
-            f"{folder.path}: was trained by an older version, which did not keep the names of the "
-            f"classes, on data of fingerprint {recorded['fingerprint']}, and {config.data.folder} "
-            f"has {dataset.fingerprint}; put the data back as they were")
+            f"{folder.path}: was trained by an older version, which did not save the names of the "
+            f"classes, on data with fingerprint {recorded['fingerprint']}, but "
+            f"{config.data.folder} has {dataset.fingerprint}; restore the original data")
     return dataset.class_names, measure_framing(dataset.images), dataset.images.shape[1:]

@@ -8,7 +8,7 @@ from flaxdigits.models.layers import BatchNorm, Conv, Dense, Dropout, Flatten, M
 
 
 class ChineseCnn(Architecture):
-    """Logits of Chinese numerals: [batch, 64, 64, 1] float32 -> [batch, num_classes] float32.
+    """Numerals: [batch, height, width, channels] float32 -> logits, [batch, num_classes] float32.
 
     Published with filters 32, 64, 128 and dense 1024, 512, 256: 9,142,287 parameters, and without
     dropout; `dropout` here follows the hidden dense layers.
@@ -28,6 +28,3 @@ class ChineseCnn(Architecture):
             if self.dropout:
                 x = Dropout(self.dropout[place])(x, training)
         return Dense(self.num_classes)(x)
-
-    def dropout_places(self) -> int:
-        return len(self.dense)

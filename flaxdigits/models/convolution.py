@@ -1,15 +1,16 @@
-"""Convolutions of stride 1, by whichever form is fast on the device.
+"""Convolutions of stride 1, in the form that is fastest on the device.
 
-XLA runs a convolution's gradients on the CPU through a slow path, and inside a loop (as train
-steps are run) some of its forward passes too. There they take one of these forms, the fastest
-measured on two cores:
+On CPUs XLA computes a convolution's gradients through a slow path, and inside a loop (as train
+steps are) also some of its forward passes. There one of these forms is used, the fastest measured
+on two cores:
 
-- In train steps, where Winograd's products would fit no cache: oneDNN's (`models/onednn.py`).
-- One channel: a product of patches with the kernel as a matrix. There is too little to add up for
-  anything else to pay.
-- Kernels to 4 x 4: Winograd's minimal filtering, which makes whole train steps 1.6 times as fast.
-- Larger ones: XLA's forward pass, in parts of the batch, and gradients written as forward passes.
-  Winograd's transforms grow with the kernel, his rounding too.
+- In train steps, where Winograd's products would not fit in the cache: oneDNN (`models/onednn.py`).
+- One channel: a product of patches with the kernel as a matrix. The sums are too short for the
+  other forms to be faster.
+- Kernels up to 4 x 4: Winograd's minimal filtering, which makes whole train steps 1.6 times as
+  fast.
+- Larger kernels: XLA's forward pass, in parts of the batch, and gradients written as forward
+  passes. The cost and the rounding of Winograd's transforms grow with the kernel.
 
 The operands of each form are float32; those in bfloat16 are converted, which is exact, and the
 outputs are rounded to bfloat16.
@@ -31,7 +32,7 @@ CACHE_BYTES = 64_000_000  # that a CPU's caches hold at most
 
 
 def convolve(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    """`lax.conv_general_dilated` of stride 1.
+    """Returns `lax.conv_general_dilated` of stride 1.
 
     Args:
       x: [batch, height, width, in] float32 or bfloat16.
@@ -64,7 +65,7 @@ def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array
 def convolve_native(
     x: jax.Array, kernel: jax.Array, padding: str | list[tuple[int, int]]
 ) -> jax.Array:
-    """`convolve` as XLA's own operation, whatever the device."""
+    """Returns `convolve` as XLA's own operation, on any device."""
     return lax.conv_general_dilated(
         x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
@@ -80,9 +81,9 @@ def _convolve_patches(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Arra
 
 
 def _in_parts(batch: int) -> int:
-    """Into how many the batch is split: on the CPU several convolutions at once use it better.
+    """Returns the number of parts of the batch: several convolutions at once use a CPU better.
 
-    A batch whose size is not known, or not divisible, stays whole.
+    A batch whose size is not known, or not divisible, is not split.
     """
     return PARTS if isinstance(batch, int) and batch % PARTS == 0 else 1
 
@@ -108,9 +109,10 @@ def _save_inputs(
 def _convolve_back(
     padding: str, inputs: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The input's gradient: with the kernel turned round. The kernel's: with batch as channels.
+    """Returns the gradients of input and kernel, both as forward convolutions.
 
-    The barriers keep XLA from folding what is transposed back into the slow forms.
+    That of the input convolves with the flipped kernel, that of the kernel takes the batch as
+    channels. The barriers keep XLA from folding the transposes back into the slow forms.
     """
     x, kernel = inputs
     size = kernel.shape[:2]

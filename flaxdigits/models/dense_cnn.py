@@ -8,7 +8,7 @@ from flaxdigits.models.layers import BatchNorm, Conv, Dense, Dropout, Flatten, M
 
 
 class DenseCnn(Architecture):
-    """Logits of digits: [batch, 28, 28, 1] float32 -> [batch, num_classes] float32.
+    """Logits of digits: [batch, height, width, channels] float32 -> [batch, num_classes] float32.
 
     Published with filters 32, dense 256, 256 and dropout 0.1 after the last hidden layer:
     1,674,570 parameters.

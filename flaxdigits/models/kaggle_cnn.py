@@ -8,13 +8,11 @@ from flaxdigits.models.layers import BatchNorm, Conv, Dense, Dropout, Flatten, M
 
 
 class KaggleCnn(Architecture):
-    """Logits of digits: [batch, 28, 28, 1] float32 -> [batch, num_classes] float32.
+    """Logits of digits: [batch, height, width, channels] float32 -> [batch, num_classes] float32.
 
     Published with filters 32, 32, 64, 64 and dense 8192, 2048: 42,579,946 parameters; dropout
     follows each pooling and each hidden layer.
     """
-
-    convolutions = 4
 
     @nn.compact
     def __call__(self, x: jax.Array, training: Training | None = None) -> jax.Array:
@@ -33,6 +31,3 @@ class KaggleCnn(Architecture):
             if self.dropout:
                 x = Dropout(self.dropout[place])(x, training)
         return Dense(self.num_classes)(x)
-
-    def dropout_places(self) -> int:
-        return 2 + len(self.dense)

@@ -1,9 +1,9 @@
-"""The layers that the architectures are made of: Flax linen's, with the fast path of each device.
+"""The layers of the models: those of Flax linen, by a path that is fast on the device.
 
-Parameters, names and results are those of `nn.Conv`, `nn.max_pool` and `nn.Dense`; kernels start
-Glorot-uniform and biases at zero, as Keras's do (Glorot and Bengio 2010; linen's own default is
-LeCun-normal). Where a layer behaves differently in training it is given `Training`, in evaluation
-None.
+Parameters, names and results are those of `nn.Conv`, `nn.max_pool`, `nn.avg_pool` and `nn.Dense`;
+kernels are initialized Glorot-uniform and biases with zeros, as in Keras (Glorot and Bengio 2010;
+linen's own default is LeCun-normal). A layer that behaves differently in training takes `Training`
+there, and None in evaluation.
 """
 
 import functools
@@ -24,12 +24,12 @@ glorot_uniform = nn.initializers.glorot_uniform()
 
 @flax.struct.dataclass
 class Training:
-    """What layers must know of a training batch so that results do not depend on the devices.
+    """The description of a training batch with which results do not depend on the devices.
 
     Attributes:
       positions: [batch] int32, each example's position in the global batch.
       mask: [batch] bool, False for the padding of a smaller batch.
-      axis_name: of `pmap`, over which the batch is spread; None under `jit`.
+      axis_name: of `pmap`, over which the batch is sharded; None under `jit`.
     """
 
     positions: jax.Array
@@ -37,7 +37,7 @@ class Training:
     axis_name: str | None = flax.struct.field(pytree_node=False, default=None)
 
     def sum(self, values: jax.Array) -> jax.Array:
-        """The sum over the global batch of per-device sums."""
+        """Returns the sum over the global batch of per-device sums."""
         return lax.psum(values, self.axis_name) if self.axis_name else values
 
 
@@ -67,13 +67,13 @@ def _check_size(layer: nn.Module, x: jax.Array, least: tuple[int, int]) -> None:
     height, width = x.shape[1:3]
     if height < least[0] or width < least[1]:
         raise FlaxdigitsError(
-            f"{layer.name} needs at least {least[0]}x{least[1]} pixels and is given "
+            f"{'/'.join(layer.path)} needs at least {least[0]}x{least[1]} pixels and is given "
             f"{height}x{width}: use larger images (of an image_folder: data.image_size) or "
             "another network")
 
 
 class Dense(nn.Module):
-    """A matrix and a bias: [batch, in] -> [batch, features]."""
+    """A matrix and a bias: [..., in] -> [..., features]."""
 
     features: int
 
@@ -81,7 +81,8 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", glorot_uniform, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return _add_bias(multiply(x, kernel), bias)
+        product = multiply(x.reshape(-1, x.shape[-1]), kernel)
+        return _add_bias(product.reshape(*x.shape[:-1], self.features), bias)
 
 
 class Flatten(nn.Module):
@@ -101,12 +102,24 @@ class MaxPool(nn.Module):
         return max_pool(x)
 
 
-def max_pool(x: jax.Array) -> jax.Array:
-    """2x2 maximum, stride 2; as in `nn.max_pool`, the first of equal values gets the gradient.
+class AvgPool(nn.Module):
+    """The mean of every 2x2 window, stride 2: [batch, h, w, c] -> [batch, h//2, w//2, c]."""
 
-    The forward pass notes which of the four was taken, and the gradient goes there without a
-    scatter: `reduce_window`'s own is several times slower on the CPU. (Comparing values in the
-    backward pass instead would lose gradient wherever XLA recomputes them with other rounding.)
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        _check_size(self, x, (2, 2))
+        batch, height, width, channels = x.shape
+        x = x[:, :height // 2 * 2, :width // 2 * 2]
+        return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """Returns the 2x2 maxima, stride 2; as in `nn.max_pool`, the first of equals has the gradient.
+
+    The forward pass records which of the four values is the largest, and the backward pass puts the
+    gradient there without a scatter: the gradient of `reduce_window` is several times slower on
+    CPUs. (Comparing values in the backward pass instead would lose gradient wherever XLA recomputes
+    them with other rounding.)
     """
     return _max_pool(x.shape[1:3], x)
 
@@ -117,7 +130,7 @@ def _max_pool(size: tuple[int, int], x: jax.Array) -> jax.Array:
 
 
 def _pool_and_choose(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The maxima, and which of its window's four each is, as uint8; odd last lines are left out."""
+    """Returns the maxima and their places in the windows (uint8); odd last lines are left out."""
     batch, height, width, channels = x.shape
     x = x[:, :height // 2 * 2, :width // 2 * 2]
     windows = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
@@ -204,7 +217,7 @@ class BatchNorm(nn.Module):
 
 
 def _moments(x: jax.Array, training: Training) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance per feature over the unmasked examples of all devices."""
+    """Returns mean and variance per feature over the unmasked examples of all devices."""
     axes = tuple(range(x.ndim - 1))
     mask = training.mask.reshape(-1, *[1] * (x.ndim - 1))
     count = training.sum(training.mask.sum()) * math.prod(x.shape[1:-1])

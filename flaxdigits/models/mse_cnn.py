@@ -8,13 +8,11 @@ from flaxdigits.models.layers import BatchNorm, Conv, Dense, Dropout, Flatten, M
 
 
 class MseCnn(Architecture):
-    """Logits of digits: [batch, 28, 28, 1] float32 -> [batch, num_classes] float32.
+    """Logits of digits: [batch, height, width, channels] float32 -> [batch, num_classes] float32.
 
     Published with filters 32, 32 and dropout 0.3 after the last pooling: 17,802 parameters (the
     document's sum forgets the ten last biases).
     """
-
-    convolutions = 2
 
     @nn.compact
     def __call__(self, x: jax.Array, training: Training | None = None) -> jax.Array:

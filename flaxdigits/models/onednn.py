@@ -1,12 +1,12 @@
-"""Large convolutions and matrix products by oneDNN, out of jaxlib itself, for CPUs.
+"""Large convolutions and matrix products by the oneDNN in jaxlib, for CPUs.
 
-jaxlib's wheels for Linux on x86 hold oneDNN (github.com/uxlfoundation/oneDNN), whose convolutions
-reach what a large matrix product does, but XLA's compiler leaves it unused there. It would call it
-by two names, and so can JAX's foreign function interface. Nobody promises these names: they are
-tried first (`is_offered`), and where they are not known everything goes on without them.
+jaxlib's wheels for Linux on x86 contain oneDNN (github.com/uxlfoundation/oneDNN), whose
+convolutions are as fast as large matrix products, but XLA does not use it there by default. It has
+two custom calls for it, which JAX's foreign function interface can call too. They are no public
+interface: `is_offered` tries them once, and where they are missing XLA's own operations are used.
 
-A program that calls them cannot be written to the cache of compiled programs. So they are taken
-only where that is worth it: in train steps (`compile_with_onednn`), for what takes long.
+A program that calls them cannot be written to the cache of compiled programs. They are therefore
+used only in train steps (`compile_with_onednn`), and only for large operations.
 """
 
 import contextlib
@@ -23,22 +23,22 @@ import numpy as np
 from jax import lax
 
 MARK = "__onednn$"
-BLOCK_BYTES = 10_000_000  # of shifted copies that a kernel's gradient is made of at once
+BLOCK_BYTES = 10_000_000  # of the shifted copies in one product of a kernel's gradient
 _offered = contextvars.ContextVar("offered", default=False)
 
 Pads = Sequence[tuple[int, int]]
 
 
 def is_offered() -> bool:
-    """Whether what is traced now may call oneDNN: within `compile_with_onednn`, on one CPU."""
-    return _offered.get() and _is_there()
+    """Returns whether the current trace may call oneDNN: in `compile_with_onednn`, on one CPU."""
+    return _offered.get() and _is_available()
 
 
 def compile_with_onednn(lower: Callable[[], jax.stages.Lowered]) -> jax.stages.Compiled:
     """Lowers and compiles a program that may call oneDNN.
 
     Args:
-      lower: gives the lowered program; it traces what was not traced before.
+      lower: returns the lowered program; it traces what was not traced before.
     """
     with _offer():
         lowered = lower()
@@ -69,10 +69,10 @@ def _keep_no_program() -> Iterator[None]:
 
 
 @functools.cache
-def _is_there() -> bool:
-    """Whether this jaxlib knows the calls and they give what they should.
+def _is_available() -> bool:
+    """Returns whether this jaxlib has the calls and their results are correct.
 
-    On several devices XLA would have each compute the whole of such a call.
+    On several devices each would compute the whole of such a call.
     """
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return False
@@ -93,7 +93,7 @@ def _is_there() -> bool:
 
 @jax.custom_vjp
 def multiply(a: jax.Array, b: jax.Array) -> jax.Array:
-    """[n, in] float32 @ [in, out] float32 -> [n, out] float32."""
+    """Returns the matrix product: [n, in] float32 @ [in, out] float32 -> [n, out] float32."""
     return _multiply(a, b)
 
 
@@ -113,7 +113,7 @@ multiply.defvjp(_save_factors, _multiply_back)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    """A convolution of stride 1.
+    """Returns a convolution of stride 1.
 
     Args:
       x: [batch, height, width, in] float32.
@@ -153,10 +153,11 @@ def _pads(x: jax.Array, kernel: jax.Array, padding: str) -> Pads:
 def _kernel_gradient(
     x: jax.Array, gradient: jax.Array, shape: tuple[int, ...], pads: Pads
 ) -> jax.Array:
-    """Of as many examples at once as stay in the cache, one product of matrices that hold copies.
+    """Returns the kernel's gradient as products of matrices of shifted copies.
 
-    The inputs are shifted along the width. Along the height the inputs are, or the gradient,
-    whichever makes fewer copies; each entry of the product is one of the kernel's either way.
+    One product takes as many examples as fit in the cache. The inputs are shifted along the width;
+    along the height the inputs or the gradient are, whichever needs fewer copies. Each entry of the
+    product is one of the kernel's either way.
     """
     rows, columns, channels, features = shape
     inputs_shifts = rows if rows * columns * channels + features < (
@@ -185,12 +186,18 @@ def _kernel_gradient(
 
 
 def _block_length(batch: int, most: int) -> int:
-    """The largest divisor of the batch that is at most `most`."""
+    """Returns the largest divisor of the batch that is at most `most`."""
     return next(length for length in range(max(1, min(most, batch)), 0, -1) if batch % length == 0)
 
 
 def _multiply(a: jax.Array, b: jax.Array, transposed: str = "") -> jax.Array:
-    """The product, of the transposed `a` or `b` if that is what `transposed` says."""
+    """Returns the product of two matrices.
+
+    Args:
+      a: a matrix.
+      b: a matrix.
+      transposed: `a` or `b`, the factor that is transposed first; empty for none.
+    """
     rows, columns = a.shape[int(transposed == "a")], b.shape[int(transposed != "b")]
     config = {"transpose_a": transposed == "a", "transpose_b": transposed == "b"}
     return _call("matmul", {"onednn_matmul_config": config}, (rows, columns), a, b)
@@ -199,7 +206,7 @@ def _multiply(a: jax.Array, b: jax.Array, transposed: str = "") -> jax.Array:
 def _convolve(
     x: jax.Array, kernel: jax.Array, pads: Pads, taken: int = 2, given: int = 3
 ) -> jax.Array:
-    """`taken` and `given` are the kernel's axes of input and output channels."""
+    """Returns a convolution; `taken` and `given` are the kernel's input and output channel axes."""
     space = [length + sum(pad) - size + 1
              for length, pad, size in zip(x.shape[1:3], pads, kernel.shape, strict=False)]
     images = {"data": {"batch_dim": 0, "feature_dim": 3, "spatial_dims": [1, 2]}}

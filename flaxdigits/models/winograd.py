@@ -23,7 +23,7 @@ POINTS = (Fraction(0), Fraction(1), Fraction(-1), Fraction(1, 2), Fraction(-2))
 
 
 class Filtering(NamedTuple):
-    """The matrices of one axis: outputs = A ((G kernel) * (B inputs)).
+    """The matrices of one axis, such that outputs = A ((G kernel) * (B inputs)).
 
     Attributes:
       inputs: B, [m + k - 1, m + k - 1].
@@ -38,7 +38,7 @@ class Filtering(NamedTuple):
 
 @functools.cache
 def minimal_filtering(outputs: int, size: int) -> Filtering:
-    """Toom and Cook's matrices for `outputs` values of a filter of `size` taps."""
+    """Returns Toom and Cook's matrices for `outputs` values of a filter of `size` taps."""
     points = POINTS[:outputs + size - 2]
     inputs, kernel = [], []
     for point in points:
@@ -54,7 +54,7 @@ def minimal_filtering(outputs: int, size: int) -> Filtering:
 
 
 def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
-    """The coefficients of the product of (x - root), from the constant up."""
+    """Returns the coefficients of the product of (x - root), from the constant up."""
     coefficients = [Fraction(1)]
     for root in roots:
         shifted, scaled = [Fraction(0), *coefficients], [*coefficients, Fraction(0)]
@@ -63,9 +63,9 @@ def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
 
 
 def tile_length(length: int, size: int) -> int:
-    """How many outputs a tile has along an axis of `length` outputs: that of fewest products.
+    """Returns the length of a tile, along an axis of `length` outputs, that needs fewest products.
 
-    At most `size` + 1 and so many that the points suffice; beyond, rounding grows.
+    It is at most `size` + 1, and small enough for the points; beyond that, rounding grows.
     """
     lengths = range(1, min(size + 1, len(POINTS) + 2 - size) + 1)
     return min(lengths, key=lambda tile: -(-length // tile) * (tile + size - 1))
@@ -88,7 +88,7 @@ class Tiling(NamedTuple):
 
 
 def tilings(space: Sequence[int], kernel: Sequence[int], padding: str) -> list[Tiling]:
-    """Of images and kernels of the given height and width."""
+    """Returns the tilings of both axes, for images and kernels of the given height and width."""
     pads = lax.padtype_to_pads(space, kernel, (1, 1), padding)
     axes = []
     for length, (low, high), size in zip(space, pads, kernel, strict=True):
@@ -99,14 +99,14 @@ def tilings(space: Sequence[int], kernel: Sequence[int], padding: str) -> list[T
 
 
 def products_size(images: tuple[int, ...], kernel: tuple[int, ...], padding: str) -> int:
-    """How many products `convolve_winograd` adds up, for arrays of these shapes."""
+    """Returns the number of products that `convolve_winograd` sums, for arrays of these shapes."""
     axes = tilings(images[1:3], kernel[:2], padding)
     return images[0] * kernel[3] * math.prod(
         (axis.tile + size - 1) * axis.count for axis, size in zip(axes, kernel[:2], strict=True))
 
 
 def convolve_winograd(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    """A convolution of stride 1.
+    """Returns a convolution of stride 1.
 
     Args:
       x: [batch, height, width, in] float32.
@@ -145,7 +145,7 @@ def convolve_winograd(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Arra
 
 
 def _is_blank(x: jax.Array, sizes: Sequence[int], padding: str) -> jax.Array:
-    """Whether every input that an output depends on is zero: [batch, height', width', 1] bool."""
+    """Returns where all inputs of an output are zero: [batch, height', width', 1] bool."""
     # Of the bits without the sign: five times as fast on a CPU as (x != 0).any().
     bits = lax.bitcast_convert_type(x, jnp.uint32) << 1
     ink = lax.reduce_or(bits, axes=(3,))[..., None] != 0

@@ -1,1 +1,1 @@
-"""Reports: results, layers and comparisons as text and tables."""
+"""Reports: tables, figures and HTML pages of results."""

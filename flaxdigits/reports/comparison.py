@@ -1,4 +1,4 @@
-"""Several runs side by side."""
+"""The table of `--mode=compare`: several runs side by side."""
 
 import os
 from collections.abc import Sequence
@@ -19,10 +19,12 @@ COLUMNS = {
 
 
 def comparison_table(runs: Sequence[RunFolder | str | os.PathLike[str]]) -> Table:
-    """A row a figure and a column a run, whose names are the ends of the folders' paths.
+    """Returns a table with a column for each run and a row for each field of the result.
+
+    A column is named by the last parts of the path of its run folder.
 
     Raises:
-      FlaxdigitsError: if a folder holds no run.
+      FlaxdigitsError: if a folder is not a run folder.
     """
     folders = [RunFolder.of(run) for run in runs]
     table = Table()
@@ -49,7 +51,7 @@ def comparison_table(runs: Sequence[RunFolder | str | os.PathLike[str]]) -> Tabl
 
 
 def _short_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """The last parts of each path, as many as tell them apart."""
+    """Returns the last parts of each path, as many as are needed to distinguish the paths."""
     depth = 1
     while len({path.parts[-depth:] for path in paths}) < len(set(paths)):
         depth += 1

@@ -1,4 +1,4 @@
-"""What a data set's splits hold: how many of each class, and by whose hands."""
+"""Counts the classes and writers of the splits of a data set."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,37 +11,37 @@ from rich.text import Text
 def class_table(
     class_names: Sequence[str], labels: np.ndarray, splits: Mapping[str, np.ndarray]
 ) -> Table:
-    """How many images of each class every split has, and their share of it.
+    """Returns a table of the number and share of the images of each class in every split.
 
     Args:
-      class_names: in the order of the labels.
-      labels: [all] int, of the whole data set.
-      splits: the rows of each.
+      class_names: the names of the classes in the order of the labels.
+      labels: [examples] int, the labels of the complete data set.
+      splits: the indices of the examples of each split.
     """
     table = Table(show_footer=True)
     table.add_column("class", footer="all")
     counts = {name: np.bincount(labels[rows], minlength=len(class_names))
               for name, rows in splits.items()}
-    for name, of_split in counts.items():
-        table.add_column(Text(name), justify="right", footer=f"{of_split.sum():,}  100.0%")
+    for name, split_counts in counts.items():
+        table.add_column(Text(name), justify="right", footer=f"{split_counts.sum():,}  100.0%")
     for label, class_name in enumerate(class_names):
         table.add_row(Text(class_name), *(
-            f"{of_split[label]:,}  {of_split[label] / of_split.sum():6.1%}"
-            for of_split in counts.values()))
+            f"{split_counts[label]:,}  {split_counts[label] / split_counts.sum():6.1%}"
+            for split_counts in counts.values()))
     return table
 
 
 def writer_lines(writers: np.ndarray, splits: Mapping[str, np.ndarray]) -> Iterator[str]:
-    """How many writers each split has, with how many images, and who is in two of them.
+    """Yields lines about the writers of each split, and about writers that are in two splits.
 
     Args:
-      writers: [all] int, of the whole data set.
-      splits: the rows of each.
+      writers: [examples] int, the writers of the complete data set.
+      splits: the indices of the examples of each split.
     """
     for name, rows in splits.items():
-        who, images = np.unique(writers[rows], return_counts=True)
-        yield (f"{name}: {len(who)} writers with {images.min()} to {images.max()} images "
+        unique, images = np.unique(writers[rows], return_counts=True)
+        yield (f"{name}: {len(unique)} writers with {images.min()} to {images.max()} images "
                f"(median {np.median(images):g})")
-    for one, other in itertools.combinations(splits, 2):
-        both = np.intersect1d(writers[splits[one]], writers[splits[other]])
-        yield f"writers in both {one} and {other}: {len(both) or 'none'}"
+    for first, second in itertools.combinations(splits, 2):
+        both = np.intersect1d(writers[splits[first]], writers[splits[second]])
+        yield f"writers in both {first} and {second}: {len(both) or 'none'}"

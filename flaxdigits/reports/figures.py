@@ -1,7 +1,6 @@
-"""Figures of a run: curves, confusion matrix, first-layer filters.
+"""The figures of a run: learning curves, confusion matrix, first-layer filters.
 
-Each function draws on a `Figure` of its own and touches nothing that others see; `png` makes bytes
-of it.
+Each function returns a new matplotlib `Figure` and changes no global state; `png` renders it.
 """
 
 import dataclasses
@@ -20,14 +19,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from flaxdigits.reports.fonts import Labels, families
 
 DOTS_PER_INCH = 160
-MOST_NUMBERED = 30  # classes up to which the cells of a confusion matrix hold their numbers
-MOST_NAMED = 60  # classes up to which every row has its name
-MOST_FILTERS = 64
+MAX_NUMBERED_CLASSES = 30  # a confusion matrix of more classes has no numbers in its cells
+MAX_NAMED_CLASSES = 60  # a confusion matrix of more classes does not name every row
+MAX_FILTERS = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Theme:
-    """Colours, as matplotlib takes them."""
+    """Matplotlib colours of the parts of a figure."""
 
     background: str
     text: str
@@ -48,14 +47,14 @@ DARK = Theme(
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file.
+    """Renders a figure as a PNG file.
 
-    Where there is no font for them, Chinese characters in names of files and variants are boxes.
+    If no installed font has Chinese characters, those in names of files and variants become boxes.
     """
     file, fonts = io.BytesIO(), families()
     for text in figure.findobj(Text):
         if text.get_fontproperties().get_file() is None:
-            text.set_fontfamily(fonts)  # what the first has not, the next one draws
+            text.set_fontfamily(fonts)  # the second is the fallback for missing characters
     with warnings.catch_warnings():
         if len(fonts) == 1:
             warnings.filterwarnings("ignore", "Glyph .* missing from font")
@@ -67,34 +66,36 @@ def curves(
     rows: Sequence[dict[str, Any]], result: dict[str, Any], what: Literal["loss", "accuracy"],
     theme: Theme = LIGHT,
 ) -> Figure:
-    """How `what` went during training and in validation; the test split is a point at the end.
+    """Plots the loss or accuracy during training: curves for training and validation.
+
+    The test split is a point at the end.
 
     Args:
-      rows: of `metrics.jsonl`.
-      result: of `result.json`.
-      what: which of the two.
-      theme: colours.
+      rows: the rows of `metrics.jsonl`.
+      result: the content of `result.json`.
+      what: the metric to plot.
+      theme: the colours.
     """
     figure, axes = blank(5.2, 3.4, theme)
     figure.subplots_adjust(left=0.125, right=0.96, bottom=0.15, top=0.89)
     steps_per_epoch = result["steps"] / result["epochs"]
-    drawn: list[float] = []
+    plotted: list[float] = []
 
-    def draw(label: str, epochs: Sequence[float], values: Sequence[float], **style: Any) -> None:
-        drawn.extend(values)
+    def plot(label: str, epochs: Sequence[float], values: Sequence[float], **style: Any) -> None:
+        plotted.extend(values)
         if len(values) < 20:
             style = {"marker": "o", "markersize": 4} | style
         axes.plot(epochs, values, label=label, **style)
 
     for split, label, style in (
-            ("train", "training, as it went", {"color": theme.training, "linewidth": 1.2}),
+            ("train", "training (running)", {"color": theme.training, "linewidth": 1.2}),
             ("validation", "validation", {"color": theme.held_out, "linewidth": 2})):
         points = [row for row in rows if row.get(f"{split}_{what}") is not None]
         if points:
-            draw(label, [row["step"] / steps_per_epoch for row in points],
+            plot(label, [row["step"] / steps_per_epoch for row in points],
                  [row[f"{split}_{what}"] for row in points], **style)
     if result[f"test_{what}"] is not None:
-        draw("test, at the end", [result["checkpoint_step"] / steps_per_epoch],
+        plot("test, at the end", [result["checkpoint_step"] / steps_per_epoch],
              [result[f"test_{what}"]], color=theme.wrong, marker="D", linestyle="none", zorder=5)
 
     axes.set_xlabel("epoch", color=theme.muted, fontsize=8.5)
@@ -105,9 +106,9 @@ def curves(
                 fontsize=8, labelcolor=theme.text)
     if what == "accuracy":
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-    elif min(drawn) > 0 and max(drawn) > 10 * min(drawn):
+    elif min(plotted) > 0 and max(plotted) > 10 * min(plotted):
         axes.set_yscale("log")
-        is_short = max(drawn) < 200 * min(drawn)
+        is_short = max(plotted) < 200 * min(plotted)
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if is_short else (1,)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
@@ -117,12 +118,15 @@ def curves(
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """[classes, classes] int64: how often the row's class was taken for the column's.
+    """Counts the predictions of each class: rows are true classes, columns predicted ones.
 
     Args:
       labels: [examples] int, the true classes.
-      predicted: [examples] int.
-      classes: how many there are.
+      predicted: [examples] int, the predicted classes.
+      classes: the number of classes.
+
+    Returns:
+      The confusion matrix: [classes, classes] int64.
     """
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (labels, predicted), 1)
@@ -130,15 +134,15 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
 
 
 def confusion(counts: np.ndarray, labels: Labels, theme: Theme = LIGHT) -> Figure:
-    """The matrix, right ones and mistakes each on a scale of their own so that both are seen.
+    """Draws a confusion matrix. Correct predictions and errors have separate colour scales.
 
     Args:
-      counts: of `confusion_matrix`.
-      labels: of the classes.
-      theme: colours.
+      counts: the matrix that `confusion_matrix` returns.
+      labels: the names of the classes.
+      theme: the colours.
     """
     classes = len(counts)
-    longest = max(map(len, labels.names[:MOST_NAMED]))
+    longest = max(map(len, labels.names[:MAX_NAMED_CLASSES]))
     margin = 0.45 + min(0.08 * longest, 1.5)
     side = 4.6
     width, height = margin + side + 0.52, margin + side + 0.08
@@ -151,18 +155,18 @@ def confusion(counts: np.ndarray, labels: Labels, theme: Theme = LIGHT) -> Figur
         shown = np.ma.masked_array(np.sqrt(counts), ~mask | (counts == 0))
         shade = LinearSegmentedColormap.from_list("", [_mix(theme, colour, 0.18), colour])
         axes.imshow(shown, cmap=shade, vmin=0, vmax=max(1, shown.max() if shown.count() else 1))
-    if classes <= MOST_NUMBERED:
+    if classes <= MAX_NUMBERED_CLASSES:
         strongest = [max(1, counts[mask].max(initial=0)) for mask in (~is_right, is_right)]
         for row, column in zip(*np.nonzero(counts), strict=True):
             count = counts[row, column]
             strong = np.sqrt(count / strongest[int(row == column)]) > 0.55
             axes.text(column, row, str(count), ha="center", va="center", fontsize=size,
                       color=theme.background if strong else theme.text)
-    places = range(0, classes, -(-classes // MOST_NAMED))
+    ticks = range(0, classes, -(-classes // MAX_NAMED_CLASSES))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_ticks(list(places), [labels.names[place] for place in places],
+        axis.set_ticks(list(ticks), [labels.names[tick] for tick in ticks],
                        font=labels.font, color=theme.text, parse_math=False,
-                       fontsize=min(10, 0.7 * cell * places.step))
+                       fontsize=min(10, 0.7 * cell * ticks.step))
     axes.tick_params(length=0, pad=3, labeltop=True, labelbottom=False,
                      labelrotation=90 if longest > 3 else 0, axis="x")
     axes.tick_params(length=0, pad=3, axis="y")
@@ -173,9 +177,9 @@ def confusion(counts: np.ndarray, labels: Labels, theme: Theme = LIGHT) -> Figur
     axes.set_xlabel("predicted", color=theme.muted, fontsize=8.5)
     axes.xaxis.set_label_position("top")
     axes.set_ylabel("true", color=theme.muted, fontsize=8.5)
-    if classes <= MOST_NUMBERED:
+    if classes <= MAX_NUMBERED_CLASSES:
         small = {"fontsize": min(7.5, cell * 0.45), "color": theme.muted}
-        axes.annotate("right", (1, 1), (4, 6), "axes fraction", "offset points", **small)
+        axes.annotate("recall", (1, 1), (4, 6), "axes fraction", "offset points", **small)
         for row, total in enumerate(counts.sum(1)):
             if total:
                 axes.annotate(f"{counts[row, row] / total:.1%}", (classes - 0.5, row), (4, 0),
@@ -184,13 +188,13 @@ def confusion(counts: np.ndarray, labels: Labels, theme: Theme = LIGHT) -> Figur
 
 
 def first_layer(filters: np.ndarray, theme: Theme = LIGHT) -> Figure:
-    """The first layer's filters on one scale around zero: blue below, red above.
+    """Draws the filters of the first layer; negative weights are blue, positive ones red.
 
     Args:
-      filters: [filters, height, width] float32; of more than 64 the first ones.
-      theme: colours.
+      filters: [filters, height, width] float32. Only the first 64 are drawn.
+      theme: the colours.
     """
-    shown = filters[:MOST_FILTERS]
+    shown = filters[:MAX_FILTERS]
     columns = min(8, len(shown))
     lines = -(-len(shown) // columns)
     figure, axes = blank(5.2, 5.2 * lines / columns + 0.5, theme)
@@ -202,8 +206,8 @@ def first_layer(filters: np.ndarray, theme: Theme = LIGHT) -> Figure:
         "", [theme.held_out, theme.background, theme.wrong])
     rows, wide = shown.shape[1:]
     edge = max(rows, wide) * 1.12
-    for place, kernel in enumerate(shown):
-        left, top = place % columns * edge, place // columns * edge
+    for position, kernel in enumerate(shown):
+        left, top = position % columns * edge, position // columns * edge
         axes.imshow(kernel, cmap=shade, vmin=-scale, vmax=scale,
                     extent=(left, left + wide, top + rows, top))
         axes.plot([left, left + wide, left + wide, left, left],
@@ -218,7 +222,7 @@ def first_layer(filters: np.ndarray, theme: Theme = LIGHT) -> Figure:
 
 
 def blank(width: float, height: float, theme: Theme) -> tuple[Figure, Axes]:
-    """A figure of so many inches, with axes in the theme's colours."""
+    """Creates a figure with axes in the colours of the theme; width and height in inches."""
     figure = Figure(figsize=(width, height), facecolor=theme.background)
     axes = figure.add_subplot(facecolor=theme.background)
     axes.tick_params(colors=theme.muted, labelsize=8.5, length=0)
@@ -229,9 +233,9 @@ def blank(width: float, height: float, theme: Theme) -> tuple[Figure, Axes]:
 
 
 def _mix(theme: Theme, colour: str, share: float) -> tuple[float, ...]:
-    """So much of a colour on the background."""
+    """Blends a share of a colour, from 0 to 1, with the background."""
     def channels(text: str) -> list[int]:
-        return [int(text[place:place + 2], 16) for place in (1, 3, 5)]
+        return [int(text[start:start + 2], 16) for start in (1, 3, 5)]
 
     return tuple((share * ink + (1 - share) * paper) / 255 for ink, paper in zip(
         channels(colour), channels(theme.background), strict=True))

@@ -1,4 +1,4 @@
-"""A font that has the characters of the class names; other names where there is none."""
+"""Finds a font that has the characters of the class names, or replaces the names."""
 
 import dataclasses
 import itertools
@@ -9,13 +9,13 @@ from matplotlib import font_manager
 from matplotlib.font_manager import FontProperties
 from matplotlib.ft2font import FT2Font
 
-# Families that have Chinese characters, the plain ones first; matched anywhere in the name.
+# Substrings of the names of font families with Chinese characters, sans-serif families first.
 CHINESE_FAMILIES = (
     "Noto Sans CJK", "Noto Sans SC", "Source Han Sans", "WenQuanYi", "PingFang", "Microsoft YaHei",
     "SimHei", "Heiti", "Hiragino Sans", "Droid Sans Fallback", "Noto Serif CJK", "Source Han Serif",
     "SimSun", "Songti", "AR PL", "Yu Gothic", "MS Gothic", "Malgun", "Arial Unicode", "Unifont")
 
-LONGEST = 20  # characters of a name; what is beyond them is cut off
+MAX_NAME_LENGTH = 20  # characters; longer class names are truncated
 
 PINYIN = {
     "零": "líng", "〇": "líng", "一": "yī", "二": "èr", "三": "sān", "四": "sì", "五": "wǔ",
@@ -28,8 +28,8 @@ class Labels:
     """Class names that can be drawn.
 
     Attributes:
-      names: one for each class, all different if the classes' own names are.
-      font: that has every character of them.
+      names: a name for each class; they are unique if the original names are.
+      font: a font that has all characters of the names.
     """
 
     names: tuple[str, ...]
@@ -37,38 +37,39 @@ class Labels:
 
 
 def legible(class_names: Iterable[str], paths: Iterable[str] | None = None) -> Labels:
-    """The class names with a font that has all their characters, so that no box is empty.
+    """Returns the class names with a font that has all their characters.
 
-    Where no font has them, Chinese numerals become pinyin and other names `class 3`.
+    If no font has them, Chinese numerals are replaced by pinyin and other names by `class 3` etc.
 
     Args:
-      class_names: of a data set, in the order of its labels.
-      paths: of the fonts to choose from, best first; None: those that matplotlib knows of.
+      class_names: the names of the classes in the order of the labels.
+      paths: the paths of the fonts to choose from, the best first; None: all fonts that matplotlib
+        finds.
     """
     names = tuple(_cut(name) for name in class_names)
     needed = set("".join(names)) | set("0123456789.% ")
     for path in _installed() if paths is None else paths:
         if _has(path, needed):
             return Labels(names, FontProperties(fname=path))
-    plain = str(font_manager.findfont("DejaVu Sans"))  # matplotlib brings it along
+    plain = str(font_manager.findfont("DejaVu Sans"))  # part of matplotlib
     names = tuple(PINYIN.get(name, name) for name in names)
     return Labels(
-        tuple(name if _has(plain, set(name)) else f"class {place}"
-              for place, name in enumerate(names)),
+        tuple(name if _has(plain, set(name)) else f"class {label}"
+              for label, name in enumerate(names)),
         FontProperties(fname=plain))
 
 
 def families() -> list[str]:
-    """Matplotlib's own font, and if there is one, one that has Chinese characters."""
+    """Returns the default font family and, if there is one, a family with Chinese characters."""
     return ["DejaVu Sans", *(entry.name for entry in itertools.islice(_chinese(_upright()), 1))]
 
 
 def _cut(name: str) -> str:
-    return name if len(name) <= LONGEST else name[:LONGEST - 1] + "…"
+    return name if len(name) <= MAX_NAME_LENGTH else name[:MAX_NAME_LENGTH - 1] + "…"
 
 
 def _installed() -> Iterator[str]:
-    """Matplotlib's own font, then those of Chinese families, then every other one."""
+    """Yields the paths of the default font, of fonts with Chinese characters, and of the others."""
     yield str(font_manager.findfont("DejaVu Sans"))
     upright = _upright()
     yield from dict.fromkeys(entry.fname for entry in [*_chinese(upright), *upright])
@@ -81,7 +82,7 @@ def _upright() -> list[font_manager.FontEntry]:
 
 
 def _chinese(entries: Iterable[font_manager.FontEntry]) -> Iterator[font_manager.FontEntry]:
-    """Those of Chinese families, the plain ones first."""
+    """Yields the fonts of families with Chinese characters, in the order of `CHINESE_FAMILIES`."""
     return (entry for family in CHINESE_FAMILIES for entry in entries
             if family.lower() in entry.name.lower())
 
@@ -90,5 +91,5 @@ def _has(path: str, characters: set[str]) -> bool:
     try:
         font = FT2Font(path)
         return all(font.get_char_index(ord(character)) for character in characters)
-    except (OSError, RuntimeError):  # the list of fonts may be older than the fonts
+    except (OSError, RuntimeError):  # the font may have been removed since the list was cached
         return False

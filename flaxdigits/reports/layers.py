@@ -1,4 +1,4 @@
-"""The layers of a network, as the published documents list them, and what they cost."""
+"""Lists the layers of a network with their output shapes, parameters, FLOPs and memory."""
 
 import dataclasses
 import math
@@ -13,8 +13,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from rich.table import Table
 from rich.text import Text
 
-COSTS = ("FLOPs: one image's forward pass, a multiply-add as 2, of convolutions and matrix "
-         "products alone. Activations: float32 bytes of each output, one image.")
+COSTS = ("FLOPs: the convolutions and matrix products of one image's forward pass; a multiply-add "
+         "counts as 2. Activations: float32 bytes of each output for one image.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Layer:
     """One call of a layer.
 
     Attributes:
-      path: the names of the modules that lead to it.
-      kind: its class.
-      output_shape: without the batch.
-      parameters: how many numbers are trained.
-      flops: of one image's forward pass; see `count_flops`.
+      path: the names of the modules from the network to the layer.
+      kind: the name of its class.
+      output_shape: the shape of its output without the batch.
+      parameters: the number of its trainable parameters.
+      flops: the FLOPs of one image's forward pass; see `count_flops`.
     """
 
     path: tuple[str, ...]
@@ -37,33 +37,34 @@ class Layer:
 
     @property
     def name(self) -> str:
-        """The last of `path`; of the network itself its kind."""
-        return self.path[-1] if self.path else self.kind
+        """The path, such as `ResidualBlock_0/Conv_1`; for the network itself, its class."""
+        return "/".join(self.path) or self.kind
 
     @property
     def activation_bytes(self) -> int:
-        """Of one image's output in float32."""
+        """The size of one image's output in float32."""
         return 4 * math.prod(self.output_shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Call:
-    """A call of a module while a network is traced."""
+    """A call of a module that was recorded while the network was traced."""
 
     module: nn.Module
     path: tuple[str, ...]
-    inputs: Any  # arguments and options, arrays as their shapes
+    inputs: Any  # (args, kwargs), with shapes in place of arrays
     output: jax.ShapeDtypeStruct
-    inner: list["_Call"]  # made meanwhile
+    inner: list["_Call"]  # calls of submodules
 
 
 def list_layers(model: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:
-    """The network's innermost layers, and what else has parameters, in the order of their calls.
+    """Lists the innermost layers, and other modules with parameters, in the order of their calls.
 
-    Nothing is computed. Parameters count where they are first used.
+    The network is only traced, not executed. Shared parameters are counted where they are first
+    used.
 
     Args:
-      model: a linen module from images to logits.
+      model: a linen module that maps images to logits.
       image_shape: (height, width, channels).
     """
     calls: list[_Call] = []
@@ -86,11 +87,11 @@ def list_layers(model: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:
     parameters = _parameters(variables.get("params", {}), {call.path for call in calls})
     owners = {path for path, count in parameters.items() if count}
     layers: list[Layer] = []
-    flops: dict[int, int] = {}  # of each listed call itself
+    flops: dict[int, int] = {}  # by call, without the listed calls of its submodules
     for call in calls:
         if call.path not in owners and call.inner:
             continue
-        flops[id(call)] = _flops(call) - sum(flops.get(id(one), 0) for one in call.inner)
+        flops[id(call)] = _flops(call) - sum(flops.get(id(inner), 0) for inner in call.inner)
         layers.append(Layer(
             call.path, type(call.module).__name__, tuple(call.output.shape[1:]),
             parameters.pop(call.path, 0), flops[id(call)]))
@@ -98,23 +99,23 @@ def list_layers(model: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:
 
 
 def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
-    """The floating-point operations of a function's convolutions and matrix products.
+    """Counts the floating-point operations of a function's convolutions and matrix products.
 
-    A multiply-add counts as 2; everything else (biases, activations, pooling, an optimizer's
-    update) is left out, as is usual in the literature. Nothing is computed. Of the forms for
-    different devices (`lax.platform_dependent`), which do the same, the default counts, and not
-    what a CPU saves; padding counts; of the branches of a `lax.cond` the dearest; a `while_loop`,
-    whose length is not known, as one turn.
+    The function is only traced. A multiply-add counts as 2. Other operations (biases, activations,
+    pooling, the update of an optimizer) are not counted, as is usual in the literature. Padding is
+    counted. Of the alternatives of `lax.platform_dependent` the default is counted, even if the
+    implementation for a CPU needs fewer operations; of the branches of a `lax.cond`, the one with
+    the most operations; of a `while_loop`, whose length is unknown, one iteration.
 
     Args:
-      function: of arrays, such as `jax.grad(loss)` for the forward and backward pass of a batch.
+      function: a function of arrays, such as `jax.grad(loss)` for a forward and backward pass.
       *arguments: its arguments: trees of arrays or of `jax.ShapeDtypeStruct`.
     """
     return _jaxpr_flops(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
 def layer_table(title: str, layers: list[Layer]) -> Table:
-    """The layers with their output shapes, parameters and costs, and the totals."""
+    """Returns a table of layers with output shapes, parameters, FLOPs, memory and totals."""
     table = Table(title=Text(title, "table.title"), show_footer=True, caption=COSTS,
                   caption_justify="left")
     table.add_column("Layer (type)", footer="Total")
@@ -132,7 +133,7 @@ def layer_table(title: str, layers: list[Layer]) -> Table:
 
 
 def readable_bytes(count: int) -> str:
-    """Like `512.0 KiB`."""
+    """Formats a number of bytes, such as `512.0 KiB`."""
     for power, unit in ((2, "MiB"), (1, "KiB")):
         if count >= 1024**power:
             return f"{count / 1024**power:.1f} {unit}"
@@ -140,22 +141,22 @@ def readable_bytes(count: int) -> str:
 
 
 def _shape(leaf: Any) -> Any:
-    """An array's shape and dtype; anything else as it is."""
+    """Returns the shape and dtype of an array, and any other value unchanged."""
     is_array = isinstance(leaf, jax.Array)
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_array else leaf
 
 
 def _flops(call: _Call) -> int:
     leaves, tree = jax.tree.flatten(call.inputs)
-    places = [place for place, leaf in enumerate(leaves)
-              if isinstance(leaf, jax.ShapeDtypeStruct)]
+    positions = [position for position, leaf in enumerate(leaves)
+                 if isinstance(leaf, jax.ShapeDtypeStruct)]
 
     def run(method: Callable[..., Any], first: Any, arrays: list[jax.Array]) -> Any:
-        filled = dict(enumerate(leaves)) | dict(zip(places, arrays, strict=True))
+        filled = dict(enumerate(leaves)) | dict(zip(positions, arrays, strict=True))
         arguments, options = jax.tree.unflatten(tree, filled.values())
         return method(first, *arguments, **options)
 
-    arrays = [leaves[place] for place in places]
+    arrays = [leaves[position] for position in positions]
     variables = jax.eval_shape(
         lambda arrays: run(call.module.init, jax.random.key(0), arrays), arrays)
     return count_flops(
@@ -177,17 +178,17 @@ def _equation_flops(equation: JaxprEqn) -> int:
         kernel, spec = equation.invars[1].aval.shape, params["dimension_numbers"].rhs_spec
         summed = math.prod(kernel[axis] for axis in spec[1:])  # input features and window
         products = 2 * math.prod(equation.outvars[0].aval.shape) * summed
-        return products // math.prod(params["lhs_dilation"])  # not those with its zeros
+        return products // math.prod(params["lhs_dilation"])  # without the zeros of the dilation
     if name == "cond":
         branches = [_jaxpr_flops(branch.jaxpr) for branch in params["branches"]]
         platforms = params.get("branches_platforms")
         return branches[platforms.index(None)] if platforms else max(branches)
-    turns = params["length"] if name == "scan" else 1
-    return turns * sum(map(_jaxpr_flops, _inner(params)))
+    iterations = params["length"] if name == "scan" else 1
+    return iterations * sum(map(_jaxpr_flops, _inner_jaxprs(params)))
 
 
-def _inner(params: dict[str, Any]) -> Iterator[Jaxpr]:
-    """The programs among an equation's parameters."""
+def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Jaxpr]:
+    """Yields the jaxprs among the parameters of an equation."""
     for value in params.values():
         if isinstance(value, ClosedJaxpr):
             yield value.jaxpr
@@ -196,7 +197,7 @@ def _inner(params: dict[str, Any]) -> Iterator[Jaxpr]:
 
 
 def _parameters(params: Any, modules: set[tuple[str, ...]]) -> dict[tuple[str, ...], int]:
-    """How many each of the called modules has itself, by its path."""
+    """Counts the parameters of each called module by its path, without those of its submodules."""
     counts = dict.fromkeys(modules, 0)
     for path, leaf in traverse_util.flatten_dict(params).items():
         owner = max((module for module in modules if path[:len(module)] == module), key=len)

@@ -1,8 +1,8 @@
-"""Tables in Markdown."""
+"""Markdown tables."""
 
 from collections.abc import Sequence
 
 
 def table_line(cells: Sequence[str]) -> str:
-    """A line of a table; a `|` within a cell does not end it."""
+    """Returns a line of a table. Any `|` in a cell is escaped."""
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -1,4 +1,4 @@
-"""`report.html`: one page with everything on it, from the template `page.html` beside this file."""
+"""Renders `report.html`, the page of a run, from the template `page.html`."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,13 @@ import numpy as np
 from PIL import Image
 
 from flaxdigits.config import flatten
+from flaxdigits.reports.image_grids import Prediction
 from flaxdigits.reports.layers import COSTS, Layer, readable_bytes
-from flaxdigits.reports.result import SPLITS
-from flaxdigits.reports.sheets import Prediction
-from flaxdigits.reports.template import address, render, themed
+from flaxdigits.reports.result import SPLITS, source_name
+from flaxdigits.reports.template import data_url, render, themed
 
-LARGEST_TILE = 128  # pixels
-MOST_CONFUSIONS = 12
+MAX_TILE_SIZE = 128  # pixels
+MAX_CONFUSIONS = 12
 
 
 def page(
@@ -23,37 +23,36 @@ def page(
     mistakes: Sequence[Prediction], samples: Sequence[Prediction],
     figures: Mapping[str, tuple[bytes, bytes]],
 ) -> str:
-    """The page of a finished run.
+    """Renders the page of a finished run.
 
     Args:
-      result: of `result.json`.
+      result: the content of `result.json`.
       config: the resolved config, nested.
-      about: what else `config.json` tells, nested.
-      layers: of the network.
-      class_names: in the order of the labels.
-      split: which of the splits the figures are about.
+      about: the other fields of `config.json`, nested.
+      layers: the layers of the network.
+      class_names: the names of the classes in the order of the labels.
+      split: the split that confusion matrix, mistakes and samples are of.
       confusion: [classes, classes] int, rows are true classes.
-      mistakes: predictions to show, the worst first.
+      mistakes: wrong predictions to show, the most confident first.
       samples: predictions to show.
-      figures: PNG files of `loss`, `accuracy`, `confusion` and, if there are any, `filters`:
-        each for a light and for a dark page.
+      figures: the PNG files of `loss`, `accuracy`, `confusion` and optionally `filters`, each for
+        a light and for a dark page.
     """
     return render(
         "page.html", experiment=result["experiment"],
-        subtitle=f"{result['dataset']} ({result['data_source']}), split {result['split']}, seed "
-                 f"{result['seed']}, {result['parameters']:,} parameters",
+        subtitle=f"{result['dataset']} ({source_name(result['data_source'])}), split "
+                 f"{result['split']}, seed {result['seed']}, {result['parameters']:,} parameters",
         training=f"{result['epochs']:g} epochs, {result['steps']:,} steps in "
-                 f"{result['seconds_training']:,.0f} s on {result['device']}; the figures are "
-                 f"about the checkpoint of step {result['checkpoint_step']:,} "
-                 f"({result['checkpoint']}).",
-        is_drawn=result["data_source"] == "drawn",
+                 f"{result['seconds_training']:,.0f} s on {result['device']}. Evaluated at the "
+                 f"checkpoint of step {result['checkpoint_step']:,} ({result['checkpoint']}).",
+        is_synthetic=result["data_source"] != "real",
         scores=[_score(result, name) for name in reversed(SPLITS)
                 if result[f"{name}_examples"] is not None],
         split=split, examples=f"{result[f'{split}_examples']:,}",
         figures=themed(figures),
         confusions=_confusions(confusion, class_names),
-        mistakes=[_tile(one, class_names) for one in mistakes],
-        samples=[_tile(one, class_names) for one in samples],
+        mistakes=[_tile(prediction, class_names) for prediction in mistakes],
+        samples=[_tile(prediction, class_names) for prediction in samples],
         costs=COSTS, layers=[_row(layer) for layer in layers], layers_total=_total(layers),
         result=_facts(result), config=_facts(config), about=_facts(about))
 
@@ -65,23 +64,24 @@ def _score(result: Mapping[str, Any], split: str) -> dict[str, str]:
 
 
 def _confusions(counts: np.ndarray, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """The most frequent mistakes."""
+    """Returns the most frequently confused classes."""
     wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSIONS]
-    pairs = [tuple(map(int, np.unravel_index(place, counts.shape))) for place in order]
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSIONS]
+    pairs = [tuple(map(int, np.unravel_index(position, counts.shape))) for position in order]
     return [{"true": class_names[true], "predicted": class_names[predicted],
              "count": int(wrong[true, predicted]),
              "share": f"{wrong[true, predicted] / counts[true].sum():.1%}"}
             for true, predicted in pairs if wrong[true, predicted]]
 
 
-def _tile(one: Prediction, class_names: Sequence[str]) -> dict[str, Any]:
-    image, file = Image.fromarray(one.image), io.BytesIO()
-    image.thumbnail((LARGEST_TILE, LARGEST_TILE))
+def _tile(prediction: Prediction, class_names: Sequence[str]) -> dict[str, Any]:
+    image, file = Image.fromarray(prediction.image), io.BytesIO()
+    image.thumbnail((MAX_TILE_SIZE, MAX_TILE_SIZE))
     image.save(file, format="PNG", optimize=True)
-    return {"image": address(file.getvalue()), "row": one.row, "true": class_names[one.true],
-            "predicted": class_names[one.predicted], "confidence": f"{one.confidence:.1%}",
-            "is_right": one.true == one.predicted}
+    return {"image": data_url(file.getvalue()), "index": prediction.index,
+            "true": class_names[prediction.true], "predicted": class_names[prediction.predicted],
+            "confidence": f"{prediction.confidence:.1%}",
+            "is_correct": prediction.true == prediction.predicted}
 
 
 def _row(layer: Layer) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
-"""What the originals claimed, what their replications come to, and what is held out.
+"""The replication report: claimed, reproduced and held-out accuracies.
 
-The table as Markdown, JSON and for a terminal, each difference explained in a sentence.
+Returns the table as Markdown, as JSON and for a terminal, with an explanation of each difference.
 """
 
 import dataclasses
@@ -13,8 +13,14 @@ from rich.text import Text
 
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.reports.markdown import table_line
-from flaxdigits.studies.collection import KEPT, Collection, Runs
-from flaxdigits.studies.replication import HELD_OUT, HELD_OUT_METRIC, ORIGINAL, Claim, System
+from flaxdigits.studies.collection import RECORDS_FOLDER, Collection, ProtocolRuns
+from flaxdigits.studies.replication import (
+    HELD_OUT_METRIC,
+    HELD_OUT_PROTOCOL,
+    ORIGINAL_PROTOCOL,
+    Claim,
+    System,
+)
 from flaxdigits.studies.statistics import (
     Estimate,
     estimate,
@@ -25,71 +31,75 @@ from flaxdigits.studies.statistics import (
 HEADER = ("experiment", "claimed", "reproduced, the original's protocol", "held out")
 BEGIN, END = "<!-- replication: begin -->", "<!-- replication: end -->"
 NOTE = ("Accuracy in per cent after the last epoch, mean ± standard deviation over n seeds. "
-        "Scatter: where 95 of 100 further single runs would lie, by Student's t.")
+        "A 95 % prediction interval is where a further run would lie, by Student's t.")
 METRIC_LABELS = {"train_accuracy_running": "running training", "train_accuracy": "training",
-          "validation_accuracy": "validation", "test_accuracy": "test"}
+                 "validation_accuracy": "validation", "test_accuracy": "test"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One claim beside the runs that it is compared with.
+class ClaimRow:
+    """A claim and the runs that it is compared with.
 
     Attributes:
-      system: whose claim.
+      system: the system that the claim is about.
       claim: the claim.
-      own: runs by the original's protocol.
-      held_out: runs by the honest protocol, which are the same if the original's is one.
+      original: the runs of the original's protocol.
+      held_out: the runs of the held-out protocol; the same runs if the protocols do not differ.
     """
 
     system: System
     claim: Claim
-    own: Runs
-    held_out: Runs
+    original: ProtocolRuns
+    held_out: ProtocolRuns
+
+    @property
+    def label(self) -> str:
+        """The name of the claimed accuracy."""
+        return self.claim.about or METRIC_LABELS[self.claim.metric]
 
     def reproduced(self) -> Estimate | None:
-        """What is to be compared with the claim."""
-        return estimate_of(self.own, self.claim.figure)
+        """Returns the estimate of the claimed metric; None if there are no runs."""
+        return estimate_of(self.original, self.claim.metric)
 
     def cells(self) -> tuple[str, str, str, str]:
-        """The row of the table."""
-        about = self.claim.about or METRIC_LABELS[self.claim.figure]
-        return (self.system.name, f"{about} {100 * self.claim.accuracy:.2f}",
-                _cell(self.own, (self.claim.figure, *self.claim.beside)),
+        """Returns the cells of the row."""
+        return (self.system.name, f"{self.label} {100 * self.claim.accuracy:.2f}",
+                _cell(self.original, (self.claim.metric, *self.claim.extra_metrics)),
                 _cell(self.held_out, (HELD_OUT_METRIC,)))
 
-    def sentences(self) -> str:
-        """How far ours lies from the claim, why, and what holding out costs."""
+    def explanation(self) -> str:
+        """Explains the difference to the claim, and that between the two protocols."""
         reproduced = self.reproduced()
         if reproduced is None:
             return f"Not run yet. {self.claim.why}"
-        away = 100 * (reproduced.mean - self.claim.accuracy)
-        how_far = (f"{abs(away):.2f} points {'above' if away > 0 else 'below'} the claim"
-                   if abs(away) >= 0.005 else "The claim to 0.01 points")
-        between = prediction_interval(reproduced)
-        if self.own.partial:
-            how_far += f", after {self.own.partial}, which decides nothing yet"
-        elif between is None:
-            how_far += ", by one seed"
+        difference = 100 * (reproduced.mean - self.claim.accuracy)
+        text = (f"{abs(difference):.2f} points {'above' if difference > 0 else 'below'} the claim"
+                if abs(difference) >= 0.005 else "Equal to the claim within 0.01 points")
+        interval = prediction_interval(reproduced)
+        if self.original.partial:
+            text += f", after {self.original.partial}, which is not conclusive"
+        elif interval is None:
+            text += ", with one seed"
         else:
-            low, high = between
-            place = "within" if low <= self.claim.accuracy <= high else "beyond"
-            how_far += (f", {place} the scatter of single runs, {100 * max(0, low):.2f} to "
-                        f"{100 * min(1, high):.2f}")
-        return " ".join([f"{how_far}.", self.claim.why, *self._cost()])
+            low, high = interval
+            relation = "inside" if low <= self.claim.accuracy <= high else "outside"
+            text += (f"; the claim is {relation} the prediction interval, "
+                     f"{100 * max(0, low):.2f} to {100 * min(1, high):.2f}")
+        return " ".join([f"{text}.", self.claim.why, *self._protocol_difference()])
 
-    def _cost(self) -> Iterator[str]:
-        """What the honest protocol takes away, if it is another and both were run whole."""
-        if self.held_out is self.own or self.own.partial or self.held_out.partial:
+    def _protocol_difference(self) -> Iterator[str]:
+        """Yields a sentence on the held-out protocol, if it differs and both are complete."""
+        if self.held_out is self.original or self.original.partial or self.held_out.partial:
             return
-        own = list(self.own.values(self.claim.figure).values())
+        original = list(self.original.values(self.claim.metric).values())
         held_out = list(self.held_out.values(HELD_OUT_METRIC).values())
-        if not own or not held_out:
+        if not original or not held_out:
             return
-        difference = unpaired_difference(held_out, own)
+        difference = unpaired_difference(held_out, original)
         interval = "" if difference.low is None else (
             f" (95 % interval of the difference {100 * difference.low:+.2f} to "
             f"{100 * difference.high:+.2f})")
-        yield (f"Held out, by {' '.join(self.system.replication.held_out)}, it is "
+        yield (f"With held-out images ({' '.join(self.system.replication.held_out)}) it is "
                f"{100 * abs(difference.mean):.2f} points "
                f"{'lower' if difference.mean < 0 else 'higher'}"
                f"{interval}.")
@@ -97,63 +107,62 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class ReplicationReport:
-    """What the report is made of.
+    """The replication report.
 
     Attributes:
-      systems: in the order of the table.
-      collection: their runs.
-      command: that made it.
+      systems: the systems in the order of the table.
+      collection: the runs of the systems.
+      command: the command that creates the report.
     """
 
     systems: Sequence[System]
     collection: Collection
     command: str
 
-    def rows(self) -> list[Row]:
-        """A row for each claim."""
+    def rows(self) -> list[ClaimRow]:
+        """Returns a row for each claim."""
         rows = []
         for system in self.systems:
             runs = self.collection.runs[system.name]
-            rows += [Row(system, claim, runs[ORIGINAL], runs.get(HELD_OUT, runs[ORIGINAL]))
+            original = runs[ORIGINAL_PROTOCOL]
+            held_out = runs.get(HELD_OUT_PROTOCOL, original)
+            rows += [ClaimRow(system, claim, original, held_out)
                      for claim in system.replication.claims]
         return rows
 
     def files(self) -> dict[str, bytes]:
-        """The files by their names, with a small one for each run that counts."""
-        from flaxdigits.reports.replication_page import replication_page
-
+        """Returns the Markdown and JSON files by name, and the record of each run that counts."""
         content = json.dumps(self.json(), indent=2, ensure_ascii=False) + "\n"
         return {
             "replication.md": f"# {self.title()}\n\n{self.block()}\n".encode(),
             "replication.json": content.encode(),
-            "replication.html": replication_page(self).encode(),
-            **{f"{KEPT}/{name}": record.file() for name, record in self.collection.records()}}
+            **{f"{RECORDS_FOLDER}/{name}": record.file()
+               for name, record in self.collection.records()}}
 
     def title(self) -> str:
-        """One line."""
-        only = f": {self.systems[0].name}" if len(self.systems) == 1 else ""
-        return f"Claimed, reproduced, held out{only}"
+        """Returns the title of the report."""
+        system = f": {self.systems[0].name}" if len(self.systems) == 1 else ""
+        return f"Claimed, reproduced, held out{system}"
 
     def terminal(self) -> Table:
-        """For a terminal."""
+        """Returns the table for a terminal."""
         table = Table(*HEADER, title=Text(self.title(), "table.title"))
         for row in self.rows():
             table.add_row(*map(Text, row.cells()))
         return table
 
     def block(self) -> str:
-        """The table in Markdown, with how it is to be read and a sentence or two a difference."""
+        """Returns the table in Markdown, followed by notes and an explanation of each row."""
         lines = [table_line(HEADER), "| --- | --- | --- | --- |"]
         lines += [table_line((f"`{name}`", *rest)) for name, *rest in
                   (row.cells() for row in self.rows())]
-        lines += ["", _wrapped(f"{NOTE} {self.hardware()}"), f"Made by `{self.command}`.", ""]
+        lines += ["", _wrap(f"{NOTE} {self.hardware()}"), f"Created by `{self.command}`.", ""]
         for row in self.rows():
-            about = row.claim.about or METRIC_LABELS[row.claim.figure]
-            lines.append(_wrapped(f"- `{row.system.name}`, {about}: {row.sentences()}", "  "))
+            lines.append(_wrap(f"- `{row.system.name}`, {row.label}: {row.explanation()}", "  "))
         return "\n".join(lines)
 
     def hardware(self) -> str:
-        """What the runs were run on, and with which JAX."""
+        """Returns the machines and JAX versions of the runs."""
         counts: dict[str, int] = {}
         for _, record in self.collection.records():
             jax = record.values.get("versions", {}).get("jax", "unknown")
@@ -163,30 +172,32 @@ class ReplicationReport:
                         counts.items()) or "No runs."
 
     def json(self) -> dict[str, object]:
-        """The same with unrounded fractions, the seeds, and what does not count and why."""
-        def runs(of: Runs, figures: Sequence[str]) -> dict[str, object]:
+        """Returns the report as JSON values: unrounded fractions, seeds, and skipped runs."""
+        def describe(runs: ProtocolRuns, metrics: Sequence[str]) -> dict[str, object]:
             return {
-                "partial": of.partial, "seeds": sorted(of.records), "diverged": list(of.diverged),
-                "figures": {figure: value and dataclasses.asdict(value) for figure, value in
-                            ((figure, estimate_of(of, figure)) for figure in figures)}}
+                "partial": runs.partial, "seeds": sorted(runs.records),
+                "diverged": list(runs.diverged),
+                "metrics": {metric: value and dataclasses.asdict(value) for metric, value in
+                            ((metric, estimate_of(runs, metric)) for metric in metrics)}}
 
         return {
             "command": self.command, "hardware": self.hardware(),
             "rows": [{
                 "experiment": row.system.name, "original": row.system.replication.original,
-                "claimed": {"figure": row.claim.figure, "accuracy": row.claim.accuracy},
-                "reproduced": runs(row.own, (row.claim.figure, *row.claim.beside)),
+                "claimed": {"metric": row.claim.metric, "accuracy": row.claim.accuracy},
+                "reproduced": describe(
+                    row.original, (row.claim.metric, *row.claim.extra_metrics)),
                 "held_out": {"overrides": list(row.system.replication.held_out),
-                             **runs(row.held_out, (HELD_OUT_METRIC,))},
-                "explanation": row.sentences()} for row in self.rows()],
-            "left_out": self.collection.left_out}
+                             **describe(row.held_out, (HELD_OUT_METRIC,))},
+                "explanation": row.explanation()} for row in self.rows()],
+            "skipped": self.collection.skipped}
 
 
 def put_between_markers(text: str, block: str) -> str:
-    """A file's text with the block between its markers in place of what is there.
+    """Replaces the text between the two markers of a file.
 
     Raises:
-      FlaxdigitsError: if it has not one of each, in that order.
+      FlaxdigitsError: if the text does not have exactly one of each marker, in this order.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise FlaxdigitsError(f"expected one line {BEGIN} and after it one line {END}")
@@ -194,21 +205,21 @@ def put_between_markers(text: str, block: str) -> str:
     return f"{before}{BEGIN}\n{block}\n{END}{after}"
 
 
-def estimate_of(runs: Runs, figure: str) -> Estimate | None:
-    """A figure's mean over the seeds, if there is any."""
-    values = list(runs.values(figure).values())
+def estimate_of(runs: ProtocolRuns, metric: str) -> Estimate | None:
+    """Returns the mean of a metric over the seeds; None if no seed has it."""
+    values = list(runs.values(metric).values())
     return estimate(values) if values else None
 
 
 def format_estimate(value: Estimate) -> str:
-    """In per cent, like `98.29 ± 0.09`."""
+    """Formats an estimate in per cent, such as `98.29 ± 0.09`."""
     return f"{100 * value.mean:.2f}" + ("" if value.sd is None else f" ± {100 * value.sd:.2f}")
 
 
-def _cell(runs: Runs, figures: Sequence[str]) -> str:
-    estimates = [(figure, estimate_of(runs, figure)) for figure in figures]
-    text = ", ".join(f"{METRIC_LABELS[figure]} {format_estimate(value)}"
-                     for figure, value in estimates if value)
+def _cell(runs: ProtocolRuns, metrics: Sequence[str]) -> str:
+    estimates = [(metric, estimate_of(runs, metric)) for metric in metrics]
+    text = ", ".join(f"{METRIC_LABELS[metric]} {format_estimate(value)}"
+                     for metric, value in estimates if value)
     if not text:
         return "not run" if not runs.diverged else f"all {len(runs.diverged)} seeds diverged"
     notes = [f"{len(runs.records)} seed{'s' * (len(runs.records) != 1)}"]
@@ -219,6 +230,6 @@ def _cell(runs: Runs, figures: Sequence[str]) -> str:
     return f"{text} ({', '.join(notes)})"
 
 
-def _wrapped(text: str, indent: str = "") -> str:
+def _wrap(text: str, indent: str = "") -> str:
     return "\n".join(textwrap.wrap(
         text, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False))

@@ -1,4 +1,4 @@
-"""`replication.html`: the table, a figure of all claims, and each system with its runs."""
+"""Renders `replication.html`: the table, a figure of all claims, and the runs of each system."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,100 +13,105 @@ from flaxdigits.reports.replication import (
     HEADER,
     METRIC_LABELS,
     NOTE,
+    ClaimRow,
     ReplicationReport,
-    Row,
     estimate_of,
     format_estimate,
 )
 from flaxdigits.reports.template import render, themed
-from flaxdigits.studies.collection import Runs
-from flaxdigits.studies.records import Record
-from flaxdigits.studies.replication import FIGURES, HELD_OUT_METRIC
+from flaxdigits.studies.collection import ProtocolRuns
+from flaxdigits.studies.records import RunRecord
+from flaxdigits.studies.replication import ACCURACIES, HELD_OUT_METRIC
 
-# Accuracies at which the scale of the claims may be marked.
-MARKED = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998)
-SMALLEST_ERROR = 5e-5  # that the scale can show
-WIDTH, LEFT = 8.4, 0.235  # of a figure, in inches, and its margin with names, as a fraction
+# Accuracies at which the axis of the claims may have a tick.
+TICKS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998)
+MIN_ERROR = 5e-5  # at the end of the logarithmic axis
+WIDTH, LEFT = 8.4, 0.235  # the width of a figure in inches, and its left margin as a fraction
 PROTOCOLS = {"original": "the original's", "held_out": "held out"}
 
 
+def report_files(report: ReplicationReport) -> dict[str, bytes]:
+    """Returns all files of a report by name, including the page."""
+    return {**report.files(), "replication.html": replication_page(report).encode()}
+
+
 def replication_page(report: ReplicationReport) -> str:
-    """The page, with all its figures in it."""
+    """Renders the page with all figures."""
     rows = report.rows()
-    drawn = {"claims": lambda theme: claims_figure(rows, theme)}
-    for system in report.systems:
-        own = [row for row in rows if row.system is system]
-        drawn[system.name] = lambda theme, own=own: runs_figure(own, theme)
-    figures = themed({name: (png(draw(LIGHT)), png(draw(DARK))) for name, draw in drawn.items()})
+    rows_by_system = {
+        system.name: [row for row in rows if row.system is system] for system in report.systems}
+    figures = themed({
+        "claims": (png(claims_figure(rows, LIGHT)), png(claims_figure(rows, DARK))),
+        **{name: (png(runs_figure(system_rows, LIGHT)), png(runs_figure(system_rows, DARK)))
+           for name, system_rows in rows_by_system.items()}})
     return render(
         "replication.html", title=report.title(), note=NOTE, hardware=report.hardware(),
         command=report.command, header=HEADER, figures=figures,
         rows=[row.cells() for row in rows],
-        systems=[_system([row for row in rows if row.system is system])
-                 for system in report.systems],
-        left_out=sorted(report.collection.left_out.items()))
+        systems=[_system(system_rows) for system_rows in rows_by_system.values()],
+        skipped=sorted(report.collection.skipped.items()))
 
 
-def claims_figure(rows: Sequence[Row], theme: Theme = LIGHT) -> Figure:
-    """Each claim, above it the seeds that are compared with it and below it the held-out ones.
+def claims_figure(rows: Sequence[ClaimRow], theme: Theme = LIGHT) -> Figure:
+    """Draws each claim with the seeds that are compared with it, and the held-out seeds.
 
-    The scale is that of the errors' logarithm, so that 99.9 and 99 % lie as far apart as 99 and 90.
+    The axis is logarithmic in the error rate, so that 99.9 % and 99 % have the same distance as
+    99 % and 90 %.
 
     Args:
-      rows: of the table.
-      theme: colours.
+      rows: the rows of the table.
+      theme: the colours.
     """
     width, height = WIDTH, 1.2 + 0.56 * len(rows)
     figure, axes = blank(width, height, theme)
     axes.set_position((LEFT, 0.62 / height, 0.97 - LEFT, 1 - 1.1 / height))
     shown = [row.claim.accuracy for row in rows]
-    for place, row in enumerate(rows):
-        axes.axhspan(place - 0.42, place + 0.42, color=theme.line, alpha=0.35, linewidth=0)
+    for line, row in enumerate(rows):
+        axes.axhspan(line - 0.42, line + 0.42, color=theme.line, alpha=0.35, linewidth=0)
         for runs, name, offset, colour in (
-                (row.own, row.claim.figure, -0.22, theme.text),
+                (row.original, row.claim.metric, -0.22, theme.text),
                 (row.held_out, HELD_OUT_METRIC, 0.22, theme.held_out)):
             values = list(runs.values(name).values())
-            _dots(axes, [_error(value) for value in values], place + offset, colour, runs, theme)
+            _dots(axes, [_error(value) for value in values], line + offset, colour, runs, theme)
             shown += values
-        axes.plot([_error(row.claim.accuracy)], [place], "D", markersize=6.5, color=theme.wrong)
+        axes.plot([_error(row.claim.accuracy)], [line], "D", markersize=6.5, color=theme.wrong)
     low, high = min(map(_error, shown)), max(map(_error, shown))
     axes.set_xlim(1.5 * high, low / 1.5)
     axes.set_xscale("log")
-    ticks = [1 - mark for mark in MARKED if low / 1.5 <= 1 - mark <= 1.5 * high]
+    ticks = [1 - tick for tick in TICKS if low / 1.5 <= 1 - tick <= 1.5 * high]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{100 * (1 - error):.6g} %"))
     axes.grid(axis="x", color=theme.line, linewidth=0.8)
     axes.set_axisbelow(True)
-    _name_rows(axes, [f"{row.system.name}\n{row.claim.about or METRIC_LABELS[row.claim.figure]}"
-                      for row in rows], theme)
-    _headline(figure, "Claimed, reproduced and held out: accuracy, by the errors' logarithm", theme)
+    _label_rows(axes, [f"{row.system.name}\n{row.label}" for row in rows], theme)
+    _headline(figure, "Claimed, reproduced and held out: accuracy, error on a log scale", theme)
     _legend(figure, [("D", theme.wrong, "claimed"),
-                     ("o", theme.text, "a seed, as the claim was measured"),
+                     ("o", theme.text, "a seed, the original's protocol"),
                      ("o", theme.held_out, "a seed, held out")], rows, theme)
     return figure
 
 
-def runs_figure(rows: Sequence[Row], theme: Theme = LIGHT) -> Figure:
-    """Every accuracy of a system's runs, a dot a seed, with the claims where they belong.
+def runs_figure(rows: Sequence[ClaimRow], theme: Theme = LIGHT) -> Figure:
+    """Draws every accuracy of the runs of a system, a dot for each seed, and the claims.
 
     Args:
-      rows: of one system.
-      theme: colours.
+      rows: the rows of the system.
+      theme: the colours.
     """
     lines = _measured(rows)
     width, height = WIDTH, 1.3 + 0.42 * max(1, len(lines))
     figure, axes = blank(width, height, theme)
     axes.set_position((LEFT, 0.62 / height, 0.97 - LEFT, 1 - 1.1 / height))
-    for place, (runs, name) in enumerate(lines):
+    for line, (runs, name) in enumerate(lines):
         claims = [100 * row.claim.accuracy for row in rows
-                  if (runs, name) == (row.own, row.claim.figure)]
-        axes.plot(claims, [place - 0.34] * len(claims), "D", markersize=6, color=theme.wrong)
+                  if (runs, name) == (row.original, row.claim.metric)]
+        axes.plot(claims, [line - 0.34] * len(claims), "D", markersize=6, color=theme.wrong)
         values = [100 * value for value in runs.values(name).values()]
         colour = theme.held_out if name == HELD_OUT_METRIC else theme.text
-        _dots(axes, values, place, colour, runs, theme)
+        _dots(axes, values, line, colour, runs, theme)
         if len(values) > 1:
-            axes.plot([sum(values) / len(values)] * 2, [place - 0.2, place + 0.2], color=colour,
+            axes.plot([sum(values) / len(values)] * 2, [line - 0.2, line + 0.2], color=colour,
                       linewidth=2, solid_capstyle="round", zorder=1)
     axes.xaxis.set_major_locator(MaxNLocator(7))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g} %"))
@@ -114,37 +119,39 @@ def runs_figure(rows: Sequence[Row], theme: Theme = LIGHT) -> Figure:
     axes.grid(axis="x", color=theme.line, linewidth=0.8)
     axes.set_axisbelow(True)
     several = len({runs.protocol for runs, _ in lines}) > 1
-    _name_rows(axes, [METRIC_LABELS[name] + (f", {runs.recipe.data.split}" if several else "")
-                      for runs, name in lines] or ["not run"], theme)
-    _headline(figure, "Accuracy of every seed" + (
-        f" (partial: {rows[0].own.partial})" if rows[0].own.partial else ""), theme)
+    _label_rows(axes, [METRIC_LABELS[name] + (f", {runs.recipe.data.split}" if several else "")
+                       for runs, name in lines] or ["not run"], theme)
+    partial = rows[0].original.partial
+    _headline(figure, "Accuracy of every seed" + (f" (partial: {partial})" if partial else ""),
+              theme)
     _legend(figure, [("D", theme.wrong, "claimed"), ("o", theme.text, "a seed"),
                      ("o", theme.held_out, "a seed, test images"), ("|", theme.muted, "mean")],
             rows, theme)
     return figure
 
 
-def _measured(rows: Sequence[Row]) -> list[tuple[Runs, str]]:
-    """What there is of a system's runs, training first."""
+def _measured(rows: Sequence[ClaimRow]) -> list[tuple[ProtocolRuns, str]]:
+    """Returns the accuracies that the runs of a system have, as (runs, metric)."""
     row = rows[0]
-    protocols = [row.own] if row.held_out is row.own else [row.own, row.held_out]
-    return [(runs, name) for runs in protocols for name in FIGURES if runs.values(name)]
+    protocols = [row.original] if row.held_out is row.original else [row.original, row.held_out]
+    return [(runs, name) for runs in protocols for name in ACCURACIES if runs.values(name)]
 
 
 def _dots(
-    axes: Axes, places: Sequence[float], height: float, colour: str, runs: Runs, theme: Theme
+    axes: Axes, values: Sequence[float], height: float, colour: str, runs: ProtocolRuns,
+    theme: Theme,
 ) -> None:
-    """A seed each; hollow if the recipe was not run whole."""
-    axes.plot(places, [height] * len(places), "o", markersize=6, markeredgewidth=1.1,
+    """Draws a dot for each seed, hollow if only a part of the recipe was run."""
+    axes.plot(values, [height] * len(values), "o", markersize=6, markeredgewidth=1.1,
               color=theme.background if runs.partial else colour,
               markeredgecolor=colour if runs.partial else theme.background, alpha=0.9)
 
 
 def _error(accuracy: float) -> float:
-    return max(SMALLEST_ERROR, 1 - accuracy)
+    return max(MIN_ERROR, 1 - accuracy)
 
 
-def _name_rows(axes: Axes, names: Sequence[str], theme: Theme) -> None:
+def _label_rows(axes: Axes, names: Sequence[str], theme: Theme) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=8.5, color=theme.text, parse_math=False)
     axes.set_ylim(len(names) - 0.45, -0.55)
 
@@ -155,13 +162,13 @@ def _headline(figure: Figure, text: str, theme: Theme) -> None:
 
 
 def _legend(
-    figure: Figure, marks: Sequence[tuple[str, str, str]], rows: Sequence[Row], theme: Theme
+    figure: Figure, marks: Sequence[tuple[str, str, str]], rows: Sequence[ClaimRow], theme: Theme
 ) -> None:
-    """Below the axes: a mark, its colour and its meaning; what is hollow, if something is."""
+    """Adds a legend below the axes: (marker, colour, meaning), and the meaning of hollow dots."""
     handles = [Line2D([], [], color=colour, label=label, marker=mark, linestyle="none",
                       markersize=6, markeredgewidth=2 if mark == "|" else 0)
                for mark, colour, label in marks]
-    if any(runs.partial for row in rows for runs in (row.own, row.held_out)):
+    if any(runs.partial for row in rows for runs in (row.original, row.held_out)):
         handles.append(Line2D(
             [], [], marker="o", linestyle="none", markersize=6, color=theme.background,
             markeredgecolor=theme.text, markeredgewidth=1.1, label="hollow: partial"))
@@ -170,30 +177,30 @@ def _legend(
                   columnspacing=1.2)
 
 
-def _system(rows: Sequence[Row]) -> dict[str, Any]:
-    """What the page tells of one system."""
+def _system(rows: Sequence[ClaimRow]) -> dict[str, Any]:
+    """Returns the template values of one system."""
     system, protocols = rows[0].system, []
     for runs in dict.fromkeys(runs for runs, _ in _measured(rows)):
         result = next(iter(runs.records.values())).result
         protocols.append({
             "name": PROTOCOLS[runs.protocol],
-            "told": f"{result['dataset']}, split {result['split']}: {result['train_examples']:,} "
-                    f"images trained on, {result['epochs']:.3g} epochs, "
-                    f"{result['parameters']:,} parameters",
+            "summary": f"{result['dataset']}, split {result['split']}: "
+                       f"{result['train_examples']:,} training images, "
+                       f"{result['epochs']:.3g} epochs, {result['parameters']:,} parameters",
             "partial": runs.partial, "diverged": ", ".join(map(str, runs.diverged)),
-            "header": [METRIC_LABELS[name] for name in FIGURES if runs.values(name)],
+            "header": [METRIC_LABELS[name] for name in ACCURACIES if runs.values(name)],
             "mean": [format_estimate(estimate_of(runs, name))
-                     for name in FIGURES if runs.values(name)],
+                     for name in ACCURACIES if runs.values(name)],
             "seeds": [(seed, [f"{100 * record.result[name]:.2f}"
-                              for name in FIGURES if runs.values(name)], _made_with(record))
+                              for name in ACCURACIES if runs.values(name)], _environment(record))
                       for seed, record in sorted(runs.records.items())]})
     return {
         "name": system.name, "original": system.replication.original, "protocols": protocols,
-        "claims": [(row.claim.about or METRIC_LABELS[row.claim.figure],
-                    f"{100 * row.claim.accuracy:.2f}", row.sentences()) for row in rows]}
+        "claims": [(row.label, f"{100 * row.claim.accuracy:.2f}", row.explanation())
+                   for row in rows]}
 
 
-def _made_with(record: Record) -> str:
+def _environment(record: RunRecord) -> str:
     versions = record.values.get("versions", {})
     commit = record.values.get("git_commit") or "unknown"
     return f"{record.machine}, JAX {versions.get('jax', 'unknown')}, commit {commit[:7]}"

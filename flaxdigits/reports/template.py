@@ -1,6 +1,7 @@
-"""Self-contained pages: jinja2 templates beside this file on the one base `base.html`.
+"""Renders self-contained HTML pages from the jinja2 templates in this folder.
 
-They load nothing from elsewhere and run no script; every value is escaped.
+All templates extend `base.html`. Pages load no other resources and run no scripts; every value is
+escaped.
 """
 
 import base64
@@ -14,11 +15,11 @@ TEMPLATES = Path(__file__).parent
 
 
 def render(name: str, **values: Any) -> str:
-    """The page of a template; a value that it lacks raises.
+    """Renders a template. A missing value raises an error.
 
     Args:
-      name: of the file.
-      values: what the template takes.
+      name: the file name of the template.
+      **values: the values of its variables.
     """
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True,
@@ -26,15 +27,15 @@ def render(name: str, **values: Any) -> str:
 
 
 def themed(figures: Mapping[str, tuple[bytes, bytes]]) -> dict[str, dict[str, str]]:
-    """The addresses of figures for a light and for a dark page.
+    """Returns the data URLs of figures for a light and for a dark page.
 
     Args:
-      figures: PNG files by name, light and dark.
+      figures: pairs of PNG files (light, dark) by name.
     """
-    return {name: {"light": address(light), "dark": address(dark)}
+    return {name: {"light": data_url(light), "dark": data_url(dark)}
             for name, (light, dark) in figures.items()}
 
 
-def address(png: bytes) -> str:
-    """A PNG file as an address that holds it."""
+def data_url(png: bytes) -> str:
+    """Returns a `data:` URL that contains a PNG file."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -1,4 +1,4 @@
-"""Which writers (or folds) and which classes fail: tables and figures of all folds."""
+"""The report of `--mode=folds`: errors by writer (or fold) and by character over all folds."""
 
 import csv
 import dataclasses
@@ -13,142 +13,147 @@ from scipy.special import softmax
 
 from flaxdigits.reports.figures import LIGHT, Theme, blank, png
 from flaxdigits.reports.fonts import Labels, legible
-from flaxdigits.reports.sheets import COLUMNS, prediction_sheet, predictions
+from flaxdigits.reports.image_grids import COLUMNS, prediction_grid, select_predictions
 from flaxdigits.studies.folds import FoldPredictions
 from flaxdigits.studies.statistics import estimate
 
-HARDEST = 10  # writers in the table
-SHOWN = 4  # writers whose images are shown
+GROUPS_IN_TABLE = 10
+GROUPS_IN_FIGURE = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class WritersReport:
-    """What the folds are reported from.
+    """The report of all folds of writers, or of examples.
 
     Attributes:
-      title: one line.
-      about: what a reader must know to repeat it, by name.
-      tested: the predictions of all folds.
-      images: [all, height, width, channels] uint8, of the data set.
+      title: the title of the report.
+      about: what is needed to repeat the runs, by name.
+      predictions: the test predictions of all folds.
+      images: [examples, height, width, channels] uint8, the images of the complete data set.
     """
 
     title: str
     about: Mapping[str, str]
-    tested: FoldPredictions
+    predictions: FoldPredictions
     images: np.ndarray
 
     @property
     def stem(self) -> str:
         """The name of the files without suffix: `writers` or `folds`."""
-        return f"{self.tested.group_name}s"
+        return f"{self.predictions.group_name}s"
 
     def files(self) -> dict[str, bytes]:
-        """Returns the files by their names."""
-        names, stem = legible(self.tested.class_names), self.stem
-        writers, errors, examples = self.tested.errors()
+        """Returns the files by name."""
+        names, stem = legible(self.predictions.class_names), self.stem
+        groups, errors, examples = self.predictions.errors()
         return {
             f"{stem}.md": self.markdown().encode(), f"{stem}.csv": self.csv().encode(),
             f"{stem}.json": (json.dumps(self.json(), indent=2, ensure_ascii=False) + "\n").encode(),
             f"{stem}.png": png(
-                error_map(writers, errors, examples, names, self.tested.group_name)),
+                error_map(groups, errors, examples, names, self.predictions.group_name)),
             f"hardest_{stem}.png": png(self.hardest(names))}
 
     def markdown(self) -> str:
-        """The tables."""
-        tested, names, group = self.tested, self.tested.class_names, self.tested.group_name
-        writers, errors, examples = tested.errors()
+        """Returns the tables of writers (or folds) and characters in Markdown."""
+        names, group = self.predictions.class_names, self.predictions.group_name
+        groups, errors, examples = self.predictions.errors()
         rates = 1 - errors.sum(1) / examples.sum(1)
         rate, wrong = estimate(list(rates)), int(errors.sum())
         lines = [
             f"# {self.title}", "",
-            f"{100 * rate.mean:.2f} % of the images of a {group} that the network never saw: mean "
-            f"over {rate.n} {group}s, 95 % interval {100 * max(0, rate.low):.2f} to "
+            f"{100 * rate.mean:.2f} % accuracy on the images of {group}s that the network was not "
+            f"trained on: mean over {rate.n} {group}s, "
+            f"95 % interval {100 * max(0, rate.low):.2f} to "
             f"{100 * min(1, rate.high):.2f}, "
             f"standard deviation {100 * rate.sd:.2f}; {wrong:,} errors in {examples.sum():,}. "
             f"The best {group} has {100 * rates.max():.2f} %, the median "
             f"{100 * np.median(rates):.2f}, the worst {100 * rates.min():.2f}; the worst tenth of "
-            f"the {group}s makes {errors[:max(1, len(writers) // 10)].sum() / max(1, wrong):.0%} "
+            f"the {group}s makes {errors[:max(1, len(groups) // 10)].sum() / max(1, wrong):.0%} "
             "of the errors.", "",
-            f"| {group} | accuracy, % | errors | most often |", "| --- | ---: | ---: | --- |"]
-        for writer, own, count in list(zip(writers, errors, examples, strict=True))[:HARDEST]:
-            lines.append(f"| {writer} | {100 * (1 - own.sum() / count.sum()):.2f} | {own.sum()} of "
-                         f"{count.sum()} | {self._confusions(int(writer))} |")
+            f"| {group} | accuracy, % | errors | most frequent errors |",
+            "| --- | ---: | ---: | --- |"]
+        group_rows = list(zip(groups, errors, examples, strict=True))[:GROUPS_IN_TABLE]
+        for label, wrong_by_class, count in group_rows:
+            lines.append(f"| {label} | {100 * (1 - wrong_by_class.sum() / count.sum()):.2f} | "
+                         f"{wrong_by_class.sum()} of {count.sum()} | "
+                         f"{self._confusions(int(label))} |")
         lines += ["", f"| character | accuracy, % | errors | {group}s with errors | predicted as |",
                   "| --- | ---: | ---: | ---: | --- |"]
-        by_class, of_class = errors.sum(0), examples.sum(0)
-        confusions = tested.confusions()
-        for label in np.argsort(-by_class / of_class, kind="stable"):
-            taken = [f"{names[guess]} ({count})" for true, guess, count in confusions
-                     if true == label][:3]
+        class_errors, class_examples = errors.sum(0), examples.sum(0)
+        confusions = self.predictions.confusions()
+        for label in np.argsort(-class_errors / class_examples, kind="stable"):
+            predicted = [f"{names[guess]} ({count})" for true, guess, count in confusions
+                         if true == label][:3]
             lines.append(
-                f"| {names[label]} | {100 * (1 - by_class[label] / of_class[label]):.2f} | "
-                f"{by_class[label]} of {of_class[label]} | {(errors[:, label] > 0).sum()} | "
-                f"{', '.join(taken) or '-'} |")
+                f"| {names[label]} | {100 * (1 - class_errors[label] / class_examples[label]):.2f} "
+                f"| {class_errors[label]} of {class_examples[label]} | "
+                f"{(errors[:, label] > 0).sum()} | {', '.join(predicted) or '-'} |")
         lines += ["", *(f"- {name}: {text}" for name, text in self.about.items()), "",
                   f"![errors by {group} and character]({self.stem}.png)", "",
                   f"![mistakes of the hardest {group}s](hardest_{self.stem}.png)", ""]
         return "\n".join(lines)
 
     def csv(self) -> str:
-        """A line for each writer and class, and of each writer over all."""
+        """Returns the CSV file: a line for each group and class, and the total of each group."""
         file = io.StringIO()
         out = csv.writer(file, lineterminator="\n")
-        out.writerow([self.tested.group_name, "character", "errors", "examples"])
-        for writer, errors, examples in zip(*self.tested.errors(), strict=True):
-            out.writerow([writer, "all", errors.sum(), examples.sum()])
+        out.writerow([self.predictions.group_name, "character", "errors", "examples"])
+        for group, errors, examples in zip(*self.predictions.errors(), strict=True):
+            out.writerow([group, "all", errors.sum(), examples.sum()])
             for name, wrong, count in zip(
-                    self.tested.class_names, errors, examples, strict=True):
-                out.writerow([writer, name, wrong, count])
+                    self.predictions.class_names, errors, examples, strict=True):
+                out.writerow([group, name, wrong, count])
         return file.getvalue()
 
     def json(self) -> dict[str, object]:
-        """The accuracies of each writer and each class, and the mean over writers."""
-        writers, errors, examples = self.tested.errors()
+        """Returns the accuracy of each writer (or fold) and class, and their mean over writers."""
+        groups, errors, examples = self.predictions.errors()
         rates = 1 - errors.sum(1) / examples.sum(1)
         classes = 1 - errors.sum(0) / examples.sum(0)
         return {
-            "title": self.title, "about": dict(self.about), "seeds": self.tested.seeds,
+            "title": self.title, "about": dict(self.about), "seeds": self.predictions.seeds,
             "accuracy": dataclasses.asdict(estimate(list(rates))),
-            self.stem: {str(writer): float(rate)
-                        for writer, rate in zip(writers, rates, strict=True)},
-            "characters": dict(zip(self.tested.class_names, map(float, classes), strict=True))}
+            self.stem: {str(group): float(rate)
+                        for group, rate in zip(groups, rates, strict=True)},
+            "characters": dict(zip(self.predictions.class_names, map(float, classes), strict=True))}
 
     def hardest(self, names: Labels) -> Figure:
-        """Worst mistakes of the writers with the most errors, a line each."""
-        tested = self.tested
-        writers = [int(writer) for writer in tested.errors()[0][:SHOWN]]
+        """Draws the worst mistakes of the writers with the highest error rates, a row each."""
+        tested = self.predictions
+        groups = [int(group) for group in tested.errors()[0][:GROUPS_IN_FIGURE]]
         wrong = tested.predicted != tested.labels
         confidence = softmax(tested.logits.astype(np.float64), -1).max(-1)
         chosen: list[int] = []
-        for writer in writers:  # mistakes first, the most confident first, each image once
-            own = np.flatnonzero(tested.groups == writer)
-            own = own[np.lexsort((-confidence[own], ~wrong[own]))]
-            _, first = np.unique(tested.index[own], return_index=True)
-            chosen += list(own[np.sort(first)][:COLUMNS])
-        shown = predictions(self.images, tested.index, tested.labels, tested.logits, chosen)
-        return prediction_sheet(
+        for group in groups:  # mistakes first, the most confident first, each image once
+            rows = np.flatnonzero(tested.groups == group)
+            rows = rows[np.lexsort((-confidence[rows], ~wrong[rows]))]
+            _, first = np.unique(tested.index[rows], return_index=True)
+            chosen += list(rows[np.sort(first)][:COLUMNS])
+        shown = select_predictions(
+            self.images, tested.index, tested.labels, tested.logits, chosen)
+        return prediction_grid(
             shown, names,
-            f"The hardest {self.stem}, a line each: " + ", ".join(map(str, writers)))
+            f"The hardest {self.stem}, a row each: {self.stem} " + ", ".join(map(str, groups)))
 
-    def _confusions(self, writer: int) -> str:
-        names = self.tested.class_names
+    def _confusions(self, group: int) -> str:
+        names = self.predictions.class_names
         return ", ".join(f"{names[true]} as {names[guess]} ({count})"
-                         for true, guess, count in self.tested.confusions(writer)[:3])
+                         for true, guess, count in self.predictions.confusions(group)[:3])
 
 
 def error_map(
-    writers: np.ndarray, errors: np.ndarray, examples: np.ndarray, names: Labels, group: str,
+    groups: np.ndarray, errors: np.ndarray, examples: np.ndarray, names: Labels, group: str,
     theme: Theme = LIGHT,
 ) -> Figure:
-    """The share of errors of each writer (a column) and class (a row), with that of each above.
+    """Draws the error rate of each writer or fold (a column) and class (a row), and their totals.
 
     Args:
-      writers: [writers] int, in the order of the columns.
-      errors: [writers, classes] int.
-      examples: [writers, classes] int.
-      names: of the classes.
+      groups: [groups] int, writers or folds, in the order of the columns.
+      errors: [groups, classes] int, numbers of errors.
+      examples: [groups, classes] int, numbers of examples.
+      names: the names of the classes.
       group: what a column is: "writer" or "fold".
-      theme: colours.
+      theme: the colours.
     """
     count, classes = errors.shape
     width, height = 10.0, 1.9 + 0.24 * classes
@@ -175,8 +180,9 @@ def error_map(
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_color(theme.line)
-    axes.set_xlabel(f"{count} {group}s, the hardest first: {', '.join(map(str, writers[:8]))} …"
-                    if count > 8 else ", ".join(map(str, writers)), color=theme.muted, fontsize=8.5)
+    axes.set_xlabel(f"{count} {group}s, the highest error rate first: "
+                    f"{', '.join(map(str, groups[:8]))} …"
+                    if count > 8 else ", ".join(map(str, groups)), color=theme.muted, fontsize=8.5)
     by_class = errors.sum(0) / np.maximum(1, examples.sum(0))
     for row, rate in enumerate(by_class):
         axes.annotate(f"{rate:.1%}", (count - 0.5, row), (6, 0), textcoords="offset points",

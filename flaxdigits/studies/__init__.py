@@ -1,1 +1,1 @@
-"""Studies: many seeds, variants of an experiment against each other, folds, replication."""
+"""Studies of many runs: seeds, variants of an experiment, cross-validation folds, replication."""

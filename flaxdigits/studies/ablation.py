@@ -24,36 +24,40 @@ from flaxdigits.studies.statistics import (
     unpaired_difference,
 )
 from flaxdigits.studies.study import BASE, same_images, seed_workdir
+from flaxdigits.training.component_checks import RunShape, check_components
+from flaxdigits.training.experiment import total_steps
 from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.loop import Outcome
-from flaxdigits.training.run import total_steps
+from flaxdigits.training.runs import no_report
 from flaxdigits.training.state import init_variables
+from flaxdigits.training.teacher import load_teacher
+from flaxdigits.training.trainer import Outcome, ReportWriter
 
-Load = Callable[[ExperimentConfig], Dataset]
-OnEnd = Callable[[str, int, Outcome], None]
+LoadDataset = Callable[[ExperimentConfig], Dataset]
+OnRunEnd = Callable[[str, int, Outcome], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Pause:
-    """Why a study is not done: the signal that came, or None for `train.stop_after`."""
+    """Why a study was paused: the signal that was received, or None for `train.stop_after`."""
 
     signal: int | None
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """What a variant came to.
+class VariantResult:
+    """The result of one variant of a study.
 
     Attributes:
-      variant: its name.
-      values: the figure of each seed that ended.
-      estimate: of them; None if every seed diverged.
-      difference: to the base, over the seeds that both have, or if it is not paired, over all;
-        None for the base itself and where there are none.
-      p_holm: of a paired t-test, corrected for the number of tests in the table.
-      is_paired: whether the images are those of the base, so that seeds are compared in pairs.
-      diverged: the seeds that did.
-      also: further figures by their names; empty if every seed diverged.
+      variant: the name of the variant.
+      values: the compared metric by seed, without the seeds that diverged.
+      estimate: the mean of the values and its interval; None if every seed diverged.
+      difference: the difference to the base: over the seeds that both have if it is paired, over
+        all seeds otherwise. None for the base itself and if there is nothing to compare.
+      p_holm: the p-value of a paired t-test, corrected for the number of tests in the table.
+      is_paired: whether the variant is evaluated on the same images as the base, so that the seeds
+        are compared in pairs.
+      diverged: the seeds that diverged.
+      extra_metrics: estimates of further metrics by name; empty if every seed diverged.
     """
 
     variant: str
@@ -63,21 +67,25 @@ class Row:
     p_holm: float | None
     is_paired: bool
     diverged: tuple[int, ...]
-    also: Mapping[str, Estimate]
+    extra_metrics: Mapping[str, Estimate]
 
 
 def run_study(
-    configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path, load: Load,
-    on_end: OnEnd,
+    configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path, load: LoadDataset,
+    on_end: OnRunEnd, write_report: ReportWriter = no_report,
 ) -> Pause | None:
-    """Trains what is not finished yet, one variant after another; None when all is done.
+    """Trains the unfinished runs of a study, one variant after another.
 
     Args:
-      configs: by the names of the variants.
-      seeds: of each.
-      workdir: of the study: `<variant>/seeds/<seed>/` are its runs.
-      load: the data of a config.
-      on_end: called with each run that has ended, diverged or was paused.
+      configs: the configs by the names of the variants.
+      seeds: the seeds of each variant.
+      workdir: the folder of the study; its runs are in `<variant>/seeds/<seed>/`.
+      load: returns the data set of a config.
+      on_end: called with each run that has finished, diverged or was paused.
+      write_report: see `flaxdigits.training.runs.train_many`.
+
+    Returns:
+      Why the study was paused, or None if all runs have ended.
 
     Raises:
       FlaxdigitsError: as `flaxdigits.studies.seeds.train_seeds` does.
@@ -88,78 +96,88 @@ def run_study(
                 return Pause(interrupts.received)
             summary = train_seeds(
                 config, seeds, load(config), seed_workdir(workdir, variant),
-                on_end=functools.partial(on_end, variant))
+                on_end=functools.partial(on_end, variant), write_report=write_report)
             if summary is None:
                 return Pause(interrupts.received)
     return None
 
 
 def check_variants(
-    configs: Mapping[str, ExperimentConfig], figures: Sequence[str], load: Load
+    configs: Mapping[str, ExperimentConfig], metrics: Sequence[str], load: LoadDataset
 ) -> None:
-    """Checks what needs the data, before anything is trained.
+    """Checks, before any training, that every variant is compatible with its data.
 
     Raises:
       FlaxdigitsError: naming the variant whose split, schedule or network does not fit the data,
-        or whose split lacks the part that a figure is about.
+        or whose split lacks the part that a metric is computed on.
     """
     for variant, config in configs.items():
         try:
             dataset = load(config)
             parts = split_indices(config.data, dataset)
             plan = BatchPlan(len(parts["train"]), config.train.batch_size, devices=1)
+            check_components(config, RunShape(
+                dataset.images.shape[1:], len(dataset.class_names),
+                total_steps(config.train, plan), plan.steps_per_epoch))
             config.optimizer.schedule.build(
                 config.optimizer.learning_rate, total_steps(config.train, plan),
                 plan.steps_per_epoch)
             model = build_model(config.model, len(dataset.class_names))
             jax.eval_shape(functools.partial(init_variables, model, 0, dataset.images.shape[1:]))
+            load_teacher(config, dataset)
         except FlaxdigitsError as error:
             raise FlaxdigitsError(f"variant {variant!r}: {error}") from error
-        for figure in figures:
-            part = figure.partition("_")[0]
+        for metric in metrics:
+            part = metric.partition("_")[0]
             if part not in parts:
                 raise FlaxdigitsError(
-                    f"variant {variant!r} has no {figure}: data.split={config.data.split} has no "
+                    f"variant {variant!r} has no {metric}: data.split={config.data.split} has no "
                     f"{part} part; use another split")
 
 
 def compare_variants(
-    configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path, figure: str,
-    also: Sequence[str] = (),
-) -> list[Row]:
-    """A row for each variant, the base first, from the files of its runs.
+    configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path, metric: str,
+    extra_metrics: Sequence[str] = (),
+) -> list[VariantResult]:
+    """Reads the results of all variants, and compares them with the base.
 
     Args:
-      configs: by the names of the variants.
-      seeds: of each.
-      workdir: of the study.
-      figure: by which they are compared.
-      also: further figures of the rows.
+      configs: the configs by the names of the variants.
+      seeds: the seeds of each variant.
+      workdir: the folder of the study.
+      metric: the metric of `result.json` that is compared.
+      extra_metrics: further metrics to read.
+
+    Returns:
+      The result of every variant, the base first.
     """
-    rows = []
+    variants = []
     for variant, config in configs.items():
         folder = seed_workdir(workdir, variant)
-        ended = results(folder, seeds)
-        values = {seed: result[figure] for seed, result in ended.items()}
-        rows.append(Row(
+        finished = results(folder, seeds)
+        values = {seed: result[metric] for seed, result in finished.items()}
+        variants.append(VariantResult(
             variant, values, estimate(list(values.values())) if values else None, None, None,
             same_images(config, configs[BASE]),
             tuple(map(int, summarise(folder, seeds)["diverged"])),
-            {name: estimate([result[name] for result in ended.values()])
-             for name in also if ended}))
-    return compare_rows(rows)
+            {name: estimate([result[name] for result in finished.values()])
+             for name in extra_metrics if finished}))
+    return compare_with_base(variants)
 
 
-def compare_rows(rows: Sequence[Row]) -> list[Row]:
-    """The rows, the base first, with their differences to it and the tests of these."""
-    base, *others = rows
+def compare_with_base(variants: Sequence[VariantResult]) -> list[VariantResult]:
+    """Adds differences to the base, which comes first, and their corrected p-values."""
+    base, *others = variants
     compared = [base, *(
-        dataclasses.replace(row, difference=_difference(row.values, base.values, row.is_paired))
-        for row in others)]
-    tested = [row for row in compared if row.difference and row.difference.p is not None]
-    corrected = dict(zip(
-        (row.variant for row in tested), holm([row.difference.p for row in tested]), strict=True))
-    return [dataclasses.replace(row, p_holm=corrected.get(row.variant)) for row in compared]
+        dataclasses.replace(
+            other, difference=_difference(other.values, base.values, other.is_paired))
+        for other in others)]
+    tested = [result for result in compared
+              if result.difference and result.difference.p is not None]
+    corrected = dict(zip((result.variant for result in tested),
+                         holm([result.difference.p for result in tested]), strict=True))
+    return [dataclasses.replace(result, p_holm=corrected.get(result.variant))
+            for result in compared]
 
 
 def _difference(
@@ -173,6 +191,6 @@ def _difference(
         [values[seed] for seed in both], [base[seed] for seed in both]) if both else None
 
 
-def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The rows as JSON values."""
-    return [dataclasses.asdict(row) for row in rows]
+def as_json(variants: Sequence[VariantResult]) -> list[dict[str, Any]]:
+    """Converts the results of variants to JSON values."""
+    return [dataclasses.asdict(result) for result in variants]

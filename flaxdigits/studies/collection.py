@@ -1,4 +1,4 @@
-"""Which finished runs count for a replication: found anywhere, matched with the recipes."""
+"""Collects the finished runs of a replication: finds them and matches them with the recipes."""
 
 import dataclasses
 import os
@@ -10,60 +10,67 @@ from typing import Any
 from flaxdigits.config import ExperimentConfig, from_dict
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.patterns import find_paths
-from flaxdigits.studies.records import Record, read_record
-from flaxdigits.studies.replication import FIGURES, HELD_OUT, ORIGINAL, System, differences, extent
+from flaxdigits.studies.records import RunRecord, read_record
+from flaxdigits.studies.replication import (
+    ACCURACIES,
+    HELD_OUT_PROTOCOL,
+    ORIGINAL_PROTOCOL,
+    System,
+    differences,
+    extent,
+)
 
-KEPT = "results"  # folder of records beside a report
-NAME = re.compile(rf"({ORIGINAL}|{HELD_OUT})-seed\d+\.json")
+RECORDS_FOLDER = "results"  # in the folder of a report
+RECORD_NAME = re.compile(rf"({ORIGINAL_PROTOCOL}|{HELD_OUT_PROTOCOL})-seed\d+\.json")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Runs:
-    """The runs by one protocol that count.
+class ProtocolRuns:
+    """The runs of a system that follow one protocol.
 
     Attributes:
-      system: whose.
+      system: the system.
       protocol: `original` or `held_out`.
-      recipe: its config.
-      records: of runs that ended with a result, by seed.
-      diverged: the seeds whose loss stopped being finite.
-      found: all that were run by it, partial ones and those that diverged too.
+      recipe: the config of the protocol.
+      records: the records that count, by seed: one of each seed that finished.
+      diverged: the seeds that diverged.
+      found: all runs that follow the protocol, including partial and diverged ones.
     """
 
     system: System
     protocol: str
     recipe: ExperimentConfig
-    records: dict[int, Record]
+    records: dict[int, RunRecord]
     diverged: tuple[int, ...]
-    found: tuple[Record, ...]
+    found: tuple[RunRecord, ...]
 
-    def values(self, figure: str) -> dict[int, float]:
-        """A figure of `result.json` by seed; empty if the protocol does not measure it."""
-        return {seed: record.result[figure] for seed, record in self.records.items()
-                if record.result.get(figure) is not None}
+    def values(self, metric: str) -> dict[int, float]:
+        """Returns a metric of `result.json` by seed; empty if the split does not have it."""
+        return {seed: record.result[metric] for seed, record in self.records.items()
+                if record.result.get(metric) is not None}
 
     @property
     def partial(self) -> str | None:
         """How much of the recipe was run, such as `4 of 100 epochs`; None if all of it."""
-        for record in self.records.values():  # which are all alike in this
-            return _partial(_config(record, self.recipe), self.recipe, record.result)
+        for record in self.records.values():  # all of them ran the same part of the recipe
+            return _partial(from_dict(record.values["config"]), self.recipe, record.result)
         return None
 
 
 @dataclasses.dataclass(frozen=True)
 class Collection:
-    """What was found.
+    """The finished runs of a replication.
 
     Attributes:
-      runs: by experiment and protocol.
-      left_out: why a run does not count, by its path.
+      runs: the runs by experiment and protocol.
+      skipped: the reasons why runs do not count, by their paths.
     """
 
-    runs: dict[str, dict[str, Runs]]
-    left_out: dict[str, str]
+    runs: dict[str, dict[str, ProtocolRuns]]
+    skipped: dict[str, str]
 
-    def records(self) -> Iterator[tuple[str, Record]]:
-        """Those that count, with the path of the file that keeps each."""
+    def records(self) -> Iterator[tuple[str, RunRecord]]:
+        """Yields the records that count, each with the relative path of its file."""
         for name, protocols in self.runs.items():
             for protocol, runs in protocols.items():
                 for seed, record in sorted(runs.records.items()):
@@ -71,20 +78,21 @@ class Collection:
 
 
 def collect(systems: Sequence[System], patterns: Sequence[str]) -> Collection:
-    """The finished runs of the systems' recipes.
+    """Finds the finished runs of the systems' recipes.
 
-    Of a protocol, whole runs count, and if there is none, those that went furthest.
+    Complete runs of a protocol count. If there are none, those with the most steps count.
 
     Args:
-      systems: whose.
-      patterns: of run folders, files of records, or folders that hold such anywhere.
+      systems: the systems to collect.
+      patterns: patterns of run folders, of record files, or of folders that contain them.
 
     Raises:
-      FlaxdigitsError: if a pattern finds nothing, or runs that count were of different data.
+      FlaxdigitsError: if a pattern matches nothing, or the runs that count were trained on
+        different data.
     """
-    left_out: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     known = {system.name: system for system in systems}
-    found: dict[tuple[str, str], list[Record]] = {}
+    found: dict[tuple[str, str], list[RunRecord]] = {}
     for path in dict.fromkeys(path for pattern in patterns for path in _paths(pattern)):
         try:
             record = read_record(path)
@@ -93,101 +101,100 @@ def collect(systems: Sequence[System], patterns: Sequence[str]) -> Collection:
                 continue
             found.setdefault((system.name, _protocol(record, system)), []).append(record)
         except FlaxdigitsError as error:
-            left_out[str(path)] = str(error).removeprefix(f"{path}: ")
-    runs: dict[str, dict[str, Runs]] = {
+            skipped[str(path)] = str(error).removeprefix(f"{path}: ")
+    runs: dict[str, dict[str, ProtocolRuns]] = {
         system.name: {
             protocol: _choose(system, protocol, recipe,
-                              found.get((system.name, protocol), []), left_out)
+                              found.get((system.name, protocol), []), skipped)
             for protocol, recipe in system.recipes().items()}
         for system in systems}
-    collection = Collection(runs, left_out)
+    collection = Collection(runs, skipped)
     _check_same_data([record for _, record in collection.records()])
     return collection
 
 
-def missing(runs: Runs, config: ExperimentConfig, seeds: Sequence[int]) -> list[int]:
-    """The seeds that were run neither whole nor as far as `config` goes."""
-    enough = extent(runs.recipe), extent(config)
+def missing(runs: ProtocolRuns, config: ExperimentConfig, seeds: Sequence[int]) -> list[int]:
+    """Returns the seeds that have run neither the complete recipe nor as much of it as `config`."""
+    sufficient = extent(runs.recipe), extent(config)
     done = {record.seed for record in runs.found
-            if extent(_config(record, runs.recipe)) in enough}
+            if extent(from_dict(record.values["config"])) in sufficient}
     return [seed for seed in seeds if seed not in done]
 
 
 def _paths(pattern: str) -> list[Path]:
-    """The run folders and files of records that a pattern finds, itself or somewhere beneath."""
-    tops = find_paths(pattern)
-    if not tops:
-        raise FlaxdigitsError(f"--collect={pattern}: there is nothing of this name")
+    """Returns the run folders and record files that match a pattern or are in a matching folder."""
+    matches = find_paths(pattern)
+    if not matches:
+        raise FlaxdigitsError(f"--collect={pattern}: no file or folder matches")
     paths = []
-    for top in map(Path, tops):
+    for top in map(Path, matches):
         if top.is_file():
             paths += [top] if top.suffix == ".json" else []
             continue
-        for folder, inner, files in os.walk(top):
-            inner.sort()
+        for folder, subfolders, files in os.walk(top):
+            subfolders.sort()
             if "config.json" in files:
                 paths.append(Path(folder))
-                inner.clear()
-            elif "replication.json" in files:  # a report, which keeps copies of what it counted
-                inner[:] = [name for name in inner if name != KEPT]
+                subfolders.clear()
+            elif "replication.json" in files:  # a report, with copies of the records it is based on
+                subfolders[:] = [name for name in subfolders if name != RECORDS_FOLDER]
             else:
-                paths += [Path(folder) / name for name in sorted(files) if NAME.fullmatch(name)]
+                paths += [Path(folder) / name
+                          for name in sorted(files) if RECORD_NAME.fullmatch(name)]
     return paths
 
 
-def _protocol(record: Record, system: System) -> str:
-    """By which of the system's protocols it was run; an error says why by none."""
+def _protocol(record: RunRecord, system: System) -> str:
+    """Returns the protocol that a run follows, or raises an error that says why it is none."""
     reasons = []
     for protocol, recipe in system.recipes().items():
-        config = _config(record, recipe)
+        config = from_dict(record.values["config"])
         reasons.append(differences(config, recipe))
         if reasons[-1]:
             continue
         unit = "epochs" if recipe.train.steps is None else "steps"
-        most = getattr(recipe.train, unit)
-        if record.result is not None and record.result[unit] > most + 1e-6:
+        length = getattr(recipe.train, unit)
+        if record.result is not None and record.result[unit] > length + 1e-6:
             raise FlaxdigitsError(f"is not the recipe: trained for {record.result[unit]:g} {unit} "
-                                  f"in place of {most}")
+                                  f"instead of {length}")
         return protocol
     raise FlaxdigitsError(f"is not the recipe: {min(reasons, key=len)[0]}")
 
 
-def _config(record: Record, recipe: ExperimentConfig) -> ExperimentConfig:
-    return from_dict(record.values["config"], type(recipe.model))
-
-
 def _choose(
-    system: System, protocol: str, recipe: ExperimentConfig, found: Sequence[Record],
-    left_out: dict[str, str],
-) -> Runs:
-    """The whole runs, or of partial ones those that went furthest; one of each seed."""
-    def steps(record: Record) -> int:
+    system: System, protocol: str, recipe: ExperimentConfig, found: Sequence[RunRecord],
+    skipped: dict[str, str],
+) -> ProtocolRuns:
+    """Chooses the runs that count: one of each seed, complete or else with the most steps.
+
+    Adds the reasons why the other runs do not count to `skipped`.
+    """
+    def steps(record: RunRecord) -> int:
         return record.result["steps"] if record.result else 0
 
-    def is_whole(record: Record) -> bool:
-        return extent(_config(record, recipe)) == extent(recipe)
+    def is_complete(record: RunRecord) -> bool:
+        return extent(from_dict(record.values["config"])) == extent(recipe)
 
-    found = sorted(found, key=lambda record: (not is_whole(record), -steps(record)))
+    found = sorted(found, key=lambda record: (not is_complete(record), -steps(record)))
     best = next((record for record in found if record.result is not None), None)
-    records: dict[int, Record] = {}
+    records: dict[int, RunRecord] = {}
     for record in found:
         if record.result is None:
             continue
-        how_far = extent(_config(record, recipe))
-        if how_far != extent(_config(best, recipe)):
-            left_out[str(record.path)] = "is partial, and others went further"
+        if extent(from_dict(record.values["config"])) != extent(from_dict(best.values["config"])):
+            skipped[str(record.path)] = "is partial, and other runs have more steps or data"
         elif record.seed not in records:
             records[record.seed] = record
-        elif _figures(record) != _figures(records[record.seed]):
-            left_out[str(record.path)] = (
+        elif _accuracies(record) != _accuracies(records[record.seed]):
+            skipped[str(record.path)] = (
                 f"is another run of seed {record.seed}; {records[record.seed].path} counts")
     diverged = {record.seed for record in found
-                if record.result is None and is_whole(record)} - records.keys()
-    return Runs(system, protocol, recipe, records, tuple(sorted(diverged)), tuple(found))
+                if record.result is None and is_complete(record)} - records.keys()
+    return ProtocolRuns(system, protocol, recipe, records, tuple(sorted(diverged)), tuple(found))
 
 
-def _figures(record: Record) -> list[float | None]:
-    return [record.result.get(name) for name in FIGURES]
+def _accuracies(record: RunRecord) -> list[float | None]:
+    return [record.result.get(name) for name in ACCURACIES]
 
 
 def _partial(
@@ -204,8 +211,8 @@ def _partial(
     return ", ".join(parts)
 
 
-def _check_same_data(records: Sequence[Record]) -> None:
-    first: dict[tuple, Record] = {}
+def _check_same_data(records: Sequence[RunRecord]) -> None:
+    first: dict[tuple, RunRecord] = {}
     for record in records:
         data = record.values["data"]
         folder = record.values["config"].get("data", {}).get("folder")

@@ -1,43 +1,48 @@
-"""How long a run will take, from a second of its steps and a few of its images."""
+"""Estimates how long a run takes by timing some of its steps and evaluating a few images."""
 
 import dataclasses
 import time
 
-from flaxdigits.training.program import Program
-from flaxdigits.training.run import Run
+from flaxdigits.training.experiment import Experiment
+from flaxdigits.training.program import StepRequest, TrainProgram
 
-SECONDS = 1.0  # of steps that are timed
-IMAGES = 320  # that are scored
+SECONDS = 1.0  # of training steps to time
+IMAGES = 320  # to evaluate
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Seconds of a run; compiling is needed once for all its seeds."""
+    """The seconds that a run takes; seeds of the same config are compiled only once."""
 
     compiling: float
     training_and_scoring: float
 
 
-def measure_cost(run: Run) -> Cost:
-    """Trains the first steps of a fresh run, which is spent thereby."""
-    program, order = Program(run, 1), run.order(0)
+def measure_cost(experiment: Experiment) -> Cost:
+    """Measures the cost of a run by training its first steps and evaluating a few images."""
+    program, steps_per_epoch = TrainProgram(experiment, 1), experiment.steps_per_epoch
+    state, order = experiment.initial_state(), experiment.order(0)
     compiling = program.seconds_compiling()
-    count, seconds = 1, 0.0
-    program([run], [order], [count])  # the first call warms up
-    while True:
+
+    def train(count: int) -> float:
+        nonlocal state
         start = time.perf_counter()
-        program([run], [order], [count])
-        seconds = time.perf_counter() - start
-        if seconds >= SECONDS / 4 or count >= run.steps_per_epoch:
-            break
-        count = min(2 * count, run.steps_per_epoch)
-    training = run.total_steps * seconds / count
-    index = next(iter(run.splits.values()))[:IMAGES]
+        request = StepRequest(experiment.config.seed, 0, state, order, count)
+        ((state, _),) = program([request], [count])
+        return time.perf_counter() - start
+
+    train(1)  # warm-up
+    count, seconds = 1, train(1)
+    while seconds < SECONDS / 4 and count < steps_per_epoch:
+        count = min(2 * count, steps_per_epoch)
+        seconds = train(count)
+    training = experiment.total_steps * seconds / count
+    index = next(iter(experiment.splits.values()))[:IMAGES]
     for _ in range(2):  # the first compiles
         start = time.perf_counter()
-        run.logits(run.state.variables(), run.examples.images, index)
+        experiment.logits(state.variables(), experiment.examples.images, index)
         scoring = (time.perf_counter() - start) / len(index)
-    every = run.config.evaluate.every_steps or run.steps_per_epoch
-    validations = run.total_steps // every * len(run.splits.get("validation", ()))
-    images = validations + sum(map(len, run.splits.values()))
+    every = experiment.config.evaluate.every_steps or steps_per_epoch
+    validations = experiment.total_steps // every * len(experiment.splits.get("validation", ()))
+    images = validations + sum(map(len, experiment.splits.values()))
     return Cost(compiling, training + images * scoring)

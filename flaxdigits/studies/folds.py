@@ -1,5 +1,8 @@
-"""All folds of the `writers` or the `kfold` split: every example is tested once, by a network that
-never saw it, nor any other of its writer; and which writers (or folds) and classes it fails."""
+"""Cross-validation: trains all folds of the `writers` or the `kfold` split.
+
+Every writer, or every example, is in the test part of exactly one fold, so that each is tested by a
+network that was not trained on it.
+"""
 
 import dataclasses
 import io
@@ -14,15 +17,16 @@ from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.json_files import read_bytes
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.training.loop import Outcome, train_many
+from flaxdigits.training.runs import no_report, train_many
 from flaxdigits.training.trackers import Tracker
+from flaxdigits.training.trainer import Outcome, ReportWriter
 
 PREDICTED = ("index", "labels", "logits")
 
 
 @dataclasses.dataclass(frozen=True)
 class FoldRun:
-    """One of the runs."""
+    """The fold and the seed of a run."""
 
     fold: int
     seed: int
@@ -30,16 +34,16 @@ class FoldRun:
 
 @dataclasses.dataclass(frozen=True)
 class FoldPredictions:
-    """The test predictions of all folds, one after another; every example is there once a seed.
+    """The test predictions of all folds, concatenated. Every example occurs once for each seed.
 
     Attributes:
-      class_names: in the order of the labels.
-      index: [predictions] int, of the example in the data set.
+      class_names: the names of the classes in the order of the labels.
+      index: [predictions] int, the indices of the examples in the data set.
       labels: [predictions] int.
       logits: [predictions, classes] float32.
-      groups: [predictions] int, the writer, or of the `kfold` split the fold.
+      groups: [predictions] int, the writer of each example; with the `kfold` split the fold.
       group_name: "writer" or "fold".
-      seeds: how many networks tested each example.
+      seeds: the number of seeds.
     """
 
     class_names: tuple[str, ...]
@@ -52,14 +56,15 @@ class FoldPredictions:
 
     @property
     def predicted(self) -> np.ndarray:
-        """[predictions] int."""
+        """The predicted classes: [predictions] int."""
         return self.logits.argmax(-1)
 
     def errors(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns the groups, and their errors and examples by class.
+        """Counts errors and examples by group and class.
 
         Returns:
-          [groups] int, the group with the highest error rate first, and twice [groups, classes].
+          The groups, [groups] int, sorted by error rate in descending order; and the numbers of
+          errors and of examples, both [groups, classes] int.
         """
         names, rows = np.unique(self.groups, return_inverse=True)
         shape = len(names), len(self.class_names)
@@ -70,10 +75,10 @@ class FoldPredictions:
         return names[order], errors[order], examples[order]
 
     def confusions(self, group: int | None = None) -> list[tuple[int, int, int]]:
-        """Returns (true, predicted, count) of every confusion, the most frequent first.
+        """Returns the confused classes as (true, predicted, count), the most frequent pair first.
 
         Args:
-          group: only of this one; None: of all.
+          group: count only the examples of this group; None: of all.
         """
         wrong = self.predicted != self.labels
         if group is not None:
@@ -82,16 +87,16 @@ class FoldPredictions:
             np.stack([self.labels[wrong], self.predicted[wrong]], axis=1), axis=0,
             return_counts=True)
         order = np.argsort(-counts, kind="stable")
-        return [(int(pairs[place][0]), int(pairs[place][1]), int(counts[place]))
-                for place in order]
+        return [(int(pairs[position][0]), int(pairs[position][1]), int(counts[position]))
+                for position in order]
 
 
 def fold_configs(
     config: ExperimentConfig, seeds: Sequence[int], workdir: Path
 ) -> dict[Path, ExperimentConfig]:
-    """Returns the run of each fold and seed by its folder `folds/<fold>/seeds/<seed>`.
+    """Returns the config of each fold and seed by its run folder `folds/<fold>/seeds/<seed>`.
 
-    The folds are of examples where the config has `data.split=kfold`, and else of writers.
+    The folds consist of examples if the config has `data.split=kfold`, otherwise of writers.
     """
     split = config.data.split if config.data.split in FOLDED else "writers"
     return {
@@ -104,27 +109,32 @@ def train_folds(
     configs: Mapping[Path, ExperimentConfig], dataset: Dataset,
     trackers: Callable[[Path], Sequence[Tracker]] = lambda workdir: (),
     on_end: Callable[[FoldRun, Outcome], None] = lambda run, outcome: None,
+    write_report: ReportWriter = no_report,
 ) -> bool:
-    """Trains the folds that are not finished yet, and returns whether all are.
+    """Trains the unfinished folds.
 
     Args:
-      configs: of `fold_configs`.
-      dataset: of all of them; it must know its writers for the `writers` split.
-      trackers: see `flaxdigits.training.loop.train_many`.
-      on_end: called with each run that has ended, diverged or was paused.
+      configs: as `fold_configs` returns them.
+      dataset: the data set, with writers for the `writers` split.
+      trackers: see `flaxdigits.training.runs.train_many`.
+      on_end: called with each run that has finished, diverged or was paused.
+      write_report: see `flaxdigits.training.runs.train_many`.
+
+    Returns:
+      Whether all folds have finished; False if some were paused.
 
     Raises:
-      FlaxdigitsError: as `flaxdigits.training.loop.train` does, also if a fold diverges, since
-        its writers could not be tested.
+      FlaxdigitsError: as `flaxdigits.training.runs.train` does; also if a fold diverges, since its
+        writers cannot be tested.
     """
     def report(path: Path, outcome: Outcome) -> None:
         on_end(FoldRun(configs[path].data.fold, configs[path].seed), outcome)
 
     outcomes: dict[Path, Outcome] = {}
     for group in _same_size(configs, dataset):
-        done = train_many(group, dataset, trackers, report)
-        outcomes |= done
-        if len(done) < len(group) or any(outcome.signal for outcome in done.values()):
+        ended = train_many(group, dataset, trackers, report, write_report)
+        outcomes |= ended
+        if len(ended) < len(group) or any(outcome.signal for outcome in ended.values()):
             break
     for path, outcome in outcomes.items():
         if outcome.diverged is not None:
@@ -149,35 +159,36 @@ def _same_size(
 def read_fold_predictions(
     configs: Mapping[Path, ExperimentConfig], dataset: Dataset,
 ) -> FoldPredictions:
-    """Returns the test predictions that the runs wrote.
+    """Reads the test predictions of all folds.
 
     Raises:
-      FlaxdigitsError: if those of a run are missing, or do not test every example once.
+      FlaxdigitsError: if the predictions of a run cannot be read, or the folds do not test every
+        example exactly once.
     """
     data = next(iter(configs.values())).data
     parts = [_read_predictions(path / "predictions.npz", len(dataset.class_names))
              for path in configs]
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in PREDICTED}
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in PREDICTED}
     seeds = len(configs) // data.folds
-    if not np.array_equal(np.sort(whole["index"]),
+    if not np.array_equal(np.sort(arrays["index"]),
                           np.repeat(np.arange(len(dataset.labels)), seeds)):
         raise FlaxdigitsError("the folds do not test every example once: their predictions "
                               "are not of this data set")
     if data.split == "writers":
-        groups = dataset.writers[whole["index"]]
+        groups = dataset.writers[arrays["index"]]
     else:
         groups = np.concatenate([np.full(len(part["index"]), config.data.fold)
                                  for part, config in zip(parts, configs.values(), strict=True)])
     return FoldPredictions(
         dataset.class_names, groups=groups, seeds=seeds,
-        group_name="writer" if data.split == "writers" else "fold", **whole)
+        group_name="writer" if data.split == "writers" else "fold", **arrays)
 
 
 def _read_predictions(path: Path, classes: int) -> dict[str, np.ndarray]:
-    """Returns the test predictions that a run wrote, by the names of `PREDICTED`.
+    """Reads the test predictions of a run: an array for each name of `PREDICTED`.
 
     Raises:
-      FlaxdigitsError: if the file cannot be read, or holds other arrays.
+      FlaxdigitsError: if the file cannot be read, or its arrays have other shapes or types.
     """
     advice = f"--mode=report --workdir={path.parent} writes it again"
     try:
@@ -186,7 +197,7 @@ def _read_predictions(path: Path, classes: int) -> dict[str, np.ndarray]:
             arrays = {name: file[f"test_{name}"] for name in PREDICTED}
     except FlaxdigitsError:
         raise
-    except Exception as error:  # zipfile and numpy have a kind for each sort of damage
+    except Exception as error:  # zipfile and NumPy raise many types
         raise FlaxdigitsError(f"{path}: cannot be read; {advice}") from error
     rows = len(arrays["index"]) if arrays["index"].ndim else 0
     for name, array in arrays.items():

@@ -1,10 +1,10 @@
-"""The runs of a study as tasks of a Ray cluster.
+"""Trains the runs of a study as tasks of a Ray cluster.
 
-Every variant and seed is a task of its own. All nodes see the study's folder under the same path
-and have flaxdigits installed; each finds the data for itself, and data of another fingerprint are
-refused. A run whose worker or node is lost is started again, there or elsewhere, and goes on from
-its last checkpoint. On a CPU the sums of a product are divided among the cores that a run has:
-with another number of them a result is the same but for rounding.
+Every pair of variant and seed is a separate task. All nodes need flaxdigits and access to the
+folder of the study under the same path. Each node locates the data itself; data with another
+fingerprint are rejected. A run whose worker or node is lost is started again, on the same or
+another node, and resumes from its last checkpoint. On a CPU results depend on the number of cores
+of a run, by rounding only, because matrix products are summed in a different order.
 """
 
 import dataclasses
@@ -23,33 +23,34 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user
-from flaxdigits.studies.ablation import Load, OnEnd, Pause
+from flaxdigits.studies.ablation import LoadDataset, OnRunEnd, Pause
 from flaxdigits.studies.seeds import seed_configs, unfinished, write_summary
 from flaxdigits.studies.study import seed_workdir
 from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.loop import Outcome, check_folders, train_many
 from flaxdigits.training.parallel import ask_for_deterministic_kernels, first_line
 from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.runs import check_folders, no_report, train_many
+from flaxdigits.training.trainer import Outcome, ReportWriter
 
 _log = logging.getLogger(__name__)
 
 RETRIES = 5  # of a run whose worker or node was lost
-SECONDS_PER_LOOK = 0.5  # at the runs that have ended, and at signals
-SECONDS_TO_SAVE = 120  # that runs are given after a signal
+POLL_SECONDS = 0.5  # between checks for finished runs and signals
+SECONDS_TO_SAVE = 120  # how long runs may take to save their state after a signal
 
 
 @dataclasses.dataclass(frozen=True)
 class RayCluster:
-    """Runs a study, as `flaxdigits.studies.ablation.run_study` does on this machine alone.
+    """Runs a study on a Ray cluster; `flaxdigits.studies.ablation.run_study` is the local version.
 
-    It is the cluster that this machine belongs to or that `RAY_ADDRESS` names; where there is
-    none, Ray starts workers on this machine.
+    Uses the cluster that this machine belongs to or the one at `RAY_ADDRESS`. If there is none, Ray
+    starts workers on this machine.
 
     Attributes:
-      experiment: of the study, whose file may hold an architecture of its own.
-      locations: where a worker looks for data.
-      cpus: of each run.
-      gpus: of each run.
+      experiment: the name or path of the experiment, which may register a custom model.
+      locations: where workers look for data.
+      cpus: the number of CPU cores of each run.
+      gpus: the number of GPUs of each run.
     """
 
     experiment: str
@@ -59,17 +60,17 @@ class RayCluster:
 
     def __call__(
         self, configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path,
-        load: Load, on_end: OnEnd,
+        load: LoadDataset, on_end: OnRunEnd, write_report: ReportWriter = no_report,
     ) -> Pause | None:
-        """Trains what is not finished yet, as many runs at once as the cluster has room for.
+        """Trains the unfinished runs, as many at the same time as the cluster has resources for.
 
         Raises:
-          FlaxdigitsError: as `run_study` does; or Ray is not installed or cannot be reached, or a
-            run was lost too often.
+          FlaxdigitsError: as `run_study` does; also if Ray is not installed, the cluster cannot be
+            reached, or a run was lost more than `RETRIES` times.
         """
-        ray = _connected()
+        ray = _connect()
         try:
-            runs = self._started(configs, seeds, workdir.absolute(), load)
+            runs = self._prepare_runs(configs, seeds, workdir.absolute(), load, write_report)
             pause = self._train(ray, runs, on_end)
         finally:
             ray.shutdown()
@@ -78,34 +79,36 @@ class RayCluster:
                 write_summary(seed_workdir(workdir, variant), seeds)
         return pause
 
-    def _started(
+    def _prepare_runs(
         self, configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path,
-        load: Load,
+        load: LoadDataset, write_report: ReportWriter,
     ) -> dict[tuple[str, int], "RemoteRun"]:
-        """What is left to run; the folders of all runs are checked, or begun."""
-        runs, experiment, given = {}, self.experiment, self.locations
+        """Checks all run folders, creates the missing ones, and returns the unfinished runs."""
+        runs, experiment = {}, self.experiment
         if experiment.endswith(".py"):
             experiment = str(expand_user(experiment).absolute())
+        raw_data_dir, data_dir = self.locations.raw_data_dir, self.locations.data_dir
         locations = DataLocations(
-            given.raw_data_dir and given.raw_data_dir.absolute(),
-            given.data_dir and given.data_dir.absolute(), given.source)
+            raw_data_dir and raw_data_dir.absolute(), data_dir and data_dir.absolute(),
+            self.locations.source)
         for variant, config in configs.items():
-            folder = seed_workdir(workdir, variant)
-            of_seeds = seed_configs(config, seeds, folder)
-            check_folders(of_seeds, load(config))
-            for path, one in of_seeds.items():
-                begun = RunFolder(path)
-                if not begun.is_begun():
-                    with begun.locked():
-                        begun.start(validate(one), {"data": load(config).description()})
-            for seed, path in unfinished(folder, seeds).items():
+            variant_folder = seed_workdir(workdir, variant)
+            configs_by_path = seed_configs(config, seeds, variant_folder)
+            check_folders(configs_by_path, load(config))
+            for path, seed_config in configs_by_path.items():
+                folder = RunFolder(path)
+                if not folder.is_begun():
+                    with folder.locked():
+                        folder.start(validate(seed_config), {"data": load(config).description()})
+            for seed, path in unfinished(variant_folder, seeds).items():
                 runs[variant, seed] = RemoteRun(
-                    experiment, to_dict(of_seeds[path]), str(path), locations, self.cpus)
+                    experiment, to_dict(configs_by_path[path]), str(path), locations, self.cpus,
+                    write_report)
         return runs
 
     def _train(
         self, ray: ModuleType, runs: Mapping[tuple[str, int], "RemoteRun"],
-        on_end: OnEnd,
+        on_end: OnRunEnd,
     ) -> Pause | None:
         if not any(node["Alive"] and node["Resources"].get("CPU", 0) >= self.cpus
                    and node["Resources"].get("GPU", 0) >= self.gpus for node in ray.nodes()):
@@ -113,27 +116,29 @@ class RayCluster:
                          "one that has", self.cpus, self.gpus)
         task = ray.remote(
             num_cpus=self.cpus, num_gpus=self.gpus, max_retries=RETRIES)(train_run)
-        going = {task.remote(run): name for name, run in runs.items()}
+        pending = {task.remote(run): name for name, run in runs.items()}
         paused = False
         with Interrupts() as interrupts:
             try:
-                while going and not interrupts.received:
-                    ended, _ = ray.wait(list(going), timeout=SECONDS_PER_LOOK)
-                    for one in ended:
-                        name = going.pop(one)
-                        outcome = _outcome(ray, one, name, runs[name])
-                        if outcome is None or outcome.signal:  # its node is being taken away
-                            going[task.remote(runs[name])] = name
+                while pending and not interrupts.received:
+                    ended, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
+                    for reference in ended:
+                        name = pending.pop(reference)
+                        outcome = _outcome(ray, reference, name, runs[name])
+                        if outcome is None or outcome.signal:  # its node is shutting down
+                            pending[task.remote(runs[name])] = name
                             continue
                         paused |= outcome.result is None and outcome.diverged is None
                         on_end(*name, outcome)
             finally:
-                saved = _stop(ray, list(going))
-            for one in saved:
-                outcome = _outcome(ray, one, going[one], runs[going[one]])
+                saved = _cancel(ray, list(pending))
+            for reference in saved:
+                name = pending[reference]
+                outcome = _outcome(ray, reference, name, runs[name])
                 if outcome is not None:
-                    number = interrupts.received if outcome.signal else None  # which was Ctrl-C
-                    on_end(*going[one], dataclasses.replace(outcome, signal=number))
+                    # Ray interrupts a task with SIGINT, whatever signal this process received.
+                    number = interrupts.received if outcome.signal else None
+                    on_end(*name, dataclasses.replace(outcome, signal=number))
         if interrupts.received:
             return Pause(interrupts.received)
         return Pause(None) if paused else None
@@ -141,14 +146,15 @@ class RayCluster:
 
 @dataclasses.dataclass(frozen=True)
 class RemoteRun:
-    """What a worker is sent of a run.
+    """The description of a run that is sent to a worker.
 
     Attributes:
-      experiment: a name or an absolute path.
-      config: as JSON values.
-      workdir: absolute, of the run.
+      experiment: the name or absolute path of the experiment.
+      config: the config as JSON values.
+      workdir: the absolute path of the run folder.
       locations: where to look for data.
-      cpus: how many threads to use.
+      cpus: the number of threads to use.
+      write_report: see `flaxdigits.training.runs.train_many`; a function of a module.
     """
 
     experiment: str
@@ -156,51 +162,56 @@ class RemoteRun:
     workdir: str
     locations: DataLocations
     cpus: int
+    write_report: ReportWriter = no_report
 
 
 @pinned_settings()
 def train_run(run: RemoteRun) -> Outcome | None:
-    """In a worker: trains a run to its end, or on from its last checkpoint.
+    """Trains or resumes a run; this function is executed by a worker.
 
-    None if it was paused before it began.
+    Returns:
+      The outcome, or None if the run was paused before its first step.
     """
-    # As many as XLA's client on the CPU starts threads: xla/pjrt/utils.cc, DefaultThreadPoolSize.
+    # XLA's CPU client starts as many threads: xla/pjrt/utils.cc, DefaultThreadPoolSize.
     os.environ["NPROC"] = str(run.cpus)
-    config = from_dict(run.config, type(load_experiment(run.experiment).model))
+    load_experiment(run.experiment)  # registers the components of its file
+    config = from_dict(run.config)
     if config.train.deterministic:
         ask_for_deterministic_kernels()
     path = Path(run.workdir)
-    return train_many({path: config}, load_dataset(config.data, run.locations)).get(path)
+    return train_many(
+        {path: config}, load_dataset(config.data, run.locations),
+        write_report=run.write_report).get(path)
 
 
-def _connected() -> ModuleType:
-    """The module `ray`, connected to a cluster."""
+def _connect() -> ModuleType:
+    """Connects to a cluster and returns the module `ray`."""
     if importlib.util.find_spec("ray") is None:
         raise FlaxdigitsError(
             "--executor=ray needs Ray, which is not installed: pip install -e '.[ray]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray  # heavy, and not needed locally
+    import ray  # an optional dependency, which takes over a second to import
 
     try:
-        with warnings.catch_warnings():  # JAX's of a fork, which here becomes another program
+        with warnings.catch_warnings():  # JAX warns of a fork, but here it is followed by an exec
             warnings.simplefilter("ignore", RuntimeWarning)
             ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # each version has its own kinds
+    except Exception as error:  # the types differ between versions of Ray
         raise FlaxdigitsError(f"cannot reach the Ray cluster: {first_line(error)}") from error
     return ray
 
 
-def _stop(ray: ModuleType, tasks: list[Any]) -> list[Any]:
-    """Cancels tasks and gives those that end in time; one that is going has saved its run."""
+def _cancel(ray: ModuleType, tasks: list[Any]) -> list[Any]:
+    """Cancels tasks and returns those that end in time; a running task saves its run first."""
     for task in tasks:
-        ray.cancel(task)  # which a run takes for Ctrl-C
+        ray.cancel(task)  # has the same effect as Ctrl-C
     return ray.wait(tasks, num_returns=len(tasks), timeout=SECONDS_TO_SAVE)[0] if tasks else []
 
 
 def _outcome(
     ray: ModuleType, task: Any, name: tuple[str, int], run: RemoteRun
 ) -> Outcome | None:
-    """What a task that has ended came to; None if it was paused before it began."""
+    """Returns the outcome of a task that has ended; None if it was paused before its first step."""
     label = f"{name[0]}, seed {name[1]}"
     try:
         outcome = ray.get(task)
@@ -213,7 +224,7 @@ def _outcome(
     except ray.exceptions.RayError as error:
         raise FlaxdigitsError(
             f"{label}: its worker was lost {RETRIES + 1} times ({first_line(error)}); the same "
-            "command goes on from what was saved") from error
+            "command resumes from the last checkpoints") from error
     if outcome is not None and outcome.result is not None and not RunFolder(
             Path(run.workdir)).result():
         raise FlaxdigitsError(

@@ -1,7 +1,7 @@
-"""Records of finished runs: read from run folders and small JSON files, kept as the latter.
+"""Records of finished runs, read from run folders or from small JSON files.
 
-A record holds what `config.json` and `result.json` hold, without the clocks, which tell more of
-what else the machine did than of the run.
+A record contains the contents of `config.json` and `result.json` without the timings, which depend
+on the load of the machine.
 """
 
 import dataclasses
@@ -13,20 +13,26 @@ from typing import Any
 
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.json_files import OBJECT, check_fields, read_object
-from flaxdigits.training.run_files import CLOCKS, check_config, check_diverged, check_result
+from flaxdigits.training.run_files import (
+    CLOCKS,
+    check_config,
+    check_diverged,
+    check_result,
+    upgrade_diverged,
+)
 from flaxdigits.training.run_folder import RunFolder
 
-ADVICE = "repair it or take it away"
+ADVICE = "repair it or delete it"
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
-    """A run that ended.
+class RunRecord:
+    """The record of a run that finished or diverged.
 
     Attributes:
-      path: where it was found.
-      values: `config`, `data`, `versions`, `git_commit`, `machine` as `config.json` has them, and
-        `result` or, of a run whose loss stopped being finite, `diverged`.
+      path: the run folder or file that the record was read from.
+      values: `config`, `data`, `versions`, `git_commit` and `machine` of `config.json`; and
+        `result`, or `diverged` if the run diverged.
     """
 
     path: Path
@@ -34,29 +40,30 @@ class Record:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What it came to; None if it diverged."""
+        """The result; None if the run diverged."""
         return self.values.get("result")
 
     @property
     def seed(self) -> int:
-        """Of the run."""
+        """The seed of the run."""
         return self.values["config"].get("seed", 0)
 
     @property
     def machine(self) -> str:
-        """What it ran on."""
-        return self.values.get("machine") or (self.result or {}).get("device", "not told")
+        """The machine, or if it was not recorded the device, that the run was trained on."""
+        return self.values.get("machine") or (self.result or {}).get("device", "unknown")
 
     def file(self) -> bytes:
-        """The content of the small file."""
+        """Returns the content of the JSON file of the record."""
         return (json.dumps(self.values, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def read_record(path: str | os.PathLike[str]) -> Record | None:
-    """The record of a run folder or file; None of a run that has not ended.
+def read_record(path: str | os.PathLike[str]) -> RunRecord | None:
+    """Reads the record of a run folder or file; returns None for an unfinished run.
 
     Raises:
-      FlaxdigitsError: if it cannot be read, is no record, or is of drawn data.
+      FlaxdigitsError: if it cannot be read, is not a record, or the run was trained on synthetic
+        data.
     """
     path = Path(path)
     if path.is_dir():
@@ -72,7 +79,7 @@ def read_record(path: str | os.PathLike[str]) -> Record | None:
         _check(values)
     except ValueError as error:
         raise FlaxdigitsError(f"{error}; {ADVICE}") from error
-    return Record(path, values)
+    return RunRecord(path, values)
 
 
 def _values_of_run(folder: RunFolder) -> dict[str, Any] | None:
@@ -85,21 +92,21 @@ def _values_of_run(folder: RunFolder) -> dict[str, Any] | None:
 
 
 def _check(values: Mapping[str, Any]) -> None:
-    """Checks that this is a record of a run on real data.
+    """Checks that the values are the record of a run on real data.
 
     Raises:
-      ValueError: naming the first field that is wrong.
-      FlaxdigitsError: if it is of drawn data.
+      ValueError: naming the first invalid field.
+      FlaxdigitsError: if the run was trained on synthetic data.
     """
     check_config(values)
     result = values.get("result")
     if result is None and values.get("diverged") is None:
-        raise ValueError("is no record of a run: expected the field result or diverged")
+        raise ValueError("is not the record of a run: expected the field result or diverged")
     if result is None:
-        check_fields(values, {"diverged": OBJECT}, may_lack=False)
-        check_diverged(values["diverged"])
+        check_fields(values, {"diverged": OBJECT}, optional=False)
+        check_diverged(upgrade_diverged(values["diverged"]))
     else:
-        check_fields(values, {"result": OBJECT}, may_lack=False)
+        check_fields(values, {"result": OBJECT}, optional=False)
         try:
             check_result(result)
         except ValueError as error:
@@ -108,4 +115,4 @@ def _check(values: Mapping[str, Any]) -> None:
             raise ValueError("its result is of another seed than its config")
     sources = [values["data"]["source"], *([result["data_source"]] if result else [])]
     if any(source != "real" for source in sources):
-        raise FlaxdigitsError("was trained on drawn data, not the real")
+        raise FlaxdigitsError("was trained on synthetic data instead of the real data")

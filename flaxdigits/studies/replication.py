@@ -1,6 +1,7 @@
-"""What an original claimed, and the two protocols by which its replication is judged.
+"""The claims of published systems, and the protocols by which they are replicated.
 
-An experiment's file tells it by a function `get_replication()` that returns a `Replication`.
+An experiment file declares the claims with a function `get_replication()` that returns a
+`Replication`.
 """
 
 import ast
@@ -11,49 +12,52 @@ from pathlib import Path
 from flaxdigits.config import ExperimentConfig, flatten, to_dict
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import SHIPPED, call_loaded, find, list_experiments, load_experiment
+from flaxdigits.old_names import accept_old_names
 from flaxdigits.overrides import apply_overrides
 
-ORIGINAL, HELD_OUT = "original", "held_out"
-FIGURES = ("train_accuracy_running", "train_accuracy", "validation_accuracy", "test_accuracy")
+ORIGINAL_PROTOCOL, HELD_OUT_PROTOCOL = "original", "held_out"
+ACCURACIES = ("train_accuracy_running", "train_accuracy", "validation_accuracy", "test_accuracy")
 HELD_OUT_METRIC = "test_accuracy"
 
-# What may be changed of a recipe and still be reported as part of it: how much of it was run.
+# Fields that only shorten a recipe: a run that differs in them is reported as partial.
 PARTIAL = ("train.epochs", "train.steps", "data.limit")
-# What decides nothing about the figures of the last step.
+# Fields that do not affect the metrics of the last step.
 IRRELEVANT = (
-    "seed", "train.stop_after", "train.log_every", "train.parallel", "train.together",
+    "seed", "train.stop_after", "train.log_every", "train.parallel", "train.seeds_per_call",
     "train.deterministic", "evaluate.batch_size", "evaluate.every_steps",
     "checkpoint.every_steps", "checkpoint.keep")
 
 
+@accept_old_names(figure="metric", beside="extra_metrics")
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A figure that an original is said to have reached.
+    """An accuracy that the authors of a system claim.
 
     Attributes:
-      figure: of `result.json`, that it is to be compared with.
-      accuracy: the claim, a fraction.
-      why: why ours may differ; true whatever our runs come to.
-      about: how the original calls it, if not like the figure.
-      beside: further figures of ours that help to judge it.
+      metric: the metric of `result.json` to compare the claim with.
+      accuracy: the claimed accuracy, a fraction.
+      why: why a replication may differ, independently of its results.
+      about: the name that the authors give to the accuracy, if it is not that of the metric.
+      extra_metrics: further metrics of the replication to show.
     """
 
-    figure: str
+    metric: str
     accuracy: float
     why: str
     about: str | None = None
-    beside: tuple[str, ...] = ()
+    extra_metrics: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Replication:
-    """Whose recipe an experiment is, what it is said to reach, and how that is held out.
+    """The published system that an experiment replicates, and what its authors claim.
 
     Attributes:
-      original: its name.
-      claims: what it is said to have reached with the experiment's own config.
-      held_out: overrides of the config that make an honest protocol of it: test images that
-        nothing was chosen by, of a kind that training did not see; none if it is one already.
+      original: the name of the published system.
+      claims: the claimed accuracies, for the config of the experiment.
+      held_out: overrides of the config for a protocol with held-out test images: no choice was
+        based on them, and they are by writers that training did not see. Empty if the original's
+        protocol already has such images.
     """
 
     original: str
@@ -63,11 +67,11 @@ class Replication:
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """An experiment with its replication.
+    """An experiment that replicates a published system.
 
     Attributes:
-      config: the recipe.
-      replication: what it is compared with.
+      config: the config of the experiment.
+      replication: the published system and its claims.
     """
 
     config: ExperimentConfig
@@ -75,14 +79,14 @@ class System:
 
     @property
     def name(self) -> str:
-        """Of the experiment."""
+        """The name of the experiment."""
         return self.config.experiment
 
     def recipes(self) -> dict[str, ExperimentConfig]:
-        """The config of each protocol: `original`, and `held_out` if that is another."""
-        recipes = {ORIGINAL: self.config}
+        """Returns the config of each protocol: `original`, and `held_out` if it differs."""
+        recipes = {ORIGINAL_PROTOCOL: self.config}
         if self.replication.held_out:
-            recipes[HELD_OUT] = apply_overrides(self.config, self.replication.held_out)
+            recipes[HELD_OUT_PROTOCOL] = apply_overrides(self.config, self.replication.held_out)
         return recipes
 
 
@@ -90,14 +94,14 @@ def load_systems(
     name_or_path: str | None = None,
     adapt: Callable[[ExperimentConfig], ExperimentConfig] = lambda config: config,
 ) -> list[System]:
-    """The experiment of that name or file; None: all shipped ones that replicate something.
+    """Loads the experiments that replicate a published system.
 
     Args:
-      name_or_path: as `--experiment` takes it.
-      adapt: what is done to each config.
+      name_or_path: the name or path of one experiment; None: all shipped ones.
+      adapt: a function that is applied to each config.
 
     Raises:
-      FlaxdigitsError: if there is no such experiment, or it replicates nothing.
+      FlaxdigitsError: if there is no such experiment, or it has no `get_replication()`.
     """
     if name_or_path is None:
         names = [name for name in list_experiments() if _replicates(SHIPPED / f"{name}.py")]
@@ -105,8 +109,8 @@ def load_systems(
         path = find(name_or_path, "--experiment", SHIPPED)
         if not _replicates(path):
             raise FlaxdigitsError(
-                f"{path}: has no get_replication(), so that there is nothing to compare it with; "
-                "experiments/dense_cnn.py shows one")
+                f"{path}: has no get_replication(), so there is no claim to compare it with; "
+                "experiments/dense_cnn.py has an example")
         names = [name_or_path]
     systems = []
     for name in names:
@@ -114,51 +118,54 @@ def load_systems(
         replication = call_loaded(
             find(name, "--experiment", SHIPPED), "get_replication", Replication)
         for claim in replication.claims:
-            for figure in (claim.figure, *claim.beside):
-                if figure not in FIGURES:
+            for metric in (claim.metric, *claim.extra_metrics):
+                if metric not in ACCURACIES:
                     raise FlaxdigitsError(
-                        f"{name}: a claim's figure must be one of {', '.join(FIGURES)}, "
-                        f"got {figure!r}")
+                        f"{name}: the metric of a claim must be one of {', '.join(ACCURACIES)}, "
+                        f"got {metric!r}")
         systems.append(System(adapt(config), replication))
     return systems
 
 
 def shortened(system: System, overrides: tuple[str, ...]) -> dict[str, ExperimentConfig]:
-    """The system's recipes with overrides that make them shorter but nothing else of them.
+    """Applies overrides that shorten the recipes of a system.
+
+    Returns:
+      The config of each protocol.
 
     Raises:
-      FlaxdigitsError: if they change the recipe.
+      FlaxdigitsError: if the overrides change anything else that affects the result.
     """
     configs = {}
     for protocol, recipe in system.recipes().items():
         configs[protocol] = apply_overrides(recipe, overrides)
         if configs[protocol].seed != recipe.seed:
-            raise FlaxdigitsError("--mode=replicate runs every seed in turn: name them with "
-                                  "--seeds in place of --set seed=")
+            raise FlaxdigitsError("--mode=replicate trains several seeds: set them with --seeds "
+                                  "instead of --set seed=")
         changed = differences(configs[protocol], recipe)
         if changed:
             raise FlaxdigitsError(
-                f"--mode=replicate runs {system.name} by its recipe, and {changed[0]}; --set may "
-                f"change {', '.join(PARTIAL)} and what decides nothing about the result")
+                f"--mode=replicate trains the recipe of {system.name}, but {changed[0]}; --set may "
+                f"change {', '.join(PARTIAL)} and fields that do not affect the result")
     return configs
 
 
 def differences(config: ExperimentConfig, recipe: ExperimentConfig) -> list[str]:
-    """In what a config is not the recipe, beside how much of it was run."""
-    there, wanted = flatten(to_dict(config)), flatten(to_dict(recipe))
-    return [f"{name} is {there.get(name)!r} in place of {wanted.get(name)!r}"
-            for name in sorted(there.keys() | wanted.keys())
-            if name not in (*PARTIAL, *IRRELEVANT) and there.get(name) != wanted.get(name)]
+    """Returns how a config differs from a recipe, except in fields that only shorten it."""
+    actual, expected = flatten(to_dict(config)), flatten(to_dict(recipe))
+    return [f"{name} is {actual.get(name)!r} instead of {expected.get(name)!r}"
+            for name in sorted(actual.keys() | expected.keys())
+            if name not in (*PARTIAL, *IRRELEVANT) and actual.get(name) != expected.get(name)]
 
 
 def extent(config: ExperimentConfig) -> tuple[int | None, ...]:
-    """How much of a recipe is run: `steps`, or else `epochs`, and `limit`."""
+    """Returns how much of a recipe a config runs: (steps, epochs if steps is None, limit)."""
     train = config.train
     return train.steps, None if train.steps else train.epochs, config.data.limit
 
 
 def folder_name(protocol: str, config: ExperimentConfig, recipe: ExperimentConfig) -> str:
-    """The protocol's, with how much is run if that is not all, like `original,steps=2,limit=60`."""
+    """Returns the folder name of a protocol's runs, such as `original` or `original,steps=2`."""
     if extent(config) == extent(recipe):
         return protocol
     parts = zip(("steps", "epochs", "limit"), extent(config), strict=True)
@@ -166,7 +173,7 @@ def folder_name(protocol: str, config: ExperimentConfig, recipe: ExperimentConfi
 
 
 def _replicates(path: Path) -> bool:
-    """Whether a file has the function; nothing is executed."""
+    """Returns whether a file defines `get_replication()`. The file is not executed."""
     try:
         body = ast.parse(path.read_text(encoding="utf-8")).body
     except (OSError, SyntaxError, ValueError):

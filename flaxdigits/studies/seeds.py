@@ -1,4 +1,4 @@
-"""Many seeds of an experiment: each a run of its own, and a summary of them all."""
+"""Trains several seeds of an experiment, each as a separate run, and summarises the results."""
 
 import dataclasses
 import logging
@@ -12,9 +12,10 @@ from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.studies.statistics import estimate
-from flaxdigits.training.loop import Outcome, train_many
 from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.runs import no_report, train_many
 from flaxdigits.training.trackers import Tracker
+from flaxdigits.training.trainer import Outcome, ReportWriter
 
 _log = logging.getLogger(__name__)
 
@@ -22,10 +23,10 @@ ABOUT = ("experiment", "dataset", "data_source", "split", "checkpoint", "device"
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """The seeds that `0..9`, `0,3,7` or a mixture of both names, in that order.
+    """Parses seeds such as `0..9`, `0,3,7` or `0..2,7`.
 
     Raises:
-      FlaxdigitsError: if it is something else, or names a seed twice.
+      FlaxdigitsError: if the text has another form, or contains a seed twice.
     """
     seeds: list[int] = []
     for part in text.split(","):
@@ -37,22 +38,22 @@ def parse_seeds(text: str) -> tuple[int, ...]:
                 f"--seeds takes whole numbers below 2**32 such as 0..9 or 0,3,7, got {text!r}")
         seeds += span
     if len(set(seeds)) < len(seeds):
-        raise FlaxdigitsError(f"--seeds names a seed twice: {text}")
+        raise FlaxdigitsError(f"--seeds contains a seed twice: {text}")
     return tuple(seeds)
 
 
 def checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
-    """Seeds that are some, and different, as Python's numbers.
+    """Checks seeds and returns them as Python integers.
 
     Args:
-      seeds: like `range(5)`, `(0, 3, 7)` or NumPy's `arange(5)`.
+      seeds: such as `range(5)`, `(0, 3, 7)` or NumPy's `arange(5)`.
 
     Raises:
-      FlaxdigitsError: if they are something else, or none that a run may have.
+      FlaxdigitsError: if they are not different integers from 0 to 2**32 - 1, or there are none.
     """
     try:
         chosen = tuple(map(operator.index, seeds))
-    except TypeError:  # which operator.index and what is no iterable raise
+    except TypeError:  # not an iterable, or not integers
         chosen = ()
     if not chosen or len(set(chosen)) < len(chosen) or not all(
             0 <= seed < 2**32 for seed in chosen):
@@ -62,20 +63,20 @@ def checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
 
 
 def seed_folders(workdir: Path, seeds: Sequence[int]) -> dict[int, Path]:
-    """Where the run of each seed lies."""
+    """Returns the run folder of each seed."""
     return {seed: Path(workdir) / "seeds" / str(seed) for seed in seeds}
 
 
 def seed_configs(
     config: ExperimentConfig, seeds: Sequence[int], workdir: Path
 ) -> dict[Path, ExperimentConfig]:
-    """The config of each seed by the folder of its run."""
+    """Returns the config of each seed by its run folder."""
     return {path: dataclasses.replace(config, seed=seed)
             for seed, path in seed_folders(workdir, seeds).items()}
 
 
 def unfinished(workdir: Path, seeds: Sequence[int]) -> dict[int, Path]:
-    """The folders of the seeds that have neither a result nor diverged."""
+    """Returns the run folders of the seeds that have neither finished nor diverged."""
     return {seed: path for seed, path in seed_folders(workdir, seeds).items()
             if not RunFolder(path).has_ended()}
 
@@ -84,82 +85,92 @@ def train_seeds(
     config: ExperimentConfig, seeds: Sequence[int], dataset: Dataset, workdir: Path,
     trackers: Callable[[Path], Sequence[Tracker]] = lambda workdir: (),
     on_end: Callable[[int, Outcome], None] = lambda seed, outcome: None,
+    write_report: ReportWriter = no_report,
 ) -> dict[str, Any] | None:
-    """Trains the seeds that are not finished yet and writes `summary.json`.
+    """Trains the unfinished seeds and writes `summary.json`.
 
     Args:
-      config: of the experiment; its own seed is not used.
-      seeds: each is trained in `<workdir>/seeds/<seed>/`, a run folder like any other.
-      dataset: of `config.data`.
-      workdir: of them all.
-      trackers: see `flaxdigits.training.loop.train_many`.
-      on_end: called with each seed that has ended, diverged or was paused.
+      config: the config of the experiment; its seed is ignored.
+      seeds: each is trained in the run folder `<workdir>/seeds/<seed>/`.
+      dataset: the data set of `config.data`.
+      workdir: the folder of all seeds.
+      trackers: see `flaxdigits.training.runs.train_many`.
+      on_end: called with each seed that has finished, diverged or was paused.
+      write_report: see `flaxdigits.training.runs.train_many`.
 
     Returns:
-      What `summary.json` holds (see `write_summary`), or None if some seed was paused.
+      The content of `summary.json` (see `summarise`), or None if a seed was paused.
 
     Raises:
-      FlaxdigitsError: as `flaxdigits.training.loop.train` does, but not for a seed that diverges.
+      FlaxdigitsError: as `flaxdigits.training.runs.train` does, but not if a seed diverges.
     """
     configs = seed_configs(config, seeds, workdir)
     train_many(
-        configs, dataset, trackers, lambda path, outcome: on_end(configs[path].seed, outcome))
+        configs, dataset, trackers, lambda path, outcome: on_end(configs[path].seed, outcome),
+        write_report)
     return None if unfinished(workdir, seeds) else write_summary(workdir, seeds)
 
 
 def results(workdir: Path, seeds: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """`result.json` of each seed that has ended, without those that diverged."""
+    """Returns the content of `result.json` of each seed that has finished."""
     found = {seed: RunFolder(path).result() for seed, path in seed_folders(workdir, seeds).items()}
     return {seed: result for seed, result in found.items() if result is not None}
 
 
 def write_summary(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    """Writes what `summarise` says to `summary.json`: of these seeds, which have ended, and of the
-    others there that have ended with the same config and data.
+    """Writes `summary.json`, and returns its content.
+
+    Args:
+      workdir: the folder of the seeds.
+      seeds: seeds that have ended. Other seeds in the same folder that have ended with the same
+        config and data are included in the summary.
     """
-    summary = summarise(workdir, sorted({*seeds, *_ended_alike(workdir, seeds[0])}))
+    summary = summarise(workdir, sorted({*seeds, *_ended_with_same_config(workdir, seeds[0])}))
     RunFolder(workdir).write_json("summary.json", summary)
     return summary
 
 
-def _ended_alike(workdir: Path, seed: int) -> list[int]:
-    """The seeds that have ended with the config and the data of this one."""
-    like = RunFolder(seed_folders(workdir, [seed])[seed]).recorded()
-    there = [int(path.name) for path in (Path(workdir) / "seeds").iterdir()
+def _ended_with_same_config(workdir: Path, seed: int) -> list[int]:
+    """Returns the seeds that have ended with the same config and data as `seed`."""
+    run = RunFolder(seed_folders(workdir, [seed])[seed]).recorded()
+    seeds = [int(path.name) for path in (Path(workdir) / "seeds").iterdir()
              if re.fullmatch(r"0|[1-9]\d{0,9}", path.name)]
-    return [other for other, path in seed_folders(workdir, there).items()
-            if _has_ended_alike(path, like | {"config": like["config"] | {"seed": other}})]
+    return [other for other, path in seed_folders(workdir, seeds).items()
+            if _has_ended(path, run | {"config": run["config"] | {"seed": other}})]
 
 
-def _has_ended_alike(path: Path, run: Mapping[str, Any]) -> bool:
-    """Returns whether a run has ended in a folder, and was this one."""
+def _has_ended(path: Path, run: Mapping[str, Any]) -> bool:
+    """Returns whether a folder contains the given run and the run has ended."""
     folder = RunFolder(path)
     try:
         return folder.has_ended() and not folder.differences(run)
     except FlaxdigitsError as error:
-        _log.warning("left out of summary.json: %s", error)
+        _log.warning("not included in summary.json: %s", error)
         return False
 
 
 def summarise(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    """What the seeds' folders say: every figure of their results with its mean and interval.
+    """Summarises the results of seeds that have ended.
 
-    A seed that diverged counts in none of them; it is named with what became of it.
+    Returns:
+      A dictionary with the fields of `ABOUT` that are the same for all seeds; `seeds`; `finished`;
+      `diverged`: the step and message of each seed that diverged; and `metrics`: mean, standard
+      deviation and 95 % interval of every metric over the seeds that finished.
     """
-    ended = results(workdir, seeds)
+    finished = results(workdir, seeds)
     diverged = {seed: RunFolder(path).diverged()
                 for seed, path in seed_folders(workdir, seeds).items()}
     return {
-        **_common(list(ended.values())),
+        **_common(list(finished.values())),
         "seeds": list(seeds),
-        "finished": list(ended),
+        "finished": list(finished),
         "diverged": {str(seed): values for seed, values in diverged.items() if values is not None},
-        "figures": {name: dataclasses.asdict(estimate(values))
-                    for name, values in numeric_metrics(list(ended.values())).items()}}
+        "metrics": {name: dataclasses.asdict(estimate(values))
+                    for name, values in numeric_metrics(list(finished.values())).items()}}
 
 
 def numeric_metrics(found: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
-    """The values of each figure that is a number in all the results."""
+    """Returns the values of each field that is a number in every result."""
     def is_number(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -169,6 +180,6 @@ def numeric_metrics(found: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
 
 
 def _common(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What all results say alike."""
+    """Returns the fields of `ABOUT` that are the same in all results."""
     return {name: found[0][name] for name in ABOUT
             if found and all(result.get(name) == found[0][name] for result in found)}

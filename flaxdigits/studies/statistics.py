@@ -1,4 +1,4 @@
-"""What several seeds say: means with their intervals, and differences with theirs."""
+"""Means and differences over several seeds, with confidence and prediction intervals."""
 
 import dataclasses
 import math
@@ -8,19 +8,19 @@ import numpy as np
 import scipy
 
 CONFIDENCE = 0.95
-ROUNDING = 1e-9  # of fractions: differences that scatter by less are taken for equal
+ROUNDING = 1e-9  # values whose standard deviation is smaller are considered equal
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % interval by Student's t; None where one value cannot tell.
+    """A mean with its 95 % confidence interval by Student's t.
 
     Attributes:
-      mean: of the values.
-      sd: their standard deviation, with n - 1.
-      n: how many there are.
-      low: of the interval.
-      high: of the interval.
+      mean: the mean of the values.
+      sd: their standard deviation, with n - 1 degrees of freedom; None if n is 1.
+      n: the number of values.
+      low: the lower bound of the interval; None if n is 1.
+      high: the upper bound of the interval; None if n is 1.
     """
 
     mean: float
@@ -32,14 +32,15 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """How far a mean lies from that of the base.
+    """The difference of a mean to that of the base.
 
     Attributes:
-      mean: of the differences.
-      low: of their 95 % interval; None where one value cannot tell, or all are the same.
-      high: likewise.
-      n: how many pairs, or of unpaired values the smaller number.
-      p: of a paired t-test; None where there is none.
+      mean: the mean difference.
+      low: the lower bound of its 95 % confidence interval; None for a single value, and if all
+        differences are the same.
+      high: the upper bound, likewise.
+      n: the number of pairs; of unpaired values, the smaller number of the two.
+      p: the p-value of a paired t-test; None if there is no interval or the values are unpaired.
     """
 
     mean: float
@@ -50,7 +51,7 @@ class Difference:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of at least one value."""
+    """Returns the mean of at least one value, with its interval."""
     mean, n = float(np.mean(values)), len(values)
     if n == 1:
         return Estimate(mean, None, n, None, None)
@@ -60,7 +61,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def prediction_interval(result: Estimate) -> tuple[float, float] | None:
-    """Where a further single value would lie in 95 of 100 cases, by Student's t; None of one."""
+    """Returns the 95 % prediction interval of one further value, by Student's t; None if n is 1."""
     if result.sd is None:
         return None
     quantile = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, result.n - 1))
@@ -69,9 +70,10 @@ def prediction_interval(result: Estimate) -> tuple[float, float] | None:
 
 
 def paired_difference(values: Sequence[float], base: Sequence[float]) -> Difference:
-    """Values less those of the base, seed by seed, on the same images.
+    """Returns the mean difference to the base over pairs of values of the same seed and images.
 
-    Differences that are all the same tell of no scatter: then there is no interval and no p.
+    If all differences are the same, their standard deviation is unknown, and there is neither an
+    interval nor a p-value.
     """
     result = estimate(np.subtract(values, base))
     if result.sd is None or result.sd <= ROUNDING:
@@ -81,7 +83,7 @@ def paired_difference(values: Sequence[float], base: Sequence[float]) -> Differe
 
 
 def unpaired_difference(values: Sequence[float], base: Sequence[float]) -> Difference:
-    """Values less those of the base where the images differ: Welch's interval and no test."""
+    """Returns the difference of the means of unpaired values, with Welch's interval and no test."""
     ours, theirs = estimate(values), estimate(base)
     mean, n = ours.mean - theirs.mean, min(ours.n, theirs.n)
     if n == 1 or max(ours.sd, theirs.sd) <= ROUNDING:
@@ -94,9 +96,9 @@ def unpaired_difference(values: Sequence[float], base: Sequence[float]) -> Diffe
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Corrected for their number: Holm (1979), Scandinavian Journal of Statistics 6, 65-70."""
-    corrected, worst = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(np.argsort(p_values, kind="stable")):
-        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = worst
+    """Corrects p-values for multiple tests: Holm (1979), Scand. J. Statist. 6, 65-70."""
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, position in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[position]))
+        corrected[position] = largest
     return corrected

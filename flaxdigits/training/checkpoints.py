@@ -52,7 +52,7 @@ class MissingCheckpoint(FlaxdigitsError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
+class RunRecord:
     """What is known of a run at a checkpoint, beside its state."""
 
     seconds_compiling: float = 0.0
@@ -73,7 +73,7 @@ class SavedRecord:
       run: the identity of the run (`flaxdigits.training.identity`), or None.
     """
 
-    record: Record
+    record: RunRecord
     arrays: dict[str, dict[str, Any]] | None = None
     run: str | None = None
 
@@ -125,7 +125,7 @@ class Checkpoints:
         """
         return _best({step: self.record(step) for step in self.steps()})
 
-    def record(self, step: int) -> Record:
+    def record(self, step: int) -> RunRecord:
         """What was known at a saved step.
 
         Raises:
@@ -135,7 +135,7 @@ class Checkpoints:
         """
         return self._saved_record(step).record
 
-    def save(self, step: int, state: Any, record: Record) -> None:
+    def save(self, step: int, state: Any, record: RunRecord) -> None:
         """Starts saving; a step that is saved already stays as it is.
 
         Raises:
@@ -365,7 +365,7 @@ def _parse_record(step: int, saved: dict[str, Any]) -> SavedRecord:
     if not isinstance(saved, dict):
         raise ValueError("its record is not an object")
     if "digest" not in saved:
-        record = Record(**saved)
+        record = RunRecord(**saved)
         if not all(isinstance(value, int | float | None)
                    for value in dataclasses.asdict(record).values()):
             raise ValueError("its record holds other values than numbers")
@@ -377,14 +377,14 @@ def _parse_record(step: int, saved: dict[str, Any]) -> SavedRecord:
         raise ValueError("its record is not what was saved")
     if saved["step"] != step:
         raise ValueError(f"it is of step {saved['step']}")
-    return SavedRecord(Record(**saved["record"]), saved["arrays"], saved["run"])
+    return SavedRecord(RunRecord(**saved["record"]), saved["arrays"], saved["run"])
 
 
 def _shapes(arrays: dict[str, dict[str, Any]]) -> dict[str, tuple[int, ...]]:
     return {path: tuple(array["shape"]) for path, array in arrays.items()}
 
 
-def _best(records: dict[int, Record]) -> int | None:
+def _best(records: dict[int, RunRecord]) -> int | None:
     scored = [(record.validation_accuracy, -record.validation_loss, step)
               for step, record in records.items() if record.validation_accuracy is not None]
     return max(scored)[-1] if scored else None

@@ -3,27 +3,28 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flaxdigits.config import flatten
+from flaxdigits.config import RENAMED, flatten
 from flaxdigits.training.digests import json_digest
 from flaxdigits.training.run_folder import CHANGEABLE
 
-# Where the data, the indices of a split and the first weights of a run are decides nothing: their
-# contents do.
-PATHS = ("data.folder", "data.indices", "train.init_from")
+# Where the data, the index file of a split, the first weights and the teacher lie decides nothing:
+# fingerprint and digests of their contents do.
+PATHS = ("data.folder", "data.indices", "train.init_from", "train.objective.teacher")
 
 
 def run_identity(recorded: Mapping[str, Any]) -> str:
     """Returns a SHA-256 over all that decides the result of a run.
 
     Args:
-      recorded: `config` and `data` of the run, as `RunFolder.recorded` returns them.
+      recorded: `config`, `data` and `teacher` of the run, as `RunFolder.recorded` returns them.
     """
     config = {name: _canonical(value) for name, value in flatten(recorded["config"]).items()
-              if value is not None and name not in (*CHANGEABLE, *PATHS)}
+              if value is not None and RENAMED.get(name, name) not in (*CHANGEABLE, *PATHS)}
     data = {name: recorded["data"][name] for name in ("indices", "writers")
             if recorded["data"].get(name) is not None}
+    teacher = {"teacher": recorded["teacher"]} if recorded.get("teacher") else {}
     return json_digest(
-        {"config": config, "fingerprint": recorded["data"].get("fingerprint"), **data})
+        {"config": config, "fingerprint": recorded["data"].get("fingerprint"), **data, **teacher})
 
 
 def _canonical(value: Any) -> Any:

@@ -13,11 +13,11 @@ from flaxdigits.json_files import (
     NULL,
     NUMBER,
     OBJECT,
-    OBJECT_OF_TEXTS,
+    OBJECT_OF_STRINGS,
     POSITIVE_COUNT,
     POSITIVE_MEASURE,
-    TEXT,
-    TEXTS,
+    STRING,
+    STRINGS,
     Kind,
     check_fields,
     read_object,
@@ -34,15 +34,15 @@ IMAGE_SHAPE = Kind("three whole numbers from 1", lambda value: (
     and all(POSITIVE_COUNT.fits(one) and one <= 2**16 for one in value)))
 
 CONFIG = {"config": OBJECT, "data": OBJECT}
-OPTIONAL_CONFIG = {"versions": OBJECT_OF_TEXTS, "git_commit": TEXT | NULL, "machine": TEXT,
-                  "init_from": TEXT}
-DATA = {"dataset": TEXT, "source": TEXT, "fingerprint": TEXT}
-OPTIONAL_DATA = {"class_names": TEXTS, "official_train": COUNT | NULL, "validation": COUNT,
-                "framing": OBJECT, "image_shape": IMAGE_SHAPE, "writers": TEXT, "indices": TEXT}
+OPTIONAL_CONFIG = {"versions": OBJECT_OF_STRINGS, "git_commit": STRING | NULL, "machine": STRING,
+                  "init_from": STRING, "teacher": STRING}
+DATA = {"dataset": STRING, "source": STRING, "fingerprint": STRING}
+OPTIONAL_DATA = {"class_names": STRINGS, "official_train": COUNT | NULL, "validation": COUNT,
+                "framing": OBJECT, "image_shape": IMAGE_SHAPE, "writers": STRING, "indices": STRING}
 RESULT_FIELDS = {
-    "experiment": TEXT, "dataset": TEXT, "data_source": TEXT, "split": TEXT, "seed": COUNT,
-    "parameters": COUNT, "steps": POSITIVE_COUNT, "epochs": POSITIVE_MEASURE, "checkpoint": TEXT,
-    "checkpoint_step": POSITIVE_COUNT, "train_accuracy_running": FRACTION, "device": TEXT,
+    "experiment": STRING, "dataset": STRING, "data_source": STRING, "split": STRING, "seed": COUNT,
+    "parameters": COUNT, "steps": POSITIVE_COUNT, "epochs": POSITIVE_MEASURE, "checkpoint": STRING,
+    "checkpoint_step": POSITIVE_COUNT, "train_accuracy_running": FRACTION, "device": STRING,
     "deterministic": FLAG}
 CLOCKS = {"seconds_compiling": MEASURE, "seconds_training": MEASURE, "seconds_evaluating": MEASURE,
           "steps_per_second": MEASURE}
@@ -50,8 +50,8 @@ ROW = {"step": COUNT}
 OPTIONAL_ROW = {
     "epoch": COUNT, "train_loss": NUMBER, "train_accuracy": NUMBER, "learning_rate": NUMBER,
     "seconds_training": MEASURE, "validation_loss": NUMBER, "validation_accuracy": NUMBER}
-SCORED_ROW = {"step": COUNT, "data_source": TEXT, "fingerprint": TEXT}
-DIVERGED = {"step": COUNT, "told": TEXT}
+SCORED_ROW = {"step": COUNT, "data_source": STRING, "fingerprint": STRING}
+DIVERGED = {"step": COUNT, "message": STRING}
 
 CONFIG_ADVICE = "restore it from a copy, or name another --workdir"
 RESULT_ADVICE = "delete it, and the command that trained the run scores the run again"
@@ -82,7 +82,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
     def check(result: Mapping[str, Any]) -> None:
         check_result(result)
-        check_fields(result, CLOCKS, may_lack=False)
+        check_fields(result, CLOCKS, optional=False)
 
     _checked(check, values, path, RESULT_ADVICE)
     return values
@@ -95,9 +95,14 @@ def read_diverged(path: Path) -> dict[str, Any]:
       FlaxdigitsError: if it cannot be read, or a field is missing or of another kind.
       FileNotFoundError: if there is none.
     """
-    values = read_object(path, DIVERGED_ADVICE)
+    values = upgrade_diverged(read_object(path, DIVERGED_ADVICE))
     _checked(check_diverged, values, path, DIVERGED_ADVICE)
     return values
+
+
+def upgrade_diverged(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Renames the field that earlier versions wrote to `diverged.json` under another name."""
+    return {"message" if name == "told" else name: value for name, value in values.items()}
 
 
 def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
@@ -107,8 +112,8 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
       FlaxdigitsError: if it cannot be read, or a row has a field of another kind.
     """
     def check(row: Mapping[str, Any]) -> None:
-        check_fields(row, ROW, may_lack=False)
-        check_fields(row, OPTIONAL_ROW, may_lack=True)
+        check_fields(row, ROW, optional=False)
+        check_fields(row, OPTIONAL_ROW, optional=True)
 
     return _rows(path, check)
 
@@ -120,7 +125,7 @@ def read_evaluations(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
       FlaxdigitsError: if it cannot be read, or a row has a field of another kind.
     """
     def check(row: Mapping[str, Any]) -> None:
-        check_fields(row, SCORED_ROW, may_lack=False)
+        check_fields(row, SCORED_ROW, optional=False)
         _check_scores(row)
 
     return _rows(path, check)
@@ -128,24 +133,24 @@ def read_evaluations(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
 
 def check_config(values: Mapping[str, Any]) -> None:
     """Checks the fields of a `config.json`; raises ValueError naming the first wrong one."""
-    check_fields(values, CONFIG, may_lack=False)
-    check_fields(values, OPTIONAL_CONFIG, may_lack=True)
+    check_fields(values, CONFIG, optional=False)
+    check_fields(values, OPTIONAL_CONFIG, optional=True)
     try:
-        check_fields(values["data"], DATA, may_lack=False)
-        check_fields(values["data"], OPTIONAL_DATA, may_lack=True)
+        check_fields(values["data"], DATA, optional=False)
+        check_fields(values["data"], OPTIONAL_DATA, optional=True)
     except ValueError as error:
         raise ValueError(f"in data: {error}") from error
 
 
 def check_result(values: Mapping[str, Any]) -> None:
     """Checks the fields of a result but its clocks; raises ValueError naming the first wrong."""
-    check_fields(values, RESULT_FIELDS, may_lack=False)
+    check_fields(values, RESULT_FIELDS, optional=False)
     _check_scores(values)
 
 
 def check_diverged(values: Mapping[str, Any]) -> None:
     """Checks the fields of a `diverged.json`; raises ValueError naming the first wrong one."""
-    check_fields(values, DIVERGED, may_lack=False)
+    check_fields(values, DIVERGED, optional=False)
 
 
 def _check_scores(values: Mapping[str, Any]) -> None:
@@ -154,7 +159,7 @@ def _check_scores(values: Mapping[str, Any]) -> None:
         kinds = {f"{split}_{name}": kind for name, kind in SCORES.items()}
         is_absent = split != "train" and all(values.get(name, 0) is None for name in kinds)
         if not is_absent:
-            check_fields(values, kinds, may_lack=False)
+            check_fields(values, kinds, optional=False)
 
 
 def _rows(path: Path, check: Check) -> tuple[list[dict[str, Any]], list[int]]:

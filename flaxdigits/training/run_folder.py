@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from flaxdigits.config import ExperimentConfig, ModelConfig, complete, flatten, from_dict, to_dict
+from flaxdigits.config import ExperimentConfig, complete, flatten, from_dict, to_dict
 from flaxdigits.errors import FlaxdigitsError, quoted
 from flaxdigits.training import run_files
 
@@ -28,8 +28,10 @@ PATTERN = "[]*?"
 # What may differ between a run's start and its continuation: when to pause, with how many others
 # it is trained, and how many checkpoints to keep, decide nothing about the result. Nor does where
 # the data lie, whose fingerprint is compared.
-CHANGEABLE = ("train.stop_after", "train.together", "checkpoint.keep", "data.folder",
+CHANGEABLE = ("train.stop_after", "train.seeds_per_call", "checkpoint.keep", "data.folder",
               "data.indices")
+
+TEACHER = "train.objective.teacher"
 
 # What tells a run's data from others; `config.json` holds more about them.
 IDENTITY = ("dataset", "source", "fingerprint", "class_names", "official_train", "validation",
@@ -88,18 +90,15 @@ class RunFolder:
         return sorted(path.name for folder in (self.path, self.checkpoints)
                       for path in folder.glob("[!.]*"))
 
-    def config(self, model_config: type[ModelConfig] = ModelConfig) -> ExperimentConfig:
+    def config(self) -> ExperimentConfig:
         """The config of the run.
-
-        Args:
-          model_config: the class of its `model`, if it is one of the user's own.
 
         Raises:
           FlaxdigitsError: if this is not a run folder or its config.json is damaged.
         """
         values = self._start()["config"]
         try:
-            return from_dict(values, model_config)
+            return from_dict(values)
         except FlaxdigitsError as error:
             raise FlaxdigitsError(f"{self.path / 'config.json'}: {error}") from error
 
@@ -141,7 +140,7 @@ class RunFolder:
         return result
 
     def diverged(self) -> dict[str, Any] | None:
-        """Of a run whose loss stopped being finite: the `step`, and what is `told`; or None.
+        """Of a run whose loss stopped being finite: the `step` and the `message`; or None.
 
         Raises:
           FlaxdigitsError: if `diverged.json` is damaged.
@@ -166,9 +165,9 @@ class RunFolder:
 
         Args:
           config: resolved.
-          about: `data` (see `data()`), and `versions`, `git_commit`, `machine` and `init_from`.
-            The first three of these may differ. A caller that begins a run for others to train
-            leaves them out; they are added then.
+          about: `data` (see `data()`), and `versions`, `git_commit`, `machine`, `init_from` and
+            `teacher`. The first three of these may differ. A caller that begins a run for others to
+            train leaves them out; they are added then.
 
         Raises:
           FlaxdigitsError: naming what differs, or if the folder cannot be written, `check_name`
@@ -179,7 +178,7 @@ class RunFolder:
         if not self.is_begun():
             self.write_json("config.json", new)
             return
-        self.check_same(config, about["data"], about.get("init_from"))
+        self.check_same(config, about)
         recorded = self._start()
         if recorded.keys() == {"config", "data"}:
             self.write_json("config.json", recorded | about)
@@ -208,18 +207,15 @@ class RunFolder:
                 "which: put that back, or choose another --workdir")
         return False
 
-    def check_same(
-        self, config: ExperimentConfig, data: Mapping[str, Any], init_from: str | None = None
-    ) -> None:
+    def check_same(self, config: ExperimentConfig, about: Mapping[str, Any]) -> None:
         """Raises FlaxdigitsError naming what differs if the folder holds another run.
 
         Args:
           config: resolved.
-          data: see `data()`.
-          init_from: the digest of the weights that `train.init_from` names, if they are there.
+          about: `data` (see `data()`), and the digests `init_from` and `teacher` of the weights
+            that `train.init_from` and `train.objective.teacher` name, if they are there.
         """
-        changes = self.differences(
-            {"config": to_dict(config), "data": data, "init_from": init_from})
+        changes = self.differences({"config": to_dict(config), **about})
         if not changes:
             return
         advice = "choose another --workdir or start with the same settings"
@@ -235,17 +231,23 @@ class RunFolder:
         once the run has a checkpoint, unless the weights at that path have another digest.
 
         Args:
-          other: `config` and `data`, as `recorded()` gives them, and `init_from`: the digest of
-            the weights that `train.init_from` names, or None if they are not there.
+          other: `config` and `data`, as `recorded()` gives them, and `init_from` and `teacher`:
+            the digests of the weights that `train.init_from` and `train.objective.teacher` name,
+            missing or None if they are not there.
         """
         recorded = self._start()
         free = CHANGEABLE
         if self._is_from_the_same_weights(recorded, other):
             free = (*free, "train.init_from")
+        changed_teacher = []
+        if None not in (recorded.get("teacher"), other.get("teacher")):
+            free = (*free, TEACHER)
+            if recorded["teacher"] != other["teacher"]:
+                changed_teacher = [f"{TEACHER} has other weights than when the run began"]
         old, new = (flatten(complete(run["config"])) for run in (recorded, other))
         names = [name for name in sorted(old.keys() | new.keys())
                  if old.get(name) != new.get(name) and name not in free]
-        return data_differences(recorded["data"], other["data"]) + [
+        return data_differences(recorded["data"], other["data"]) + changed_teacher + [
             _difference(name, old.get(name), new.get(name)) for name in names]
 
     def _is_from_the_same_weights(

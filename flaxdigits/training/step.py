@@ -21,11 +21,18 @@ from flaxdigits.training.state import PRNG, Sums, TrainState, stream
 
 
 @flax.struct.dataclass
-class Examples:
-    """A whole data set on the device."""
+class DeviceDataset:
+    """A whole data set on the device, and the teacher's variables, which no step changes.
 
-    images: jax.Array  # [examples, height, width, channels] uint8
-    labels: jax.Array  # [examples] int32
+    Attributes:
+      images: [examples, height, width, channels] uint8.
+      labels: [examples] int32.
+      teacher: the variables of the network that the objective learns from, or None.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    teacher: Any = None
 
 
 @flax.struct.dataclass
@@ -43,8 +50,8 @@ class Streams:
 
 
 @flax.struct.dataclass
-class Steps:
-    """What several steps report.
+class StepMetrics:
+    """The metrics of several train steps.
 
     Attributes:
       sums: over the steps' examples.
@@ -65,6 +72,7 @@ class TrainTask:
       optimizer: of optax.
       plan: which examples are in which batch.
       num_classes: the size of a one-hot target.
+      teacher: the network that the objective learns from, or None.
       axis_name: the mapped axis under `pmap`; None under `jit`.
       shard_batch: shards a batch's arrays over the devices under `jit`.
     """
@@ -74,12 +82,13 @@ class TrainTask:
     optimizer: optax.GradientTransformation
     plan: BatchPlan
     num_classes: int
+    teacher: nn.Module | None = None
     axis_name: str | None = None
     shard_batch: Callable[[Any], Any] = lambda batch: batch
 
 
 def train_step(
-    task: TrainTask, state: TrainState, examples: Examples, order: jax.Array,
+    task: TrainTask, state: TrainState, examples: DeviceDataset, order: jax.Array,
     positions: jax.Array, streams: Streams,
 ) -> tuple[TrainState, Sums]:
     """Makes one optimizer update on the batch of step `state.step`.
@@ -115,10 +124,16 @@ def train_step(
             training, rngs=rngs, mutable=list(state.model_state))
         return logits.astype(jnp.float32), model_state
 
+    def teacher_logits(images: jax.Array) -> jax.Array:
+        variables = {**examples.teacher, "params": cast(examples.teacher["params"], precision)}
+        logits = task.teacher.apply(variables, cast(images, precision), None)
+        return logits.astype(jnp.float32)
+
     forward = Forward(
         logits_of, config.train.loss.losses,
         mean=lambda losses: jnp.where(mask, losses, 0).sum() / count,
-        all_reduce=lambda tree: jax.tree.map(training.sum, tree))
+        all_reduce=lambda tree: jax.tree.map(training.sum, tree),
+        teacher_logits=None if task.teacher is None else teacher_logits)
     batch = Batch(positions, count, load, key=jax.random.fold_in(augmentation_key, 2**32 - 1))
     objective = config.train.objective
     images, targets = objective.inputs(batch)
@@ -159,26 +174,26 @@ def _reset_if(sums: Sums, is_start: jax.Array) -> Sums:
 
 
 def train_steps(
-    task: TrainTask, state: TrainState, examples: Examples, order: jax.Array,
+    task: TrainTask, state: TrainState, examples: DeviceDataset, order: jax.Array,
     positions: jax.Array, streams: Streams, count: jax.Array,
-) -> tuple[TrainState, Steps]:
+) -> tuple[TrainState, StepMetrics]:
     """Makes `count` train steps within one epoch, in one compiled loop.
 
     The arguments are those of `train_step`; `count` ([] int32) is traced, so that one compilation
     serves any number of steps. The loop ends early at a loss that is not finite.
     """
-    def is_unfinished(carry: tuple[jax.Array, TrainState, Steps]) -> jax.Array:
+    def is_unfinished(carry: tuple[jax.Array, TrainState, StepMetrics]) -> jax.Array:
         done, _, steps = carry
         return (done < count) & (steps.failed < 0)
 
     def advance(
-        carry: tuple[jax.Array, TrainState, Steps],
-    ) -> tuple[jax.Array, TrainState, Steps]:
+        carry: tuple[jax.Array, TrainState, StepMetrics],
+    ) -> tuple[jax.Array, TrainState, StepMetrics]:
         done, state, steps = carry
         after, sums = train_step(task, state, examples, order, positions, streams)
         failed = jnp.where(jnp.isfinite(sums.loss), -1, state.step)
-        return done + 1, after, Steps(steps.sums + sums, failed)
+        return done + 1, after, StepMetrics(steps.sums + sums, failed)
 
-    start = (jnp.zeros((), jnp.int32), state, Steps(Sums.zero(), jnp.full((), -1, jnp.int32)))
+    start = (jnp.zeros((), jnp.int32), state, StepMetrics(Sums.zero(), jnp.full((), -1, jnp.int32)))
     _, state, steps = lax.while_loop(is_unfinished, advance, start)
     return state, steps

@@ -1,6 +1,8 @@
 """Weights that one run takes over from another."""
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,45 +25,50 @@ from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.selection import warn_if_newest_is_missing
 
 
-def saved_variables(path: str, fresh: dict[str, Any], digest: str | None) -> dict[str, Any]:
-    """The weights of the last checkpoint of another run, averaged ones where it has them.
+@dataclasses.dataclass(frozen=True)
+class SavedWeights:
+    """The variables of a checkpoint of another run, with the averaged params if it has them.
+
+    Attributes:
+      variables: nested dictionaries of NumPy arrays.
+      place: the folder of the checkpoints.
+    """
+
+    variables: dict[str, Any]
+    place: Path
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """A SHA-256 that identifies the weights, wherever they are."""
+        return variables_digest(self.variables)
+
+    def variables_for(self, fresh: dict[str, Any]) -> dict[str, Any]:
+        """Returns the variables as JAX arrays.
+
+        Args:
+          fresh: variables, or their shapes, of the model that takes them.
+
+        Raises:
+          FlaxdigitsError: if they have other shapes.
+        """
+        return _as_variables(self.variables, fresh, self.place)
+
+
+def load_weights(path: str) -> SavedWeights:
+    """Loads the weights of another run.
 
     Args:
-      path: of that run's folder.
-      fresh: variables of the shapes that are wanted.
-      digest: what `source_digest` returned for them, or None if it could not read them.
+      path: see `open_source`.
 
     Raises:
-      FlaxdigitsError: if that is no run folder, its last checkpoint is damaged, its weights have
-        other shapes, or they are not those of the digest.
+      FlaxdigitsError: if that is no run folder, or its checkpoint is damaged.
     """
-    with _opened(path) as (checkpoints, step, place):
-        saved = _weights(checkpoints.restore_arrays(step))
-    if _digest(saved) != digest:
-        raise FlaxdigitsError(
-            f"train.init_from: {path} has saved another checkpoint meanwhile; start again when "
-            "that run is complete")
-    return _as_variables(saved, fresh, place)
+    with open_source(path, "train.init_from") as (folder, checkpoints, step):
+        return SavedWeights(_weights(checkpoints.restore_arrays(step)), folder.checkpoints)
 
 
-def source_digest(path: str | None) -> str | None:
-    """Returns the SHA-256 of the weights that `saved_variables` gives, or None of none.
-
-    It tells whether they are the weights that a run began from, wherever they lie.
-
-    Args:
-      path: of the other run's folder.
-    """
-    if path is None:
-        return None
-    try:
-        with _opened(path) as (checkpoints, step, _):
-            return _digest(_weights(checkpoints.restore_arrays(step)))
-    except FlaxdigitsError:
-        return None
-
-
-def _digest(variables: dict[str, Any]) -> str:
+def variables_digest(variables: dict[str, Any]) -> str:
+    """Returns the SHA-256 of the arrays of a tree and of their names."""
     arrays, digest = flat_arrays(variables), hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -71,22 +78,58 @@ def _digest(variables: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[tuple[Checkpoints, int, Path]]:
-    """Gives the checkpoints of another run, its last step and where they are."""
+def open_source(path: str, field: str) -> Iterator[tuple[RunFolder, Checkpoints, int]]:
+    """Opens the checkpoints of another run, whose weights this run uses.
+
+    Args:
+      path: the folder of that run, for its last checkpoint; or with `@best` or `@<step>` appended.
+      field: the config field that holds the path, for the message.
+
+    Yields:
+      The run folder, its checkpoints and the selected step.
+
+    Raises:
+      FlaxdigitsError: if there is no such run or checkpoint.
+    """
+    path, which = split_checkpoint(path)
     folder = RunFolder(expand_user(path))
-    folder.data()
-    if not folder.checkpoints.is_dir():
-        raise FlaxdigitsError(f"train.init_from: {folder.path} has no checkpoint yet")
-    checkpoints = Checkpoints(
-        folder.checkpoints, access="read", run=run_identity(folder.recorded()))
     try:
-        step = checkpoints.last()
-        if step is None:
-            raise FlaxdigitsError(f"train.init_from: {folder.path} has no checkpoint yet")
-        warn_if_newest_is_missing(folder, step)
-        yield checkpoints, step, folder.checkpoints
+        recorded = folder.recorded()
+    except FlaxdigitsError as error:
+        raise FlaxdigitsError(f"{field}: {error}") from error
+    if not folder.checkpoints.is_dir():
+        raise FlaxdigitsError(f"{field}: {folder.path} has no checkpoint yet")
+    checkpoints = Checkpoints(folder.checkpoints, access="read", run=run_identity(recorded))
+    try:
+        yield folder, checkpoints, _find_step(which, checkpoints, folder, field)
     finally:
         checkpoints.close()
+
+
+def split_checkpoint(path: str) -> tuple[str, str]:
+    """Splits `runs/x@best` into the folder and the checkpoint; without one that is `last`."""
+    folder, at, which = path.rpartition("@")
+    is_checkpoint = at and (which in ("last", "best") or which.isdecimal())
+    return (folder, which) if is_checkpoint else (path, "last")
+
+
+def _find_step(which: str, checkpoints: Checkpoints, folder: RunFolder, field: str) -> int:
+    steps = checkpoints.steps()
+    if not steps:
+        raise FlaxdigitsError(f"{field}: {folder.path} has no checkpoint yet")
+    if which == "last":
+        warn_if_newest_is_missing(folder, steps[-1])
+        return steps[-1]
+    if which == "best":
+        best = checkpoints.best()
+        if best is None:
+            raise FlaxdigitsError(
+                f"{field}: no checkpoint of {folder.path} has a validation accuracy: use @last")
+        return best
+    if int(which) not in steps:
+        raise FlaxdigitsError(f"{field}: {folder.path} has no checkpoint of step {which}; it has "
+                              f"{', '.join(map(str, steps))}")
+    return int(which)
 
 
 def restore_variables(

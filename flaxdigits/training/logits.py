@@ -1,4 +1,4 @@
-"""Logits of every example exactly once, in one compiled program."""
+"""Computes the logits of every selected example exactly once, in one compiled program."""
 
 import functools
 from typing import Any
@@ -14,14 +14,14 @@ from flaxdigits.training.precision import matmul_precision
 
 
 class LogitsProgram:
-    """A model's logits for any selection of a data set that lies on the device.
+    """Computes the logits of any selection of a data set that is in device memory.
 
     Args:
-      model: a linen module, applied without training behaviour.
-      preprocessing: the name that `flaxdigits.data.preprocessing.preprocess` takes.
-      batch_size: examples computed at once; results do not depend on it beyond rounding. None:
-        32 on a CPU, whose caches hold no more of a convolution, and 1,000 elsewhere.
-      devices: over which each batch is spread (`flaxdigits.training.parallel.Devices`).
+      model: a linen module; it is applied in evaluation mode.
+      preprocessing: the name of the preprocessing (`flaxdigits.data.preprocessing.preprocess`).
+      batch_size: the number of examples in a batch. Results do not depend on it except for
+        rounding. None: 32 on a CPU, so that a convolution fits into its caches; 1,000 elsewhere.
+      devices: the devices that share each batch (`flaxdigits.training.parallel.Devices`).
     """
 
     def __init__(
@@ -35,15 +35,15 @@ class LogitsProgram:
             out_shardings=devices.replicated)
 
     def __call__(self, variables: Any, images: jax.Array, index: np.ndarray) -> np.ndarray:
-        """The logits of `images[index]`.
+        """Computes the logits of `images[index]`.
 
         Args:
-          variables: of the model.
-          images: [examples, height, width, channels] uint8, on the device.
+          variables: the variables of the model.
+          images: [examples, height, width, channels] uint8, in device memory.
           index: [selected] int32.
 
         Returns:
-          [selected, classes] float32.
+          The logits: [selected, classes] float32.
         """
         size = min(self._batch_size, -(-len(index) // self._devices.count) * self._devices.count)
         padded = np.zeros(-(-len(index) // size) * size, np.int32)
@@ -57,10 +57,10 @@ def _logits(
     model: nn.Module, preprocessing: str, shard_batch: Any, variables: Any, images: jax.Array,
     batches: jax.Array,
 ) -> jax.Array:
-    def one(index: jax.Array) -> jax.Array:
+    def batch_logits(index: jax.Array) -> jax.Array:
         batch = shard_batch(images[index])
         return model.apply(
             variables, preprocess(batch, preprocessing), None).astype(jnp.float32)
 
-    with matmul_precision("fp32"):  # scores do not depend on how the weights came about
-        return lax.map(one, batches)
+    with matmul_precision("fp32"):  # whatever precision the weights were trained with
+        return lax.map(batch_logits, batches)

@@ -1,4 +1,4 @@
-"""What a network says of the examples of a split, in memory and as a file of plain arrays."""
+"""The predictions of a network for the examples of a split, and the file that contains them."""
 
 import dataclasses
 import io
@@ -14,7 +14,7 @@ class Predictions:
     """The logits of a split.
 
     Attributes:
-      index: [examples] int32, where they are in the data set.
+      index: [examples] int32, the indices of the examples in the data set.
       labels: [examples] int32.
       logits: [examples, classes] float32.
     """
@@ -25,10 +25,10 @@ class Predictions:
 
 
 def predictions_file(splits: Mapping[str, Predictions], step: int, dataset: Dataset) -> bytes:
-    """`predictions.npz`: plain arrays, for `numpy.load(path, allow_pickle=False)`.
+    """Returns the content of `predictions.npz`, for `numpy.load(path, allow_pickle=False)`.
 
-    Holds `step` (of the checkpoint), `class_names`, and `<split>_index`, `<split>_labels`,
-    `<split>_logits` and, where the data set tells, `<split>_writers` for each of `splits`.
+    The arrays are `step` (of the checkpoint), `class_names`, and `<split>_index`, `<split>_labels`,
+    `<split>_logits` and, if the data set has writers, `<split>_writers` for each of `splits`.
     """
     arrays = {"step": np.int64(step), "class_names": np.array(dataset.class_names)}
     for split, predictions in splits.items():

@@ -1,8 +1,7 @@
-"""The report of a finished run, from its folder and its reported weights."""
+"""The report of a complete run, from its folder and its evaluated state."""
 
 import logging
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,60 +11,54 @@ import numpy as np
 from flaxdigits.config import ExperimentConfig, to_dict
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.evaluation.predictions import Predictions, predictions_file
 from flaxdigits.reports.layers import Layer, list_layers
 from flaxdigits.training.checkpoints import Checkpoints
+from flaxdigits.training.experiment import Experiment
 from flaxdigits.training.identity import run_identity
 from flaxdigits.training.parallel import first_line, is_writer
-from flaxdigits.training.run import Run
+from flaxdigits.training.predictions import predictions_file
 from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.trainer import FinishedRun
 
 HELD_OUT = ("test", "validation")  # the first that there is, is reported on
 
 _log = logging.getLogger(__name__)
 
 
-def write_report_or_warn(
-    run: Run, folder: RunFolder, result: Mapping[str, Any], predictions: Mapping[str, Predictions]
-) -> dict[str, Path]:
-    """`write_report`; where it fails, a note and no figures, since the result stands without."""
+def write_report_or_warn(run: FinishedRun) -> dict[str, Path]:
+    """Calls `write_report`; where it fails, logs a warning and returns no figures.
+
+    The result is complete without its report.
+    """
     if not is_writer():
         return {}
     try:
-        return write_report(run, folder, result, predictions)
+        return write_report(run)
     except Exception as error:  # whatever a library makes of a full disk or an odd font
         _log.warning("the report was not written: %s; the result stands, and --mode=report "
-                     "--workdir=%s tries again", first_line(error), folder.path)
+                     "--workdir=%s tries again", first_line(error), run.folder.path)
         return {}
 
 
-def write_report(
-    run: Run, folder: RunFolder, result: Mapping[str, Any], predictions: Mapping[str, Predictions]
-) -> dict[str, Path]:
-    """Writes `predictions.npz`, `figures/` and `report.html`.
-
-    Args:
-      run: with the state that the result is about.
-      folder: of the run.
-      result: what its `result.json` holds, or will.
-      predictions: of the splits that were not trained on.
+def write_report(run: FinishedRun) -> dict[str, Path]:
+    """Writes `figures/` and `report.html`.
 
     Returns:
       The paths of the figures by name.
     """
     from flaxdigits.reports.run_report import RunReport  # matplotlib takes its time to import
 
-    split = next(name for name in HELD_OUT if name in predictions)
-    held_out, dataset = predictions[split], run.dataset
-    layers = list_layers(run.task.model, dataset.images.shape[1:])
-    folder.write("predictions.npz",
-                 predictions_file(predictions, result["checkpoint_step"], dataset))
+    experiment, folder, dataset = run.experiment, run.folder, run.experiment.dataset
+    split = next(name for name in HELD_OUT if name in run.predictions)
+    held_out = run.predictions[split]
+    layers = list_layers(experiment.task.model, experiment.image_shape)
     files = RunReport(
-        result=result, config=to_dict(run.config), about=folder.about(),
+        result=run.result, config=to_dict(experiment.config), about=folder.about(),
         rows=folder.rows("metrics.jsonl"), layers=layers, class_names=dataset.class_names,
         split=split, images=dataset.images, index=held_out.index, labels=held_out.labels,
         logits=held_out.logits,
-        filters=_first_filters(run.state.variables()["params"], layers, dataset.images.shape[1:]),
+        filters=_first_filters(
+            run.state.variables()["params"], layers, experiment.image_shape),
     ).files()
     for name, content in files.items():
         folder.write(name, content)
@@ -75,34 +68,36 @@ def write_report(
 def report_finished(
     config: ExperimentConfig, dataset: Dataset, folder: RunFolder | str | os.PathLike[str]
 ) -> None:
-    """Writes the report of a run that ended earlier, from its reported checkpoint.
+    """Writes `predictions.npz` and the report of a run that is complete, from its checkpoint.
 
     Args:
-      config: the run's own.
-      dataset: the one that it was trained on.
+      config: of the run.
+      dataset: on which it was trained.
       folder: of the run, or its path.
 
     Raises:
-      FlaxdigitsError: if the run has not ended, or its checkpoint cannot be read.
+      FlaxdigitsError: if the run is not complete, or its checkpoint cannot be read.
     """
     folder = RunFolder.of(folder)
     result = folder.result()
     if result is None:
         raise FlaxdigitsError(
-            f"{folder.path}: has no result.json yet: a report is about a run that has ended; "
+            f"{folder.path}: has no result.json yet: a report is about a complete run; "
             "the command that started it resumes it")
-    run, step = Run(config, dataset), result["checkpoint_step"]
+    experiment, step = Experiment.create(config, dataset), result["checkpoint_step"]
     checkpoints = Checkpoints(
         folder.checkpoints, access="read", run=run_identity(folder.recorded()))
     try:
         if step not in checkpoints.steps():
             raise FlaxdigitsError(f"{folder.path}: the checkpoint of step {step}, which the "
-                                  "result is about, is not there any more")
-        run.state = checkpoints.restore(step, run.state)
+                                  "result is about, does not exist any more")
+        state = checkpoints.restore(step, experiment.state_shapes())
     finally:
         checkpoints.close()
-    write_report(run, folder, result, {
-        split: run.predict(split) for split in HELD_OUT if split in run.splits})
+    predictions = {split: experiment.predict(state, split) for split in HELD_OUT
+                   if split in experiment.splits}
+    folder.write("predictions.npz", predictions_file(predictions, step, dataset))
+    write_report(FinishedRun(experiment, state, folder, result, predictions))
 
 
 def _first_filters(

@@ -1,4 +1,4 @@
-"""What logits are worth: the figures of a split."""
+"""Computes the metrics of a split from its logits."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -6,20 +6,19 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from flaxdigits.errors import FlaxdigitsError, quoted
 from flaxdigits.losses import Loss
-from flaxdigits.metrics import Metric
+from flaxdigits.metrics import Metric, compute_metric
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """A split's figures, each example counted once."""
+    """The metrics of a split, in which each example counts once."""
 
     accuracy: float  # fraction
     loss: float  # mean over the examples
     errors: int
     examples: int
-    others: Mapping[str, float]  # those of `evaluate.metrics`, by their keys
+    others: Mapping[str, float]  # the metrics of `evaluate.metrics` by their keys
 
 
 def score(
@@ -30,8 +29,8 @@ def score(
     Args:
       logits: [examples, classes] float32.
       labels: [examples] int32.
-      loss: of the training; its mean over the examples is taken in float64 on the host.
-      metrics: wanted beside accuracy, loss and errors.
+      loss: the training loss; its mean over the examples is computed in float64 on the host.
+      metrics: the metrics to compute in addition to accuracy, loss and errors.
     """
     targets = jax.nn.one_hot(labels, logits.shape[-1])
     losses = np.asarray(loss.losses(logits, targets), np.float64)
@@ -39,24 +38,13 @@ def score(
     return Scores(
         accuracy=1 - errors / len(labels), loss=float(losses.mean()),
         errors=errors, examples=len(labels),
-        others={metric.key: _value(metric, logits, labels) for metric in metrics})
-
-
-def _value(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> float:
-    """Returns a metric as a number of Python, which JSON takes."""
-    value = metric.compute(logits, labels)
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise FlaxdigitsError(
-            f"evaluate.metrics: {metric.name} must return a number, got {quoted(value)}"
-        ) from error
+        others={metric.key: compute_metric(metric, logits, labels) for metric in metrics})
 
 
 def flat(
     name: str, scores: Scores | None, metrics: Sequence[Metric] = ()
 ) -> dict[str, float | int | None]:
-    """Returns `<name>_accuracy` and so on; None where the split does not exist."""
+    """Returns the metrics under the names `<name>_accuracy` etc.; None if the split is missing."""
     keys = ("accuracy", "loss", "errors", "examples", *(metric.key for metric in metrics))
     values = {} if scores is None else {**vars(scores), **scores.others}
     return {f"{name}_{key}": values.get(key) for key in keys}

@@ -1,0 +1,128 @@
+"""The base class of the models' configs, and the decorator that adds a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from etils import epy
+
+from flaxdigits import components
+from flaxdigits.components import Component
+from flaxdigits.errors import FlaxdigitsError
+
+with epy.lazy_imports():
+    import flax.linen as nn
+    import jax
+    import jax.numpy as jnp
+
+AnyClass = TypeVar("AnyClass", bound=type)
+
+# Fields of a linen module that are no fields of its config.
+NOT_IN_CONFIG = ("num_classes", "name", "parent")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model(Component, kind="model"):
+    """Base class of the models' configs: typed fields, from which a linen module is built."""
+
+    def build(self, num_classes: int) -> nn.Module:
+        """Returns the linen module.
+
+        It is called as `module(images, training)`: [batch, height, width, channels] float32 to
+        logits, [batch, num_classes]; `training` is None in evaluation, else
+        `flaxdigits.models.layers.Training`.
+
+        Args:
+          num_classes: the number of logits.
+
+        Raises:
+          FlaxdigitsError: if the fields do not fit that many classes.
+        """
+        raise NotImplementedError
+
+
+def register(name: str) -> Callable[[AnyClass], AnyClass]:
+    """Returns a class decorator that adds a model, to be chosen by `--set model.name=...`.
+
+    It takes a linen module, or a config: a frozen dataclass that subclasses `Model`. The config of
+    a linen module is derived from the module's own fields, each of which needs a default, and is
+    its attribute `Config`: `model=Wide.Config(width=32)`. A field `num_classes` is not part of the
+    config and is set to the number of classes.
+
+    Args:
+      name: by which the config names the model.
+
+    Raises:
+      FlaxdigitsError: from the decorator, if the class is neither, or as
+        `flaxdigits.components.register` does.
+    """
+    def add(cls: AnyClass) -> AnyClass:
+        if isinstance(cls, type) and issubclass(cls, Model):
+            return components.register(name)(cls)
+        if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+            raise FlaxdigitsError(
+                f"register({name!r}): {getattr(cls, '__name__', cls)} must be a subclass of "
+                "flax.linen.Module or of flaxdigits.models.Model")
+        cls.Config = components.register(name)(_derive_config(cls))
+        return cls
+
+    return add
+
+
+def _derive_config(module: type[nn.Module]) -> type[Model]:
+    """Returns a config with the fields of a linen module."""
+    hints = typing.get_type_hints(module)
+    fields = [field for field in dataclasses.fields(module)
+              if field.init and field.name not in NOT_IN_CONFIG]
+    takes_classes = any(field.name == "num_classes" for field in dataclasses.fields(module))
+
+    def build(self: Model, num_classes: int) -> nn.Module:
+        classes = {"num_classes": num_classes} if takes_classes else {}
+        return module(**classes, **vars(self))
+
+    return dataclasses.make_dataclass(
+        module.__name__,
+        [(field.name, hints[field.name], dataclasses.field(
+            default=field.default, default_factory=field.default_factory,
+            metadata=field.metadata)) for field in fields],
+        bases=(Model,), frozen=True, kw_only=True,
+        namespace={"build": build, "__doc__": module.__doc__, "__module__": module.__module__})
+
+
+def build_model(config: Model, num_classes: int) -> nn.Module:
+    """Returns the linen module of a config.
+
+    Raises:
+      FlaxdigitsError: if the fields are inconsistent, or `build` returns something else.
+    """
+    config.check("model")
+    model = config.build(num_classes)
+    if not isinstance(model, nn.Module):
+        raise FlaxdigitsError(f"model: {config.name} must build a flax.linen.Module, got {model!r}")
+    return model
+
+
+def check_logits(
+    model: nn.Module, variables: Any, image_shape: tuple[int, ...], num_classes: int
+) -> None:
+    """Raises FlaxdigitsError if a model does not return one logit for each class.
+
+    Nothing is computed.
+
+    Args:
+      model: a linen module.
+      variables: of the model, or their shapes.
+      image_shape: (height, width, channels).
+      num_classes: the number of classes.
+    """
+    output = jax.eval_shape(
+        lambda variables: model.apply(variables, jnp.zeros((2, *image_shape)), None), variables)
+    shape = getattr(output, "shape", None)
+    if shape != (2, num_classes):
+        got = type(output).__name__ if shape is None else list(shape)
+        raise FlaxdigitsError(
+            f"{type(model).__name__} returns {got} for 2 images; it must return logits, "
+            f"[2, {num_classes}]")

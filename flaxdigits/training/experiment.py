@@ -1,0 +1,216 @@
+"""What never changes while a run is trained: model, optimizer, data, devices, batch plan."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from flaxdigits.config import ExperimentConfig, TrainConfig
+from flaxdigits.data.batches import BatchPlan, epoch_order
+from flaxdigits.data.dataset import Dataset
+from flaxdigits.data.splits import split_indices
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.models import build_model, check_logits
+from flaxdigits.training.component_checks import RunShape, check_components
+from flaxdigits.training.logits import LogitsProgram
+from flaxdigits.training.memory import check_memory, state_bytes, step_bytes
+from flaxdigits.training.parallel import Devices, first_line
+from flaxdigits.training.predictions import Predictions
+from flaxdigits.training.scores import Scores, score
+from flaxdigits.training.state import TrainState, create_train_state, init_variables, stream
+from flaxdigits.training.step import DeviceDataset, TrainTask
+from flaxdigits.training.teacher import Teacher
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Experiment:
+    """The immutable parts of a run; what changes is its `TrainState`.
+
+    Attributes:
+      config: of the experiment.
+      dataset: on the host.
+      splits: indices into the data set, by split.
+      devices: on which the run is trained.
+      task: model, optimizer and batch plan of a train step.
+      schedule: the learning rate by step.
+      total_steps: the length of the run.
+      examples: the data set on the devices.
+      logits: the compiled program that evaluates the model.
+      teacher_digest: identifies the network that the objective learns from, if any.
+    """
+
+    config: ExperimentConfig
+    dataset: Dataset
+    splits: dict[str, np.ndarray]
+    devices: Devices
+    task: TrainTask
+    schedule: optax.Schedule
+    total_steps: int
+    examples: DeviceDataset
+    logits: LogitsProgram
+    teacher_digest: str | None = None
+
+    @classmethod
+    def create(cls, config: ExperimentConfig, dataset: Dataset) -> "Experiment":
+        """Builds the model and the optimizer, and copies the data to the devices.
+
+        Raises:
+          FlaxdigitsError: if the config does not fit the data, or the train state the memory.
+        """
+        splits, devices = split_indices(config.data, dataset), Devices.all()
+        num_classes = len(dataset.class_names)
+        plan = BatchPlan(len(splits["train"]), config.train.batch_size, devices.count)
+        steps = total_steps(config.train, plan)
+        check_components(config, RunShape(
+            dataset.images.shape[1:], num_classes, steps, plan.steps_per_epoch))
+        model = build_model(config.model, num_classes)
+        config.train.loss.check_classes(num_classes, "train.loss")
+        schedule = config.optimizer.schedule.build(
+            config.optimizer.learning_rate, steps, plan.steps_per_epoch)
+        task = TrainTask(
+            config, model, config.optimizer.create(schedule), plan, num_classes)
+        shapes = _state_shapes(task, dataset.images.shape[1:])
+        check_memory(state_bytes(shapes), f"the train state of {config.model.name}")
+        check_logits(model, shapes.variables(), dataset.images.shape[1:], num_classes)
+        return cls(
+            config, dataset, splits, devices, task, schedule, steps,
+            examples=devices.replicate(DeviceDataset(dataset.images, dataset.labels)),
+            logits=LogitsProgram(
+                model, config.evaluate.preprocessing or config.data.preprocessing,
+                config.evaluate.batch_size, devices))
+
+    def with_config(self, config: ExperimentConfig) -> "Experiment":
+        """Returns the experiment of another seed or fold, which shares the programs and the data.
+
+        Raises:
+          FlaxdigitsError: if its fold has another number of training examples.
+        """
+        splits = split_indices(config.data, self.dataset)
+        if len(splits["train"]) != len(self.splits["train"]):
+            raise FlaxdigitsError(
+                f"data.fold={config.data.fold} trains on {len(splits['train'])} examples and "
+                f"data.fold={self.config.data.fold} on {len(self.splits['train'])}: set data.limit "
+                "to the smallest, or train each by itself")
+        return dataclasses.replace(self, config=config, splits=splits)
+
+    def with_teacher(self, teacher: Teacher | None) -> "Experiment":
+        """Returns the experiment with the network that its objective learns from."""
+        if teacher is None:
+            return self
+        return dataclasses.replace(
+            self, task=dataclasses.replace(self.task, teacher=teacher.model),
+            examples=self.examples.replace(teacher=self.devices.replicate(teacher.variables)),
+            teacher_digest=teacher.digest)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of steps in which every training example is used once."""
+        return self.task.plan.steps_per_epoch
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape of one image: (height, width, channels)."""
+        return self.dataset.images.shape[1:]
+
+    def initial_state(self, variables: dict[str, Any] | None = None) -> TrainState:
+        """Returns the state before the first step, replicated on the devices.
+
+        Args:
+          variables: of the model; None: freshly initialized from the seed.
+        """
+        if variables is None:
+            variables = init_variables(self.task.model, self.config.seed, self.image_shape)
+        return self.devices.replicate(create_train_state(
+            variables, self.task.optimizer, self.config.train.ema_decay))
+
+    def state_shapes(self) -> TrainState:
+        """Returns `jax.ShapeDtypeStruct`s with the shapes, dtypes and shardings of the state."""
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=self.devices.replicated),
+            _state_shapes(self.task, self.image_shape))
+
+    def check_step_memory(self) -> None:
+        """Raises FlaxdigitsError if a train step takes more memory than there is."""
+        plan, rows = self.task.plan, self.task.plan.padded_batch_size
+        if jax.default_backend() != "cpu":  # devices with memories of their own
+            rows //= plan.devices
+        check_memory(
+            step_bytes(self.task.model, self.state_shapes().variables(), self.image_shape, rows),
+            f"a train step with train.batch_size={self.config.train.batch_size}")
+
+    def order(self, epoch: int) -> jax.Array:
+        """Returns the indices of the examples of an epoch, in training order."""
+        index = self.splits["train"].astype(np.int32)
+        return self.devices.replicate(
+            epoch_order(stream(self.config.seed, "order"), epoch, index))
+
+    def predict(self, state: TrainState, split: str) -> Predictions | None:
+        """Returns the logits of a split; None without such a split."""
+        if split not in self.splits:
+            return None
+        index = self.splits[split]
+        logits = self.logits(state.variables(), self.examples.images, index)
+        return Predictions(index, self.dataset.labels[index], logits)
+
+    def score(self, predictions: Predictions | None) -> Scores | None:
+        """Returns the metrics of predictions; None for None."""
+        if predictions is None:
+            return None
+        return score(predictions.logits, predictions.labels, self.config.train.loss,
+                     self.config.evaluate.metrics)
+
+
+def total_steps(config: TrainConfig, plan: BatchPlan) -> int:
+    """Returns the number of steps of a run.
+
+    Raises:
+      FlaxdigitsError: if they are too many to be counted in an int32.
+    """
+    steps = config.steps or config.epochs * plan.steps_per_epoch
+    if steps >= 2**31:
+        raise FlaxdigitsError(
+            f"train.epochs={config.epochs} makes {steps} steps; the maximum is 2,147,483,647")
+    return steps
+
+
+def non_finite_part(state: TrainState) -> str | None:
+    """Returns the name of a part of the state that has a NaN or an infinity, or None."""
+    parts = {"a weight": state.params, "an averaged weight": state.ema,
+             "a value of the optimizer state": state.opt_state,
+             "a value of the layers' state": state.model_state,
+             "the sum of the losses": (state.epoch_sums, state.log_sums)}
+    finite = np.asarray(_are_finite(list(parts.values())))
+    return next((name for name, is_finite in zip(parts, finite, strict=True)
+                 if not is_finite), None)
+
+
+@jax.jit
+def _are_finite(trees: list[Any]) -> jax.Array:
+    """Returns whether all values of each tree are finite: [trees] bool."""
+    return jnp.stack([
+        jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)], bool).all()
+        for tree in trees])
+
+
+def _state_shapes(task: TrainTask, image_shape: tuple[int, ...]) -> TrainState:
+    """Returns the shapes of the train state.
+
+    Raises:
+      FlaxdigitsError: if optax refuses the optimizer's fields, which it does when traced.
+    """
+    variables = jax.eval_shape(
+        lambda: init_variables(task.model, task.config.seed, image_shape))
+    try:
+        shapes = jax.eval_shape(
+            lambda variables: create_train_state(
+                variables, task.optimizer, task.config.train.ema_decay), variables)
+        jax.eval_shape(task.optimizer.update, shapes.params, shapes.opt_state, shapes.params)
+    except Exception as error:
+        raise FlaxdigitsError(
+            f"optimizer: cannot update the params with these fields: {first_line(error)}"
+        ) from error
+    return shapes

@@ -1,0 +1,74 @@
+"""The trained network that the objective `distillation` learns from."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from flaxdigits.config import ExperimentConfig
+from flaxdigits.data.dataset import Dataset
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.models import build_model
+from flaxdigits.objectives import Distillation
+from flaxdigits.training.state import init_variables
+from flaxdigits.training.weights import open_source, restore_variables, variables_digest
+
+FIELD = "train.objective.teacher"
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A trained network with fixed weights.
+
+    Attributes:
+      model: the linen module.
+      variables: of the module.
+      digest: the SHA-256 of the variables.
+    """
+
+    model: nn.Module
+    variables: dict[str, Any]
+    digest: str
+
+
+def load_teacher(config: ExperimentConfig, dataset: Dataset) -> Teacher | None:
+    """Loads the network that the config's objective names; None if it names none.
+
+    Args:
+      config: of the run that learns from the teacher.
+      dataset: of that run.
+
+    Raises:
+      FlaxdigitsError: if the folder holds no run with a checkpoint, or the network does not fit the
+        images, the classes or the preprocessing of this run.
+    """
+    objective = config.train.objective
+    if not isinstance(objective, Distillation):
+        return None
+    with open_source(objective.teacher, FIELD) as (folder, checkpoints, step):
+        teacher = folder.config()
+        if teacher.data.preprocessing != config.data.preprocessing:
+            raise FlaxdigitsError(
+                f"{FIELD}: {folder.path} was trained with data.preprocessing="
+                f"{teacher.data.preprocessing}, and this run has {config.data.preprocessing}: use "
+                "the same")
+        shape, classes = dataset.images.shape[1:], len(dataset.class_names)
+        try:
+            model = build_model(teacher.model, classes)
+            fresh = jax.eval_shape(lambda: init_variables(model, teacher.seed, shape))
+            variables = restore_variables(checkpoints, step, fresh, folder.checkpoints)
+        except FlaxdigitsError as error:
+            raise FlaxdigitsError(
+                f"{FIELD}: {folder.path} cannot teach a run on images of "
+                f"{'x'.join(map(str, shape))} and {classes} classes: {error}") from error
+    return Teacher(model, variables, variables_digest(variables))
+
+
+def teacher_digest(config: ExperimentConfig, dataset: Dataset) -> str | None:
+    """Returns the digest of the teacher, or None where there is none to be loaded."""
+    try:
+        teacher = load_teacher(config, dataset)
+    except FlaxdigitsError:
+        return None
+    return None if teacher is None else teacher.digest

@@ -1,0 +1,81 @@
+"""Imports point downward: no module imports one of a layer above its own."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import flaxdigits
+
+PACKAGE = Path(flaxdigits.__file__).parent
+
+# From the lowest layer to the highest; modules of one layer may import each other.
+LAYERS = [
+    ("errors", "patterns", "jax_settings", "old_names"),
+    ("field_types", "json_files", "components"),
+    ("schedules", "optimizers", "losses", "objectives", "augmentations", "metrics",
+     "datasets"),
+    ("models",), ("config",), ("overrides",), ("data",), ("training",), ("experiments",),
+    ("evaluation",), ("studies",), ("reports",), ("benchmark",), ("api",), ("cli",)]
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
+
+# Imports all modules of each layer while the layers above it cannot be imported.
+IMPORT_LAYER_BY_LAYER = """
+import importlib, pkgutil, sys
+import flaxdigits
+layers = {layers!r}
+allowed = set()
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        parts = name.split(".")
+        if parts[0] == "flaxdigits" and len(parts) > 1 and parts[1] not in allowed:
+            raise ImportError(name + " is above " + ", ".join(layer))
+
+sys.meta_path.insert(0, Blocker())
+for layer in layers:
+    allowed.update(layer)
+    for name in layer:
+        module = importlib.import_module("flaxdigits." + name)
+        for info in pkgutil.walk_packages(getattr(module, "__path__", ()), module.__name__ + "."):
+            if not info.name.endswith("_peer"):  # those import Keras or PyTorch
+                importlib.import_module(info.name)
+"""
+
+
+def imported_modules(path):
+    """The modules of the package that a file imports, within functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "flaxdigits":
+            yield from (f"flaxdigits.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def modules():
+    return [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+
+
+def test_every_module_belongs_to_a_layer():
+    assert {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in modules()} == set(
+        LAYER)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_module_imports_a_layer_above_its_own(path):
+    own = LAYER[path.relative_to(PACKAGE).parts[0].removesuffix(".py")]
+    for name in imported_modules(path):
+        package, _, rest = name.partition(".")
+        if package == "flaxdigits" and rest:
+            assert LAYER[rest.partition(".")[0]] <= own, f"{path.name} imports {name}"
+
+
+def test_every_layer_is_imported_without_those_above():
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_LAYER_BY_LAYER.format(layers=LAYERS)],
+        capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
