@@ -184,7 +184,7 @@ read_idx_folder(Path(sys.argv[1]))
 """
     process = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
-    assert "it holds only 100" in process.stderr.splitlines()[-1]
+    assert "it has only 100" in process.stderr.splitlines()[-1]
 
 
 def put_device(path: Path) -> None:

@@ -106,13 +106,13 @@ WRONG = {
     "one class": ({"images": IMAGES, "labels": LABELS * 0}, "all training images are of one class"),
     "too few names": (
         {"images": IMAGES, "labels": LABELS, "class_names": ["a", "b"]},
-        "labels must be places in the 2 class_names, 0 to 1, got 4 to 9"),
+        "labels must be indices into the 2 class_names, 0 to 1, got 4 to 9"),
     "names twice": (
         {"images": IMAGES, "labels": LABELS % 2, "class_names": ["a", "a"]},
         "class_names must differ"),
     "numbers as names": (
         {"images": IMAGES, "labels": LABELS % 2, "class_names": [1, 2]},
-        "class_names must be texts"),
+        "class_names must be strings"),
     "pickled names": (
         {"images": IMAGES, "labels": LABELS % 2, "class_names": np.array(["a", "b"], object)},
         "class_names: an array of Python objects"),
@@ -164,7 +164,7 @@ def test_what_a_header_declares_is_checked_before_memory_is_taken(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
         file.writestr("images.npy", header + bytes(60))
         file.writestr("labels.npy", npy(LABELS))
-    assert "its header declares [3, 4, 5000000000] of uint8, and it holds" in refusal(
+    assert "its header declares [3, 4, 5000000000] of uint8, and it has" in refusal(
         tmp_path / "a.npz")
 
 

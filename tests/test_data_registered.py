@@ -132,8 +132,8 @@ def test_arrays_are_given_in_python(tiny_config, tmp_path):
     ({"train": 3, "validation": 2}, "train and validation must be at most the 4 examples"),
     ({"validation": 4}, "train must be a number of examples from 1 to 4, got 0"),
     ({"train": 1}, "a validation or test image has the label 1"),
-    ({"class_names": ["a", "\udc80"]}, "class_names must be texts"),
-    ({"class_names": 3}, "class_names must be texts"),
+    ({"class_names": ["a", "\udc80"]}, "class_names must be strings"),
+    ({"class_names": 3}, "class_names must be strings"),
 ])
 def test_arrays_that_do_not_fit_are_refused(fields, said):
     given = {"images": np.zeros((4, 3, 3), np.uint8), "labels": [0, 1, 0, 1]} | fields

@@ -168,7 +168,7 @@ def test_another_format_needs_tensorflow(tmp_path):
     builder = prepare(ColourPets, tmp_path)
     path = builder.data_path / "dataset_info.json"
     path.write_text(path.read_text().replace("array_record", "tfrecord"))
-    assert "is prepared as tfrecord, which is read by TensorFlow alone" in refusal(
+    assert "is prepared as tfrecord, which only TensorFlow reads" in refusal(
         "colour_pets", tmp_path)
 
 

@@ -18,8 +18,8 @@ class DataArrays:
 
     Attributes:
       images: [n, height, width] or [n, height, width, channels] uint8.
-      labels: [n] integers: places in `class_names`. Without `class_names`, the classes are the
-        labels of the training part in order, named by their numbers. Once created, int32 places.
+      labels: [n] integers: indices into `class_names`. Without `class_names`, the classes are the
+        labels of the training part in order, named by their numbers. Once created, int32 indices.
       class_names: in the order of the labels.
       writers: [n] integers, who wrote each image, or any other group that the `writers` split must
         not divide; None if unknown.
@@ -27,7 +27,7 @@ class DataArrays:
       validation: the number of validation examples; the rest after them is the test part.
 
     Raises:
-      FlaxdigitsError: naming the array that is of another type, shape or length, or a label that no
+      FlaxdigitsError: naming the array that has the wrong type, shape or length, or a label that no
         training example has.
     """
 
@@ -76,7 +76,7 @@ class DataArrays:
 
 
 def arrays_of(place: str | Path, *arrays: Any, **options: Any) -> DataArrays:
-    """Returns `DataArrays(...)`; its errors begin with the place that the arrays come from."""
+    """Returns `DataArrays(...)`; its errors begin with `place`, where the arrays come from."""
     try:
         return DataArrays(*arrays, **options)
     except FlaxdigitsError as error:
@@ -109,7 +109,7 @@ def _int32(array: np.ndarray, name: str) -> np.ndarray:
 def _classes(
     class_names: Any, labels: np.ndarray, train: int
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Returns the names of the classes, and the labels as places in them: [n] int32.
+    """Returns the names of the classes, and the labels as indices into them: [n] int32.
 
     Raises:
       FlaxdigitsError: if the names do not fit the labels, or the training part has one class.
@@ -126,17 +126,17 @@ def _classes(
     else:
         names = tuple(np.atleast_1d(_array(class_names, "class_names")).tolist())
         if not all(isinstance(name, str) and name and _is_unicode(name) for name in names):
-            raise FlaxdigitsError(f"class_names must be texts, got {quoted(list(names))}")
+            raise FlaxdigitsError(f"class_names must be strings, got {quoted(list(names))}")
         if len(set(names)) < len(names):
             raise FlaxdigitsError(f"class_names must differ, got {quoted(list(names))}")
         if labels.min() < 0 or labels.max() >= len(names):
             raise FlaxdigitsError(
-                f"labels must be places in the {len(names)} class_names, 0 to {len(names) - 1}, "
+                f"labels must be indices into the {len(names)} class_names, 0 to {len(names) - 1}, "
                 f"got {labels.min()} to {labels.max()}")
     if len(known) < 2:
         raise FlaxdigitsError(
             f"all training images are of one class, {names[int(labels[0])]}; there is nothing to "
-            "tell apart: add images of at least one other class")
+            "classify: add images of at least one other class")
     return names, labels.astype(np.int32)
 
 

@@ -59,11 +59,11 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             name="drawn", version=DRAWN_VERSION, description="Synthetic images."),
     ]
 
-    # Of each data set.
+    # Set by each builder.
     class_names: tuple[str, ...]
     image_size: tuple[int, int]  # height, width
     official_train: int | None  # rows before the official test part
-    knows_writers: bool
+    has_writers: bool
     read_raw: Callable[[Path], Examples]  # from the folder of the raw files
     fetch_raw: Callable[[Path], None]  # to the folder of the raw files
     draw: Callable[[int], Examples]  # by a seed
@@ -87,7 +87,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def download_and_prepare(self, *, file_format: str = "array_record", **kwargs: Any) -> None:
         """Prepares the data set unless it is prepared, in one process at a time.
 
-        A preparation that is killed leaves nothing that is taken for a prepared copy.
+        A preparation that is killed leaves no folder that looks like a prepared copy.
 
         Raises:
           FlaxdigitsError: the raw files are missing or damaged, or `data_dir` cannot be written.
@@ -95,7 +95,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """
         if kwargs or not self.is_prepared():
             try:
-                with _alone_in(Path(self.data_path.parent)):
+                with _locked(Path(self.data_path.parent)):
                     super().download_and_prepare(file_format=file_format, **kwargs)
             except (OSError, RuntimeError) as error:  # the latter is ArrayRecord's for a full disk
                 raise FlaxdigitsError(
@@ -131,7 +131,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             "label": tfds.features.ClassLabel(names=self.class_names),
             "index": tfds.features.Scalar(np.int32),
         }
-        if self.knows_writers:
+        if self.has_writers:
             features |= {name: tfds.features.Scalar(np.int32) for name in ("writer", "sample")}
         return CheckedInfo(
             builder=self,
@@ -164,13 +164,13 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _read(self) -> Examples:
         folder = Path(self.data_dir)
-        names = ("label", "writer", "sample") if self.knows_writers else ("label",)
+        names = ("label", "writer", "sample") if self.has_writers else ("label",)
         try:
             count = self.info.splits.total_num_examples
             images = np.empty((count, *self.image_size), np.uint8)
             columns = {name: np.empty(count, np.int32) for name in names}
             paths = {part: split.filepaths[0] for part, split in self.info.splits.items()}
-        except Exception as error:  # of numbers and names that cannot be
+        except Exception as error:  # of impossible numbers and names
             raise _damaged(folder / "dataset_info.json", folder) from error
         row = 0
         for part, path in paths.items():
@@ -187,7 +187,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _rows(self, part: str) -> Iterator[Mapping[str, Any]]:
         """Yields the stored features of each row of a part, in order."""
-        # Three times faster than tensorflow-datasets' own decoding, row by row, of the same.
+        # Three times faster than the row-by-row decoding of tensorflow-datasets.
         source = self.as_data_source(
             part, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
         for start in range(0, len(source), _ROWS_AT_ONCE):
@@ -208,7 +208,7 @@ class FlaxdigitsMnist(DigitsBuilder):
     class_names = raw_mnist.CLASS_NAMES
     image_size = (28, 28)
     official_train = raw_mnist.OFFICIAL_TRAIN
-    knows_writers = False
+    has_writers = False
     read_raw = staticmethod(raw_mnist.read_mnist)
     fetch_raw = staticmethod(raw_mnist.fetch_mnist)
 
@@ -227,7 +227,7 @@ class FlaxdigitsChineseMnist(DigitsBuilder):
     class_names = raw_chinese_mnist.CLASS_NAMES
     image_size = (64, 64)
     official_train = None
-    knows_writers = True
+    has_writers = True
     read_raw = staticmethod(raw_chinese_mnist.read_chinese_mnist)
     fetch_raw = staticmethod(raw_chinese_mnist.fetch_chinese_mnist)
 
@@ -262,7 +262,7 @@ def _damaged(path: Path, folder: Path) -> FlaxdigitsError:
 
 
 def _check_files(folder: Path) -> None:
-    """Checks that a prepared copy's metadata are JSON and all that lies in it can be read.
+    """Checks that a prepared copy's metadata are JSON and all files in it can be read.
 
     Raises:
       FlaxdigitsError: naming the first file that is wrong.
@@ -282,7 +282,7 @@ def _check_files(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Locks the folder for this process, and deletes what killed preparations left in it.
 
     The kernel releases the lock when the process ends, however it ends. On a file system without

@@ -23,7 +23,7 @@ from flaxdigits.datasets import TFDS
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.patterns import expand_user
 
-XLA_ALIGNMENT = 64  # bytes; what does not begin at a multiple of it, XLA copies
+XLA_ALIGNMENT = 64  # bytes; XLA copies arrays that do not start at a multiple of it
 
 _log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Dataset:
     def description(self) -> dict[str, Any]:
         """Returns the identity and, of grey custom data, their `framing`, as JSON values.
 
-        A network can be used with these alone.
+        They suffice to use a trained network without its data.
         """
         if self.name in BUILDERS or self.images.shape[-1] > 1:
             return self.identity()
@@ -129,7 +129,7 @@ def load_dataset(config: DataConfig, locations: DataLocations) -> Dataset:
         return with_index_file(_published(config, locations), config)
     if locations.source == "drawn":
         raise FlaxdigitsError(
-            f"--data=drawn: there are no synthetic data for data.dataset={config.dataset}; use "
+            f"--data=synthetic: there are no synthetic data for data.dataset={config.dataset}; use "
             "mnist or chinese_mnist")
     if config.dataset.startswith(TFDS):
         arrays = read_tfds(config.dataset.removeprefix(TFDS), _data_dir(locations))
@@ -181,7 +181,7 @@ def _published(config: DataConfig, locations: DataLocations) -> Dataset:
         tried = f"no prepared copy in {data_dir}, no --raw_data_dir, and {error}"
         if locations.source == "real":
             raise FlaxdigitsError(f"{config.dataset}: no real data: {tried}") from error
-        _log.warning("%s: using DRAWN data, not the real: %s", config.dataset, tried)
+        _log.warning("%s: using SYNTHETIC data instead of the real data: %s", config.dataset, tried)
         return _prepared(config.dataset, "drawn", locations)
 
 
@@ -198,7 +198,7 @@ def _data_dir(locations: DataLocations) -> Path:
     try:
         return expand_user("~/tensorflow_datasets")
     except FlaxdigitsError as error:
-        raise FlaxdigitsError("there is no home folder in which to keep prepared data: name a "
+        raise FlaxdigitsError("there is no home folder to store prepared data in: specify a "
                               "folder with --data_dir or TFDS_DATA_DIR") from error
 
 
@@ -213,7 +213,7 @@ def _prepared(name: str, source: str, locations: DataLocations) -> Dataset:
 
 
 def _in_place(images: np.ndarray) -> np.ndarray:
-    """Returns a read-only copy that JAX takes for an array of the CPU's without another copy.
+    """Returns a read-only copy that JAX uses as a CPU array without copying it again.
 
     Args:
       images: [n, height, width] or [n, height, width, channels] uint8.

@@ -44,8 +44,8 @@ class ImageFolder:
 def read_image_folder(folder: Path, image_size: int | None) -> ImageFolder:
     """Reads <folder>/<class>/<image>, or <folder>/<part>/<class>/<image>.
 
-    The parts are train (or training), valid (val, validation) and test (testing). Images may lie
-    deeper within the folder of their class, and links are followed. They become grey as
+    The parts are train (or training), valid (val, validation) and test (testing). Images may be
+    in subfolders of the folder of their class, and links are followed. They become grey as
     `flaxdigits.data.photos` reads them. With `image_size` each is scaled to fit a square of that
     size and padded with the folder's ground, the median of the images' borders; without, all must
     have one size. Classes and images are sorted by name; rows take one image of each class in
@@ -71,7 +71,7 @@ def read_image_folder(folder: Path, image_size: int | None) -> ImageFolder:
         if unknown := set(by_class) - set(class_names):
             raise FlaxdigitsError(
                 f"{roots[part] / min(unknown)}: a class without a folder in {roots['train']}; add "
-                "training images of it or take it away")
+                "training images of it or remove it")
     rows = {part: list(_in_turn(by_class, class_names)) for part, by_class in files.items()}
     images = _read_all([path for part in rows.values() for path, _ in part], image_size, left_out)
     left_out.warn()
@@ -81,7 +81,7 @@ def read_image_folder(folder: Path, image_size: int | None) -> ImageFolder:
 
 
 class _LeftOut:
-    """Counts what is not read, and what is read in a way that may surprise."""
+    """Counts files that are not read, and files that are read in an unexpected way."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -156,7 +156,7 @@ def _files_by_class(root: Path, left_out: _LeftOut) -> dict[str, list[Path]]:
         if not paths:
             raise FlaxdigitsError(
                 f"{root / name}: holds no images that can be read (such as .png, .jpg, .tif); add "
-                "some or take the folder away")
+                "some or remove the folder")
     return files
 
 

@@ -15,8 +15,8 @@ def training_inputs(
     Args:
       images: [batch, height, width, channels] uint8.
       positions: [batch] int32, each example's position in the global batch; its random
-        values depend on this and on `rng` alone.
-      rng: the step's key of augmentation.
+        values depend only on this and on `rng`.
+      rng: the augmentation key of the step.
       config: which augmentations and preprocessing.
 
     Returns:

@@ -148,10 +148,10 @@ def _parse(content: bytes) -> np.ndarray:
     except Exception as error:  # of a damaged header NumPy raises several kinds
         raise ValueError("not an array as numpy.savez writes it") from error
     if dtype.hasobject:
-        raise ValueError("an array of Python objects, which is not read: save plain numbers or "
-                         "texts, such as numpy.array(names, dtype=str)")
+        raise ValueError("an array of Python objects, which is not read: save numbers or "
+                         "strings, such as numpy.array(names, dtype=str)")
     if math.prod(shape) * dtype.itemsize != len(content) - file.tell():
-        raise ValueError(f"its header declares {list(shape)} of {dtype}, and it holds "
+        raise ValueError(f"its header declares {list(shape)} of {dtype}, and it has "
                          f"{len(content) - file.tell()} bytes")
     array = np.frombuffer(content, dtype, offset=file.tell())
     return array.reshape(shape, order="F" if is_fortran else "C")

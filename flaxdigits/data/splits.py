@@ -1,8 +1,8 @@
 """Named splits: which examples of a data set train, validate and test.
 
 Seeded splits follow `permutation`, which sorts raw words of a Philox generator. NumPy promises
-that a bit generator's raw stream stays the same for good and everywhere; it does not promise that
-of `Generator.permutation`, so that is not used.
+that a bit generator's raw stream stays the same in all versions and on all platforms, but not that
+`Generator.permutation` does, so the latter is not used.
 """
 
 from collections.abc import Callable
@@ -70,7 +70,7 @@ def _official(config: DataConfig, dataset: Dataset) -> Split:
 
 
 def _holdout(config: DataConfig, dataset: Dataset) -> Split:
-    """MNIST's proportions, 55 : 5 : 10, except that the data set's own parts stay as they are."""
+    """MNIST's proportions, 55 : 5 : 10, except that the parts of the data set itself are kept."""
     count = len(dataset.labels)
     given = np.arange(dataset.validation.start, dataset.validation.stop)
     train_count = dataset.validation.start if len(given) else dataset.official_train or count
@@ -97,8 +97,7 @@ def _kaggle(config: DataConfig, dataset: Dataset) -> Split:
 def _random(config: DataConfig, dataset: Dataset) -> Split:
     """Four fifths of all images train, one fifth validates, whoever wrote them; no test part.
 
-    A validation part of the data set's own stays as it is, and then the training part alone is
-    trained on.
+    If the data set has a validation part, that part validates and only the training part trains.
     """
     if dataset.validation:
         return {"train": permutation(dataset.validation.start, config.split_seed),

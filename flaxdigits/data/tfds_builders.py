@@ -143,8 +143,8 @@ def _read_part(folder: Path, builder: Any, part: str, names: list[str]) -> list[
         source = builder.as_data_source(part)
     except NotImplementedError as error:
         raise FlaxdigitsError(
-            f"{folder}: is prepared as {builder.info.file_format.value}, which is read by "
-            "TensorFlow alone; prepare it with file_format='array_record'") from error
+            f"{folder}: is prepared as {builder.info.file_format.value}, which only "
+            "TensorFlow reads; prepare it with file_format='array_record'") from error
     except Exception as error:
         raise _damaged(folder, error) from error
     columns: list[list[Any]] = [[] for _ in names]
