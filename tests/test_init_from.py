@@ -39,6 +39,23 @@ def test_init_from_takes_the_averaged_weights_where_there_are_any(
     assert not np.allclose(taken, latest, atol=1e-6)
 
 
+def test_init_from_a_step_of_a_run(finished, launch_here, opened, idx_folder, tmp_path):  # noqa: F811
+    recipe = ("--experiment=dense_cnn", "--set=data.dataset=idx_files",
+              f"--set=data.folder={idx_folder}", "--set=data.split=holdout",
+              "--set=model.filters=2", "--set=model.dense=8", "--set=train.steps=1",
+              "--set=seed=9", "--set=optimizer.learning_rate=1e-9", "--notensorboard")
+    done = launch_here(*recipe, f"--set=train.init_from={finished}@2",
+                       f"--workdir={tmp_path / 'from_2'}")
+    assert done.returncode == 0, done.stderr
+    source = opened(finished / "checkpoints").restore_arrays(2)["params"]["Dense_0"]["kernel"]
+    taken = params_of(opened(tmp_path / "from_2" / "checkpoints"))["Dense_0"]["kernel"]
+    np.testing.assert_allclose(taken, source, atol=1e-6)
+    done = launch_here(*recipe, f"--set=train.init_from={finished}@3",
+                       f"--workdir={tmp_path / 'from_3'}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "has no checkpoint of step 3; it has 2, 4, 6" in done.stderr
+
+
 def test_init_from_refuses_other_shapes_and_other_folders(finished, train_tiny, tmp_path):
     other = refusal(train_tiny, tmp_path / "a", f"train.init_from={finished}", "model.dense=9")
     assert "params.Dense_0.bias has shape [8], this config's has shape [9]" in other

@@ -29,6 +29,7 @@ from flaxdigits.patterns import expand_user
 from flaxdigits.studies.ablation import LoadDataset
 from flaxdigits.training.parallel import first_line
 from flaxdigits.training.run_folder import RunFolder, data_differences
+from flaxdigits.training.weights import split_checkpoint
 
 _log = logging.getLogger(__name__)
 
@@ -150,7 +151,8 @@ def check_before_data(config: ExperimentConfig, workdir: Path) -> None:
     """
     build_model(config.model, num_classes=1)
     if config.train.init_from is not None and not (workdir / "config.json").exists():
-        RunFolder(Path(config.train.init_from)).data()
+        path, _ = split_checkpoint(config.train.init_from)
+        RunFolder(Path(path)).data()
 
 
 def run_folder_path(workdir: PathLike | None, config: ExperimentConfig) -> Path:
