@@ -25,7 +25,7 @@ from flaxdigits.data.preprocessing import preprocess
 from flaxdigits.data.splits import split_indices
 from flaxdigits.data.squares import fit_colours
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.evaluation.predict import read_images
+from flaxdigits.evaluation.predict import predict_images
 from flaxdigits.evaluation.trained import load_network
 from flaxdigits.models.convolution import convolve, convolve_native
 
@@ -102,18 +102,18 @@ def test_images_of_several_channels_are_trained_on_and_read(
 
     path = tmp_path / "image.png"
     Image.fromarray(np.resize(dataset.images[0], (12, 10, 3))).save(path)
-    (reading,) = read_images(network, [path])
+    (prediction,) = predict_images(network, [path])
     if channels == 3:
-        assert reading.seen.shape == (12, 10, 3)
-        np.testing.assert_array_equal(reading.seen, dataset.images[0])
-        assert reading.guesses[0].class_name == dataset.class_names[logits[0].argmax()]
+        assert prediction.network_input.shape == (12, 10, 3)
+        np.testing.assert_array_equal(prediction.network_input, dataset.images[0])
+        assert prediction.guesses[0].class_name == dataset.class_names[logits[0].argmax()]
     if model == "kaggle_cnn":
         assert launch_here(
             "--mode=predict", f"--workdir={workdir}", f"--images={path}").returncode == 0
         exported = launch_here("--mode=export", f"--workdir={workdir}")
         assert exported.returncode == 0 and "12x10x3" in exported.stdout
     elif channels == 2:
-        assert "the network reads images of 2 channels" in reading.error
+        assert "the network was trained on images of 2 channels" in prediction.error
 
 
 def test_a_picture_is_fitted_in_colours():

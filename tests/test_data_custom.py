@@ -68,7 +68,7 @@ def test_idx_files_without_a_test_part(tmp_path):
 DAMAGED = {
     "last byte missing": (
         "train-images-idx3-ubyte", idx(IMAGES)[:-1], "declares 210 bytes and it has only 209"),
-    "one byte more": ("train-images-idx3-ubyte", idx(IMAGES) + b"x", "holds more than that"),
+    "one byte more": ("train-images-idx3-ubyte", idx(IMAGES) + b"x", "has more than that"),
     "cut in the header": (
         "train-images-idx3-ubyte", idx(IMAGES)[:9], "cut short within its header"),
     "labels for images": ("train-images-idx3-ubyte", idx(LABELS), "not an idx file"),

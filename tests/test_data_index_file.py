@@ -118,7 +118,7 @@ def test_a_run_of_an_index_file_is_resumed_with_the_same_indices_alone(
         assert done.returncode == 0, done.stderr
     wrong = launch_here(
         "--mode=eval", f"--workdir={tmp_path / 'run'}", f"--set=data.indices={other}")
-    assert wrong.returncode == 2 and "name the data of the run with --set data.indices=" in (
+    assert wrong.returncode == 2 and "pass the data of the run with --set data.indices=" in (
         wrong.stderr)
 
 
@@ -128,8 +128,8 @@ def test_a_run_of_an_index_file_is_resumed_with_the_same_indices_alone(
     (["data.split=indices", "data.indices={indices}", "data.stratify=true"],
      "data.stratify=true needs data.split=holdout, kaggle, random or kfold, got indices"),
     (["data.folds=5"], "data.folds=5 needs data.split=writers or kfold, got official"),
-    (["data.split=indices", "data.indices={without_validation}", "checkpoint.report=best"],
-     "checkpoint.report=best needs a validation split, and"),
+    (["data.split=indices", "data.indices={without_validation}", "checkpoint.select=best"],
+     "checkpoint.select=best needs a validation split, and"),
 ])
 def test_fields_that_do_not_fit_are_refused_in_a_line(
     settings, said, indices, idx_folder, launch_here, tmp_path

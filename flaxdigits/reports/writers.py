@@ -106,7 +106,7 @@ class WritersReport:
         return file.getvalue()
 
     def json(self) -> dict[str, object]:
-        """Returns the accuracy of each writer (or fold) and class, and their mean over writers."""
+        """Returns the accuracy of each group and class, and the mean over groups."""
         groups, errors, examples = self.predictions.errors()
         rates = 1 - errors.sum(1) / examples.sum(1)
         classes = 1 - errors.sum(0) / examples.sum(0)
@@ -118,7 +118,7 @@ class WritersReport:
             "characters": dict(zip(self.predictions.class_names, map(float, classes), strict=True))}
 
     def hardest(self, names: Labels) -> Figure:
-        """Draws the worst mistakes of the writers with the highest error rates, a row each."""
+        """Draws the worst mistakes of the groups with the highest error rates, a row each."""
         tested = self.predictions
         groups = [int(group) for group in tested.errors()[0][:GROUPS_IN_FIGURE]]
         wrong = tested.predicted != tested.labels
