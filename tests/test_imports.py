@@ -18,7 +18,7 @@ LAYERS = [
     ("schedules", "optimizers", "losses", "objectives", "augmentations", "metrics",
      "datasets"),
     ("models",), ("config",), ("overrides",), ("data",), ("training",), ("experiments",),
-    ("evaluation",), ("studies",), ("reports",), ("benchmark",), ("api",), ("cli",)]
+    ("evaluation",), ("studies",), ("reports",), ("benchmark",), ("api",), ("cli",), ("__main__",)]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 # Imports all modules of each layer while the layers above it cannot be imported.
@@ -38,6 +38,8 @@ sys.meta_path.insert(0, Blocker())
 for layer in layers:
     allowed.update(layer)
     for name in layer:
+        if name == "__main__":  # which runs a command when it is imported
+            continue
         module = importlib.import_module("flaxdigits." + name)
         for info in pkgutil.walk_packages(getattr(module, "__path__", ()), module.__name__ + "."):
             if not info.name.endswith("_peer"):  # those import Keras or PyTorch

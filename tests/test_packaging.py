@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import entry_points
 
 import pytest
 import yaml
@@ -91,6 +92,28 @@ def test_a_wheel_is_complete(installed, environment, tmp_path):
         "flaxdigits", f"flaxdigits-{PROJECT['version']}.dist-info"}
 
 
+def test_the_wheel_trains_from_another_folder(installed, environment, idx_folder, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "flaxdigits", "--experiment=mse_cnn",
+         "--set=data.dataset=idx_files", f"--set=data.folder={idx_folder}",
+         "--set=model.filters=4,4", "--set=train.steps=2", "--workdir=run"],
+        env=environment | {"PYTHONPATH": str(installed)}, cwd=tmp_path, capture_output=True,
+        text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 2
+    (scripts,) = installed.glob("*.dist-info/entry_points.txt")
+    assert "flaxdigits = flaxdigits.cli.main:run" in scripts.read_text()
+
+
+def test_the_installed_command_has_the_flags_of_launch(launch, environment):
+    (script,) = entry_points(group="console_scripts", name="flaxdigits")
+    code = ("import sys; sys.argv = ['flaxdigits', '--list']; "
+            f"from {script.module} import run; run()")
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout == launch("--list").stdout
+
+
 def test_the_command_of_the_readme_builds_the_documentation(environment, tmp_path):
     (command,) = re.findall(r"^pdoc .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
     done = subprocess.run(
@@ -100,7 +123,7 @@ def test_the_command_of_the_readme_builds_the_documentation(environment, tmp_pat
     page = (tmp_path / "flaxdigits.html").read_text()
     for name in flaxdigits.__all__:
         assert f'id="{name}"' in page
-    assert "folder of the raw files; None: that of the environment" in page
+    assert "the folder of the raw files; None: the environment variable" in page
     assert str(ROOT) not in page
     for module in ("config", "models"):
         assert (tmp_path / "flaxdigits" / f"{module}.html").is_file()

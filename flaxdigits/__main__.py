@@ -1,0 +1,5 @@
+"""The command line as `python -m flaxdigits`."""
+
+from flaxdigits.cli.main import run
+
+run()
