@@ -11,8 +11,9 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from flaxdigits.api.arguments import PathLike, Source, SourceName
+from flaxdigits.api.arguments import PathLike, SourceName
 from flaxdigits.api.experiment import absolute_paths
+from flaxdigits.api.sources import Source
 from flaxdigits.config import DataConfig, ExperimentConfig, validate
 from flaxdigits.data.arrays import DataArrays
 from flaxdigits.data.dataset import (

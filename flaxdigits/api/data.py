@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.context import (
     check_devices,
     load_data,
@@ -13,6 +13,7 @@ from flaxdigits.api.context import (
     run_folder_path,
     validated,
 )
+from flaxdigits.api.sources import Source
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.splits import split_indices

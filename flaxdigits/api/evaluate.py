@@ -4,9 +4,10 @@ from typing import Any
 
 from rich.console import Console
 
-from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.context import check_devices, load_data_of_run, make_console
 from flaxdigits.api.experiment import moved_data, recorded_experiment
+from flaxdigits.api.sources import Source
 from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user

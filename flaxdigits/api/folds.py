@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.context import (
     check_before_data,
     check_devices,
@@ -18,6 +18,7 @@ from flaxdigits.api.context import (
     validated,
 )
 from flaxdigits.api.seeds import outcome_line
+from flaxdigits.api.sources import Source
 from flaxdigits.api.train import check_tracker_factory, default_trackers
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset

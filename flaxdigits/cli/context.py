@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.arguments import PathLike, SourceName
 from flaxdigits.api.experiment import experiment, recorded_experiment
 from flaxdigits.cli.options import Options
 from flaxdigits.config import ExperimentConfig
@@ -19,7 +19,7 @@ from flaxdigits.training.trackers import Tracker
 class DataArguments(TypedDict):
     """The arguments of the API that specify where to find data."""
 
-    data: Source
+    data: SourceName
     raw_data_dir: PathLike | None
     data_dir: PathLike | None
 
