@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flaxdigits import augmentations as augmentations
     from flaxdigits import components as components
     from flaxdigits import config as config
+    from flaxdigits import datasets as datasets
     from flaxdigits import losses as losses
     from flaxdigits import metrics as metrics
     from flaxdigits import models as models
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from flaxdigits.api.summary import summary as summary
     from flaxdigits.api.train import train as train
     from flaxdigits.config import ExperimentConfig as ExperimentConfig
+    from flaxdigits.data.arrays import DataArrays as DataArrays
     from flaxdigits.data.dataset import Dataset as Dataset
     from flaxdigits.errors import FlaxdigitsError as FlaxdigitsError
     from flaxdigits.experiments import list_experiments as list_experiments
@@ -93,6 +95,7 @@ _HOMES = {
     "AblationOutcome": "api.ablation",
     "Benchmark": "api.benchmark",
     "Comparison": "api.compare",
+    "DataArrays": "data.arrays",
     "Dataset": "data.dataset",
     "ExperimentConfig": "config",
     "FlaxdigitsError": "errors",
@@ -108,8 +111,8 @@ _HOMES = {
 }
 
 # Modules that experiment files use, which are available as attributes of the package.
-_MODULES = ("augmentations", "components", "config", "losses", "metrics", "models", "objectives",
-            "optimizers", "schedules")
+_MODULES = ("augmentations", "components", "config", "datasets", "losses", "metrics", "models",
+            "objectives", "optimizers", "schedules")
 
 # The current names of functions and classes of earlier versions.
 _RENAMED = {"data_sheet": "preview_data", "Readings": "ImagePredictions"}

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from flaxdigits.augmentations import Augmentation
 from flaxdigits.components import Component, article, bounded, count
+from flaxdigits.datasets import datasets_with, find_dataset
 from flaxdigits.errors import MAX_QUOTE_LENGTH, FlaxdigitsError, quoted
 from flaxdigits.field_types import check
 from flaxdigits.losses import CrossEntropy, Loss
@@ -25,24 +26,20 @@ from flaxdigits.old_names import accept_old_names
 from flaxdigits.optimizers import Adam, Optimizer
 from flaxdigits.schedules import Schedule
 
-# The splits of each data set; `official` of custom data requires a test split.
-SPLITS = {
-    "mnist": ("official", "holdout", "kaggle"),
-    "chinese_mnist": ("random", "writers"),
-    "idx_files": ("official", "holdout", "random"),
-    "image_folder": ("official", "holdout", "random"),
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """The data set, its split, and the transformations of its images."""
+    """The data set, its split, and the transformations of its images; see docs/data.md."""
 
-    dataset: Literal["mnist", "chinese_mnist", "idx_files", "image_folder"] = "mnist"
-    split: Literal["official", "holdout", "kaggle", "random", "writers"] = "official"
-    fold: int = bounded(0, at_least=0, at_most=9)  # of the `writers` split
+    dataset: str = "mnist"  # as registered in flaxdigits.datasets, or tfds:<builder>
+    split: Literal["official", "holdout", "kaggle", "random", "kfold", "writers",
+                   "indices"] = "official"
+    fold: int = bounded(0, at_least=0, below=1000)  # the tested one, of the kfold and writers split
+    folds: int = bounded(10, at_least=3, at_most=1000)  # of the kfold and writers split
     split_seed: int = bounded(0, at_least=0, below=2**32)  # of the seeded splits
-    folder: str | None = None  # of the custom data of idx_files or image_folder
+    stratify: bool = False  # holdout, kaggle and random: equal shares of the classes in each part
+    indices: str | None = None  # the file of the indices split
+    folder: str | None = None  # of the custom data of idx_files or image_folder; the file of npz
     image_size: int | None = bounded(None, at_least=4, at_most=4096)  # of image_folder: square
     limit: int | None = count(None)  # use only the first examples of the training split
     preprocessing: Literal["unit", "column_norm", "raw"] = "unit"
@@ -380,22 +377,47 @@ def _check_combinations(config: ExperimentConfig) -> None:
     if isinstance(objective, FastAdversarial) and data.preprocessing != "unit":
         raise FlaxdigitsError("train.objective=fast_adversarial needs data.preprocessing=unit, got "
                               f"{data.preprocessing}")
-    if data.split not in SPLITS[data.dataset]:
+    _check_data(data)
+
+
+FOLDED = ("kfold", "writers")  # the splits that have folds
+STRATIFIED = ("holdout", "kaggle", "random", "kfold")  # kfold always is
+
+
+def _check_data(data: DataConfig) -> None:
+    """Raises FlaxdigitsError if fields of `data` do not fit the data set or the split."""
+    entry = find_dataset(data.dataset)
+    if data.split not in entry.splits:
         raise FlaxdigitsError(
             f"data.split={data.split}: {data.dataset} has no such split; use one of "
-            + ", ".join(SPLITS[data.dataset]))
-    if data.fold and data.split != "writers":
-        raise FlaxdigitsError(f"data.fold={data.fold} needs data.split=writers, got {data.split}")
-    is_custom = data.dataset in ("idx_files", "image_folder")
-    if is_custom and not data.folder:
-        raise FlaxdigitsError(f"data.folder is required with data.dataset={data.dataset}")
-    if data.folder and not is_custom:
+            + ", ".join(entry.splits))
+    if data.fold >= data.folds:
+        raise FlaxdigitsError(f"data.fold must be at most {data.folds - 1}, got {data.fold}")
+    for name, unused in (("fold", 0), ("folds", 10)):
+        if getattr(data, name) != unused and data.split not in FOLDED:
+            raise FlaxdigitsError(f"data.{name}={getattr(data, name)} needs data.split=writers or "
+                                  f"kfold, got {data.split}")
+    if data.stratify and data.split not in STRATIFIED:
         raise FlaxdigitsError(
-            f"data.folder needs data.dataset=idx_files or image_folder, got {data.dataset}")
-    if data.image_size is not None and data.dataset != "image_folder":
+            f"data.stratify=true needs data.split={', '.join(STRATIFIED[:-1])} or "
+            f"{STRATIFIED[-1]}, got {data.split}")
+    if data.split == "indices" and not data.indices:
         raise FlaxdigitsError(
-            f"data.image_size={data.image_size} needs data.dataset=image_folder, got "
-            f"{data.dataset}, whose images have a fixed size")
+            "data.indices must name a file with data.split=indices: JSON or npz, with the indices "
+            "of the examples in train, validation and test")
+    if data.indices and data.split != "indices":
+        raise FlaxdigitsError(f"data.indices needs data.split=indices, got {data.split}")
+    for name in entry.required:
+        if not getattr(data, name):
+            what = "an .npz file" if data.dataset == "npz" else "a folder"
+            raise FlaxdigitsError(
+                f"data.{name} must name {what} with data.dataset={data.dataset}")
+    for name in ("folder", "image_size"):
+        value = getattr(data, name)
+        if value is not None and name not in entry.required + entry.optional:
+            raise FlaxdigitsError(
+                f"data.{name}={value} needs data.dataset={' or '.join(datasets_with(name))}, got "
+                f"{data.dataset}")
 
 
 class _ModelByName:

@@ -92,7 +92,7 @@ def test_memory_of_train_steps_is_below_the_bound(name, batch_size, environment)
     images, _, classes = random_images(name, batch_size)
     done = subprocess.run(
         [sys.executable, "-m", "flaxdigits.benchmark.ours", name,
-         *map(str, (*images.shape[:3], classes, 6 * len(images) // 7)),
+         *map(str, (*images.shape, classes, 6 * len(images) // 7)),
          f"train.batch_size={batch_size}"],
         input="2\n", text=True, capture_output=True, check=True, cwd=ROOT,
         env=environment | {"PYTHONPATH": str(ROOT)})

@@ -10,7 +10,6 @@ import pytest
 from flaxdigits.augmentations import Affine, Cutout
 from flaxdigits.components import register
 from flaxdigits.config import (
-    SPLITS,
     CheckpointConfig,
     DataConfig,
     EvaluateConfig,
@@ -22,6 +21,7 @@ from flaxdigits.config import (
     to_dict,
     validate,
 )
+from flaxdigits.datasets import DATASETS, find_dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.losses import CrossEntropy, MeanSquaredError
 from flaxdigits.metrics import MacroF1, TopK
@@ -41,10 +41,13 @@ FIELDS = {
     "model.dropout": ([(-0.01,), (1,), (0.5, 1.0), (NAN,), ("0.5",), 0.5, None],
                       [(), (0,), (0.99,)]),
     "model.batch_norm": ([1, 0, "true", None], [True, False]),
-    "data.dataset": (["cifar", None, 1], ["mnist"]),
+    "data.dataset": ([None, 1], ["mnist"]),
     "data.split": (["test", None, 1], ["official", "holdout", "kaggle"]),
-    "data.fold": ([-1, 10, 1.0, "1", True, None], [0]),
+    "data.fold": ([-1, 1000, 1.0, "1", True, None], [0]),
+    "data.folds": ([2, 1001, 10.0, None], [10]),
     "data.split_seed": ([-1, 0.5, None], [0, 7]),
+    "data.stratify": ([1, "true", None], [False]),
+    "data.indices": ([3, ("a",)], [None]),
     "data.folder": ([3, ("a",)], [None]),
     "data.image_size": ([3, 0, 28.0, "28"], [None]),
     "data.limit": ([0, -1, 1.0], [None, 1]),
@@ -160,12 +163,15 @@ def test_a_split_seed_that_philox_does_not_take_is_refused():
     assert "data.split_seed" in refusal(validate, with_field(base(), "data.split_seed", 2**128))
 
 
-@pytest.mark.parametrize(("dataset", "splits"), SPLITS.items())
-def test_a_data_set_accepts_only_its_own_splits(dataset, splits):
-    folder = "somewhere" if dataset in ("idx_files", "image_folder") else None
-    for split in ("official", "holdout", "kaggle", "random", "writers"):
-        config = with_field(base(), "data", DataConfig(dataset, split, folder=folder))
-        if split in splits:
+@pytest.mark.parametrize("dataset", [*DATASETS, "tfds:emnist/letters:3.1.0"])
+def test_a_data_set_accepts_only_its_own_splits(dataset):
+    entry = find_dataset(dataset)
+    folder = "somewhere" if "folder" in entry.required else None
+    for split in ("official", "holdout", "kaggle", "random", "kfold", "writers", "indices"):
+        indices = "split.json" if split == "indices" else None
+        config = with_field(
+            base(), "data", DataConfig(dataset, split, indices=indices, folder=folder))
+        if split in entry.splits:
             assert validate(config) == config
         else:
             assert f"data.split={split}: {dataset} has no such split" in refusal(validate, config)
@@ -184,7 +190,7 @@ def everything_changed() -> ExperimentConfig:
     return ExperimentConfig(
         "b", ChineseCnnConfig((1, 2), (3, 4), (0.5, 0.25), True),
         DataConfig(
-            "image_folder", "holdout", 0, 4, "数字", 32, 5, "raw",
+            "image_folder", "kfold", 4, 5, 4, True, "split.json", "数字", 32, 5, "raw",
             (Affine(1.5, 0.1, 0.2), Cutout(0.5))),
         Adam(0.5, Piecewise(7, (0.25,), (0.5,)), 1.0, 0.01, "all", 0.8, 0.99, 1e-8),
         TrainConfig(64, 2, 100, 50, CrossEntropy(0.1, (1.0, 2.0)), Mixup(0.3), 1e-4, 0.999,
@@ -195,7 +201,7 @@ def everything_changed() -> ExperimentConfig:
 
 def test_json_round_trip_preserves_every_field():
     config = everything_changed()
-    others = set(field_names(base())) - {"optimizer.name", "train.loss.name", "data.fold"}
+    others = set(field_names(base())) - {"optimizer.name", "train.loss.name"}
     same = [name for name in others if value_at(config, name) == value_at(base(), name)]
     assert not same, "this test must change every field that goes with the others"
     text = json.dumps(to_dict(config), ensure_ascii=False)

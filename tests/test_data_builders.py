@@ -322,7 +322,7 @@ def test_auto_without_files_or_network_draws_and_says_so(
         data = load_dataset(DataConfig(), DataLocations(data_dir=tmp_path))
     assert data.source == "drawn" and len(data.labels) == COUNT
     (record,) = caplog.records
-    assert "DRAWN" in record.message and "\n" not in record.message
+    assert "SYNTHETIC" in record.message and "\n" not in record.message
     assert str(tmp_path) in record.message and "refused" in record.message
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from flaxdigits.config import DataConfig
 from flaxdigits.data.dataset import DataLocations, Dataset, load_dataset
+from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
 
 RNG = np.random.default_rng(0)
@@ -45,9 +46,9 @@ def refusal(folder: Path) -> str:
 
 
 def qmnist(labels: np.ndarray) -> np.ndarray:
-    """QMNIST's eight columns, of which the first is the class."""
+    """QMNIST's eight columns, of which the first is the class and the third the writer."""
     columns = np.tile(np.arange(90, 98), (len(labels), 1)).astype(">i4")
-    columns[:, 0] = labels
+    columns[:, 0], columns[:, 2] = labels, np.arange(len(labels)) % 3 + 100
     return columns
 
 
@@ -83,6 +84,31 @@ def test_qmnist(tmp_path):
     data = load(tmp_path)
     assert data.labels.tolist() == [*LABELS, *LABELS[:3]]
     assert (data.class_names, data.official_train) == (("0", "1", "2"), 7)
+    assert data.writers.tolist() == [100, 101, 102, 100, 101, 102, 100, 100, 101, 102]
+    config = DataConfig("idx_files", "writers", folds=3, folder=str(tmp_path))
+    parts = split_indices(config, data)
+    assert sorted(len(set(data.writers[rows])) for rows in parts.values()) == [1, 1, 1]
+
+
+def test_writers_are_no_part_of_the_fingerprint_and_are_of_the_identity(tmp_path):
+    identities = []
+    for name in ("with", "without"):
+        labels = qmnist(LABELS) if name == "with" else LABELS
+        kind = "idx2-int" if name == "with" else "idx1-ubyte"
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, {
+            "train-images-idx3-ubyte": IMAGES, f"train-labels-{kind}": labels})
+        identities.append(load(tmp_path / name).identity())
+    # Runs of earlier versions, which read no writers, go on.
+    assert identities[0]["fingerprint"] == identities[1]["fingerprint"]
+    assert identities[0].keys() - identities[1].keys() == {"writers"}
+
+
+def test_parts_with_other_columns_are_refused(tmp_path):
+    write(tmp_path, {
+        "train-images-idx3-ubyte": IMAGES, "train-labels-idx2-int": qmnist(LABELS),
+        "t10k-images-idx3-ubyte": IMAGES, "t10k-labels-idx1-ubyte": LABELS})
+    assert "the labels of one part have other columns" in refusal(tmp_path)
 
 
 def test_emnist_is_turned_upright_and_has_no_class_without_images(tmp_path, caplog):
@@ -114,7 +140,7 @@ def test_emnist_under_other_names_is_suspected(tmp_path, caplog):
 
 def test_one_class_is_refused(tmp_path):
     write(tmp_path, MNIST | {"train-labels-idx1-ubyte": np.full(7, 3, np.uint8)})
-    assert "every training label is 3; there must be two classes" in refusal(tmp_path)
+    assert "all training images are of one class, 3" in refusal(tmp_path)
 
 
 def test_a_class_that_only_the_test_part_has_is_refused(tmp_path):
@@ -158,7 +184,7 @@ read_idx_folder(Path(sys.argv[1]))
 """
     process = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
-    assert "it holds only 100" in process.stderr.splitlines()[-1]
+    assert "it has only 100" in process.stderr.splitlines()[-1]
 
 
 def put_device(path: Path) -> None:

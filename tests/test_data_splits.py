@@ -1,5 +1,6 @@
 """Splits: sizes, disjointness, writers, and digests that must never change."""
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -9,6 +10,7 @@ from flaxdigits.config import DataConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.raw_chinese_mnist import raw_order
 from flaxdigits.data.splits import permutation, split_indices
+from flaxdigits.datasets import DATASETS
 from flaxdigits.errors import FlaxdigitsError
 
 
@@ -52,6 +54,75 @@ def test_named_split(data, split, fold, expected, golden):
     rows = np.concatenate(list(parts.values()))
     np.testing.assert_array_equal(np.sort(rows), np.arange(len(data.labels)))
     assert digest(parts) == golden
+
+
+@pytest.mark.parametrize(("split", "parts"), [
+    ("holdout", {"train": 550, "validation": 50, "test": 100}),
+    ("random", {"train": 560, "validation": 140}),
+])
+def test_stratified_parts_have_every_class_in_its_share(split, parts):
+    labels = np.repeat(np.arange(10, dtype=np.int32), [70] * 10)
+    balanced = dataclasses.replace(dataset("idx_files", 700), labels=labels)
+    config = DataConfig("idx_files", split, stratify=True)
+    found = split_indices(config, balanced)
+    assert sizes(found) == parts
+    for name, size in parts.items():
+        assert np.bincount(labels[found[name]]).tolist() == [size // 10] * 10
+    plain = split_indices(dataclasses.replace(config, stratify=False), balanced)
+    assert len(set(np.bincount(labels[plain["validation"]]))) > 1
+    assert len(np.unique(np.concatenate(list(found.values())))) == 700
+    assert sorted(found["train"]) != list(found["train"])  # a limit takes a fair sample
+    other = split_indices(dataclasses.replace(config, split_seed=1), balanced)
+    assert not np.array_equal(found["validation"], other["validation"])
+
+
+def test_stratified_counts_are_within_one_of_any_share():
+    counts = [3, 500, 1, 96, 41, 12]
+    labels = np.repeat(np.arange(6, dtype=np.int32), counts)[permutation(653, 9)]
+    data = dataclasses.replace(dataset("mnist", 653, 600), labels=labels)
+    for split in ("holdout", "kaggle"):
+        parts = split_indices(DataConfig(split=split, stratify=True), data)
+        whole = labels[:600] if split == "holdout" else labels
+        for name in ("train", "validation"):
+            share = len(parts[name]) / len(whole)
+            expected = share * np.bincount(whole, minlength=6)
+            assert np.abs(np.bincount(labels[parts[name]], minlength=6) - expected).max() < 2
+
+
+@pytest.mark.parametrize("folds", [3, 7, 10])
+def test_kfold_tests_every_example_once_with_every_class_in_its_share(folds):
+    counts = [3, 200, 1, 96]
+    labels = np.repeat(np.arange(4, dtype=np.int32), counts)
+    data = dataclasses.replace(dataset("idx_files", 300, 200), labels=labels)
+    parts = [split_indices(DataConfig("idx_files", "kfold", fold, folds), data)
+             for fold in range(folds)]
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate([one["test"] for one in parts])), np.arange(300))
+    for fold, one in enumerate(parts):
+        np.testing.assert_array_equal(one["validation"], parts[(fold + 1) % folds]["test"])
+        np.testing.assert_array_equal(np.sort(np.concatenate(list(one.values()))), np.arange(300))
+        share = np.bincount(labels[one["test"]], minlength=4) - np.array(counts) / folds
+        assert np.abs(share).max() < 1 and abs(len(one["test"]) - 300 / folds) < 1
+        assert sorted(one["train"]) != list(one["train"])
+
+
+def test_every_data_set_has_kfold():
+    for name in DATASETS:
+        writers = CHINESE_MNIST.writers if name == "chinese_mnist" else None
+        data = dataclasses.replace(
+            dataset(name, 15_000, writers=writers), labels=np.arange(15_000, dtype=np.int32) % 10)
+        parts = split_indices(DataConfig(name, "kfold", fold=3), data)
+        assert sizes(parts) == {"train": 12_000, "validation": 1_500, "test": 1_500}
+
+
+def test_writers_of_any_data_in_any_number_of_folds():
+    writers = np.array([7, 7, 3, 5, 5, 5, 9, 3, 11, 7], np.int32)
+    data = dataset("npz", 10, writers=writers)
+    parts = [split_indices(DataConfig("npz", "writers", fold, 3), data) for fold in range(3)]
+    assert sorted(np.concatenate([one["test"] for one in parts])) == list(range(10))
+    for one in parts:
+        hands = [set(writers[rows]) for rows in one.values()]
+        assert set.union(*hands) == set(writers) and sum(map(len, hands)) == 5
 
 
 def test_permutation_is_that_of_philoxs_raw_words():
@@ -118,6 +189,11 @@ def test_own_data_of_any_size(official_train, split, expected):
     (CHINESE_MNIST, DataConfig(split="writers", fold=-1), "data.fold must be 0 to 9, got -1"),
     (MNIST, DataConfig(split="holdout", fold=3), "data.fold=3 needs data.split=writers"),
     (dataset("idx_files", 3), DataConfig(split="holdout"), "leaves nothing for"),
+    (dataset("npz", 9), DataConfig(split="writers"), "npz has no such split; use one of holdout"),
+    (dataset("npz", 9, writers=np.arange(9) % 4), DataConfig(split="writers"),
+     "data.folds=10: npz has only 4 writers"),
+    (dataset("npz", 9), DataConfig(split="kfold", fold=3, folds=3), "data.fold must be 0 to 2"),
+    (dataset("npz", 9), DataConfig(split="indices"), "npz has no such split"),
 ])
 def test_bad_requests_are_told_in_a_line(data, config, told):
     with pytest.raises(FlaxdigitsError, match=told) as error:

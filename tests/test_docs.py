@@ -4,11 +4,17 @@ import dataclasses
 import json
 import re
 import shlex
+from typing import ClassVar
 
+import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from conftest import ROOT
+from PIL import Image
 
 from flaxdigits.augmentations import Augmentation
+from flaxdigits.config import DataConfig
+from flaxdigits.datasets import DATASETS, SPLITS
 from flaxdigits.losses import Loss
 from flaxdigits.metrics import Metric
 from flaxdigits.models import Model
@@ -20,19 +26,24 @@ from flaxdigits.studies.study import load_study, variants_of
 pytest_plugins = ["tiny_run"]
 pytestmark = pytest.mark.usefixtures("registries")
 
-EXTENDING, MODELS = (
-    (ROOT / "docs" / name).read_text() for name in ("extending.md", "models.md"))
+DATA, EXTENDING, MODELS = (
+    (ROOT / "docs" / name).read_text() for name in ("data.md", "extending.md", "models.md"))
 
 
-def blocks(page):
-    """The language and the text of each block of code."""
+def blocks_of(page):
+    """Returns the language and the text of each block of code."""
     return re.findall(r"^```(\w*)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
-BLOCKS = blocks(EXTENDING)
-COMMANDS = [
-    line for language, block in BLOCKS + blocks(MODELS) if not language
-    for line in block.replace("\\\n", " ").splitlines() if line.startswith("python launch.py")]
+def commands_of(page):
+    """Returns the commands of the blocks without a language, each on one line."""
+    return [line for language, block in blocks_of(page) if not language
+            for line in block.replace("\\\n", " ").splitlines()
+            if line.startswith("python launch.py")]
+
+
+BLOCKS = blocks_of(EXTENDING)
+COMMANDS = commands_of(EXTENDING) + commands_of(MODELS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -65,7 +76,7 @@ def test_the_model_of_the_page_is_trained(write, launch_here, idx_folder, tmp_pa
 
 
 def test_the_study_of_architectures_is_valid(write):
-    (code,) = [block for language, block in blocks(MODELS) if language == "python"]
+    (code,) = [block for language, block in blocks_of(MODELS) if language == "python"]
     configs = variants_of(load_study(str(write(code, "study.py"))))
     assert list(configs) == ["base", "model=lenet5", "model=mlp", "model=resnet", "model=vit"]
 
@@ -88,3 +99,73 @@ def test_the_table_names_every_shipped_component(kind):
     assert sorted(set(re.findall(r"[a-z_0-9]+", shipped.partition(", and every")[0]))) == sorted(
         name for name, cls in kind.registered.items()
         if cls.__module__.startswith("flaxdigits."))
+
+
+# --- docs/data.md ---------------------------------------------------------------------------------
+
+class Emnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Letters in small, prepared as ArrayRecord without TensorFlow."""
+
+    VERSION = tfds.core.Version("3.1.0")
+    BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name="letters")]
+
+    def _info(self):
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({
+            "image": tfds.features.Tensor(shape=(28, 28, 1), dtype=np.uint8, encoding="bytes"),
+            "label": tfds.features.ClassLabel(num_classes=3)}))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(60), "test": self._generate_examples(12)}
+
+    def _generate_examples(self, count):
+        for row in range(count):
+            yield row, {"image": np.full((28, 28, 1), row, np.uint8), "label": row % 3}
+
+
+@pytest.fixture(scope="module")
+def data_of_the_page(tmp_path_factory, idx_folder):
+    """A folder with the files that the commands of the page name."""
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "fashion-mnist").symlink_to(idx_folder)
+    images = np.random.default_rng(0).integers(0, 256, (60, 28, 28)).astype(np.uint8)
+    np.savez(folder / "digits.npz", images=images, labels=np.arange(60) % 3)
+    for row, image in enumerate(images):
+        path = folder / "photos" / "abc"[row % 3] / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    (split,) = [block for language, block in blocks_of(DATA) if language == "json"]
+    (folder / "split.json").write_text(split)
+    Emnist(data_dir=folder / "tfds", config="letters",
+           file_format="array_record").download_and_prepare()
+    return folder
+
+
+@pytest.mark.parametrize("command", commands_of(DATA))
+def test_commands_about_data_read_their_data(
+    command, launch_here, data_of_the_page, monkeypatch
+):
+    monkeypatch.chdir(data_of_the_page)
+    words = [word for word in shlex.split(command)[2:] if not word.startswith("--mode=")]
+    is_custom = any(word.startswith("data.dataset=") for word in words)
+    # Synthetic MNIST is not prepared here, as it takes long.
+    done = launch_here(*words, "--data_dir=tfds", f"--mode={'prepare' if is_custom else 'config'}")
+    assert done.returncode == 0, done.stderr
+    if is_custom:
+        assert re.search(r"\nsplit \w+: train \d+, ", done.stdout)
+
+
+def test_the_data_set_of_the_page_is_trained_on(write, launch_here, tmp_path):
+    code = next(block for language, block in blocks_of(DATA) if "get_config" in block)
+    done = launch_here(f"--experiment={write(code)}", f"--workdir={tmp_path / 'run'}",
+                       "--set=train.steps=2", "--set=model.filters=2", "--set=model.dense=4,4")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["dataset"], result["train_examples"]) == ("bars", 600)
+
+
+def test_the_page_names_every_data_set_split_and_field():
+    fields = {field.name for field in dataclasses.fields(DataConfig)}
+    for name in fields - {"augmentation", "preprocessing"}:
+        assert f"data.{name}" in DATA, name
+    for name in [*DATASETS, *SPLITS, "kaggle"]:
+        assert f"| `{name}` |" in DATA, name

@@ -117,7 +117,8 @@ def network(request):
     variables = init_variables(model, 0, (framing.height, framing.width, 1))
     variables = jax.tree.map(lambda x: x + 0.01, variables)
     config = ExperimentConfig(request.param, NETWORKS[request.param])
-    return TrainedNetwork(config, 7, model, variables, names, framing)
+    shape = (framing.height, framing.width, 1)
+    return TrainedNetwork(config, 7, model, variables, names, framing, shape)
 
 
 @pytest.fixture

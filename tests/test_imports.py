@@ -15,7 +15,8 @@ PACKAGE = Path(flaxdigits.__file__).parent
 LAYERS = [
     ("errors", "patterns", "jax_settings", "old_names"),
     ("field_types", "json_files", "components"),
-    ("schedules", "optimizers", "losses", "objectives", "augmentations", "metrics"),
+    ("schedules", "optimizers", "losses", "objectives", "augmentations", "metrics",
+     "datasets"),
     ("models",), ("config",), ("overrides",), ("data",), ("training",), ("experiments",),
     ("evaluation",), ("studies",), ("reports",), ("benchmark",), ("api",), ("cli",), ("__main__",)]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

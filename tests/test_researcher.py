@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("registries")
 
 
 EXPERIMENT = """
-    '''own: an optimizer, a schedule, a loss, an augmentation, an objective, a metric, a model.'''
+    '''own: an optimizer, schedule, loss, augmentation, objective, data set, metric and model.'''
 
     import dataclasses
 
@@ -98,6 +98,16 @@ EXPERIMENT = """
             return float(min(correct[labels == label].mean() for label in np.unique(labels)))
 
 
+    @flaxdigits.datasets.register("stripes")
+    def load_stripes(config):
+        random = np.random.default_rng(0)
+        labels = random.integers(0, 4, 300)
+        images = random.integers(0, 80, (300, 16, 16)).astype(np.uint8)
+        for image, label in zip(images, labels):
+            image[4 * label:4 * label + 4] += 120
+        return flaxdigits.DataArrays(images, labels, class_names=["a", "b", "c", "d"], train=240)
+
+
     @flaxdigits.models.register("wide")
     class Wide(nn.Module):
         num_classes: int
@@ -112,7 +122,7 @@ EXPERIMENT = """
     def get_config():
         return ExperimentConfig(
             "own", Wide.Config(dense=(16,)),
-            data=DataConfig(augmentation=(Dimmed(),)),
+            data=DataConfig("stripes", "holdout", augmentation=(Dimmed(),)),
             optimizer=SignDescent(learning_rate=0.002, schedule=Halves()),
             train=TrainConfig(batch_size=50, steps=8, loss=Hinge(), objective=Confident()),
             evaluate=EvaluateConfig(metrics=(WorstClass(),)))
@@ -135,18 +145,16 @@ STUDY = """
 
 
 @pytest.fixture
-def own(write, idx_folder):
-    """The experiment file, and the flags of the small data set."""
-    return write(EXPERIMENT), [
-        "--set=data.dataset=idx_files", f"--set=data.folder={idx_folder}",
-        "--set=data.split=holdout"]
+def own(write):
+    """The experiment file."""
+    return write(EXPERIMENT)
 
 
 def test_custom_components_are_trained_resumed_and_evaluated_in_a_new_process(
     own, launch_here, launch, tmp_path
 ):
-    path, data = own
-    command = [f"--experiment={path}", *data, "--set=optimizer.decay=0.8"]
+    path = own
+    command = [f"--experiment={path}", "--set=optimizer.decay=0.8"]
     whole = launch_here(*command, f"--workdir={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr
 
@@ -159,6 +167,7 @@ def test_custom_components_are_trained_resumed_and_evaluated_in_a_new_process(
             for result in results]
     assert kept[0] == kept[1]
     assert 0 <= kept[0]["test_worst_class"] <= kept[0]["test_accuracy"]
+    assert (kept[0]["dataset"], kept[0]["test_examples"]) == ("stripes", 60)
     last = json.loads((tmp_path / "whole/metrics.jsonl").read_text().splitlines()[-1])
     assert "validation_worst_class" in last
 
@@ -203,8 +212,7 @@ def test_custom_components_are_varied_in_a_study(own, write, idx_folder, launch_
     ("data.augmentation.dimmed.most=2", "data.augmentation.dimmed.most must be at most 1"),
 ])
 def test_custom_components_are_checked_like_the_shipped_ones(own, launch_here, assignment, said):
-    path, data = own
-    done = launch_here(f"--experiment={path}", *data, f"--set={assignment}")
+    done = launch_here(f"--experiment={own}", f"--set={assignment}")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert said in done.stderr
 

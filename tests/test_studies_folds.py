@@ -47,7 +47,7 @@ def test_every_writer_is_tested_once(ran, synthetic):
     tested = read_fold_predictions(fold_configs(config, [0], workdir), dataset)
     assert sorted(tested.index) == list(range(len(dataset.labels)))
     np.testing.assert_array_equal(tested.labels, dataset.labels[tested.index])
-    np.testing.assert_array_equal(tested.writers, dataset.writers[tested.index])
+    np.testing.assert_array_equal(tested.groups, dataset.writers[tested.index])
     assert sorted(path.name for path in (workdir / "folds").iterdir()) == list("0123456789")
     assert all(f"fold {fold}, seed 0: accuracy" in output for fold in range(10))
 
@@ -115,3 +115,37 @@ def test_data_without_writers_is_refused(launch_here):
     done = launch_here("--mode=folds", "--experiment=mse_cnn")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "mnist has no such split" in done.stderr
+
+
+@pytest.mark.slow
+def test_folds_of_examples_whose_sizes_differ(launch, idx_folder, tmp_path):
+    workdir = tmp_path / "folds"
+    command = [
+        "--mode=folds", "--experiment=dense_cnn", "--set=data.dataset=idx_files",
+        f"--set=data.folder={idx_folder}", "--set=data.split=kfold", "--set=data.folds=4",
+        "--set=train.steps=2", "--set=model.filters=1", "--set=model.dense=4,4",
+        f"--workdir={workdir}"]
+    done = launch(*command)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads((workdir / f"folds/{fold}/seeds/0/result.json").read_text())
+               for fold in range(4)]
+    assert sorted(result["test_examples"] for result in results) == [67, 67, 68, 68]
+    assert len({result["train_examples"] for result in results}) > 1
+    summary = json.loads((workdir / "folds.json").read_text())
+    assert summary["folds"].keys() == set("0123")
+    for fold, result in enumerate(results):
+        assert summary["folds"][str(fold)] == pytest.approx(result["test_accuracy"])
+    table = (workdir / "folds.md").read_text()
+    assert "| fold | accuracy, % |" in table and "4 folds of examples" in table
+    assert "writer" not in table and (workdir / "folds.png").exists()
+    assert f"tables: {workdir / 'folds.md'}" in done.stdout
+    again = launch(*command)
+    assert again.returncode == 0 and json.loads((workdir / "folds.json").read_text()) == summary
+
+
+def test_folds_of_writers_need_writers(launch_here, idx_folder, tmp_path):
+    done = launch_here(
+        "--mode=folds", "--experiment=dense_cnn", "--set=data.dataset=idx_files",
+        f"--set=data.folder={idx_folder}", f"--workdir={tmp_path / 'folds'}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "data.split=writers: idx_files has no such split; use one of official" in done.stderr

@@ -14,7 +14,7 @@ class TinyDigits(DigitsBuilder):
     class_names = ("a", "b")
     image_size = (4, 3)
     official_train = TRAIN
-    knows_writers = True
+    has_writers = True
 
     @staticmethod
     def draw(seed: int) -> Examples:

@@ -15,6 +15,7 @@ from absl.testing import flagsaver
 from array_record.python import array_record_data_source  # noqa: F401 its flags, before any saving
 from jax.experimental.compilation_cache import compilation_cache
 
+import flaxdigits.datasets
 from flaxdigits.components import Component
 from flaxdigits.config import (
     CheckpointConfig,
@@ -36,6 +37,7 @@ LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
 @pytest.fixture
 def registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forgets afterwards what a test registers."""
+    monkeypatch.setattr(flaxdigits.datasets, "DATASETS", dict(flaxdigits.datasets.DATASETS))
     for kind in Component.__subclasses__():
         monkeypatch.setattr(kind, "registered", dict(kind.registered))
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from rich.console import Console
 
-from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.context import (
     check_before_data,
     check_devices,
@@ -21,6 +21,7 @@ from flaxdigits.api.context import (
 from flaxdigits.api.experiment import absolute_paths
 from flaxdigits.api.plan import plan_table
 from flaxdigits.api.seeds import outcome_line
+from flaxdigits.api.sources import Source
 from flaxdigits.config import ExperimentConfig, TrainConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import find, title

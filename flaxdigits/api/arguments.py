@@ -4,4 +4,5 @@ import os
 from typing import Literal
 
 PathLike = str | os.PathLike[str]
-Source = Literal["auto", "real", "synthetic", "drawn"]  # `drawn` is the old name of `synthetic`
+# `drawn` is the old name of `synthetic`.
+SourceName = Literal["auto", "real", "synthetic", "drawn"]

@@ -12,9 +12,10 @@ from rich.jupyter import JupyterMixin
 from rich.table import Table
 from rich.text import Text
 
-from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.context import check_before_data, check_devices, load_data, make_console
 from flaxdigits.api.experiment import experiment as find_experiment
+from flaxdigits.api.sources import Source
 from flaxdigits.benchmark.compare import PEER_OVERRIDES, Timings, compare, our_command
 from flaxdigits.benchmark.peers import PEERS
 from flaxdigits.benchmark.start_up import seconds_to_first_step

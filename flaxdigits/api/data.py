@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.context import (
     check_devices,
     load_data,
@@ -13,6 +13,7 @@ from flaxdigits.api.context import (
     run_folder_path,
     validated,
 )
+from flaxdigits.api.sources import Source
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.splits import split_indices
@@ -52,10 +53,9 @@ def prepare(
     config = validated(config)
     console = console or make_console()
     dataset = load_data(config, data, raw_data_dir, data_dir)
-    height, width = dataset.images.shape[1:3]
     console.print(
         f"{dataset.name} ({source_name(dataset.source)}): {len(dataset.labels)} images of "
-        f"{height}x{width}, {len(dataset.class_names)} classes, fingerprint {dataset.fingerprint}")
+        f"{dataset.size()}, {len(dataset.class_names)} classes, fingerprint {dataset.fingerprint}")
     sizes = {name: len(rows) for name, rows in split_indices(config.data, dataset).items()}
     console.print(f"split {config.data.split}: "
                   + ", ".join(f"{name} {size}" for name, size in sizes.items()))
@@ -99,9 +99,8 @@ def preview_data(
     RunFolder(folder).write(PREVIEW, png(grid))
 
     print_synthetic_data_notice(console, dataset.source)
-    height, width = dataset.images.shape[1:3]
     console.print(f"{dataset.name} ({source_name(dataset.source)}), split {config.data.split}: "
-                  f"images of {height}x{width}, {classes} classes")
+                  f"images of {dataset.size()}, {classes} classes")
     print_table(console, class_table(dataset.class_names, dataset.labels, splits))
     if dataset.writers is not None:
         for line in writer_lines(dataset.writers, splits):

@@ -4,9 +4,10 @@ from typing import Any
 
 from rich.console import Console
 
-from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.context import check_devices, load_data_of_run, make_console
 from flaxdigits.api.experiment import moved_data, recorded_experiment
+from flaxdigits.api.sources import Source
 from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user
@@ -20,7 +21,7 @@ def evaluate(
     workdir: PathLike, checkpoint: str | int = "last", *, experiment: PathLike | None = None,
     data: Source = "auto", raw_data_dir: PathLike | None = None,
     data_dir: PathLike | None = None, data_folder: PathLike | None = None,
-    console: Console | None = None,
+    data_indices: PathLike | None = None, console: Console | None = None,
 ) -> list[dict[str, Any]]:
     """Evaluates checkpoints of a run on all its splits, and appends the metrics to `eval.jsonl`.
 
@@ -34,6 +35,7 @@ def evaluate(
       data_dir: as for `train`.
       data_folder: the current folder of the custom data that the run was trained on; None: it has
         not moved.
+      data_indices: the current path of the index file of the run; None: it has not moved.
       console: as for `train`.
 
     Returns:
@@ -43,7 +45,8 @@ def evaluate(
     Raises:
       FlaxdigitsError: if there is no such run or checkpoint, or the data are not those of the run.
     """
-    config = recorded_experiment(workdir, *moved_data(data_folder), experiment=experiment)
+    config = recorded_experiment(
+        workdir, *moved_data(data_folder, data_indices), experiment=experiment)
     if config.train.deterministic:
         ask_for_deterministic_kernels()
     console = console or make_console()

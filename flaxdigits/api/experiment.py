@@ -53,23 +53,24 @@ def recorded_experiment(
     return absolute_paths(apply_overrides(config, overrides))
 
 
-def moved_data(folder: PathLike | None) -> list[str]:
-    """Returns the override for the current folder of a run's custom data; empty for None."""
-    return [] if folder is None else [f"data.folder={os.fspath(folder)}"]
+def moved_data(folder: PathLike | None, indices: PathLike | None) -> list[str]:
+    """Returns the overrides for the current paths of a run's custom data and index file, if given.
+    """
+    paths = {"data.folder": folder, "data.indices": indices}
+    return [f"{name}={os.fspath(path)}" for name, path in paths.items() if path is not None]
 
 
 def absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     """Makes the paths in a config absolute, so that a run can be resumed from any folder."""
-    data, train = config.data, config.train
-    if data.folder is not None:
-        folder = str(expand_user(data.folder).absolute())
-        config = dataclasses.replace(config, data=dataclasses.replace(data, folder=folder))
-    if train.init_from is not None:
-        init_from = str(expand_user(train.init_from).absolute())
-        config = dataclasses.replace(config, train=dataclasses.replace(train, init_from=init_from))
-    if isinstance(train.objective, Distillation) and train.objective.teacher is not None:
-        teacher = str(expand_user(train.objective.teacher).absolute())
-        objective = dataclasses.replace(train.objective, teacher=teacher)
-        config = dataclasses.replace(
-            config, train=dataclasses.replace(config.train, objective=objective))
-    return config
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str(expand_user(path).absolute())
+
+    data, train, objective = config.data, config.train, config.train.objective
+    if isinstance(objective, Distillation):
+        objective = dataclasses.replace(objective, teacher=absolute(objective.teacher))
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(
+            data, folder=absolute(data.folder), indices=absolute(data.indices)),
+        train=dataclasses.replace(
+            train, init_from=absolute(train.init_from), objective=objective))

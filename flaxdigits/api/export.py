@@ -42,8 +42,8 @@ def export(
     network = load_network(folder, config, str(checkpoint))
     console = console or make_console()
     console.print(f"{network.config.experiment}, step {network.step}: uint8 images of "
-                  f"{network.framing.height}x{network.framing.width}x1, any batch size, to logits "
-                  f"of {len(network.class_names)} classes")
+                  f"{'x'.join(map(str, network.image_shape))}, any batch size, to logits of "
+                  f"{len(network.class_names)} classes")
     files = {"program.npz": ("jax.export, for CPU, CUDA and TPU", program_file),
              "weights.safetensors": ("the weights by layer", weights_file)}
     if has_onnx():

@@ -1,12 +1,13 @@
-"""Trains all ten writer folds, so that every writer is tested by a network that never saw them."""
+"""Trains all folds of writers or of examples: each is tested by a network not trained on it."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
-from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.context import (
     check_before_data,
     check_devices,
@@ -17,6 +18,7 @@ from flaxdigits.api.context import (
     validated,
 )
 from flaxdigits.api.seeds import outcome_line
+from flaxdigits.api.sources import Source
 from flaxdigits.api.train import check_tracker_factory, default_trackers
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
@@ -36,7 +38,7 @@ from flaxdigits.training.trainer import Outcome
 
 @dataclasses.dataclass(frozen=True)
 class FoldsOutcome:
-    """The outcome of training the ten folds.
+    """The outcome of training all folds.
 
     Attributes:
       predictions: the test predictions of all folds; None if a fold was paused.
@@ -55,11 +57,12 @@ def train_folds(
     trackers: Callable[[Path], Sequence[Tracker]] | None = None, tensorboard: bool = True,
     command: str = "flaxdigits.train_folds", console: Console | None = None,
 ) -> FoldsOutcome:
-    """Trains or resumes the ten writer folds of an experiment, and reports errors by writer.
+    """Trains or resumes all folds of an experiment, and reports errors by writer or by fold.
 
     Args:
-      config: the config of an experiment whose data set has writers; its split and fold are
-        ignored.
+      config: the config of an experiment. With `data.split=kfold` the folds consist of examples,
+        with any other split of writers, which the data set must have. `data.folds` is the number
+        of folds; `data.fold` is ignored.
       seeds: the seeds to train, such as `range(3)`; None: only the seed of the config.
       workdir: the folder of all runs, which are in `<workdir>/folds/<fold>/seeds/<seed>`; None:
         `runs/<experiment>`.
@@ -108,7 +111,7 @@ def train_folds(
     _write_report(
         console, config, chosen, command, next(iter(configs)), dataset, predictions, folder)
     print_synthetic_data_notice(console, dataset.source)
-    console.print(f"tables: {folder / 'writers.md'}, and .csv, .json, .png")
+    console.print(f"tables: {folder / predictions.group_name}s.md, and .csv, .json, .png")
     return FoldsOutcome(predictions)
 
 
@@ -117,12 +120,16 @@ def _write_report(
     dataset: Dataset, predictions: FoldPredictions, workdir: Path,
 ) -> None:
     """Writes the report, and prints its first paragraph; `first` is one of the run folders."""
+    group = predictions.group_name
+    folds = f"{config.data.folds} folds of " + (
+        "examples" if group == "fold" else
+        f"{len(np.unique(predictions.groups)) // config.data.folds} writers")
     result, run = RunFolder(first).result(), RunFolder(first).about()
     jax = run.get("versions", {}).get("jax", "unknown")
     report = WritersReport(
-        f"{config.experiment}: errors by writer and character",
+        f"{config.experiment}: errors by {group} and character",
         {"command": f"`{command}`", "seeds": ", ".join(map(str, seeds)),
-         "data": f"{dataset.name} ({source_name(dataset.source)}), ten folds of ten writers, "
+         "data": f"{dataset.name} ({source_name(dataset.source)}), {folds}, "
                  f"{result['train_examples']:,} training images in each",
          "training": f"{result['epochs']:g} epochs, {result['parameters']:,} parameters",
          "hardware": f"{run.get('machine', result['device'])}, JAX {jax}"},

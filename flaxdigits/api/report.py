@@ -19,7 +19,8 @@ from flaxdigits.training.run_folder import RunFolder
 def report(
     workdir: PathLike, *, experiment: PathLike | None = None,
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
-    data_folder: PathLike | None = None, console: Console | None = None,
+    data_folder: PathLike | None = None, data_indices: PathLike | None = None,
+    console: Console | None = None,
 ) -> Path:
     """Writes `predictions.npz`, the figures and `report.html` of a finished run again.
 
@@ -30,6 +31,7 @@ def report(
       data_dir: as for `train`.
       data_folder: the current folder of the custom data that the run was trained on; None: it has
         not moved.
+      data_indices: the current path of the index file of the run; None: it has not moved.
       console: as for `train`.
 
     Returns:
@@ -38,7 +40,8 @@ def report(
     Raises:
       FlaxdigitsError: if the run is not finished, or its data or checkpoint cannot be read.
     """
-    config = recorded_experiment(workdir, *moved_data(data_folder), experiment=experiment)
+    config = recorded_experiment(
+        workdir, *moved_data(data_folder, data_indices), experiment=experiment)
     if config.train.deterministic:
         ask_for_deterministic_kernels()
     console = console or make_console()

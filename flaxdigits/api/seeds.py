@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.context import (
     check_before_data,
     check_devices,
@@ -17,6 +17,7 @@ from flaxdigits.api.context import (
     report_pause,
     validated,
 )
+from flaxdigits.api.sources import Source
 from flaxdigits.api.train import check_tracker_factory, default_trackers
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError

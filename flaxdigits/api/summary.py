@@ -5,8 +5,9 @@ import dataclasses
 from rich.jupyter import JupyterMixin
 from rich.table import Table
 
-from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.context import check_devices, load_data, validated
+from flaxdigits.api.sources import Source
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.builders import BUILDERS
 from flaxdigits.jax_settings import pinned_settings

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.context import (
     check_before_data,
     check_devices,
@@ -15,6 +15,7 @@ from flaxdigits.api.context import (
     new_run_folder,
     validated,
 )
+from flaxdigits.api.sources import Source
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings

@@ -46,8 +46,7 @@ def our_command(name: str, overrides: Sequence[str], dataset: Dataset) -> list[s
 
     The images have the shape and number of those of `dataset`.
     """
-    count, height, width, _ = dataset.images.shape
-    sizes = count, height, width, len(dataset.class_names), dataset.official_train or 0
+    sizes = (*dataset.images.shape, len(dataset.class_names), dataset.official_train or 0)
     return ["ours", name, *map(str, sizes), *overrides]
 
 

@@ -1,6 +1,6 @@
 """Times the train step of flaxdigits.
 
-    python -m flaxdigits.benchmark.ours mnist_cnn 70000 28 28 10 60000
+    python -m flaxdigits.benchmark.ours mnist_cnn 70000 28 28 1 10 60000
 
 The numbers are the number of images of the data set, their height and width, the number of classes,
 and the size of the official training split, 0 if there is none. Overrides may follow. For the
@@ -74,7 +74,7 @@ def random_data(
 
     Args:
       config: the config of the experiment, whose data set is replaced.
-      shape: the shape of the images: (examples, height, width, 1).
+      shape: the shape of the images: (examples, height, width, channels).
       classes: the number of classes.
       official_train: as for `Dataset`.
     """
@@ -89,14 +89,14 @@ def main(name: str, shape: list[int], overrides: list[str]) -> None:
 
     Args:
       name: the name of the experiment.
-      shape: number of images, height, width, number of classes, size of the official training
-        split.
+      shape: number of images, height, width, number of channels, number of classes, size of the
+        official training split.
       overrides: overrides of the config.
     """
     config = apply_overrides(load_experiment(name), overrides)
-    count, height, width, classes, official = shape
+    *images, classes, official = shape
     experiment = Experiment.create(
-        config, random_data(config, (count, height, width, 1), classes, official or None))
+        config, random_data(config, tuple(images), classes, official or None))
     program, state = TrainProgram(experiment, 1), experiment.initial_state()
     order, parameters = experiment.order(0), count_parameters(state.params)
 
@@ -115,4 +115,4 @@ def main(name: str, shape: list[int], overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], [int(size) for size in sys.argv[2:7]], sys.argv[7:])
+    main(sys.argv[1], [int(size) for size in sys.argv[2:8]], sys.argv[8:])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from flaxdigits.api.arguments import PathLike, Source
+from flaxdigits.api.arguments import PathLike, SourceName
 from flaxdigits.api.experiment import experiment, recorded_experiment
 from flaxdigits.cli.options import Options
 from flaxdigits.config import ExperimentConfig
@@ -19,7 +19,7 @@ from flaxdigits.training.trackers import Tracker
 class DataArguments(TypedDict):
     """The arguments of the API that specify where to find data."""
 
-    data: Source
+    data: SourceName
     raw_data_dir: PathLike | None
     data_dir: PathLike | None
 
@@ -44,19 +44,23 @@ def resolve_config(options: Options) -> ExperimentConfig:
     return recorded_experiment(options.workdir(), *options.overrides)
 
 
-def data_folder_of(options: Options) -> str | None:
-    """Returns the value of `--set data.folder=`, the current folder of a run's data, or None.
+def moved_data_of(options: Options) -> dict[str, str]:
+    """Returns `data_folder` and `data_indices`, as given by `--set data.folder=` and so on.
+
+    They are the current paths of a run's custom data and index file.
 
     Raises:
       FlaxdigitsError: if another field is set, since the mode uses the config of the run.
     """
-    folder = None
+    moved = {}
     for override in options.overrides:
-        name, _, folder = override.partition("=")
-        if name.strip() != "data.folder":
-            raise FlaxdigitsError(f"--mode={options.mode} uses the config of the run: leave out "
-                                  f"--set {name} (only data.folder can be set, if it has moved)")
-    return folder
+        name, _, path = override.partition("=")
+        if name.strip() not in ("data.folder", "data.indices"):
+            raise FlaxdigitsError(
+                f"--mode={options.mode} uses the config of the run: leave out --set {name} (only "
+                "data.folder and data.indices can be set, if they have moved)")
+        moved[name.strip().replace(".", "_")] = path.strip()
+    return moved
 
 
 def print_json(value: Any) -> None:

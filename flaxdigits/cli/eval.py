@@ -4,12 +4,12 @@ With `--data=real` a run that was trained on synthetic data is evaluated on the 
 """
 
 from flaxdigits.api.evaluate import evaluate
-from flaxdigits.cli.context import data_arguments, data_folder_of
+from flaxdigits.cli.context import data_arguments, moved_data_of
 from flaxdigits.cli.options import Options
 
 
 def run(options: Options, config: None) -> int:
     """Prints a line for every checkpoint; returns the exit status."""
     evaluate(options.workdir(), options.checkpoint, experiment=options.experiment,
-             data_folder=data_folder_of(options), **data_arguments(options))
+             **moved_data_of(options), **data_arguments(options))
     return 0

@@ -1,4 +1,4 @@
-"""`--mode=folds`: trains or resumes all ten writer folds, and reports errors by writer."""
+"""`--mode=folds`: trains or resumes all folds of writers or examples, and reports the errors."""
 
 from flaxdigits.api.folds import train_folds
 from flaxdigits.cli.context import command_of, data_arguments, experiment_trackers, seeds_of

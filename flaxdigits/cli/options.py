@@ -5,7 +5,7 @@ from pathlib import Path
 
 from absl import flags
 
-from flaxdigits.api.arguments import Source
+from flaxdigits.api.arguments import SourceName
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import ABLATIONS, list_experiments
 from flaxdigits.patterns import expand_user
@@ -101,7 +101,7 @@ class Options:
     collect: tuple[str, ...] = ()
     collect_only: bool = False
     update: Path | None = None
-    data: Source = "auto"
+    data: SourceName = "auto"
     raw_data_dir: Path | None = None
     data_dir: Path | None = None
     checkpoint: str = "last"

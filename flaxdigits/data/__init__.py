@@ -1,4 +1,4 @@
-"""Data: raw files, fetching, tensorflow-datasets builders, splits and data of one's own.
+"""Data: raw files, downloads, tensorflow-datasets builders, custom data sets and splits.
 
 Importing this package registers the builders `flaxdigits_mnist` and `flaxdigits_chinese_mnist`.
 """

@@ -112,9 +112,9 @@ def _expand(content: bytes, method: int, largest: int) -> bytes:
             # A version and the length of the properties, then those, then the stream. With an
             # unknown length after the properties it is a file as LZMADecompressor reads it.
             length = int.from_bytes(content[2:4], "little")
-            alone = content[4:4 + length] + b"\xff" * 8 + content[4 + length:]
+            stream = content[4:4 + length] + b"\xff" * 8 + content[4 + length:]
             decompressor = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LZMA_MEMORY)
-            return decompressor.decompress(alone, largest)
+            return decompressor.decompress(stream, largest)
     raise ValueError(f"compressed by method {method}, which is not read")
 
 

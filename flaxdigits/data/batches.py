@@ -8,12 +8,12 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class BatchPlan:
-    """How an epoch of `examples` is cut into batches; the last, smaller one is masked.
+    """Divides an epoch of `examples` into batches; the last, smaller one is masked.
 
     Attributes:
-      examples: in an epoch.
-      batch_size: examples of a step, over all devices.
-      devices: over which a batch is spread.
+      examples: the number of examples in an epoch.
+      batch_size: the number of examples of a step, over all devices.
+      devices: the number of devices over which a batch is sharded.
     """
 
     examples: int
@@ -22,7 +22,7 @@ class BatchPlan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which every example is seen once."""
+        """The number of steps in which every example is used once."""
         return -(-self.examples // self.batch_size)
 
     @property
@@ -52,5 +52,5 @@ class BatchPlan:
 
 
 def epoch_order(rng: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Array:
-    """The split's raw indices, shuffled for one epoch: [examples] int32."""
+    """Returns the split's indices in the data set, shuffled for one epoch: [examples] int32."""
     return jax.random.permutation(jax.random.fold_in(rng, epoch), index)

@@ -1,7 +1,7 @@
 """The two tensorflow-datasets builders, `flaxdigits_mnist` and `flaxdigits_chinese_mnist`.
 
-Each has two configs: `real` (the default) and `drawn`, which the framework draws itself. They
-prepare ArrayRecord files in the raw order, without TensorFlow.
+Each has two configs: `real` (the default) and `drawn`, which is synthetic. They prepare ArrayRecord
+files in the raw order, without TensorFlow.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from flaxdigits.data.files import open_regular
 from flaxdigits.errors import FlaxdigitsError
 
 DRAWN_SEED = 0
-# A prepared copy is found by its version: raise it when what is drawn changes.
+# A prepared copy is found by its version: increase it when the synthetic data change.
 DRAWN_VERSION = "1.0.0"
 
 _ROWS_AT_ONCE = 4096
@@ -33,7 +33,7 @@ _METADATA = ("dataset_info.json", "features.json", "metadata.json")  # of a prep
 
 
 class CheckedInfo(tfds.core.DatasetInfo):
-    """A DatasetInfo that says in one line which file of a prepared copy is damaged."""
+    """A DatasetInfo whose error names the damaged file of a prepared copy in one line."""
 
     def read_from_directory(self, dataset_info_dir: str | os.PathLike[str]) -> None:
         """Reads the metadata of a prepared copy.
@@ -50,26 +50,26 @@ class CheckedInfo(tfds.core.DatasetInfo):
 
 
 class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """What both data sets share: where examples come from, and how they are kept on disk."""
+    """The base class of both builders: reads raw files or synthetic data, and prepares them."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS: ClassVar = [
         tfds.core.BuilderConfig(name="real", description="The published images."),
         tfds.core.BuilderConfig(
-            name="drawn", version=DRAWN_VERSION, description="Images drawn by the framework."),
+            name="drawn", version=DRAWN_VERSION, description="Synthetic images."),
     ]
 
-    # Of each data set.
+    # Set by each builder.
     class_names: tuple[str, ...]
     image_size: tuple[int, int]  # height, width
     official_train: int | None  # rows before the official test part
-    knows_writers: bool
+    has_writers: bool
     read_raw: Callable[[Path], Examples]  # from the folder of the raw files
     fetch_raw: Callable[[Path], None]  # to the folder of the raw files
     draw: Callable[[int], Examples]  # by a seed
 
     def __init__(self, *, raw_data_dir: Path | None = None, **kwargs: Any) -> None:
-        """Opens the prepared copy if there is one; `download_and_prepare` makes it.
+        """Opens the prepared copy if there is one; `download_and_prepare` creates it.
 
         Args:
           raw_data_dir: the folder of the raw files; None downloads them.
@@ -80,11 +80,14 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self._original_state["raw_data_dir"] = raw_data_dir  # for pickling
 
     def is_prepared(self) -> bool:
-        """Whether there is a prepared copy: its folder is renamed into place when it is whole."""
+        """Returns whether there is a prepared copy, whose folder is renamed into place at the end.
+        """
         return self.data_path.exists()
 
     def download_and_prepare(self, *, file_format: str = "array_record", **kwargs: Any) -> None:
-        """Prepares the data set unless it is; one process at a time, and all of it or nothing.
+        """Prepares the data set unless it is prepared, in one process at a time.
+
+        A preparation that is killed leaves no folder that looks like a prepared copy.
 
         Raises:
           FlaxdigitsError: the raw files are missing or damaged, or `data_dir` cannot be written.
@@ -92,7 +95,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """
         if kwargs or not self.is_prepared():
             try:
-                with _alone_in(Path(self.data_path.parent)):
+                with _locked(Path(self.data_path.parent)):
                     super().download_and_prepare(file_format=file_format, **kwargs)
             except (OSError, RuntimeError) as error:  # the latter is ArrayRecord's for a full disk
                 raise FlaxdigitsError(
@@ -104,7 +107,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             self.info.read_from_directory(self.data_dir)
 
     def read(self) -> Examples:
-        """Everything prepared, all parts one after another, in the raw order.
+        """Returns all examples, the parts one after another, in the raw order.
 
         Raises:
           FlaxdigitsError: the prepared copy is damaged.
@@ -128,7 +131,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             "label": tfds.features.ClassLabel(names=self.class_names),
             "index": tfds.features.Scalar(np.int32),
         }
-        if self.knows_writers:
+        if self.has_writers:
             features |= {name: tfds.features.Scalar(np.int32) for name in ("writer", "sample")}
         return CheckedInfo(
             builder=self,
@@ -161,13 +164,13 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _read(self) -> Examples:
         folder = Path(self.data_dir)
-        names = ("label", "writer", "sample") if self.knows_writers else ("label",)
+        names = ("label", "writer", "sample") if self.has_writers else ("label",)
         try:
             count = self.info.splits.total_num_examples
             images = np.empty((count, *self.image_size), np.uint8)
             columns = {name: np.empty(count, np.int32) for name in names}
             paths = {part: split.filepaths[0] for part, split in self.info.splits.items()}
-        except Exception as error:  # of numbers and names that cannot be
+        except Exception as error:  # of impossible numbers and names
             raise _damaged(folder / "dataset_info.json", folder) from error
         row = 0
         for part, path in paths.items():
@@ -183,8 +186,8 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return Examples(images, *columns.values())
 
     def _rows(self, part: str) -> Iterator[Mapping[str, Any]]:
-        """The stored features of each row of a part, in order."""
-        # Three times faster than tensorflow-datasets' own decoding, row by row, of the same.
+        """Yields the stored features of each row of a part, in order."""
+        # Three times faster than the row-by-row decoding of tensorflow-datasets.
         source = self.as_data_source(
             part, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
         for start in range(0, len(source), _ROWS_AT_ONCE):
@@ -193,10 +196,10 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 yield tf_example_pb2.Example.FromString(record).features.feature
 
     def _log_download_bytes(self) -> None:
-        """Silence: this prints that a size is unknown."""
+        """Prints nothing, in place of a line that the size is unknown."""
 
     def _log_download_done(self) -> None:
-        """Silence: this prints where the data lies."""
+        """Prints nothing, in place of a line about the folder."""
 
 
 class FlaxdigitsMnist(DigitsBuilder):
@@ -205,13 +208,13 @@ class FlaxdigitsMnist(DigitsBuilder):
     class_names = raw_mnist.CLASS_NAMES
     image_size = (28, 28)
     official_train = raw_mnist.OFFICIAL_TRAIN
-    knows_writers = False
+    has_writers = False
     read_raw = staticmethod(raw_mnist.read_mnist)
     fetch_raw = staticmethod(raw_mnist.fetch_mnist)
 
     @staticmethod
     def draw(seed: int) -> Examples:
-        """Digits drawn in MNIST's shape, with as many of each part."""
+        """Returns synthetic digits, as many of each part as MNIST has."""
         from flaxdigits.data.drawn import draw_mnist
 
         drawn = draw_mnist(seed)
@@ -224,13 +227,13 @@ class FlaxdigitsChineseMnist(DigitsBuilder):
     class_names = raw_chinese_mnist.CLASS_NAMES
     image_size = (64, 64)
     official_train = None
-    knows_writers = True
+    has_writers = True
     read_raw = staticmethod(raw_chinese_mnist.read_chinese_mnist)
     fetch_raw = staticmethod(raw_chinese_mnist.fetch_chinese_mnist)
 
     @staticmethod
     def draw(seed: int) -> Examples:
-        """Characters drawn in Chinese MNIST's shape, by as many writers, as often."""
+        """Returns synthetic characters, by as many writers and as often as in Chinese MNIST."""
         from flaxdigits.data.drawn import draw_chinese_mnist
 
         drawn = draw_chinese_mnist(seed)
@@ -259,7 +262,7 @@ def _damaged(path: Path, folder: Path) -> FlaxdigitsError:
 
 
 def _check_files(folder: Path) -> None:
-    """Checks that a prepared copy's metadata are JSON and all that lies in it can be read.
+    """Checks that a prepared copy's metadata are JSON and all files in it can be read.
 
     Raises:
       FlaxdigitsError: naming the first file that is wrong.
@@ -279,11 +282,11 @@ def _check_files(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process, cleared of what a killed preparation left in it.
+def _locked(folder: Path) -> Iterator[None]:
+    """Locks the folder for this process, and deletes what killed preparations left in it.
 
-    The lock is the kernel's, so that it goes with its process, however that ends. On a file system
-    without locks each prepares the whole by itself, and nothing is cleared.
+    The kernel releases the lock when the process ends, however it ends. On a file system without
+    locks each process prepares everything, and nothing is deleted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Opened for both, as opening a FIFO only for writing waits for a reader.

@@ -1,4 +1,4 @@
-"""What every source of data hands over: arrays in the raw order, nothing prepared yet."""
+"""The examples of MNIST or Chinese MNIST as arrays, in the raw order."""
 
 import dataclasses
 import hashlib
@@ -8,11 +8,13 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """Decoded images and what is known about them, row by row.
+    """Decoded images with their labels.
 
-    images: [n, height, width] uint8
-    labels: [n] int32
-    writers, samples: [n] int32, or None where the data set does not tell
+    Attributes:
+      images: [n, height, width] uint8.
+      labels: [n] int32.
+      writers: [n] int32, who wrote each image; None if unknown.
+      samples: [n] int32, the number of the sample by its writer; None if unknown.
     """
 
     images: np.ndarray
@@ -22,7 +24,7 @@ class Examples:
 
 
 def fingerprint(images: np.ndarray, labels: np.ndarray, writers: np.ndarray | None) -> str:
-    """sha256 hex over the bytes of images (uint8), labels and writers (little-endian int32)."""
+    """Returns the SHA-256, in hex, of images (uint8), labels and writers (little-endian int32)."""
     digest = hashlib.sha256(np.ascontiguousarray(images, np.uint8))
     for column in (labels, writers):
         if column is not None:

@@ -1,4 +1,4 @@
-"""A small fetcher: several addresses for a file, timeouts, and never half a file left behind."""
+"""Downloads a file from the first of several addresses, with timeouts and no partial files."""
 
 import contextlib
 import dataclasses
@@ -21,12 +21,12 @@ _CHUNK = 1 << 18
 
 
 class FetchError(FlaxdigitsError):
-    """No address gave the file: there is no network, or what came was refused or damaged."""
+    """No address provided the file: no network, or the response was an error or damaged."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Timeouts:
-    """Seconds. `connect` bounds the look whether any address answers, over all of them."""
+    """Seconds. `connect` limits the check whether any address answers, over all of them."""
 
     connect: float = 8.0
     read: float = 30.0  # without a single byte
@@ -42,17 +42,17 @@ def fetch(
     check: Callable[[Path], None],
     timeouts: Timeouts = TIMEOUTS,
 ) -> None:
-    """Downloads a file from the first address that gives one which `check` accepts.
+    """Downloads a file from the first address that provides one which `check` accepts.
 
     The file streams to `<destination>.part` and is renamed once it is whole and checked; the
     `.part` is removed whatever happens.
 
     Args:
       addresses: http or https, tried in this order.
-      check: is given the downloaded path and raises FlaxdigitsError if it is not the file meant.
+      check: called with the downloaded path; raises FlaxdigitsError if it is the wrong file.
 
     Raises:
-      FetchError: no address gave the file; names each address and what was wrong with it.
+      FetchError: no address provided the file; names each address and the reason.
       FlaxdigitsError: the destination cannot be written.
     """
     part = destination.with_name(destination.name + ".part")
@@ -89,7 +89,7 @@ def _download(address: str, part: Path, timeouts: Timeouts) -> None:
     deadline = time.monotonic() + timeouts.total
     request = urllib.request.Request(address, headers={"User-Agent": "flaxdigits"})
     context = ssl.create_default_context()
-    context.load_verify_locations(certifi.where())  # some Pythons come without any of their own
+    context.load_verify_locations(certifi.where())  # some Pythons come without certificates
     try:
         response = urllib.request.urlopen(request, timeout=timeouts.read, context=context)
     except urllib.error.HTTPError as error:
@@ -104,13 +104,13 @@ def _download(address: str, part: Path, timeouts: Timeouts) -> None:
             if time.monotonic() > deadline:
                 raise _Broken(f"not finished after {timeouts.total:g} s")
         expected, got = response.headers.get("Content-Length", "").strip(), file.tell()
-    # A garbled length says nothing, nor does one of more digits than Python converts.
+    # A malformed length is ignored, and one of more digits than Python converts.
     if expected.isdecimal() and len(expected) < 20 and int(expected) != got:
-        raise _Broken(f"cut short: {got} of {expected} bytes came")
+        raise _Broken(f"cut short: {got} of {expected} bytes received")
 
 
 def _next_chunk(response: http.client.HTTPResponse) -> bytes:
-    # Apart from the writing, so that a broken connection is never taken for a full disk.
+    # Separate from writing, so that a broken connection is not reported as a full disk.
     try:
         return response.read1(_CHUNK)
     except (OSError, http.client.HTTPException) as error:
@@ -127,9 +127,9 @@ def _reason(error: Exception) -> str:
 
 
 def _silent(addresses: Sequence[str], seconds: float) -> dict[str, str]:
-    """The addresses whose hosts accept no connection within `seconds`, each with the reason.
+    """Returns the addresses whose hosts accept no connection within `seconds`, with the reason.
 
-    All are asked at once, in threads that nobody waits for: looking up a name has no timeout.
+    All are tried at once, in threads that are not joined: looking up a name has no timeout.
     """
     problems = dict.fromkeys(addresses, f"no connection within {seconds:g} s")
 
@@ -152,7 +152,7 @@ def _silent(addresses: Sequence[str], seconds: float) -> dict[str, str]:
 
 
 def _gateway(address: str) -> tuple[str, int]:
-    """Host and port to connect to: the address's own, or those of the proxy in its way."""
+    """Returns the host and port to connect to: those of the address, or of its proxy."""
     parts = urlsplit(address)
     proxy = urllib.request.getproxies().get(parts.scheme)
     if proxy and not urllib.request.proxy_bypass(parts.hostname):

@@ -1,4 +1,4 @@
-"""How the characters of a training set sit in their images, and a character made to sit so."""
+"""The framing of characters: their position, size and stroke width in the images of a data set."""
 
 import dataclasses
 import math
@@ -15,11 +15,11 @@ from flaxdigits.data.squares import border_median
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.field_types import check
 
-MEASURED = 300  # images of a data set, evenly spread
+MEASURED = 300  # images of a data set, at equal intervals
 VISIBLE = 0.25  # of an image's strongest ink: fainter is not measured
 
 # Ground and ink of 255, box, row and column of the centre in pixels: how far outside the range of
-# the images measured an image may be, beside a tenth of that range.
+# the measured images an image may be, in addition to a tenth of that range.
 SPARE = np.array([8, 8, 1, 1, 1])
 # Gap across, gap down, size of the second piece: what a single character may have in any data set,
 # and how much more than the data set's own.
@@ -34,7 +34,7 @@ class Framing:
     Attributes:
       height, width: of the images.
       box: the longer side of the box around the strokes, in pixels.
-      centring: what lies in the images' middle: the strokes' centre of mass, or that of the box.
+      centring: what is in the centre of the images: the strokes' centre of mass or that of the box.
       stroke: how wide strokes are at least, in pixels.
       ground: the value of what is not ink, 0 to 255.
       ink: the value of the strongest ink, 0 to 255.
@@ -61,7 +61,7 @@ class Framing:
 
 
 # MNIST's box and centre are its authors' (yann.lecun.com/exdb/mnist); the rest was measured with
-# `measure_framing`: Chinese MNIST keeps the size and the place that each hand gave a character.
+# `measure_framing`: Chinese MNIST keeps the size and position of each handwritten character.
 FRAMINGS = {
     "mnist": Framing(
         28, 28, box=20, centring="mass", stroke=1.8, ground=0, ink=255, layout=(0.0, 0.0, 0.5)),
@@ -71,13 +71,13 @@ FRAMINGS = {
 
 
 def measure_framing(images: np.ndarray) -> Framing:
-    """The framing of a data set, from up to 300 of its images.
+    """Measures the framing of a data set on up to 300 of its images.
 
     Sizes and values are medians; the stroke is thinner in only one of twenty images, and one of a
     hundred exceeds the layout.
 
     Args:
-      images: [examples, height, width, 1] uint8.
+      images: [examples, height, width, 1] uint8, grey.
     """
     chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), MEASURED)).astype(int))
     values = images[chosen, ..., 0].astype(np.float32)
@@ -111,7 +111,7 @@ def is_framed(image: np.ndarray, framing: Framing) -> bool:
 
     Args:
       image: [height, width] uint8.
-      framing: of the data set.
+      framing: the framing of the data set.
     """
     if not framing.lowest or image.shape != (framing.height, framing.width):
         return False
@@ -125,10 +125,10 @@ def is_framed(image: np.ndarray, framing: Framing) -> bool:
 
 
 def seems_several(ink: Ink, framing: Framing) -> bool:
-    """Returns whether strokes lie as far apart as those of several characters do.
+    """Returns whether strokes are as far apart as those of several characters.
 
-    It is measured against the characters of the data set, since those of Chinese may themselves
-    have parts that lie apart.
+    They are compared with the characters of the data set, since a Chinese character may have
+    separate parts.
     """
     if not framing.layout:
         return False
@@ -137,7 +137,7 @@ def seems_several(ink: Ink, framing: Framing) -> bool:
 
 
 def layout(strength: np.ndarray) -> np.ndarray:
-    """Measures how far apart the strokes of a character lie.
+    """Measures how far apart the strokes of a character are.
 
     Args:
       strength: [height, width], 0 is ground.
@@ -158,7 +158,7 @@ def layout(strength: np.ndarray) -> np.ndarray:
 
 
 def _features(image: np.ndarray, ground: float, direction: int) -> np.ndarray:
-    """[5]: an image's own ground and ink, its box, the row and column of its centre of mass."""
+    """Returns ground, ink, box, and row and column of the centre of mass: [5] float64."""
     strength = np.clip(direction * (image - ground), 0, None)
     rows, columns = np.nonzero(strength > VISIBLE * strength.max())
     return np.array([
@@ -174,11 +174,11 @@ def recorded_framing(values: dict[str, Any] | None, place: Path) -> Framing | No
     """Returns the framing that a run recorded; None if it recorded none, or not all of it.
 
     Args:
-      values: of the JSON file of the run.
-      place: that file, to be named in errors.
+      values: the field of the JSON file of the run.
+      place: the path of that file, for error messages.
 
     Raises:
-      FlaxdigitsError: if a value is of another type, or no image can be so.
+      FlaxdigitsError: if a value has the wrong type, or is not possible for an image.
     """
     hints = typing.get_type_hints(Framing)
     if values is None or values.keys() != hints.keys():
@@ -194,15 +194,16 @@ def recorded_framing(values: dict[str, Any] | None, place: Path) -> Framing | No
             and 1 <= framing.box <= 2**16 and 0 <= framing.stroke <= 2**16
             and 0 <= framing.ground <= 255 and 0 <= framing.ink <= 255):
         raise FlaxdigitsError(
-            f"{place}: data.framing is of no image, got {values!r}; restore it from a copy")
+            f"{place}: data.framing is not possible for an image, got {values!r}; restore it from "
+            "a copy")
     return framing
 
 
 def frame(ink: Ink, framing: Framing) -> np.ndarray:
-    """The character as an image of the data set: [height, width] uint8.
+    """Renders a character as an image of the data set: [height, width] uint8.
 
-    Thin strokes are thickened, the box is scaled, and the whole is moved by whole pixels, so that
-    an image of MNIST stays almost as it is.
+    Thin strokes are thickened, the box is scaled, and the result is moved by whole pixels, so that
+    an image of MNIST hardly changes.
     """
     strength = ink.strength
     more = framing.stroke * max(strength.shape) / framing.box - stroke_width(strength)
@@ -225,9 +226,9 @@ def frame(ink: Ink, framing: Framing) -> np.ndarray:
 
 
 def stroke_width(strength: np.ndarray) -> float:
-    """The width of a stroke, in pixels, where ink is at least half as strong as can be.
+    """Returns the width of the strokes, in pixels, where ink has at least half of full strength.
 
-    Four times the mean distance of its points to the ground, as it is for a straight band.
+    It is four times the mean distance of their points to the ground, as for a straight band.
 
     Args:
       strength: [height, width] float32, 0 to 1.
@@ -242,10 +243,10 @@ def stroke_width(strength: np.ndarray) -> float:
 
 
 def thickened(strength: np.ndarray, radius: int) -> np.ndarray:
-    """The strokes, grown by a disc.
+    """Returns the strokes dilated by a disc.
 
-    The disc is taken line by line, as the running maximum along a line takes no longer for a wide
-    one: of a large image the disc as a whole takes seconds.
+    The disc is processed row by row, since the time of a running maximum along a row does not
+    depend on its width; the dilation of a large image by the complete disc takes seconds.
     """
     if radius < 1:
         return strength

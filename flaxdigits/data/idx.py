@@ -41,7 +41,7 @@ def read_idx(
 
     Raises:
       FlaxdigitsError: the file is missing, not regular, not an idx file of that type and number
-        of dimensions, cut short, longer than its header says, or larger than `largest`.
+        of dimensions, cut short, longer than its header declares, or larger than `largest`.
     """
     try:
         with open_regular(path) as raw:
@@ -78,21 +78,21 @@ def _parse(
     expected = math.prod(shape) * dtype.itemsize
     if expected > largest:
         raise FlaxdigitsError(
-            f"{path}: its header says {expected} bytes, and at most {largest} are read; "
+            f"{path}: its header declares {expected} bytes, and at most {largest} are read; "
             "download the file again")
     if not expected:
         raise FlaxdigitsError(
-            f"{path}: its header says {' x '.join(map(str, shape))}, which is empty; "
+            f"{path}: its header declares {' x '.join(map(str, shape))}, which is empty; "
             "download the file again")
-    content = bytearray()  # grows with what the file holds, not with what its header promises
+    content = bytearray()  # grows with the content of the file, not with the size in its header
     while len(content) <= expected:
-        chunk = file.read(min(_CHUNK, expected + 1 - len(content)))  # one byte more than it says
+        chunk = file.read(min(_CHUNK, expected + 1 - len(content)))  # one byte more than declared
         if not chunk:
             break
         content += chunk
     if len(content) != expected:
         found = "more than that" if len(content) > expected else f"only {len(content)}"
         raise FlaxdigitsError(
-            f"{path}: its header says {expected} bytes and it holds {found}; download the file "
+            f"{path}: its header declares {expected} bytes and it has {found}; download the file "
             "again")
     return np.frombuffer(content, dtype).reshape(shape)

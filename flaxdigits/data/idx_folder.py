@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flaxdigits.data.examples import Examples
+from flaxdigits.data.arrays import DataArrays, arrays_of
 from flaxdigits.data.idx import INTEGERS, UNSIGNED_BYTES, read_idx
 from flaxdigits.errors import FlaxdigitsError
 
@@ -24,10 +24,14 @@ _PARTS = {"train": ("train",), "t10k": ("t10k", "test")}
 # Of EMNIST's letters, balanced, byclass (bymerge has as many) and digits.
 _TRAINING_IMAGES_OF_EMNIST = (124_800, 112_800, 697_932, 240_000)
 
+# QMNIST's: class, NIST series, writer, number of the writer's digit, NIST class, NIST index, two
+# more.
+_QMNIST_COLUMNS, _QMNIST_WRITER = 8, 2
+
 _log = logging.getLogger(__name__)
 
 
-def read_idx_folder(folder: Path) -> tuple[Examples, tuple[str, ...], int | None]:
+def read_idx_folder(folder: Path) -> DataArrays:
     """Reads images and labels of a training part and, if there is one, of a test part.
 
     The files are named as MNIST's, `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the
@@ -36,10 +40,8 @@ def read_idx_folder(folder: Path) -> tuple[Examples, tuple[str, ...], int | None
     `idx2-int`, whose first column is the class.
 
     The classes are the labels that the training part has, in order, each named by its number.
-    Files whose names begin with `emnist` are transposed, as EMNIST stores its images.
-
-    Returns: the examples, the names of the classes, and the number of training rows (None where
-      there is no test part).
+    QMNIST's labels also give the writers. Files whose names begin with `emnist` are transposed, as
+    EMNIST stores its images.
 
     Raises:
       FlaxdigitsError: a file is missing or damaged, the files do not fit each other, or the
@@ -55,29 +57,21 @@ def read_idx_folder(folder: Path) -> tuple[Examples, tuple[str, ...], int | None
         raise FlaxdigitsError(
             f"{folder}: training images are {sizes[0]} and test images {sizes[1]}; both must have "
             "one size")
-    images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    train_labels = parts[0][1]
-    classes = np.unique(train_labels)
-    if len(classes) < 2:
+    if len({columns.shape[1] for _, columns in parts}) > 1:
         raise FlaxdigitsError(
-            f"{folder}: every training label is {classes[0]}; there must be two classes or more")
-    unknown = np.setdiff1d(labels, classes)
-    if unknown.size:
-        raise FlaxdigitsError(
-            f"{folder}: the test part has the label {unknown[0]}, which no training image has; "
-            "add training images of it or take its test images away")
+            f"{folder}: the labels of one part have other columns than those of the other; take "
+            "both from the same data set")
+    images, columns = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    train = len(parts[0][0])
     if prefix.startswith("emnist"):
         _log.warning("%s: EMNIST stores its images transposed; they are turned upright", folder)
         images = np.ascontiguousarray(images.transpose(0, 2, 1))
-    elif len(train_labels) in _TRAINING_IMAGES_OF_EMNIST:
+    elif train in _TRAINING_IMAGES_OF_EMNIST:
         _log.warning(
             "%s: has as many images as EMNIST, which stores them transposed; if it is EMNIST, give "
-            "the files their own names (emnist-...) and they are turned upright", folder)
-    return (
-        Examples(images, np.searchsorted(classes, labels).astype(np.int32)),
-        tuple(map(str, classes.tolist())),
-        len(train_labels) if len(parts) > 1 else None,
-    )
+            "the files their published names (emnist-...) and they are turned upright", folder)
+    writers = columns[:, _QMNIST_WRITER] if columns.shape[1] == _QMNIST_COLUMNS else None
+    return arrays_of(folder, images, columns[:, 0], None, writers, train)
 
 
 # (prefix, part, content), such as ("", "train", "images-idx3-ubyte"), and where it lies.
@@ -85,7 +79,7 @@ _Files = dict[tuple[str, str, str], Path]
 
 
 def _files(folder: Path) -> _Files:
-    """The idx files in the folder; of a plain one and its .gz, the latter."""
+    """Returns the idx files in the folder; of a plain file and its .gz, the latter."""
     try:
         paths = sorted(folder.iterdir(), key=lambda path: (path.suffix.lower() == ".gz", path.name))
     except OSError as error:
@@ -101,28 +95,28 @@ def _files(folder: Path) -> _Files:
     if len(prefixes) > 1:
         names = ", ".join(sorted(prefix.rstrip("-_.") or "without a prefix" for prefix in prefixes))
         raise FlaxdigitsError(
-            f"{folder}: holds idx files of several data sets ({names}); give each a folder of its "
-            "own")
+            f"{folder}: holds idx files of several data sets ({names}); move each to its own "
+            "folder")
     return files
 
 
 def _part(
     folder: Path, files: _Files, prefix: str, part: str
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images, [n, height, width] uint8, and labels, [n, columns], the first the class."""
     images_path = _one(folder, files, prefix, part, _IMAGES)
     labels_path = _one(folder, files, prefix, part, _LABELS)
-    images, labels = _read(images_path), _read(labels_path)
-    if labels.ndim == 2:
-        labels = labels[:, 0]
-    if len(images) != len(labels):
+    images, columns = _read(images_path), _read(labels_path)
+    columns = columns.reshape(len(columns), -1)
+    if len(images) != len(columns):
         raise FlaxdigitsError(
-            f"{labels_path}: {len(labels)} labels for {len(images)} images in "
+            f"{labels_path}: {len(columns)} labels for {len(images)} images in "
             f"{images_path.name}; there must be as many of both")
-    if labels.min() < 0:
+    if columns[:, 0].min() < 0:
         raise FlaxdigitsError(
-            f"{labels_path}: has the label {labels.min()}; labels are 0 or greater; get the file "
-            "anew")
-    return images, labels.astype(np.int32)
+            f"{labels_path}: has the label {columns[:, 0].min()}; labels are 0 or greater; "
+            "download the file again")
+    return images, columns
 
 
 def _one(
@@ -137,7 +131,7 @@ def _one(
             "files these names")
     if len(paths) > 1:
         raise FlaxdigitsError(
-            f"{folder}: holds both {paths[0].name} and {paths[1].name}; take one of them away")
+            f"{folder}: holds both {paths[0].name} and {paths[1].name}; remove one of them")
     return paths[0]
 
 

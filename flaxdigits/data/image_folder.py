@@ -44,8 +44,8 @@ class ImageFolder:
 def read_image_folder(folder: Path, image_size: int | None) -> ImageFolder:
     """Reads <folder>/<class>/<image>, or <folder>/<part>/<class>/<image>.
 
-    The parts are train (or training), valid (val, validation) and test (testing). Images may lie
-    deeper within the folder of their class, and links are followed. They become grey as
+    The parts are train (or training), valid (val, validation) and test (testing). Images may be
+    in subfolders of the folder of their class, and links are followed. They become grey as
     `flaxdigits.data.photos` reads them. With `image_size` each is scaled to fit a square of that
     size and padded with the folder's ground, the median of the images' borders; without, all must
     have one size. Classes and images are sorted by name; rows take one image of each class in
@@ -71,7 +71,7 @@ def read_image_folder(folder: Path, image_size: int | None) -> ImageFolder:
         if unknown := set(by_class) - set(class_names):
             raise FlaxdigitsError(
                 f"{roots[part] / min(unknown)}: a class without a folder in {roots['train']}; add "
-                "training images of it or take it away")
+                "training images of it or remove it")
     rows = {part: list(_in_turn(by_class, class_names)) for part, by_class in files.items()}
     images = _read_all([path for part in rows.values() for path, _ in part], image_size, left_out)
     left_out.warn()
@@ -81,7 +81,7 @@ def read_image_folder(folder: Path, image_size: int | None) -> ImageFolder:
 
 
 class _LeftOut:
-    """Counts what is not read, and what is read in a way that may surprise."""
+    """Counts files that are not read, and files that are read in an unexpected way."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -114,7 +114,7 @@ class _LeftOut:
 
 
 def _parts(folder: Path, left_out: _LeftOut) -> dict[str, Path]:
-    """The folder of each part that there is; "train" is the whole if there are no parts."""
+    """Returns the folder of each part that there is; "train" is the whole if there are none."""
     found = {part: [path for path in _entries(folder)
                     if path.name.lower() in names and path.is_dir()]
              for part, names in PARTS.items()}
@@ -136,7 +136,7 @@ def _parts(folder: Path, left_out: _LeftOut) -> dict[str, Path]:
 
 
 def _files_by_class(root: Path, left_out: _LeftOut) -> dict[str, list[Path]]:
-    """The image files of each class, both sorted by name."""
+    """Returns the image files of each class, both sorted by name."""
     files: dict[str, list[Path]] = {}
     for entry in _entries(root):
         if not entry.is_dir():
@@ -156,7 +156,7 @@ def _files_by_class(root: Path, left_out: _LeftOut) -> dict[str, list[Path]]:
         if not paths:
             raise FlaxdigitsError(
                 f"{root / name}: holds no images that can be read (such as .png, .jpg, .tif); add "
-                "some or take the folder away")
+                "some or remove the folder")
     return files
 
 
@@ -166,7 +166,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, str | None]]:
-    """Every file within a folder, sorted, and why it is not read: None if it may be an image."""
+    """Yields every file in a folder, sorted, with the reason it is not read; None for images."""
     real = folder.resolve()
     if real in above:  # a link to a folder that holds it
         return
@@ -192,7 +192,7 @@ def _in_turn(
 
 
 def _read_all(paths: list[Path], image_size: int | None, left_out: _LeftOut) -> np.ndarray:
-    """[n, height, width] uint8."""
+    """Returns the images: [n, height, width] uint8."""
     images: list[np.ndarray] = []
     for path in paths:
         picture = read_picture(path)

@@ -1,7 +1,7 @@
-"""The strokes of one character on paper, a board or a screen, whatever the light.
+"""Finds the strokes of one character on paper, a board or a screen, in any light.
 
-Ink is what is thin and differs in colour from what is around it. So dark on light, light on dark
-and one colour on another are the same, and shadows and a gradient of light are not ink.
+Ink is what is thin and differs in colour from its surroundings. Dark on light, light on dark and
+one colour on another are treated alike, and shadows and gradients of light are not ink.
 """
 
 import dataclasses
@@ -11,10 +11,10 @@ from scipy import ndimage
 
 from flaxdigits.errors import FlaxdigitsError
 
-FAINTEST = 0.05  # difference of colour, of 1, that is taken for ink
+FAINTEST = 0.05  # smallest difference of colour, of 1, that counts as ink
 SPECK = 0.03  # of the largest stroke's ink: less is dirt
 BRIEF = 0.25  # of the border that strokes of a tightly cut image cover at most
-SKEWED = 0.7  # skewness from which on it tells ink from ground
+SKEWED = 0.7  # smallest skewness that distinguishes ink from ground
 TWO_COLOURS = 0.78  # of the variance that two colours explain; of an even gradient it is 0.75
 BOLDEST = 0.45  # of the picture's longer side that a stroke at its border is wide
 BOLDEST_CROPPED = 0.6  # where the strokes reach all of its sides
@@ -38,7 +38,7 @@ class Ink:
 
 
 def find_ink(pixels: np.ndarray) -> Ink:
-    """The strokes on a picture of one character.
+    """Finds the strokes on an image of one character.
 
     What touches the border is left out as long as something else is there (edges of the paper,
     ruled lines, parts of other characters), unless the picture is cut tightly around its strokes.
@@ -56,7 +56,7 @@ def find_ink(pixels: np.ndarray) -> Ink:
 
 
 def _in_two_colours(values: np.ndarray, blur: float) -> Ink | None:
-    """The strokes of a drawing, a scan or a crop, however bold; None if it has more colours."""
+    """Finds bold or thin strokes of a drawing, a scan or a crop; None if it has more colours."""
     threshold = _threshold(values)
     is_high = values > threshold
     if not 0 < is_high.mean() < 1:
@@ -77,7 +77,7 @@ def _in_two_colours(values: np.ndarray, blur: float) -> Ink | None:
 
 
 def _is_surface(strokes: np.ndarray) -> bool:
-    """Whether it is a shadow, or the table beside the paper, which are wider than strokes are.
+    """Returns whether it is a shadow, or the table around the paper, which are wider than strokes.
 
     They reach one to three sides of the picture; strokes reach none, or all if cut tightly.
     """
@@ -89,7 +89,7 @@ def _is_surface(strokes: np.ndarray) -> bool:
 
 
 def _in_uneven_light(values: np.ndarray, details: np.ndarray, blur: float) -> Ink:
-    """The strokes of a photo: what is narrower than a third of the picture; shadows are wider."""
+    """Finds the strokes of a photo: what is narrower than a third of it; shadows are wider."""
     values = values if _rises_to_ink(values, details) else -values
     values = values - _trend(values)  # which would stand out at the border
     contrast = ndimage.white_tophat(values, 2 * (max(values.shape) // 6) + 1, mode="nearest")
@@ -103,7 +103,7 @@ def _in_uneven_light(values: np.ndarray, details: np.ndarray, blur: float) -> In
 
 
 def _ink(contrast: np.ndarray, strokes: np.ndarray, grain: float, blur: float) -> Ink:
-    """The strokes with their strength.
+    """Returns the strokes with their strength.
 
     Args:
       contrast: [height, width], to the ground.
@@ -126,7 +126,7 @@ def _ink(contrast: np.ndarray, strokes: np.ndarray, grain: float, blur: float) -
 
 
 def _along_contrast(colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The picture, and its details alone, along the axis of colour on which details differ most.
+    """Projects the image, and its details, on the axis of colour on which details differ most.
 
     Returns:
       Both [height, width]; ink is at either end of the axis.
@@ -139,7 +139,7 @@ def _along_contrast(colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _is_ink(mask: np.ndarray) -> bool:
-    """Whether this one of a picture's two colours is the ink, not the ground.
+    """Returns whether the mask, one of two colours of an image, is the ink rather than the ground.
 
     The ground has the border, or most of the picture. On a crop where neither is so, the strokes
     are in one piece and the ground around them in several.
@@ -153,7 +153,7 @@ def _is_ink(mask: np.ndarray) -> bool:
 
 
 def _border(mask: np.ndarray) -> float:
-    """The share of the mask in the border of the picture."""
+    """Returns the share of the mask in the border of the image."""
     width = max(1, min(mask.shape) // 20)
     border = np.ones(mask.shape, bool)
     border[width:-width, width:-width] = False
@@ -161,27 +161,27 @@ def _border(mask: np.ndarray) -> float:
 
 
 def _is_whole(mask: np.ndarray) -> bool:
-    """Whether nearly all of the mask is in one piece."""
+    """Returns whether nearly all of the mask is one connected piece."""
     parts, _ = ndimage.label(mask, np.ones((3, 3)))
     return np.bincount(parts[mask]).max() > 0.9 * mask.sum()
 
 
 def _rises_to_ink(values: np.ndarray, details: np.ndarray) -> bool:
-    """Whether ink has higher values than the ground of a photo.
+    """Returns whether ink has higher values than the ground of a photo.
 
-    Thin ink has less of the picture than the ground, which the skewness tells: edges of shadows
-    have as much of either side. Thick ink may have more, and then the ground is what there is more
-    of on the border.
+    Thin ink covers less of the image than the ground, which shows in the skewness; edges of shadows
+    have equal amounts of both sides. Thick ink may cover more; then the ground is the colour that
+    covers more of the border.
     """
-    spread = np.square(details).mean() ** 1.5
-    skewness = np.power(details, 3).mean() / max(spread, 1e-12)
+    scale = np.square(details).mean() ** 1.5
+    skewness = np.power(details, 3).mean() / max(scale, 1e-12)
     if abs(skewness) >= SKEWED:
         return skewness >= 0
     return _border(values > _threshold(values)) <= 0.5
 
 
 def _trend(values: np.ndarray) -> np.ndarray:
-    """The quadratic surface that is nearest: a gradient of light, a vignette."""
+    """Fits a quadratic surface, such as a gradient of light or a vignette."""
     y, x = (np.linspace(-1, 1, side, dtype=np.float32) for side in values.shape)
     y, x = np.meshgrid(y, x, indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6)
@@ -190,7 +190,7 @@ def _trend(values: np.ndarray) -> np.ndarray:
 
 
 def _threshold(values: np.ndarray) -> float:
-    """Between ground and ink: Otsu's (1979), which parts the two classes' means most."""
+    """Returns Otsu's threshold (1979), which maximises the variance between ground and ink."""
     counts, edges = np.histogram(values, 256)
     middles = (edges[1:] + edges[:-1]) / 2
     below, sums = np.cumsum(counts)[:-1], np.cumsum(counts * middles)[:-1]

@@ -1,7 +1,7 @@
 """The reader of image files: photos, scans and drawings of any size, mode and orientation.
 
-Image folders, `predict` and reports all read through `read_picture`, so that a file looks the same
-to each of them.
+Image folders, `predict` and reports all use `read_picture`, so that a file looks the same in all of
+them.
 """
 
 import contextlib
@@ -21,13 +21,13 @@ from flaxdigits.errors import FlaxdigitsError
 # recognised by their first bytes. HEIF is there with the plugin pillow-heif.
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "SGI", "TIFF",
            "WEBP")
-# Their files start as others may, so that the name of the file has to say the format as well.
+# Their first bytes are ambiguous, so that the suffix of the file name must match as well.
 FORMATS_BY_NAME = ("DIB", "PCX", "TGA")
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 NEED_HEIF = "HEIC needs the plugin pillow-heif: pip install pillow-heif"
 
-LONGEST = 1024  # pixels of the longer side; larger photos are made smaller
+LONGEST = 1024  # pixels of the longer side; larger photos are scaled down
 SAME_COLOUR = 0.2  # of 1: colours that differ by less do not show strokes
 
 ORIENTATION = 0x0112  # of EXIF
@@ -40,12 +40,12 @@ TRANSPOSITIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """An image file's first picture.
+    """The first image of an image file.
 
     Attributes:
       image: of mode L or RGB, upright and opaque.
-      has_more: whether the file holds further pictures, as an animation or a document of several
-        pages does.
+      has_more: whether the file contains further images, such as an animation or a document of
+        several pages.
     """
 
     image: Image.Image
@@ -54,7 +54,7 @@ class Picture:
 
 @functools.cache
 def image_suffixes() -> frozenset[str]:
-    """The suffixes, in lower case, of the files that this installation of Pillow can read."""
+    """Returns the suffixes, in lower case, of the files that the installed Pillow can read."""
     readable = (*_formats(), "MPO")  # MPO is JPEG by its content
     return frozenset(suffix for suffix, name in Image.registered_extensions().items()
                      if name in readable or name in FORMATS_BY_NAME)
@@ -115,7 +115,7 @@ def colours(image: Image.Image) -> np.ndarray:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """The `FORMATS` that Pillow has here."""
+    """Returns the `FORMATS` that the installed Pillow has."""
     with contextlib.suppress(ImportError):
         importlib.import_module("pillow_heif").register_heif_opener()
     Image.init()
@@ -182,12 +182,12 @@ def _upright_and_opaque(image: Image.Image, longest: int | None) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(ORIENTATION, 1)
-    except Exception:  # damaged metadata say nothing; the pixels may well be whole
+    except Exception:  # damaged metadata; the pixels may be intact
         return 1
 
 
 def _scaled(image: Image.Image) -> Image.Image:
-    """Numbers of another range as 0 to 255: nothing says their scale, so contrast decides."""
+    """Scales values of an unknown range to 0 to 255 by their minimum and maximum."""
     values = np.asarray(image, np.float64)
     finite = np.isfinite(values)
     if not finite.any():
@@ -200,7 +200,7 @@ def _scaled(image: Image.Image) -> Image.Image:
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """The RGBA image on a ground on which its strokes can be seen."""
+    """Composites an RGBA image onto a background on which its strokes are visible."""
     pixels = np.asarray(image, np.float32) / 255
     alpha = pixels[..., 3]
     visible = pixels[alpha > 0.5, :3]

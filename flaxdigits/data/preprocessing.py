@@ -1,19 +1,19 @@
-"""From uint8 images to what the network sees, on the device."""
+"""Preprocessing: from uint8 images to the inputs of the network, on the device."""
 
 import jax
 import jax.numpy as jnp
 
 
 def preprocess(images: jax.Array, name: str) -> jax.Array:
-    """The images as the named preprocessing leaves them.
+    """Returns the images after the named preprocessing.
 
     Args:
-      images: [batch, height, width, 1], values 0 to 255, any dtype.
+      images: [batch, height, width, channels], values 0 to 255, any dtype.
       name: `unit`: divided by 255. `column_norm`: every image column divided by its L2 norm, as
         `keras.utils.normalize(images, axis=1)` does; a column of zeros stays. `raw`: unchanged.
 
     Returns:
-      [batch, height, width, 1] float32.
+      [batch, height, width, channels] float32.
     """
     images = images.astype(jnp.float32)
     if name == "unit":

@@ -48,7 +48,7 @@ _KEYS = frozenset(itertools.product(_WRITERS, _SAMPLES, _CODES))
 
 
 def raw_order() -> list[Key]:
-    """The 15,000 keys in the row order of Kaggle's chinese_mnist.csv.
+    """Returns the 15,000 keys in the row order of Kaggle's chinese_mnist.csv.
 
     The codes go 10 to 15, then 1 to 9; within one, suites and samples are sorted as text.
     """
@@ -58,7 +58,7 @@ def raw_order() -> list[Key]:
 
 
 def read_chinese_mnist(raw_data_dir: Path) -> Examples:
-    """The 15,000 images in the CSV's row order, decoded. Labels are code - 1.
+    """Returns the 15,000 images, decoded, in the row order of the CSV. Labels are code - 1.
 
     Raises:
       FlaxdigitsError: as `read_jpegs`.
@@ -106,7 +106,7 @@ def fetch_chinese_mnist(
     """Downloads the archive to `<raw_data_dir>/chinese_mnist`, unless it is there and whole.
 
     Raises:
-      FetchError: it was to be had nowhere.
+      FetchError: no address has it.
     """
     path = raw_data_dir / FOLDER / ARCHIVE
     try:
@@ -143,7 +143,7 @@ def read_archive(path: Path) -> dict[Key, bytes]:
 
 
 def _key(name: str) -> Key | None:
-    """The key that an image's name states, in whatever folder; None of any other name."""
+    """Returns the key in an image's file name, in any folder; None for any other name."""
     name = PurePosixPath(name).name
     match = _IN_KAGGLES_ZIP.fullmatch(name) or _IN_THE_ARTICLE.fullmatch(name)
     key = match and tuple(map(int, match.groups()))

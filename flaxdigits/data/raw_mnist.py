@@ -1,4 +1,4 @@
-"""MNIST's four official files: where they are, how they are verified, what they hold.
+"""MNIST's four official files: their addresses, their checksums and a reader.
 
 Y. LeCun, C. Cortes, C. Burges. The checksums are over the decompressed files, so that it does not
 matter who compressed them. The addresses are untested.
@@ -42,7 +42,7 @@ _LARGEST = 60_000 * 28 * 28
 def read_mnist(raw_data_dir: Path) -> Examples:
     """Reads the 60,000 training images, then the 10,000 test images.
 
-    The four files lie in `<raw_data_dir>/mnist` or, as torchvision leaves them, in
+    The four files are in `<raw_data_dir>/mnist` or, as torchvision leaves them, in
     `<raw_data_dir>/MNIST/raw`; each is plain or gzipped, and named with a hyphen or a dot
     (`train-images.idx3-ubyte`). Of several copies of a file, the first undamaged one is read.
 
@@ -67,7 +67,7 @@ def fetch_mnist(
       addresses: folders that have the four files, each ending in a slash, tried in this order.
 
     Raises:
-      FetchError: no address gave a file.
+      FetchError: no address provided a file.
     """
     for name in SHA256:
         path = raw_data_dir / FOLDER / f"{name}.gz"
@@ -81,7 +81,7 @@ def fetch_mnist(
 def read_verified(path: Path, name: str) -> np.ndarray:
     """Reads the official file `name`, plain or gzipped, from a path.
 
-    Returns: uint8, of the shape that the file's header says.
+    Returns: uint8, of the shape in the file's header.
 
     Raises:
       FlaxdigitsError: the file is missing or damaged, or its content is not the official file's.
@@ -96,7 +96,11 @@ def read_verified(path: Path, name: str) -> np.ndarray:
 
 
 def _read_first(raw_data_dir: Path, name: str) -> np.ndarray:
-    """The first copy of a file that is the official one; raises for the first one found."""
+    """Returns the first copy of a file that is the official one.
+
+    Raises:
+      FlaxdigitsError: there is no copy, or none is the official one (names the first).
+    """
     names = [f"{name}.gz", name]
     names += [other.replace("-idx", ".idx") for other in names]
     paths = [raw_data_dir / folder / other for folder in _FOLDERS for other in names]

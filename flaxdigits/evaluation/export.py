@@ -8,7 +8,8 @@ the size of the training images, in batches of any size:
 
       file = numpy.load("program.npz")
       program = jax.export.deserialize(bytearray(file["program"]))
-      logits = program.call(images)  # [batch, height, width, 1] uint8 -> [batch, classes] float32
+      logits = program.call(images)
+      # [batch, height, width, channels] uint8 -> [batch, classes] float32
       file["class_names"][logits.argmax(-1)]
 
 - `weights.safetensors`: the weights by layer name, for any framework. The metadata contains the
@@ -41,11 +42,11 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def program_file(network: TrainedNetwork) -> bytes:
     """Returns the content of `program.npz`: `program`, `class_names`, `input_shape`, `step`."""
     batch, = export.symbolic_shape("batch")
-    images = jax.ShapeDtypeStruct((batch, *input_shape(network)), jnp.uint8)
+    images = jax.ShapeDtypeStruct((batch, *network.image_shape), jnp.uint8)
     exported = export.export(jax.jit(network.logits), platforms=PLATFORMS)(images)
     file = io.BytesIO()
     np.savez(file, program=np.frombuffer(exported.serialize(), np.uint8),
-             class_names=np.array(network.class_names), input_shape=input_shape(network),
+             class_names=np.array(network.class_names), input_shape=network.image_shape,
              step=np.int64(network.step))
     return file.getvalue()
 
@@ -71,7 +72,7 @@ def onnx_file(network: TrainedNetwork) -> bytes:
             return network.logits(images)
 
     model = to_onnx(
-        logits, [jax.ShapeDtypeStruct(("batch", *input_shape(network)), jnp.uint8)],
+        logits, [jax.ShapeDtypeStruct(("batch", *network.image_shape), jnp.uint8)],
         model_name=network.config.experiment, input_names=["images"], output_names=["logits"])
     onnx.helper.set_model_props(model, metadata(network))
     onnx.checker.check_model(model, full_check=True)
@@ -83,18 +84,13 @@ def has_onnx() -> bool:
     return importlib.util.find_spec("jax2onnx") is not None
 
 
-def input_shape(network: TrainedNetwork) -> tuple[int, int, int]:
-    """Returns the height, width and channels of an image."""
-    return network.framing.height, network.framing.width, 1
-
-
 def metadata(network: TrainedNetwork) -> dict[str, str]:
     """Returns the metadata of the files: strings, which are JSON except for the first two."""
     config = network.config
     return {
         "experiment": config.experiment, "preprocessing": config.data.preprocessing,
         "class_names": json.dumps(network.class_names, ensure_ascii=False),
-        "input_shape": json.dumps(input_shape(network)), "step": json.dumps(network.step),
+        "input_shape": json.dumps(network.image_shape), "step": json.dumps(network.step),
         "model": json.dumps(to_dict(config.model))}
 
 

@@ -12,7 +12,7 @@ from scipy.special import softmax
 from flaxdigits.data.framing import frame, is_framed, seems_several
 from flaxdigits.data.ink import Ink, find_ink
 from flaxdigits.data.photos import LONGEST, Picture, colours, read_picture
-from flaxdigits.data.squares import fit_within, grey, pad_to_square
+from flaxdigits.data.squares import fit_colours, fit_within, grey, pad_to_square
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.trained import TrainedNetwork
 
@@ -37,7 +37,8 @@ class ImagePrediction:
       guesses: the three classes of the highest probability, or all if there are fewer; empty if
         the file could not be read.
       error: why the file could not be read, in one line that names it; None if it was read.
-      network_input: [height, width] uint8, the preprocessed image; None if it was not read.
+      network_input: [height, width] or [height, width, 3] uint8, the preprocessed image; None if it
+        was not read.
       box: left, top, right and bottom of the character, as fractions of the image.
       notes: possible problems with the prediction, each in one line that names the file.
     """
@@ -64,7 +65,8 @@ def predict_images(network: TrainedNetwork, images: Iterable[str | Path]) -> lis
     If the model was trained on custom images, an image with the same framing is preprocessed in the
     same way as they were. In all other images the strokes are located (`flaxdigits.data.ink`) and
     transformed to the size, position, thickness and polarity of those in the training images
-    (`flaxdigits.data.framing`).
+    (`flaxdigits.data.framing`). For a model of colour images, the whole image is scaled to the size
+    of the training images.
 
     Args:
       network: the trained network.
@@ -84,6 +86,8 @@ def predict_images(network: TrainedNetwork, images: Iterable[str | Path]) -> lis
 def _read(file: str, network: TrainedNetwork) -> ImagePrediction:
     """Reads and preprocesses an image file; the returned prediction has no guesses yet."""
     framing = network.framing
+    if framing is None:
+        return _read_in_colour(file, network.image_shape)
     try:
         # The framing of custom images can only be compared at full size.
         picture = read_picture(Path(file), None if framing.lowest else LONGEST)
@@ -107,6 +111,23 @@ def _read(file: str, network: TrainedNetwork) -> ImagePrediction:
         network_input = frame(ink, framing)
     return ImagePrediction(file, network_input=network_input, box=_box(ink, *pixels.shape[:2]),
                            notes=tuple(notes))
+
+
+def _read_in_colour(file: str, shape: tuple[int, int, int]) -> ImagePrediction:
+    """Reads an image in colour, scales it to fit the shape and pads it with its border's colour."""
+    height, width, channels = shape
+    if channels != 3:
+        return ImagePrediction(file, error=(
+            f"{file}: the network was trained on images of {channels} channels, which no image "
+            "file has; pass arrays to TrainedNetwork.logits"))
+    try:
+        picture = read_picture(Path(file))
+    except FlaxdigitsError as error:
+        return ImagePrediction(file, error=str(error))
+    notes = (f"{file}: contains several images, of which the first was read",)
+    return ImagePrediction(
+        file, network_input=fit_colours(picture.image, height, width), box=(0.0, 0.0, 1.0, 1.0),
+        notes=notes if picture.has_more else ())
 
 
 def _read_like_training_image(picture: Picture, network: TrainedNetwork) -> np.ndarray | None:
@@ -145,7 +166,8 @@ def _logits(network: TrainedNetwork, inputs: list[np.ndarray]) -> list[np.ndarra
     compiled = jax.jit(network.logits)
     logits: list[np.ndarray] = []
     for start in range(0, len(inputs), BATCH_SIZE):
-        images = np.stack(inputs[start:start + BATCH_SIZE])[..., None]
+        images = np.stack(inputs[start:start + BATCH_SIZE])
+        images = images[..., None] if images.ndim == 3 else images
         logits.extend(np.asarray(compiled(images)))
     return logits
 

@@ -32,7 +32,9 @@ class TrainedNetwork:
       model: the linen module.
       variables: its variables; the averaged weights if the run has them (`train.ema_decay`).
       class_names: the names of the classes in the order of the logits.
-      framing: the size, position and thickness of characters in the training images.
+      framing: the size, position and thickness of characters in the training images; None if the
+        images have several channels.
+      image_shape: height, width and channels of an image.
     """
 
     config: ExperimentConfig
@@ -40,10 +42,11 @@ class TrainedNetwork:
     model: nn.Module
     variables: dict[str, Any]
     class_names: tuple[str, ...]
-    framing: Framing
+    framing: Framing | None
+    image_shape: tuple[int, int, int]
 
     def logits(self, images: jax.Array) -> jax.Array:
-        """Computes logits: [batch, height, width, 1] uint8 -> [batch, classes] float32."""
+        """Computes logits: [batch, height, width, channels] uint8 -> [batch, classes] float32."""
         with matmul_precision("fp32"):
             return self.model.apply(
                 self.variables, preprocess(images, self.config.data.preprocessing), None
@@ -69,35 +72,38 @@ def load_network(
     config = config or folder.config()
     if checkpoint == "all":
         raise FlaxdigitsError("--checkpoint=all is for --mode=eval: use last, best or a step")
-    class_names, framing = _classes_and_framing(config, folder)
+    class_names, framing, shape = _classes_framing_and_shape(config, folder)
     model = build_model(config.model, len(class_names))
-    shapes = jax.eval_shape(
-        lambda: init_variables(model, config.seed, (framing.height, framing.width, 1)))
+    shapes = jax.eval_shape(lambda: init_variables(model, config.seed, shape))
     with open_checkpoints(folder) as checkpoints:
         step, variables = restore_selected(
             checkpoint, checkpoints, folder, config.data.split != "official",
             lambda step: restore_variables(checkpoints, step, shapes, folder.checkpoints))
-    return TrainedNetwork(config, step, model, variables, class_names, framing)
+    return TrainedNetwork(config, step, model, variables, class_names, framing, shape)
 
 
-def _classes_and_framing(
+def _classes_framing_and_shape(
     config: ExperimentConfig, folder: RunFolder
-) -> tuple[tuple[str, ...], Framing]:
-    """Returns the class names and the framing of the training images.
+) -> tuple[tuple[str, ...], Framing | None, tuple[int, int, int]]:
+    """Returns the class names, and the framing and the shape of the training images.
 
     For custom data they are read from `config.json`, or from the data if the run is of an older
     version, which did not save them.
     """
     name, recorded = config.data.dataset, folder.data()
     if name in BUILDERS:
-        return BUILDERS[name].class_names, FRAMINGS[name]
+        framing = FRAMINGS[name]
+        return BUILDERS[name].class_names, framing, (framing.height, framing.width, 1)
+    class_names, shape = tuple(recorded.get("class_names", ())), recorded.get("image_shape")
+    if class_names and shape is not None and shape[-1] > 1:
+        return class_names, None, tuple(shape)
     framing = recorded_framing(recorded.get("framing"), folder.path / "config.json")
-    if framing is not None and recorded.get("class_names"):
-        return tuple(recorded["class_names"]), framing
+    if framing is not None and class_names:
+        return class_names, framing, (framing.height, framing.width, 1)
     dataset = load_dataset(config.data, DataLocations())
     if dataset.fingerprint != recorded["fingerprint"]:
         raise FlaxdigitsError(
             f"{folder.path}: was trained by an older version, which did not save the names of the "
             f"classes, on data with fingerprint {recorded['fingerprint']}, but "
             f"{config.data.folder} has {dataset.fingerprint}; restore the original data")
-    return dataset.class_names, measure_framing(dataset.images)
+    return dataset.class_names, measure_framing(dataset.images), dataset.images.shape[1:]

@@ -22,7 +22,7 @@ class Prediction:
     """The prediction for one example of a data set.
 
     Attributes:
-      image: [height, width] uint8.
+      image: [height, width] uint8, or [height, width, 3] of images with three channels.
       true: the label.
       predicted: the predicted class.
       confidence: the probability of the predicted class, the softmax of the logits.
@@ -36,6 +36,20 @@ class Prediction:
     index: int
 
 
+def drawable(image: np.ndarray) -> np.ndarray:
+    """Returns an image as matplotlib draws it: three channels as colours, others as their mean.
+
+    Args:
+      image: [height, width, channels].
+
+    Returns:
+      [height, width] or [height, width, 3].
+    """
+    if image.shape[-1] == 1:
+        return image[..., 0]
+    return image if image.shape[-1] == 3 else image.mean(-1)
+
+
 def select_predictions(
     images: np.ndarray, index: np.ndarray, labels: np.ndarray, logits: np.ndarray,
     chosen: Sequence[int],
@@ -43,7 +57,7 @@ def select_predictions(
     """Returns the predictions for selected examples of a split.
 
     Args:
-      images: [all examples, height, width, 1] uint8, the images of the complete data set.
+      images: [all examples, height, width, channels] uint8, the images of the complete data set.
       index: [examples] int, the indices of the split's examples in the data set.
       labels: [examples] int.
       logits: [examples, classes] float.
@@ -52,7 +66,7 @@ def select_predictions(
     confidence = softmax(logits.astype(np.float64), -1)
     predicted = logits.argmax(-1)
     return [
-        Prediction(images[index[position], ..., 0], int(labels[position]),
+        Prediction(drawable(images[index[position]]), int(labels[position]),
                    int(predicted[position]), float(confidence[position, predicted[position]]),
                    int(index[position]))
         for position in chosen]
@@ -103,8 +117,8 @@ def class_grid(
     """Draws a row of images for each class, of at most 60 classes.
 
     Args:
-      images: [examples, height, width, 1] float, after preprocessing. The smallest value of all
-        images is drawn black, the largest white.
+      images: [examples, height, width, channels] float, after preprocessing. The smallest value of
+        all images is drawn black, the largest white.
       labels: [examples] int.
       names: the names of the classes.
       title: the title, with characters of matplotlib's default font only.
@@ -118,7 +132,7 @@ def class_grid(
         axes.text(-0.12, line + 0.46, words, ha="right", va="center", font=names.font,
                   fontsize=min(11, 60 / len(words)), color=theme.text, parse_math=False)
         for column, position in enumerate(np.flatnonzero(labels == label)[:columns]):
-            _tile(axes, images[position, ..., 0], column, line, images.min(), images.max())
+            _tile(axes, drawable(images[position]), column, line, images.min(), images.max())
     return figure
 
 
@@ -142,9 +156,11 @@ def _grid(
 def _tile(
     axes: Axes, image: np.ndarray, left: float, top: float, darkest: float, lightest: float
 ) -> None:
-    """Draws an image, [height, width], into the unit square at (left, top)."""
-    height, width = np.array(image.shape) / max(image.shape) * 0.92
+    """Draws an image that `drawable` returned into the unit square at (left, top)."""
+    height, width = np.array(image.shape[:2]) / max(image.shape[:2]) * 0.92
     left, top = left + (0.92 - width) / 2, top + (0.92 - height) / 2
+    if image.ndim == 3:
+        image = np.clip((image - darkest) / max(lightest - darkest, 1e-9), 0, 1)
     axes.imshow(image, cmap="gray", vmin=darkest, vmax=max(lightest, darkest + 1e-9),
                 interpolation="nearest", extent=(left, left + width, top + height, top),
                 aspect="auto")

@@ -40,7 +40,7 @@ class RunReport:
       layers: the layers of the network.
       class_names: the names of the classes in the order of the labels.
       split: the split whose predictions are reported.
-      images: [all examples, height, width, 1] uint8, the images of the complete data set.
+      images: [all examples, height, width, channels] uint8, the images of the complete data set.
       index: [examples] int, the indices of the split's examples in the data set.
       labels: [examples] int.
       logits: [examples, classes] float32.

@@ -1,4 +1,4 @@
-"""The report of `--mode=folds`: errors by writer and by character over all ten writer folds."""
+"""The report of `--mode=folds`: errors by writer (or fold) and by character over all folds."""
 
 import csv
 import dataclasses
@@ -17,19 +17,19 @@ from flaxdigits.reports.image_grids import COLUMNS, prediction_grid, select_pred
 from flaxdigits.studies.folds import FoldPredictions
 from flaxdigits.studies.statistics import estimate
 
-WRITERS_IN_TABLE = 10
-WRITERS_IN_FIGURE = 4
+GROUPS_IN_TABLE = 10
+GROUPS_IN_FIGURE = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class WritersReport:
-    """The report of all writer folds.
+    """The report of all folds of writers, or of examples.
 
     Attributes:
       title: the title of the report.
       about: what is needed to repeat the runs, by name.
       predictions: the test predictions of all folds.
-      images: [examples, height, width, 1] uint8, the images of the complete data set.
+      images: [examples, height, width, channels] uint8, the images of the complete data set.
     """
 
     title: str
@@ -37,41 +37,47 @@ class WritersReport:
     predictions: FoldPredictions
     images: np.ndarray
 
+    @property
+    def stem(self) -> str:
+        """The name of the files without suffix: `writers` or `folds`."""
+        return f"{self.predictions.group_name}s"
+
     def files(self) -> dict[str, bytes]:
         """Returns the files by name."""
-        names = legible(self.predictions.class_names)
-        writers, errors, examples = self.predictions.errors()
+        names, stem = legible(self.predictions.class_names), self.stem
+        groups, errors, examples = self.predictions.errors()
         return {
-            "writers.md": self.markdown().encode(), "writers.csv": self.csv().encode(),
-            "writers.json": (json.dumps(self.json(), indent=2, ensure_ascii=False) + "\n").encode(),
-            "writers.png": png(error_map(writers, errors, examples, names)),
-            "hardest_writers.png": png(self.hardest(names))}
+            f"{stem}.md": self.markdown().encode(), f"{stem}.csv": self.csv().encode(),
+            f"{stem}.json": (json.dumps(self.json(), indent=2, ensure_ascii=False) + "\n").encode(),
+            f"{stem}.png": png(
+                error_map(groups, errors, examples, names, self.predictions.group_name)),
+            f"hardest_{stem}.png": png(self.hardest(names))}
 
     def markdown(self) -> str:
-        """Returns the tables of writers and characters in Markdown."""
-        names = self.predictions.class_names
-        writers, errors, examples = self.predictions.errors()
+        """Returns the tables of writers (or folds) and characters in Markdown."""
+        names, group = self.predictions.class_names, self.predictions.group_name
+        groups, errors, examples = self.predictions.errors()
         rates = 1 - errors.sum(1) / examples.sum(1)
         rate, wrong = estimate(list(rates)), int(errors.sum())
         lines = [
             f"# {self.title}", "",
-            f"{100 * rate.mean:.2f} % accuracy on the images of writers that the network was not "
-            f"trained on: mean "
-            f"over {rate.n} writers, 95 % interval {100 * max(0, rate.low):.2f} to "
+            f"{100 * rate.mean:.2f} % accuracy on the images of {group}s that the network was not "
+            f"trained on: mean over {rate.n} {group}s, "
+            f"95 % interval {100 * max(0, rate.low):.2f} to "
             f"{100 * min(1, rate.high):.2f}, "
             f"standard deviation {100 * rate.sd:.2f}; {wrong:,} errors in {examples.sum():,}. "
-            f"The best writer has {100 * rates.max():.2f} %, the median "
+            f"The best {group} has {100 * rates.max():.2f} %, the median "
             f"{100 * np.median(rates):.2f}, the worst {100 * rates.min():.2f}; the worst tenth of "
-            f"the writers makes {errors[:max(1, len(writers) // 10)].sum() / max(1, wrong):.0%} of "
-            "the errors.", "",
-            "| writer | accuracy, % | errors | most frequent errors |",
+            f"the {group}s makes {errors[:max(1, len(groups) // 10)].sum() / max(1, wrong):.0%} "
+            "of the errors.", "",
+            f"| {group} | accuracy, % | errors | most frequent errors |",
             "| --- | ---: | ---: | --- |"]
-        writer_rows = list(zip(writers, errors, examples, strict=True))[:WRITERS_IN_TABLE]
-        for writer, wrong_by_class, count in writer_rows:
-            lines.append(f"| {writer} | {100 * (1 - wrong_by_class.sum() / count.sum()):.2f} | "
+        group_rows = list(zip(groups, errors, examples, strict=True))[:GROUPS_IN_TABLE]
+        for label, wrong_by_class, count in group_rows:
+            lines.append(f"| {label} | {100 * (1 - wrong_by_class.sum() / count.sum()):.2f} | "
                          f"{wrong_by_class.sum()} of {count.sum()} | "
-                         f"{self._confusions(int(writer))} |")
-        lines += ["", "| character | accuracy, % | errors | writers with errors | predicted as |",
+                         f"{self._confusions(int(label))} |")
+        lines += ["", f"| character | accuracy, % | errors | {group}s with errors | predicted as |",
                   "| --- | ---: | ---: | ---: | --- |"]
         class_errors, class_examples = errors.sum(0), examples.sum(0)
         confusions = self.predictions.confusions()
@@ -83,43 +89,43 @@ class WritersReport:
                 f"| {class_errors[label]} of {class_examples[label]} | "
                 f"{(errors[:, label] > 0).sum()} | {', '.join(predicted) or '-'} |")
         lines += ["", *(f"- {name}: {text}" for name, text in self.about.items()), "",
-                  "![errors by writer and character](writers.png)", "",
-                  "![mistakes of the hardest writers](hardest_writers.png)", ""]
+                  f"![errors by {group} and character]({self.stem}.png)", "",
+                  f"![mistakes of the hardest {group}s](hardest_{self.stem}.png)", ""]
         return "\n".join(lines)
 
     def csv(self) -> str:
-        """Returns the CSV file: a line for each writer and class, and the total of each writer."""
+        """Returns the CSV file: a line for each group and class, and the total of each group."""
         file = io.StringIO()
         out = csv.writer(file, lineterminator="\n")
-        out.writerow(["writer", "character", "errors", "examples"])
-        for writer, errors, examples in zip(*self.predictions.errors(), strict=True):
-            out.writerow([writer, "all", errors.sum(), examples.sum()])
+        out.writerow([self.predictions.group_name, "character", "errors", "examples"])
+        for group, errors, examples in zip(*self.predictions.errors(), strict=True):
+            out.writerow([group, "all", errors.sum(), examples.sum()])
             for name, wrong, count in zip(
                     self.predictions.class_names, errors, examples, strict=True):
-                out.writerow([writer, name, wrong, count])
+                out.writerow([group, name, wrong, count])
         return file.getvalue()
 
     def json(self) -> dict[str, object]:
-        """Returns the accuracy of each writer and class, and the mean over writers."""
-        writers, errors, examples = self.predictions.errors()
+        """Returns the accuracy of each group and class, and the mean over groups."""
+        groups, errors, examples = self.predictions.errors()
         rates = 1 - errors.sum(1) / examples.sum(1)
         classes = 1 - errors.sum(0) / examples.sum(0)
         return {
             "title": self.title, "about": dict(self.about), "seeds": self.predictions.seeds,
             "accuracy": dataclasses.asdict(estimate(list(rates))),
-            "writers": {str(writer): float(rate)
-                        for writer, rate in zip(writers, rates, strict=True)},
+            self.stem: {str(group): float(rate)
+                        for group, rate in zip(groups, rates, strict=True)},
             "characters": dict(zip(self.predictions.class_names, map(float, classes), strict=True))}
 
     def hardest(self, names: Labels) -> Figure:
-        """Draws the worst mistakes of the writers with the highest error rates, a row each."""
+        """Draws the worst mistakes of the groups with the highest error rates, a row each."""
         tested = self.predictions
-        writers = [int(writer) for writer in tested.errors()[0][:WRITERS_IN_FIGURE]]
+        groups = [int(group) for group in tested.errors()[0][:GROUPS_IN_FIGURE]]
         wrong = tested.predicted != tested.labels
         confidence = softmax(tested.logits.astype(np.float64), -1).max(-1)
         chosen: list[int] = []
-        for writer in writers:  # mistakes first, the most confident first, each image once
-            rows = np.flatnonzero(tested.writers == writer)
+        for group in groups:  # mistakes first, the most confident first, each image once
+            rows = np.flatnonzero(tested.groups == group)
             rows = rows[np.lexsort((-confidence[rows], ~wrong[rows]))]
             _, first = np.unique(tested.index[rows], return_index=True)
             chosen += list(rows[np.sort(first)][:COLUMNS])
@@ -127,25 +133,26 @@ class WritersReport:
             self.images, tested.index, tested.labels, tested.logits, chosen)
         return prediction_grid(
             shown, names,
-            "The hardest writers, a row each: writers " + ", ".join(map(str, writers)))
+            f"The hardest {self.stem}, a row each: {self.stem} " + ", ".join(map(str, groups)))
 
-    def _confusions(self, writer: int) -> str:
+    def _confusions(self, group: int) -> str:
         names = self.predictions.class_names
         return ", ".join(f"{names[true]} as {names[guess]} ({count})"
-                         for true, guess, count in self.predictions.confusions(writer)[:3])
+                         for true, guess, count in self.predictions.confusions(group)[:3])
 
 
 def error_map(
-    writers: np.ndarray, errors: np.ndarray, examples: np.ndarray, names: Labels,
+    groups: np.ndarray, errors: np.ndarray, examples: np.ndarray, names: Labels, group: str,
     theme: Theme = LIGHT,
 ) -> Figure:
-    """Draws the error rate of each writer (a column) and class (a row), and their totals.
+    """Draws the error rate of each writer or fold (a column) and class (a row), and their totals.
 
     Args:
-      writers: [writers] int, in the order of the columns.
-      errors: [writers, classes] int, numbers of errors.
-      examples: [writers, classes] int, numbers of examples.
+      groups: [groups] int, writers or folds, in the order of the columns.
+      errors: [groups, classes] int, numbers of errors.
+      examples: [groups, classes] int, numbers of examples.
       names: the names of the classes.
+      group: what a column is: "writer" or "fold".
       theme: the colours.
     """
     count, classes = errors.shape
@@ -160,7 +167,7 @@ def error_map(
     top.set_xticks([])
     top.grid(axis="y", color=theme.line, linewidth=0.8)
     top.set_axisbelow(True)
-    top.set_title("Errors of each writer and character, per cent", loc="left", color=theme.text,
+    top.set_title(f"Errors of each {group} and character, per cent", loc="left", color=theme.text,
                   fontsize=10.5, weight="bold")
     axes = figure.add_axes((left, bottom, wide, tall))
     shade = LinearSegmentedColormap.from_list("", [theme.background, theme.wrong])
@@ -173,9 +180,9 @@ def error_map(
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_color(theme.line)
-    axes.set_xlabel(f"{count} writers, the highest error rate first: "
-                    f"{', '.join(map(str, writers[:8]))} …"
-                    if count > 8 else ", ".join(map(str, writers)), color=theme.muted, fontsize=8.5)
+    axes.set_xlabel(f"{count} {group}s, the highest error rate first: "
+                    f"{', '.join(map(str, groups[:8]))} …"
+                    if count > 8 else ", ".join(map(str, groups)), color=theme.muted, fontsize=8.5)
     by_class = errors.sum(0) / np.maximum(1, examples.sum(0))
     for row, rate in enumerate(by_class):
         axes.annotate(f"{rate:.1%}", (count - 0.5, row), (6, 0), textcoords="offset points",

@@ -1,7 +1,7 @@
-"""Cross-validation over writers: trains the ten folds of the `writers` split.
+"""Cross-validation: trains all folds of the `writers` or the `kfold` split.
 
-Every writer is in the test part of exactly one fold, so that each is tested by a network that was
-not trained on that writer's images.
+Every writer, or every example, is in the test part of exactly one fold, so that each is tested by a
+network that was not trained on it.
 """
 
 import dataclasses
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flaxdigits.config import ExperimentConfig
+from flaxdigits.config import FOLDED, ExperimentConfig
 from flaxdigits.data.dataset import Dataset
-from flaxdigits.data.splits import FOLDS
+from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.json_files import read_bytes
 from flaxdigits.overrides import apply_overrides
@@ -21,7 +21,7 @@ from flaxdigits.training.runs import no_report, train_many
 from flaxdigits.training.trackers import Tracker
 from flaxdigits.training.trainer import Outcome, ReportWriter
 
-PREDICTED = ("index", "labels", "writers", "logits")
+PREDICTED = ("index", "labels", "logits")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,16 +40,18 @@ class FoldPredictions:
       class_names: the names of the classes in the order of the labels.
       index: [predictions] int, the indices of the examples in the data set.
       labels: [predictions] int.
-      writers: [predictions] int.
       logits: [predictions, classes] float32.
+      groups: [predictions] int, the writer of each example; with the `kfold` split the fold.
+      group_name: "writer" or "fold".
       seeds: the number of seeds.
     """
 
     class_names: tuple[str, ...]
     index: np.ndarray
     labels: np.ndarray
-    writers: np.ndarray
     logits: np.ndarray
+    groups: np.ndarray
+    group_name: str
     seeds: int
 
     @property
@@ -58,13 +60,13 @@ class FoldPredictions:
         return self.logits.argmax(-1)
 
     def errors(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Counts errors and examples by writer and class.
+        """Counts errors and examples by group and class.
 
         Returns:
-          The writers, [writers] int, sorted by error rate in descending order; and the numbers of
-          errors and of examples, both [writers, classes] int.
+          The groups, [groups] int, sorted by error rate in descending order; and the numbers of
+          errors and of examples, both [groups, classes] int.
         """
-        names, rows = np.unique(self.writers, return_inverse=True)
+        names, rows = np.unique(self.groups, return_inverse=True)
         shape = len(names), len(self.class_names)
         errors, examples = np.zeros(shape, int), np.zeros(shape, int)
         np.add.at(examples, (rows, self.labels), 1)
@@ -72,15 +74,15 @@ class FoldPredictions:
         order = np.argsort(-errors.sum(1) / examples.sum(1), kind="stable")
         return names[order], errors[order], examples[order]
 
-    def confusions(self, writer: int | None = None) -> list[tuple[int, int, int]]:
+    def confusions(self, group: int | None = None) -> list[tuple[int, int, int]]:
         """Returns the confused classes as (true, predicted, count), the most frequent pair first.
 
         Args:
-          writer: count only the images of this writer; None: of all.
+          group: count only the examples of this group; None: of all.
         """
         wrong = self.predicted != self.labels
-        if writer is not None:
-            wrong &= self.writers == writer
+        if group is not None:
+            wrong &= self.groups == group
         pairs, counts = np.unique(
             np.stack([self.labels[wrong], self.predicted[wrong]], axis=1), axis=0,
             return_counts=True)
@@ -92,11 +94,15 @@ class FoldPredictions:
 def fold_configs(
     config: ExperimentConfig, seeds: Sequence[int], workdir: Path
 ) -> dict[Path, ExperimentConfig]:
-    """Returns the config of each fold and seed by its run folder `folds/<fold>/seeds/<seed>`."""
+    """Returns the config of each fold and seed by its run folder `folds/<fold>/seeds/<seed>`.
+
+    The folds consist of examples if the config has `data.split=kfold`, otherwise of writers.
+    """
+    split = config.data.split if config.data.split in FOLDED else "writers"
     return {
         workdir / "folds" / str(fold) / "seeds" / str(seed): dataclasses.replace(
-            apply_overrides(config, ["data.split=writers", f"data.fold={fold}"]), seed=seed)
-        for seed in seeds for fold in range(FOLDS)}
+            apply_overrides(config, [f"data.split={split}", f"data.fold={fold}"]), seed=seed)
+        for seed in seeds for fold in range(config.data.folds)}
 
 
 def train_folds(
@@ -109,7 +115,7 @@ def train_folds(
 
     Args:
       configs: as `fold_configs` returns them.
-      dataset: a data set with writers.
+      dataset: the data set, with writers for the `writers` split.
       trackers: see `flaxdigits.training.runs.train_many`.
       on_end: called with each run that has finished, diverged or was paused.
       write_report: see `flaxdigits.training.runs.train_many`.
@@ -124,12 +130,30 @@ def train_folds(
     def report(path: Path, outcome: Outcome) -> None:
         on_end(FoldRun(configs[path].data.fold, configs[path].seed), outcome)
 
-    outcomes = train_many(configs, dataset, trackers, report, write_report)
+    outcomes: dict[Path, Outcome] = {}
+    for group in _same_size(configs, dataset):
+        ended = train_many(group, dataset, trackers, report, write_report)
+        outcomes |= ended
+        if len(ended) < len(group) or any(outcome.signal for outcome in ended.values()):
+            break
     for path, outcome in outcomes.items():
         if outcome.diverged is not None:
             raise FlaxdigitsError(f"{path}: {outcome.diverged}")
     return len(outcomes) == len(configs) and all(
         outcome.result is not None for outcome in outcomes.values())
+
+
+def _same_size(
+    configs: Mapping[Path, ExperimentConfig], dataset: Dataset
+) -> list[dict[Path, ExperimentConfig]]:
+    """Returns the runs in groups that train on as many examples, and so share a program."""
+    sizes: dict[int, int] = {}  # of the training part, by fold
+    groups: dict[int, dict[Path, ExperimentConfig]] = {}
+    for path, config in configs.items():
+        if config.data.fold not in sizes:
+            sizes[config.data.fold] = len(split_indices(config.data, dataset)["train"])
+        groups.setdefault(sizes[config.data.fold], {})[path] = config
+    return list(groups.values())
 
 
 def read_fold_predictions(
@@ -141,15 +165,23 @@ def read_fold_predictions(
       FlaxdigitsError: if the predictions of a run cannot be read, or the folds do not test every
         example exactly once.
     """
+    data = next(iter(configs.values())).data
     parts = [_read_predictions(path / "predictions.npz", len(dataset.class_names))
              for path in configs]
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in PREDICTED}
-    seeds = len(configs) // FOLDS
+    seeds = len(configs) // data.folds
     if not np.array_equal(np.sort(arrays["index"]),
                           np.repeat(np.arange(len(dataset.labels)), seeds)):
-        raise FlaxdigitsError("the ten folds do not test every example once: their predictions "
+        raise FlaxdigitsError("the folds do not test every example once: their predictions "
                               "are not of this data set")
-    return FoldPredictions(dataset.class_names, seeds=seeds, **arrays)
+    if data.split == "writers":
+        groups = dataset.writers[arrays["index"]]
+    else:
+        groups = np.concatenate([np.full(len(part["index"]), config.data.fold)
+                                 for part, config in zip(parts, configs.values(), strict=True)])
+    return FoldPredictions(
+        dataset.class_names, groups=groups, seeds=seeds,
+        group_name="writer" if data.split == "writers" else "fold", **arrays)
 
 
 def _read_predictions(path: Path, classes: int) -> dict[str, np.ndarray]:

@@ -24,7 +24,7 @@ def first_inputs(
       count: how many, if there are as many.
 
     Returns:
-      images: [count, height, width, 1] float32.
+      images: [count, height, width, channels] float32.
       labels: [count] int32.
     """
     order = np.asarray(epoch_order(stream(config.seed, "order"), 0, index))[:count]

@@ -7,9 +7,9 @@ from flaxdigits.config import RENAMED, flatten
 from flaxdigits.training.digests import json_digest
 from flaxdigits.training.run_folder import CHANGEABLE
 
-# Where the data, the first weights and the teacher lie decides nothing: fingerprint and digests of
-# their contents do.
-PATHS = ("data.folder", "train.init_from", "train.objective.teacher")
+# Where the data, the index file of a split, the first weights and the teacher lie decides nothing:
+# fingerprint and digests of their contents do.
+PATHS = ("data.folder", "data.indices", "train.init_from", "train.objective.teacher")
 
 
 def run_identity(recorded: Mapping[str, Any]) -> str:
@@ -20,9 +20,11 @@ def run_identity(recorded: Mapping[str, Any]) -> str:
     """
     config = {name: _canonical(value) for name, value in flatten(recorded["config"]).items()
               if value is not None and RENAMED.get(name, name) not in (*CHANGEABLE, *PATHS)}
+    data = {name: recorded["data"][name] for name in ("indices", "writers")
+            if recorded["data"].get(name) is not None}
     teacher = {"teacher": recorded["teacher"]} if recorded.get("teacher") else {}
     return json_digest(
-        {"config": config, "fingerprint": recorded["data"].get("fingerprint"), **teacher})
+        {"config": config, "fingerprint": recorded["data"].get("fingerprint"), **data, **teacher})
 
 
 def _canonical(value: Any) -> Any:

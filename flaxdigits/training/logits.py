@@ -39,7 +39,7 @@ class LogitsProgram:
 
         Args:
           variables: the variables of the model.
-          images: [examples, height, width, 1] uint8, in device memory.
+          images: [examples, height, width, channels] uint8, in device memory.
           index: [selected] int32.
 
         Returns:

@@ -18,6 +18,7 @@ from flaxdigits.json_files import (
     POSITIVE_MEASURE,
     STRING,
     STRINGS,
+    Kind,
     check_fields,
     read_object,
     read_rows,
@@ -28,12 +29,16 @@ Check = Callable[[Mapping[str, Any]], None]
 SPLITS = ("train", "validation", "test")
 SCORES = {"accuracy": FRACTION, "loss": NUMBER, "errors": COUNT, "examples": POSITIVE_COUNT}
 
+IMAGE_SHAPE = Kind("three whole numbers from 1", lambda value: (
+    isinstance(value, list) and len(value) == 3
+    and all(POSITIVE_COUNT.fits(one) and one <= 2**16 for one in value)))
+
 CONFIG = {"config": OBJECT, "data": OBJECT}
 OPTIONAL_CONFIG = {"versions": OBJECT_OF_STRINGS, "git_commit": STRING | NULL, "machine": STRING,
                   "init_from": STRING, "teacher": STRING}
 DATA = {"dataset": STRING, "source": STRING, "fingerprint": STRING}
 OPTIONAL_DATA = {"class_names": STRINGS, "official_train": COUNT | NULL, "validation": COUNT,
-                "framing": OBJECT}
+                "framing": OBJECT, "image_shape": IMAGE_SHAPE, "writers": STRING, "indices": STRING}
 RESULT_FIELDS = {
     "experiment": STRING, "dataset": STRING, "data_source": STRING, "split": STRING, "seed": COUNT,
     "parameters": COUNT, "steps": POSITIVE_COUNT, "epochs": POSITIVE_MEASURE, "checkpoint": STRING,

@@ -28,12 +28,14 @@ PATTERN = "[]*?"
 # What may differ between a run's start and its continuation: when to pause, with how many others
 # it is trained, and how many checkpoints to keep, decide nothing about the result. Nor does where
 # the data lie, whose fingerprint is compared.
-CHANGEABLE = ("train.stop_after", "train.seeds_per_call", "checkpoint.keep", "data.folder")
+CHANGEABLE = ("train.stop_after", "train.seeds_per_call", "checkpoint.keep", "data.folder",
+              "data.indices")
 
 TEACHER = "train.objective.teacher"
 
 # What tells a run's data from others; `config.json` holds more about them.
-IDENTITY = ("dataset", "source", "fingerprint", "class_names", "official_train", "validation")
+IDENTITY = ("dataset", "source", "fingerprint", "class_names", "official_train", "validation",
+            "image_shape", "writers", "indices")
 
 LOCK = ".lock"
 PART = ".part"  # ends the name of a file that is being written
@@ -181,9 +183,9 @@ class RunFolder:
         if recorded.keys() == {"config", "data"}:
             self.write_json("config.json", recorded | about)
         elif not self.has_ended() and _places(recorded) != _places(new):
-            moved = recorded["config"] | {
-                section: recorded["config"][section] | {name: place}
-                for (section, name), place in _places(new).items()}
+            moved = dict(recorded["config"])
+            for (section, name), place in _places(new).items():
+                moved[section] = moved[section] | {name: place}
             self.write_json("config.json", recorded | {"config": moved})
 
     def is_begun(self) -> bool:
@@ -437,7 +439,8 @@ def _places(run: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
     """Where the data and the first weights of a run are, by section and field of its config."""
     values = flatten(run["config"])
     return {(section, name): values.get(f"{section}.{name}")
-            for section, name in (("data", "folder"), ("train", "init_from"))}
+            for section, name in (
+                ("data", "folder"), ("data", "indices"), ("train", "init_from"))}
 
 
 @contextlib.contextmanager

@@ -99,7 +99,7 @@ def train_many(
     warn_of_precision_on_cpu(config.train.precision)
     _check_together(list(configs.values()))
     check_same_everywhere("config", list(configs.values()))
-    check_same_everywhere("data", dataset.fingerprint)
+    check_same_everywhere("data", dataset.identity())
     check_same_everywhere("run folder", [folder.contents() for folder in folders.values()])
     weights = _initial_weights(config, list(folders.values()))
     variables = None

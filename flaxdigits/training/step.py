@@ -24,7 +24,6 @@ from flaxdigits.training.state import PRNG, Sums, TrainState, stream
 class DeviceDataset:
     """A whole data set on the device, and the teacher's variables, which no step changes.
 
-
     Attributes:
       images: [examples, height, width, channels] uint8.
       labels: [examples] int32.

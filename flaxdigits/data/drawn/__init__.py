@@ -1,4 +1,4 @@
-"""Digits and Chinese numerals drawn by the framework, for when no real data can be had."""
+"""Synthetic data: generated digits and Chinese numerals, for use without the real data."""
 
 from flaxdigits.data.drawn.chinese_mnist import draw_chinese_mnist
 from flaxdigits.data.drawn.images import DrawnImages

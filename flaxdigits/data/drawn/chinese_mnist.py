@@ -1,8 +1,8 @@
-"""Draws a data set like Chinese MNIST: thin, dim pen lines on black in 64x64."""
+"""Generates synthetic Chinese MNIST: thin, dim pen lines on black in 64x64."""
 
 import numpy as np
 
-from flaxdigits.data.drawn.handwriting import Hands, Spread, write_characters
+from flaxdigits.data.drawn.handwriting import Deviations, Handwriting, write_characters
 from flaxdigits.data.drawn.images import DrawnImages
 from flaxdigits.data.drawn.numeral_skeletons import NUMERALS
 from flaxdigits.data.drawn.rendering import blurred_line, jpeg_rounded
@@ -32,12 +32,12 @@ PLACES = (
     (25.4, 23.6, 32.1, 33.4),
 )
 
-# Of the real set's variance about half lies between its writers.
-BETWEEN = Spread(
+# About half of the real data set's variance is between writers.
+BETWEEN = Deviations(
     slant=0.06, rise=0.07, turn=0.04, size=0.20, width=0.10, height=0.08, waves=0.012,
     point=0.012, stroke_shift=0.022, stroke_turn=0.06, stroke_size=0.10,
 )
-WITHIN = Spread(
+WITHIN = Deviations(
     slant=0.03, rise=0.03, turn=0.025, size=0.06, width=0.04, height=0.04, waves=0.008,
     point=0.007, stroke_shift=0.014, stroke_turn=0.03, stroke_size=0.05,
 )
@@ -50,7 +50,7 @@ MEAN_RISE = 0.08  # level strokes rise to the right; skeletons already rise a li
 
 
 def draw_chinese_mnist(seed: int = 0, writer_count: int = 100) -> DrawnImages:
-    """Draws handwritten Chinese numerals like Chinese MNIST's.
+    """Generates synthetic handwritten numerals like those of Chinese MNIST.
 
     Args:
         seed: the same seed gives the same bytes.
@@ -68,7 +68,7 @@ def draw_chinese_mnist(seed: int = 0, writer_count: int = 100) -> DrawnImages:
     labels, writers, samples = order.T.copy()
     writer, n = writers - 1, len(labels)
     rng = np.random.default_rng(seed)
-    hands = Hands(writer, writer_count, BETWEEN, WITHIN)
+    handwriting = Handwriting(writer, writer_count, BETWEEN, WITHIN)
     forms = rng.uniform(size=(writer_count, len(NUMERALS)))[writer, labels]
     centres = place(rng, writer, samples - 1)
     strength = STRENGTH * np.exp(
@@ -77,7 +77,7 @@ def draw_chinese_mnist(seed: int = 0, writer_count: int = 100) -> DrawnImages:
     sigma = SIGMA * np.exp(0.08 * rng.standard_normal(writer_count)[writer])
     grip = rng.standard_normal((n, MOST_STROKES, 3))
     images = np.empty((n, SIZE, SIZE), np.uint8)
-    for skeleton, rows, paths in write_characters(NUMERALS, labels, forms, hands, rng):
+    for skeleton, rows, paths in write_characters(NUMERALS, labels, forms, handwriting, rng):
         paths = fit(skeleton, labels[rows[0]], paths)
         pressures = [pressure(path, grip[rows, stroke]) for stroke, path in enumerate(paths)]
         line = blurred_line(
@@ -90,15 +90,15 @@ def draw_chinese_mnist(seed: int = 0, writer_count: int = 100) -> DrawnImages:
 
 
 def place(rng: np.random.Generator, writer: np.ndarray, sample: np.ndarray) -> np.ndarray:
-    """[n] complex128: how far each drawing lies off its usual place, in pixels.
+    """Returns the offset of each drawing from its usual position, in pixels: [n] complex128.
 
-    The characters of a writer's one sample stood in one row of the sheet, and rows lay unevenly.
+    The characters of one sample of a writer are in one row of the sheet, and rows are uneven.
     """
     pairs = (writer.max() + 1, SAMPLES)
     row = rng.normal(0, 2.5, pairs)[writer, sample]
-    own = rng.normal(0, 1, (pairs[0], 2))[writer] * (1.9, 2.7)
+    by_writer = rng.normal(0, 1, (pairs[0], 2))[writer] * (1.9, 2.7)
     each = rng.normal(0, 2.0, (len(writer), 2))
-    return own[:, 0] + each[:, 0] + 1j * (own[:, 1] + each[:, 1] + row)
+    return by_writer[:, 0] + each[:, 0] + 1j * (by_writer[:, 1] + each[:, 1] + row)
 
 
 def fit(skeleton: Skeleton, label: int, paths: list[np.ndarray]) -> list[np.ndarray]:

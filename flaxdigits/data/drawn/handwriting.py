@@ -1,8 +1,8 @@
-"""From stroke skeletons to pen paths that differ as handwriting differs.
+"""Turns stroke skeletons into pen paths that vary like handwriting.
 
 Points are complex numbers, x + iy with y downwards: adding shifts them, and multiplying by
-exp(size + i turn) scales and turns them. A drawing differs from the skeleton first by what its
-writer always does and then by what changes each time; both have their own spreads.
+exp(size + i turn) scales and turns them. A drawing differs from the skeleton by the
+variation between writers and by the variation between a writer's drawings.
 """
 
 import itertools
@@ -22,7 +22,7 @@ WAVE_CYCLES = 0.5  # standard deviation of a wave's cycles per unit box
 
 
 @dataclass(frozen=True)
-class Spread:
+class Deviations:
     """Standard deviations of what varies, in unit boxes, radians or logarithms of a factor."""
 
     slant: float  # x moved per unit of height
@@ -32,30 +32,30 @@ class Spread:
     width: float  # log factor
     height: float  # log factor
     waves: float  # amplitude of a smooth distortion of the plane
-    point: float  # each control point alone
+    point: float  # each control point separately
     stroke_shift: float  # each stroke as a whole
     stroke_turn: float
     stroke_size: float  # log factor
 
 
 @dataclass(frozen=True)
-class Hands:
-    """Whose hand made each drawing, and how far hands differ.
+class Handwriting:
+    """The writer of each drawing, and how much writers and drawings vary.
 
     Attributes:
         writers: [n] int, the writer of each drawing, from 0.
-        writer_count: writers there are, whether or not they drew.
-        between: what a writer does in every drawing.
-        within: what changes from one drawing to the next.
+        writer_count: the number of writers, including those without drawings.
+        between: the deviations between writers.
+        within: the deviations between drawings of a writer.
     """
 
     writers: np.ndarray
     writer_count: int
-    between: Spread
-    within: Spread
+    between: Deviations
+    within: Deviations
 
-    def of(self, rows: np.ndarray) -> "Hands":
-        """The hands of some of the drawings."""
+    def of(self, rows: np.ndarray) -> "Handwriting":
+        """Returns the handwriting of some of the drawings."""
         return replace(self, writers=self.writers[rows])
 
     def normal(self, rng: np.random.Generator, name: str, *shape: int) -> np.ndarray:
@@ -103,8 +103,10 @@ def curve_weights(stroke: Stroke) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def write_strokes(skeleton: Skeleton, hands: Hands, rng: np.random.Generator) -> list[np.ndarray]:
-    """Draws one skeleton with the given hands.
+def write_strokes(
+    skeleton: Skeleton, handwriting: Handwriting, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Draws one skeleton in the given handwriting.
 
     Returns:
         One [n, points] complex128 array per stroke, in the unit box.
@@ -114,13 +116,13 @@ def write_strokes(skeleton: Skeleton, hands: Hands, rng: np.random.Generator) ->
         controls = control_points(stroke)
         middle = controls.mean()
         turned = np.exp(
-            hands.normal(rng, "stroke_size") + 1j * hands.normal(rng, "stroke_turn")
+            handwriting.normal(rng, "stroke_size") + 1j * handwriting.normal(rng, "stroke_turn")
         )
-        shifted = middle + hands.complex_normal(rng, "stroke_shift")
+        shifted = middle + handwriting.complex_normal(rng, "stroke_shift")
         moved = shifted[:, None] + turned[:, None] * (controls - middle)
         loose = np.ones(len(controls))
         loose[[0, -1]] = LOOSE_ENDS
-        moved += loose * hands.complex_normal(rng, "point", len(controls))
+        moved += loose * handwriting.complex_normal(rng, "point", len(controls))
         paths.append(moved @ curve_weights(stroke).T)
     return paths
 
@@ -139,18 +141,18 @@ class Distortion:
     wave_phases: np.ndarray  # [n, WAVES]
 
     @classmethod
-    def draw(cls, hands: Hands, rng: np.random.Generator) -> "Distortion":
+    def draw(cls, handwriting: Handwriting, rng: np.random.Generator) -> "Distortion":
         """Draws the distortion of every drawing; a writer's waves share directions."""
-        n = len(hands.writers)
+        n = len(handwriting.writers)
         cycles = rng.normal(0, WAVE_CYCLES, (2, n, WAVES))
-        size = hands.normal(rng, "size")
+        size = handwriting.normal(rng, "size")
         return cls(
-            slant=hands.normal(rng, "slant"),
-            rise=hands.normal(rng, "rise"),
-            turn=hands.normal(rng, "turn"),
-            width=np.exp(size + hands.normal(rng, "width")),
-            height=np.exp(size + hands.normal(rng, "height")),
-            wave_shifts=hands.complex_normal(rng, "waves", WAVES),
+            slant=handwriting.normal(rng, "slant"),
+            rise=handwriting.normal(rng, "rise"),
+            turn=handwriting.normal(rng, "turn"),
+            width=np.exp(size + handwriting.normal(rng, "width")),
+            height=np.exp(size + handwriting.normal(rng, "height")),
+            wave_shifts=handwriting.complex_normal(rng, "waves", WAVES),
             wave_cycles=cycles[0] + 1j * cycles[1],
             wave_phases=rng.uniform(0, 2 * np.pi, (n, WAVES)),
         )
@@ -174,7 +176,7 @@ def write_characters(
     characters: tuple[tuple[Skeleton, ...], ...],
     labels: np.ndarray,
     forms: np.ndarray,
-    hands: Hands,
+    handwriting: Handwriting,
     rng: np.random.Generator,
 ) -> Iterator[tuple[Skeleton, np.ndarray, list[np.ndarray]]]:
     """Writes one character per label.
@@ -183,20 +185,20 @@ def write_characters(
         characters: the skeletons of each class.
         labels: [n] int, the class of each drawing.
         forms: [n] float64 in [0, 1), which chooses among the class's skeletons by their shares.
-        hands: who writes.
+        handwriting: the writers of the drawings.
         rng: the source of all randomness.
 
     Yields:
         A skeleton, the rows [m] that were written with it, and one [m, points] complex128 array
-        per stroke, in unit boxes about the centre of the box. Every row comes once.
+        per stroke, in unit boxes about the centre of the box. Every row occurs once.
     """
-    distortion = Distortion.draw(hands, rng)
+    distortion = Distortion.draw(handwriting, rng)
     for label, skeletons in enumerate(characters):
         ends = np.cumsum([skeleton.share for skeleton in skeletons])
         choice = np.searchsorted(ends, forms * ends[-1], side="right")
         for number, skeleton in enumerate(skeletons):
             rows = np.flatnonzero((labels == label) & (choice == number))
-            paths = write_strokes(skeleton, hands.of(rows), rng)
+            paths = write_strokes(skeleton, handwriting.of(rows), rng)
             for start in range(0, len(rows), CHUNK):
                 part = slice(start, start + CHUNK)
                 yield skeleton, rows[part], [distortion.apply(rows[part], p[part]) for p in paths]

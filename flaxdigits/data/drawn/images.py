@@ -1,4 +1,4 @@
-"""What the drawing functions return."""
+"""The return type of the functions that generate synthetic data."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class DrawnImages:
-    """Drawn characters in the order of the real set.
+    """Synthetic images in the order of the real data set.
 
     Attributes:
         images: [n, height, width] uint8, bright on black.
         labels: [n] int32, the class.
-        writers: [n] int32 from 1, or None where the real set does not name them.
-        samples: [n] int32 from 1, the writer's how-manieth drawing of the character, or None.
+        writers: [n] int32 from 1, or None if the real data set does not name them.
+        samples: [n] int32 from 1, the number of the writer's drawing of the character, or None.
     """
 
     images: np.ndarray

@@ -1,8 +1,8 @@
-"""Draws a data set like MNIST: thick bright digits, 20 pixels large, centred by mass in 28x28."""
+"""Generates synthetic MNIST: thick bright digits, 20 pixels large, centred by mass in 28x28."""
 
 import numpy as np
 
-from flaxdigits.data.drawn.handwriting import Hands, Spread, write_characters
+from flaxdigits.data.drawn.handwriting import Deviations, Handwriting, write_characters
 from flaxdigits.data.drawn.images import DrawnImages
 from flaxdigits.data.drawn.rendering import blurred_line, thick_pen
 from flaxdigits.data.drawn.skeletons import DIGITS
@@ -13,22 +13,22 @@ BOX = 20  # pixels; the larger side of a digit's bounding box
 # Images of each digit in MNIST's 60,000 training images, counted in its label file.
 CLASS_COUNTS = np.array([5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949])
 
-# Every digit comes from a hand of its own, so all variation lies in `within`.
-NONE = Spread(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-VARIATION = Spread(
+# Every digit has a different writer, so all variation is in `within`.
+NONE = Deviations(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+VARIATION = Deviations(
     slant=0.25, rise=0.04, turn=0.10, size=0, width=0.25, height=0, waves=0.05, point=0.022,
     stroke_shift=0.025, stroke_turn=0.06, stroke_size=0.08,
 )
 MEAN_SLANT = 0.16
 MEAN_WIDTH = 1.05
 PEN_RADIUS = 1.17  # pixels
-PEN_RADIUS_SPREAD = 0.31  # of its logarithm
+PEN_RADIUS_DEVIATION = 0.31  # of its logarithm
 
 
 def draw_mnist(
     seed: int = 0, train_count: int = 60_000, test_count: int = 10_000
 ) -> DrawnImages:
-    """Draws handwritten digits like MNIST's.
+    """Generates synthetic handwritten digits like those of MNIST.
 
     Args:
         seed: the same seed gives the same bytes.
@@ -41,11 +41,11 @@ def draw_mnist(
     n = train_count + test_count
     rng = np.random.default_rng(seed)
     labels = rng.choice(10, n, p=CLASS_COUNTS / CLASS_COUNTS.sum()).astype(np.int32)
-    hands = Hands(np.zeros(n, np.int64), 1, between=NONE, within=VARIATION)
-    radius = PEN_RADIUS * np.exp(PEN_RADIUS_SPREAD * rng.standard_normal(n))
+    handwriting = Handwriting(np.zeros(n, np.int64), 1, between=NONE, within=VARIATION)
+    radius = PEN_RADIUS * np.exp(PEN_RADIUS_DEVIATION * rng.standard_normal(n))
     forms = rng.uniform(size=n)
     images = np.empty((n, SIZE, SIZE), np.uint8)
-    for _, rows, paths in write_characters(DIGITS, labels, forms, hands, rng):
+    for _, rows, paths in write_characters(DIGITS, labels, forms, handwriting, rng):
         leaning = [MEAN_WIDTH * p.real + (1j - MEAN_SLANT) * p.imag for p in paths]
         images[rows] = render(leaning, radius[rows])
     return DrawnImages(images, labels)

@@ -1,8 +1,8 @@
-"""From pen paths to images, without looking at every pixel for every stroke.
+"""Renders pen paths as images, without visiting every pixel for every stroke.
 
 The path is laid down as weights on a fine grid, which is then blurred and sampled at the pixels,
 first across, then down. Arithmetic is float64 throughout and sums in a fixed order, so that an
-image does not depend on what is drawn beside it.
+image does not depend on the other images of the batch.
 """
 
 import numpy as np
@@ -109,7 +109,7 @@ JPEG_TABLE = np.array([
 
 
 def jpeg_rounded(images: np.ndarray) -> np.ndarray:
-    """What JPEG at quality 75 leaves of the images.
+    """Returns the images after JPEG compression at quality 75.
 
     Args:
         images: [n, height, width] float64 in 0..255; the sides are multiples of 8.

@@ -1,4 +1,4 @@
-"""Data of one's own: idx files and folders of images, and what can be wrong with them."""
+"""Custom data: idx files and folders of images, and what can be wrong with them."""
 
 import gzip
 import os
@@ -67,8 +67,8 @@ def test_idx_files_without_a_test_part(tmp_path):
 
 DAMAGED = {
     "last byte missing": (
-        "train-images-idx3-ubyte", idx(IMAGES)[:-1], "says 210 bytes and it holds only 209"),
-    "one byte more": ("train-images-idx3-ubyte", idx(IMAGES) + b"x", "holds more than that"),
+        "train-images-idx3-ubyte", idx(IMAGES)[:-1], "declares 210 bytes and it has only 209"),
+    "one byte more": ("train-images-idx3-ubyte", idx(IMAGES) + b"x", "has more than that"),
     "cut in the header": (
         "train-images-idx3-ubyte", idx(IMAGES)[:9], "cut short within its header"),
     "labels for images": ("train-images-idx3-ubyte", idx(LABELS), "not an idx file"),
@@ -297,6 +297,6 @@ def test_empty_and_missing_folders(tmp_path):
 
 
 def test_own_data_cannot_be_drawn(tmp_path):
-    with pytest.raises(FlaxdigitsError, match="nothing to draw"):
+    with pytest.raises(FlaxdigitsError, match="no synthetic data"):
         load_dataset(DataConfig(dataset="idx_files", folder=str(tmp_path)),
                      DataLocations(source="drawn"))

@@ -1,0 +1,165 @@
+"""Data sets that tensorflow-datasets has prepared, read from their files without TensorFlow.
+
+A prepared copy describes itself (`dataset_info.json`, `features.json`), so that the code of its
+builder, which often needs TensorFlow, is neither imported nor run.
+"""
+
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from flaxdigits.data.arrays import DataArrays, arrays_of
+from flaxdigits.data.files import open_regular
+from flaxdigits.errors import FlaxdigitsError
+
+_PARTS = ("train", "validation", "test")
+_WRITERS = ("writer", "writer_id", "group")  # names of features that become `writers`
+_FEATURES = "tensorflow_datasets.core.features."  # where the classes of features must come from
+_ROWS_AT_ONCE = 4096
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+def read_tfds(name: str, data_dir: Path) -> DataArrays:
+    """Reads the parts train, validation and test of a prepared image-classification data set.
+
+    Args:
+      name: `<builder>`, `<builder>/<config>`, each with or without `:<version>`; the newest version
+        is read otherwise.
+      data_dir: the folder in which tensorflow-datasets keeps what it prepares.
+
+    Raises:
+      FlaxdigitsError: if the data set is not prepared, not in a format that is read without
+        TensorFlow, damaged, or not of images with one label each.
+    """
+    folder = _find(name, data_dir)
+    _check_features(folder)
+    try:
+        builder = tfds.builder_from_directory(folder)
+        features, counts = builder.info.features, {
+            part: builder.info.splits[part].num_examples for part in _PARTS
+            if part in builder.info.splits}
+    except Exception as error:  # protobuf, JSON and assertions, and which is not documented
+        raise _damaged(folder, error) from error
+    image, label, writer = _roles(folder, features)
+    if not counts.get("train"):
+        raise FlaxdigitsError(f"{folder}: has no part train, which is what is trained on; it has "
+                              f"{', '.join(builder.info.splits) or 'none'}")
+    read = [_read_part(folder, builder, part, [image, label, *writer])
+            for part, count in counts.items() if count]
+    images, labels, *writers = (
+        list(itertools.chain(*columns)) for columns in zip(*read, strict=True))
+    shapes = sorted({one.shape for one in images})
+    if len(shapes) > 1:
+        raise FlaxdigitsError(
+            f"{folder}: its images are of several sizes, such as {list(shapes[0])} and "
+            f"{list(shapes[-1])}; only builders whose images have one size are read")
+    return arrays_of(
+        folder, np.stack(images), np.array(labels, np.int64), features[label].names,
+        np.array(writers[0], np.int64) if writers else None, counts["train"],
+        counts.get("validation", 0))
+
+
+def _find(name: str, data_dir: Path) -> Path:
+    """Returns the folder of a prepared data set: <data_dir>/<builder>[/<config>]/<version>."""
+    path, _, version = name.partition(":")
+    folder = data_dir / path
+    try:
+        entries = {entry.name: entry for entry in folder.iterdir()} if folder.is_dir() else {}
+    except OSError as error:
+        raise FlaxdigitsError(f"{folder}: cannot be read ({error.strerror})") from error
+    versions = sorted((one for one in entries if _VERSION.fullmatch(one)
+                       and (not version or one == version)),
+                      key=lambda one: tuple(map(int, one.split("."))))
+    if versions:
+        return entries[versions[-1]]
+    configs = sorted(one for one, entry in entries.items()
+                     if not _VERSION.fullmatch(one) and not one.startswith((".", "incomplete"))
+                     and entry.is_dir()) if "/" not in path else []
+    if configs and not version:
+        raise FlaxdigitsError(
+            f"data.dataset=tfds:{name}: name one of its configs, such as tfds:{path}/{configs[0]}")
+    raise FlaxdigitsError(
+        f"data.dataset=tfds:{name}: nothing is prepared in {folder}; prepare it with "
+        f"tensorflow_datasets.builder('{name}', data_dir='{data_dir}', file_format='array_record')"
+        ".download_and_prepare(), which needs TensorFlow for most builders, or name the folder of "
+        "prepared data with --data_dir or TFDS_DATA_DIR")
+
+
+def _check_features(folder: Path) -> None:
+    """Checks that features.json names only classes of tensorflow-datasets: they are imported.
+
+    Raises:
+      FlaxdigitsError: if it names another class, or cannot be read.
+    """
+    path = folder / "features.json"
+    try:
+        with open_regular(path) as file:
+            waiting: list[Any] = [json.load(file)]
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(path, error) from error
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            for key in ("pythonClassName", "python_class_name", "type"):
+                value = node.get(key, _FEATURES)
+                if isinstance(value, str) and "." in value and not value.startswith(_FEATURES):
+                    raise FlaxdigitsError(
+                        f"{path}: names the class {value!r}, and only the features of "
+                        "tensorflow-datasets itself are read")
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
+
+
+def _roles(folder: Path, features: Any) -> tuple[str, str, list[str]]:
+    """Returns the names of the image, the label and, if there is one, the writer.
+
+    Raises:
+      FlaxdigitsError: if there is not exactly one image and one label.
+    """
+    kinds = tfds.features
+    columns = dict(features) if isinstance(features, kinds.FeaturesDict) else {}
+    images = [name for name, feature in columns.items() if isinstance(feature, kinds.Image)
+              or (type(feature) is kinds.Tensor and len(feature.shape) in (2, 3)
+                  and feature.np_dtype == np.uint8)]
+    labels = [name for name, feature in columns.items() if isinstance(feature, kinds.ClassLabel)]
+    if len(images) != 1 or len(labels) != 1:
+        raise FlaxdigitsError(
+            f"{folder}: is not image classification: it must have one image and one ClassLabel, "
+            f"and has {len(images)} and {len(labels)} in {', '.join(columns) or 'no features'}")
+    writers = [name for name in _WRITERS if name in columns
+               and type(columns[name]) is kinds.Scalar and columns[name].np_dtype.kind in "iu"]
+    return images[0], labels[0], writers[:1]
+
+
+def _read_part(folder: Path, builder: Any, part: str, names: list[str]) -> list[list[Any]]:
+    """Returns a list of each feature's values."""
+    try:
+        source = builder.as_data_source(part)
+    except NotImplementedError as error:
+        raise FlaxdigitsError(
+            f"{folder}: is prepared as {builder.info.file_format.value}, which only "
+            "TensorFlow reads; prepare it with file_format='array_record'") from error
+    except Exception as error:
+        raise _damaged(folder, error) from error
+    columns: list[list[Any]] = [[] for _ in names]
+    try:
+        for start in range(0, len(source), _ROWS_AT_ONCE):
+            rows = range(start, min(start + _ROWS_AT_ONCE, len(source)))
+            for example in source.__getitems__(rows):
+                for column, name in zip(columns, names, strict=True):
+                    column.append(example[name])
+    except Exception as error:  # the readers do not say which kinds they raise
+        raise _damaged(folder, error) from error
+    return columns
+
+
+def _damaged(path: Path, error: Exception) -> FlaxdigitsError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return FlaxdigitsError(f"{path}: the prepared data set is damaged ({reason}); delete it and "
+                           "prepare it again")
