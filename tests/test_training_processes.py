@@ -41,7 +41,7 @@ PHASES = {
     "training": "flaxdigits.training.program:TrainProgram.__call__",
     "evaluating": "flaxdigits.training.experiment:Experiment.predict",
     "saving": "flaxdigits.training.checkpoints:Checkpoints.save",
-    "reporting": "flaxdigits.training.trainer:write_report_or_warn",
+    "reporting": "flaxdigits.training.trainer:FinishedRun",
     "ending": "jax.distributed:shutdown",
 }
 
