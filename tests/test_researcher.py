@@ -202,7 +202,8 @@ def test_custom_components_are_varied_in_a_study(own, write, idx_folder, launch_
     study.write_text(study.read_text().replace("worst_class", "no_class"))
     done = launch_here(f"--ablation={study}", f"--workdir={tmp_path / 'other'}")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "figure must be a split with one of accuracy, loss, errors, worst_class" in done.stderr
+    assert ("metric must be a split followed by one of accuracy, loss, errors, worst_class"
+            in done.stderr)
 
 
 @pytest.mark.parametrize(("assignment", "said"), [
