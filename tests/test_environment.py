@@ -207,7 +207,7 @@ def test_a_user_without_name_and_home(environment, tmp_path):
     assert done.returncode == 0 and "mse_cnn" in done.stdout, done.stderr
     done = shell(unknown + '"$@" --experiment=mse_cnn --mode=prepare', variables)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "name a folder with --data_dir or TFDS_DATA_DIR" in done.stderr
+    assert "specify a folder with --data_dir or TFDS_DATA_DIR" in done.stderr
 
 
 def test_more_memory_than_there_is_is_one_line(launch_here, idx_folder, tmp_path):

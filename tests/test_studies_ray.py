@@ -156,7 +156,7 @@ def test_a_call_does_not_change_the_devices_of_its_caller(study):
     jax.config.update("jax_platforms", None)
     try:
         planned = flaxdigits.run_ablation(study, executor="ray", dry_run=True, seeds=[0])
-        assert planned.rows == [] and jax.config.jax_platforms is None
+        assert planned.variants == [] and jax.config.jax_platforms is None
     finally:
         jax.config.update("jax_platforms", before)
 
