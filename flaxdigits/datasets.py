@@ -25,6 +25,7 @@ TFDS = "tfds:"  # begins the name of a data set that tensorflow-datasets has pre
 _TFDS_NAME = re.compile(
     r"tfds:[A-Za-z]\w*(/[\w-][\w.+-]*)?(:\d+\.\d+\.\d+)?", re.ASCII)  # name/config:version
 SPLITS = ("official", "holdout", "random", "kfold", "writers", "indices")
+PARTS = ("train", "validation", "test")  # into which a split divides the examples
 
 Load = Callable[[Any], Any]
 

@@ -136,7 +136,7 @@ def last_state(tiny_config, tiny_data, opened):  # noqa: F811
     def read(workdir):
         checkpoints = opened(workdir / "checkpoints")
         return checkpoints.restore(
-            checkpoints.last(), Experiment.create(tiny_config, tiny_data).state_shapes())
+            checkpoints.last(), Experiment.create(tiny_config, tiny_data).state_shapes)
 
     return read
 
@@ -309,7 +309,7 @@ def test_the_result_is_not_about_a_damaged_best(train_tiny, tmp_path, opened, ti
     (tmp_path / "result.json").unlink()
     checkpoints = opened(tmp_path / "checkpoints")
     best = checkpoints.best()
-    saved = checkpoints.restore(best, Experiment.create(tiny_config, tiny_data).state_shapes())
+    saved = checkpoints.restore(best, Experiment.create(tiny_config, tiny_data).state_shapes)
     if best == checkpoints.last():  # it is trained again then
         train_tiny(tmp_path, *assignments)
         (tmp_path / "result.json").unlink()
@@ -345,7 +345,7 @@ def test_the_newest_is_looked_for_again_when_it_is_deleted_meanwhile(finished_co
                                                                      tiny_data):
     reader = Checkpoints(finished_copy / "checkpoints", access="read")
     shutil.rmtree(finished_copy / "checkpoints" / "6")
-    target = Experiment.create(tiny_config, tiny_data).state_shapes()
+    target = Experiment.create(tiny_config, tiny_data).state_shapes
     step, _ = reader.restore_newest_intact(lambda step: reader.restore(step, target))
     reader.close()
     assert step == 4

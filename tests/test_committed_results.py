@@ -14,6 +14,7 @@ from conftest import ROOT
 from PIL import Image
 from test_report import PROBE, browse  # noqa: F401
 
+from flaxdigits.cli.context import parse_seeds
 from flaxdigits.cli.options import parse
 from flaxdigits.metrics import formats
 from flaxdigits.reports.replication import BEGIN, END, ReplicationReport, put_between_markers
@@ -22,7 +23,6 @@ from flaxdigits.reports.study import StudyReport
 from flaxdigits.studies.ablation import VariantResult, compare_with_base
 from flaxdigits.studies.collection import collect
 from flaxdigits.studies.replication import load_systems
-from flaxdigits.studies.seeds import parse_seeds
 from flaxdigits.studies.statistics import Estimate, estimate
 from flaxdigits.studies.study import ABLATIONS, load_study, variants_of
 

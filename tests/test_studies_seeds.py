@@ -9,11 +9,12 @@ import pytest
 from scipy import stats
 from test_training_resume import rows_of, saved_arrays, wait_for, without_clocks
 
+from flaxdigits.cli.context import parse_seeds
 from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.studies.seeds import checked_seeds, parse_seeds, train_seeds
+from flaxdigits.studies.seeds import checked_seeds, train_seeds
 from flaxdigits.training.experiment import Experiment
 from flaxdigits.training.program import TrainProgram
 from flaxdigits.training.runs import train, train_many

@@ -20,6 +20,7 @@ from flaxdigits.api.context import (
 from flaxdigits.api.sources import Source
 from flaxdigits.api.train import check_tracker_factory, default_trackers
 from flaxdigits.config import ExperimentConfig
+from flaxdigits.datasets import PARTS
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.reports.finished_run import write_report_or_warn
@@ -122,7 +123,7 @@ def outcome_line(outcome: Outcome) -> str:
         return f"diverged: {outcome.diverged}"
     if outcome.result is None:
         return f"saved at step {outcome.step} of {outcome.total_steps}"
-    splits = [split for split in ("train", "validation", "test")
+    splits = [split for split in PARTS
               if outcome.result[f"{split}_accuracy"] is not None]
     return "accuracy " + ", ".join(
         f"{split} {outcome.result[f'{split}_accuracy']:.4%}" for split in splits)

@@ -215,7 +215,7 @@ class FlaxdigitsMnist(DigitsBuilder):
     @staticmethod
     def draw(seed: int) -> Examples:
         """Returns synthetic digits, as many of each part as MNIST has."""
-        from flaxdigits.data.drawn import draw_mnist
+        from flaxdigits.data.drawn import draw_mnist  # 0.2 s, which real data do without
 
         drawn = draw_mnist(seed)
         return Examples(drawn.images, drawn.labels)
@@ -234,7 +234,7 @@ class FlaxdigitsChineseMnist(DigitsBuilder):
     @staticmethod
     def draw(seed: int) -> Examples:
         """Returns synthetic characters, by as many writers and as often as in Chinese MNIST."""
-        from flaxdigits.data.drawn import draw_chinese_mnist
+        from flaxdigits.data.drawn import draw_chinese_mnist  # 0.2 s, as above
 
         drawn = draw_chinese_mnist(seed)
         return Examples(drawn.images, drawn.labels, drawn.writers, drawn.samples)

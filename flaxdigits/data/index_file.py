@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from flaxdigits.data.npz import npz_names, read_npz_arrays
+from flaxdigits.datasets import PARTS
 from flaxdigits.errors import FlaxdigitsError, quoted
 from flaxdigits.json_files import read_object
-
-PARTS = ("train", "validation", "test")
 
 _ADVICE = ("write the indices as JSON, {\"train\": [0, 1, ...], \"validation\": [...], "
            "\"test\": [...]}, or as an .npz file of such arrays")

@@ -13,10 +13,10 @@ import numpy as np
 from flaxdigits.data.archives import ArchiveError, check_size, read_zip_entry, zip_entries
 from flaxdigits.data.arrays import DataArrays, arrays_of
 from flaxdigits.data.files import open_regular
+from flaxdigits.datasets import PARTS
 from flaxdigits.errors import FlaxdigitsError
 
 _LARGEST = 1 << 31  # bytes of an array; it has to fit in memory several times
-_PARTS = ("train", "validation", "test")
 _PREFIXES = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
 _CONTENTS = {  # what each array may be called, within a part
     "images": ("{part}_images", "x_{part}"),
@@ -47,7 +47,7 @@ def read_npz(path: Path) -> DataArrays:
             found["writers"] = "groups"
         parts = {"train": {what: name for what, name in found.items() if name in names}}
     else:
-        parts = {part: found for part in _PARTS if (found := _find_part(part, names))}
+        parts = {part: found for part in PARTS if (found := _find_part(part, names))}
     if not parts.get("train", {}).keys() >= {"images", "labels"}:
         raise FlaxdigitsError(
             f"{path}: lacks images and labels (or train_images and train_labels, or x_train and "

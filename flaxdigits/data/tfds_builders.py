@@ -15,9 +15,9 @@ import tensorflow_datasets as tfds
 
 from flaxdigits.data.arrays import DataArrays, arrays_of
 from flaxdigits.data.files import open_regular
+from flaxdigits.datasets import PARTS
 from flaxdigits.errors import FlaxdigitsError
 
-_PARTS = ("train", "validation", "test")
 _WRITERS = ("writer", "writer_id", "group")  # names of features that become `writers`
 _FEATURES = "tensorflow_datasets.core.features."  # where the classes of features must come from
 _ROWS_AT_ONCE = 4096
@@ -41,7 +41,7 @@ def read_tfds(name: str, data_dir: Path) -> DataArrays:
     try:
         builder = tfds.builder_from_directory(folder)
         features, counts = builder.info.features, {
-            part: builder.info.splits[part].num_examples for part in _PARTS
+            part: builder.info.splits[part].num_examples for part in PARTS
             if part in builder.info.splits}
     except Exception as error:  # protobuf, JSON and assertions, and which is not documented
         raise _damaged(folder, error) from error

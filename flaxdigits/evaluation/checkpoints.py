@@ -9,13 +9,17 @@ from typing import Any, TypeVar
 
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
+from flaxdigits.datasets import PARTS
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.checkpoints import Checkpoints, DamagedCheckpoint, MissingCheckpoint
 from flaxdigits.training.experiment import Experiment
-from flaxdigits.training.identity import run_identity
 from flaxdigits.training.run_folder import RunFolder, readable_os_errors
 from flaxdigits.training.scores import flat
-from flaxdigits.training.selection import warn_if_best_is_missing, warn_if_newest_is_missing
+from flaxdigits.training.selection import (
+    read_checkpoints,
+    warn_if_best_is_missing,
+    warn_if_newest_is_missing,
+)
 from flaxdigits.training.state import TrainState
 
 _log = logging.getLogger(__name__)
@@ -45,7 +49,7 @@ def evaluate_checkpoints(
     """
     folder = RunFolder.of(folder)
     experiment = Experiment.create(config, dataset)
-    target = experiment.state_shapes()
+    target = experiment.state_shapes
     with open_checkpoints(folder) as checkpoints:
 
         def restore(step: int) -> Any:
@@ -103,7 +107,7 @@ def _evaluate(experiment: Experiment, state: TrainState, step: int) -> dict[str,
     """Returns a row of `eval.jsonl`."""
     row: dict[str, Any] = {"step": step, "data_source": experiment.dataset.source,
                            "fingerprint": experiment.dataset.fingerprint}
-    for split in ("train", "validation", "test"):
+    for split in PARTS:
         scores = experiment.score(experiment.predict(state, split))
         row |= flat(split, scores, experiment.config.evaluate.metrics)
     return row
@@ -146,12 +150,8 @@ def open_checkpoints(folder: RunFolder) -> Iterator[Checkpoints]:
     """
     if not folder.checkpoints.is_dir():
         raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")
-    checkpoints = Checkpoints(
-        folder.checkpoints, access="read", run=run_identity(folder.recorded()))
-    try:
+    with read_checkpoints(folder) as checkpoints:
         yield checkpoints
-    finally:
-        checkpoints.close()
 
 
 def restore_selected(

@@ -12,12 +12,11 @@ from flaxdigits.config import ExperimentConfig, to_dict
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.reports.layers import Layer, list_layers
-from flaxdigits.training.checkpoints import Checkpoints
 from flaxdigits.training.experiment import Experiment
-from flaxdigits.training.identity import run_identity
 from flaxdigits.training.parallel import first_line, is_writer
 from flaxdigits.training.predictions import predictions_file
 from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.selection import read_checkpoints
 from flaxdigits.training.trainer import FinishedRun
 
 HELD_OUT = ("test", "validation")  # the first that there is, is reported on
@@ -85,15 +84,11 @@ def report_finished(
             f"{folder.path}: has no result.json yet: a report is about a complete run; "
             "the command that started it resumes it")
     experiment, step = Experiment.create(config, dataset), result["checkpoint_step"]
-    checkpoints = Checkpoints(
-        folder.checkpoints, access="read", run=run_identity(folder.recorded()))
-    try:
+    with read_checkpoints(folder) as checkpoints:
         if step not in checkpoints.steps():
             raise FlaxdigitsError(f"{folder.path}: the checkpoint of step {step}, which the "
                                   "result is about, does not exist any more")
-        state = checkpoints.restore(step, experiment.state_shapes())
-    finally:
-        checkpoints.close()
+        state = checkpoints.restore(step, experiment.state_shapes)
     predictions = {split: experiment.predict(state, split) for split in HELD_OUT
                    if split in experiment.splits}
     folder.write("predictions.npz", predictions_file(predictions, step, dataset))

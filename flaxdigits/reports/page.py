@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image
 
 from flaxdigits.config import flatten
+from flaxdigits.datasets import PARTS
 from flaxdigits.reports.image_grids import Prediction
 from flaxdigits.reports.layers import COSTS, Layer, readable_bytes
-from flaxdigits.reports.result import SPLITS, source_name
+from flaxdigits.reports.result import source_name
 from flaxdigits.reports.template import data_url, render, themed
 
 MAX_TILE_SIZE = 128  # pixels
@@ -46,7 +47,7 @@ def page(
                  f"{result['seconds_training']:,.0f} s on {result['device']}. Evaluated at the "
                  f"checkpoint of step {result['checkpoint_step']:,} ({result['checkpoint']}).",
         is_synthetic=result["data_source"] != "real",
-        scores=[_score(result, name) for name in reversed(SPLITS)
+        scores=[_score(result, name) for name in reversed(PARTS)
                 if result[f"{name}_examples"] is not None],
         split=split, examples=f"{result[f'{split}_examples']:,}",
         figures=themed(figures),

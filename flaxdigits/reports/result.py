@@ -4,12 +4,12 @@ from typing import Any
 
 from rich.console import Console
 
-SPLITS = ("train", "validation", "test")
+from flaxdigits.datasets import PARTS
 
 
 def print_result(console: Console, result: dict[str, Any]) -> None:
     """Prints the metrics of `result.json`, a line for every split."""
-    for split in SPLITS:
+    for split in PARTS:
         if result[f"{split}_examples"] is not None:
             console.print(f"{split:10}  {_metrics(result, split)}")
     console.print(
@@ -21,7 +21,7 @@ def print_result(console: Console, result: dict[str, Any]) -> None:
 
 def print_summary(console: Console, summary: dict[str, Any]) -> None:
     """Prints the accuracies of `summary.json`, a line for every split, and the diverged seeds."""
-    for split in SPLITS:
+    for split in PARTS:
         accuracy = summary["metrics"].get(f"{split}_accuracy")
         if accuracy is not None:
             console.print(f"{split:10}  accuracy {mean_and_sd(accuracy)}, "
@@ -46,7 +46,7 @@ def interval(accuracy: dict[str, Any]) -> str:
 
 def evaluation_line(row: dict[str, Any]) -> str:
     """Formats a row of `eval.jsonl`, the metrics of one checkpoint."""
-    splits = [split for split in SPLITS if row[f"{split}_examples"] is not None]
+    splits = [split for split in PARTS if row[f"{split}_examples"] is not None]
     return f"step {row['step']}  " + "  ".join(
         f"{split} {_metrics(row, split)}" for split in splits)
 

@@ -22,26 +22,6 @@ _log = logging.getLogger(__name__)
 ABOUT = ("experiment", "dataset", "data_source", "split", "checkpoint", "device", "deterministic")
 
 
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """Parses seeds such as `0..9`, `0,3,7` or `0..2,7`.
-
-    Raises:
-      FlaxdigitsError: if the text has another form, or contains a seed twice.
-    """
-    seeds: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,10})(?:\.\.(\d{1,10}))?\s*", part)
-        first, last = match.groups() if match else ("1", "0")
-        span = range(int(first), int(last or first) + 1)
-        if not span or span.stop > 2**32 or len(span) > 10_000:
-            raise FlaxdigitsError(
-                f"--seeds takes whole numbers below 2**32 such as 0..9 or 0,3,7, got {text!r}")
-        seeds += span
-    if len(set(seeds)) < len(seeds):
-        raise FlaxdigitsError(f"--seeds contains a seed twice: {text}")
-    return tuple(seeds)
-
-
 def checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
     """Checks seeds and returns them as Python integers.
 

@@ -319,7 +319,7 @@ class Checkpoints:
         for step in self.steps():
             try:
                 records[step] = self.record(step)
-            except DamagedCheckpoint:  # it may be the best, which whoever wants that is told
+            except DamagedCheckpoint:  # it may be the best: selecting that is an error
                 unreadable.add(step)
         kept = {*self.steps()[-self._keep:], _best(records), *unreadable}
         doomed = [step for step in self.steps() if step not in kept]
@@ -422,8 +422,8 @@ def check_same_shapes(saved: dict[str, tuple[int, ...]], target: Any, place: os.
     wanted = paths_and_shapes(target)
     for path in sorted(saved.keys() | wanted.keys()):
         if saved.get(path) != wanted.get(path):
-            def tell(shape: tuple[int, ...] | None) -> str:
+            def describe(shape: tuple[int, ...] | None) -> str:
                 return "no such array" if shape is None else f"shape {list(shape)}"
             raise FlaxdigitsError(
-                f"{place}: a checkpoint of another model: {path} has {tell(saved.get(path))}, "
-                f"this config's has {tell(wanted.get(path))}")
+                f"{place}: a checkpoint of another model: {path} has {describe(saved.get(path))}, "
+                f"this config's has {describe(wanted.get(path))}")

@@ -1,4 +1,4 @@
-"""Checks of the user's own components: each is traced on shapes before anything is trained."""
+"""Checks of custom components: each is traced on shapes before anything is trained."""
 
 import dataclasses
 from typing import Any
@@ -37,7 +37,7 @@ class RunShape:
 
 
 def check_components(config: ExperimentConfig, run: RunShape) -> None:
-    """Raises FlaxdigitsError if a component of the user's own raises, or returns something wrong.
+    """Raises FlaxdigitsError if a custom component raises, or returns something wrong.
 
     Nothing is computed but the metrics, on a few random numbers. Shipped components are not
     checked.
@@ -47,42 +47,42 @@ def check_components(config: ExperimentConfig, run: RunShape) -> None:
       run: the sizes of the run.
     """
     optimizer, train = config.optimizer, config.train
-    if _is_own(config.model):
+    if _is_custom(config.model):
         with reraise_with_component(config.model, "model"):
             _check_model(config, run)
-    if _is_own(optimizer.schedule):
+    if _is_custom(optimizer.schedule):
         with reraise_with_component(optimizer.schedule, "optimizer.schedule"):
             _check_schedule(config, run)
-    if _is_own(optimizer):
+    if _is_custom(optimizer):
         with reraise_with_component(optimizer, "optimizer"):
             built = optimizer.build(_schedule(config, run))
             if not isinstance(built, optax.GradientTransformation):
                 raise FlaxdigitsError(
                     f"optimizer: {optimizer.name} must build an optax.GradientTransformation, got "
                     f"{built!r}")
-    if _is_own(train.loss):
+    if _is_custom(train.loss):
         with reraise_with_component(train.loss, "train.loss"):
             logits = jax.ShapeDtypeStruct((EXAMPLES, run.num_classes), jnp.float32)
             _check_shape("train.loss", train.loss, (EXAMPLES,),
                          jax.eval_shape(train.loss.losses, logits, logits))
     for place, augmentation in enumerate(config.data.augmentation):
-        if _is_own(augmentation):
+        if _is_custom(augmentation):
             path = f"data.augmentation.{place}"
             with reraise_with_component(augmentation, path):
                 image = jax.ShapeDtypeStruct(run.image, jnp.float32)
                 _check_shape(path, augmentation, run.image, jax.eval_shape(
                     lambda image, augmentation=augmentation: augmentation.augment(
                         image, jax.random.key(0)), image))
-    if _is_own(train.objective):
+    if _is_custom(train.objective):
         with reraise_with_component(train.objective, "train.objective"):
             _check_objective(config, run)
     for metric in config.evaluate.metrics:
-        if _is_own(metric):
+        if _is_custom(metric):
             with reraise_with_component(metric, "evaluate.metrics"):
                 check_metric(metric, run.num_classes)
 
 
-def _is_own(component: Component) -> bool:
+def _is_custom(component: Component) -> bool:
     return not is_shipped(type(component))
 
 

@@ -36,6 +36,8 @@ class Experiment:
       devices: on which the run is trained.
       task: model, optimizer and batch plan of a train step.
       schedule: the learning rate by step.
+      state_shapes: `jax.ShapeDtypeStruct`s with the shapes, dtypes and shardings of the train
+        state.
       total_steps: the length of the run.
       examples: the data set on the devices.
       logits: the compiled program that evaluates the model.
@@ -48,6 +50,7 @@ class Experiment:
     devices: Devices
     task: TrainTask
     schedule: optax.Schedule
+    state_shapes: TrainState
     total_steps: int
     examples: DeviceDataset
     logits: LogitsProgram
@@ -76,7 +79,10 @@ class Experiment:
         check_memory(state_bytes(shapes), f"the train state of {config.model.name}")
         check_logits(model, shapes.variables(), dataset.images.shape[1:], num_classes)
         return cls(
-            config, dataset, splits, devices, task, schedule, steps,
+            config, dataset, splits, devices, task, schedule,
+            jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=devices.replicated), shapes),
+            steps,
             examples=devices.replicate(DeviceDataset(dataset.images, dataset.labels)),
             logits=LogitsProgram(
                 model, config.evaluate.preprocessing or config.data.preprocessing,
@@ -88,6 +94,8 @@ class Experiment:
         Raises:
           FlaxdigitsError: if its fold has another number of training examples.
         """
+        if config.data == self.config.data:
+            return dataclasses.replace(self, config=config)
         splits = split_indices(config.data, self.dataset)
         if len(splits["train"]) != len(self.splits["train"]):
             raise FlaxdigitsError(
@@ -126,20 +134,13 @@ class Experiment:
         return self.devices.replicate(create_train_state(
             variables, self.task.optimizer, self.config.train.ema_decay))
 
-    def state_shapes(self) -> TrainState:
-        """Returns `jax.ShapeDtypeStruct`s with the shapes, dtypes and shardings of the state."""
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=self.devices.replicated),
-            _state_shapes(self.task, self.image_shape))
-
     def check_step_memory(self) -> None:
         """Raises FlaxdigitsError if a train step takes more memory than there is."""
         plan, rows = self.task.plan, self.task.plan.padded_batch_size
         if jax.default_backend() != "cpu":  # devices with memories of their own
             rows //= plan.devices
         check_memory(
-            step_bytes(self.task.model, self.state_shapes().variables(), self.image_shape, rows),
+            step_bytes(self.task.model, self.state_shapes.variables(), self.image_shape, rows),
             f"a train step with train.batch_size={self.config.train.batch_size}")
 
     def order(self, epoch: int) -> jax.Array:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src import xla_bridge  # whether JAX has begun is told nowhere else
+from jax._src import xla_bridge  # the only place that says whether JAX has started
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 

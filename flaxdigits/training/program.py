@@ -179,7 +179,7 @@ class TrainProgram:
             experiment = self._experiment
             # Shapes suffice to compile, but `jax.pmap` of several processes converts its arguments.
             is_pmap = experiment.config.train.parallel == "pmap"
-            state = experiment.initial_state() if is_pmap else experiment.state_shapes()
+            state = experiment.initial_state() if is_pmap else experiment.state_shapes
             replicate, order = experiment.devices.replicate, experiment.order(0)
             streams, count = Streams.of(experiment.config.seed), np.int32(1)
             if size == 1:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from flaxdigits.datasets import PARTS
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.json_files import (
     COUNT,
@@ -26,7 +27,6 @@ from flaxdigits.json_files import (
 
 Check = Callable[[Mapping[str, Any]], None]
 
-SPLITS = ("train", "validation", "test")
 SCORES = {"accuracy": FRACTION, "loss": NUMBER, "errors": COUNT, "examples": POSITIVE_COUNT}
 
 IMAGE_SHAPE = Kind("three whole numbers from 1", lambda value: (
@@ -155,7 +155,7 @@ def check_diverged(values: Mapping[str, Any]) -> None:
 
 def _check_scores(values: Mapping[str, Any]) -> None:
     """Checks that each split has all of its scores, or null in place of all; training has some."""
-    for split in SPLITS:
+    for split in PARTS:
         kinds = {f"{split}_{name}": kind for name, kind in SCORES.items()}
         is_absent = split != "train" and all(values.get(name, 0) is None for name in kinds)
         if not is_absent:

@@ -33,7 +33,7 @@ CHANGEABLE = ("train.stop_after", "train.seeds_per_call", "checkpoint.keep", "da
 
 TEACHER = "train.objective.teacher"
 
-# What tells a run's data from others; `config.json` holds more about them.
+# What identifies the data of a run; `config.json` contains more about them.
 IDENTITY = ("dataset", "source", "fingerprint", "class_names", "official_train", "validation",
             "image_shape", "writers", "indices")
 
@@ -105,17 +105,17 @@ class RunFolder:
     def data(self) -> dict[str, Any]:
         """What `config.json` holds about the run's data.
 
-        `dataset`, `source` and `fingerprint`; of the user's own data also `class_names`,
+        `dataset`, `source` and `fingerprint`; of custom data also `class_names`,
         `official_train` and `framing`, unless an older version began the run.
         """
         return self._start()["data"]
 
     def about(self) -> dict[str, Any]:
-        """What `config.json` tells beside the config: data, versions, commit."""
+        """Returns what `config.json` contains in addition to the config: data, versions, commit."""
         return {name: value for name, value in self._start().items() if name != "config"}
 
     def recorded(self) -> dict[str, Any]:
-        """All that `config.json` tells, the config as it is written there."""
+        """Returns the content of `config.json`, with the config as it is written there."""
         return self._start()
 
     def result(self) -> dict[str, Any] | None:
@@ -192,8 +192,8 @@ class RunFolder:
         """Returns whether there is a run in it.
 
         Raises:
-          FlaxdigitsError: if there are files of a run, but not its `config.json`: whose they are
-            cannot be told.
+          FlaxdigitsError: if there are files of a run, but not its `config.json`, so that it is
+            unknown which run they belong to.
         """
         with readable_os_errors(self.path):
             if (self.path / "config.json").exists():

@@ -9,6 +9,7 @@ the same step.
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +30,13 @@ from flaxdigits.training.program import StepReply, StepRequest, TrainProgram
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.teacher import Teacher, load_teacher, teacher_digest
 from flaxdigits.training.trackers import Tracker, Trackers
-from flaxdigits.training.trainer import FinishedRun, Outcome, ReportWriter, train_run
+from flaxdigits.training.trainer import (
+    FinishedRun,
+    Outcome,
+    ReportWriter,
+    received_signal,
+    train_run,
+)
 from flaxdigits.training.weights import SavedWeights, load_weights
 
 # A compiled call takes about this long: short enough to stop or report soon, long enough that the
@@ -104,7 +111,7 @@ def train_many(
     weights = _initial_weights(config, list(folders.values()))
     variables = None
     if weights is not None and not all(folder.has_checkpoints() for folder in folders.values()):
-        variables = weights.variables_for(experiment.state_shapes().variables())
+        variables = weights.variables_for(experiment.state_shapes.variables())
     teacher = None
     if not all(folder.is_begun() and folder.has_ended() for folder in folders.values()):
         teacher = load_teacher(config, dataset)
@@ -128,7 +135,7 @@ def train_many(
             end(path, ended)
     program = TrainProgram(experiment, len(configs))
     with Interrupts() as interrupts:
-        while waiting and not all_reduce(interrupts.received or 0, np.max):
+        while waiting and not received_signal(interrupts):
             group, waiting = waiting[:program.size], waiting[program.size:]
             with contextlib.ExitStack() as stack:
                 runs = {}
@@ -261,15 +268,21 @@ def _about(
 def check_folders(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) -> None:
     """Raises FlaxdigitsError if one of these folders holds another run; nothing is written."""
     folders = {path: RunFolder(path) for path in configs}
+
+    @functools.cache  # all seeds have the same
+    def init_digest(init_from: str | None) -> str | None:
+        with contextlib.suppress(FlaxdigitsError):  # a resumed run does not need them
+            return None if init_from is None else load_weights(init_from).digest
+
+    @functools.cache
+    def teacher(config: ExperimentConfig) -> str | None:
+        return teacher_digest(config, dataset)
+
     for path, config in configs.items():
         if folders[path].is_begun():
-            digest = None
-            if config.train.init_from is not None:
-                with contextlib.suppress(FlaxdigitsError):  # a resumed run does not need them
-                    digest = load_weights(config.train.init_from).digest
             _check_folders({path: config}, folders, {
-                "data": dataset.identity(), "init_from": digest,
-                "teacher": teacher_digest(config, dataset)})
+                "data": dataset.identity(), "init_from": init_digest(config.train.init_from),
+                "teacher": teacher(dataclasses.replace(config, seed=0))})
 
 
 def _check_folders(

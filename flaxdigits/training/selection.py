@@ -1,15 +1,28 @@
-"""Notes on checkpoints that are not there, of steps that the run's other files know of."""
+"""Opens the checkpoints of a run, and warns of those that its other files mention and it lacks."""
 
 import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.checkpoints import Checkpoints
+from flaxdigits.training.identity import run_identity
 from flaxdigits.training.parallel import is_writer
 from flaxdigits.training.run_folder import RunFolder
 
 _log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def read_checkpoints(folder: RunFolder) -> Iterator[Checkpoints]:
+    """Opens the checkpoints of a run to read them, and closes them afterwards."""
+    checkpoints = Checkpoints(
+        folder.checkpoints, access="read", run=run_identity(folder.recorded()))
+    try:
+        yield checkpoints
+    finally:
+        checkpoints.close()
 
 
 def warn_if_newest_is_missing(folder: RunFolder, newest: int) -> None:

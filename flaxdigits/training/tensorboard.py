@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from flaxdigits.config import ExperimentConfig, to_dict
+from flaxdigits.datasets import PARTS
 from flaxdigits.training.trackers import Tracker
 
 
@@ -64,7 +65,7 @@ class TensorBoard(Tracker):
 
 @contextlib.contextmanager
 def _not_found(module: str) -> Iterator[None]:
-    """Whoever imports this module meanwhile is told that there is none, unless it is loaded."""
+    """Makes imports of this module fail within the block, unless it is loaded."""
     if module in sys.modules:
         yield
         return
@@ -78,4 +79,4 @@ def _not_found(module: str) -> Iterator[None]:
 def _tag(name: str) -> str:
     """`train_loss` as `loss/train`, which puts the splits' curves side by side."""
     split, _, what = name.partition("_")
-    return f"{what}/{split}" if split in ("train", "validation", "test") else name
+    return f"{what}/{split}" if split in PARTS else name

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from flaxdigits.config import to_dict
+from flaxdigits.datasets import PARTS
 from flaxdigits.training import provenance
 from flaxdigits.training.checkpoints import Checkpoints, RunRecord
 from flaxdigits.training.experiment import Experiment, non_finite_part
@@ -23,8 +24,6 @@ from flaxdigits.training.scores import Scores, flat
 from flaxdigits.training.selection import warn_if_best_is_missing
 from flaxdigits.training.state import TrainState, count_parameters
 from flaxdigits.training.trackers import Trackers
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +111,7 @@ def train_run(
 
         with trackers.running(config, folder.path, step, total_steps):
             try:
-                while step < end and not _signal(interrupts):
+                while step < end and not received_signal(interrupts):
 
                     # Train up to the next step at which something is due.
                     if step // epoch_steps != epoch:
@@ -156,7 +155,7 @@ def train_run(
             except NotFinite as error:
                 message = _write_diverged(folder, checkpoints, error)
                 return Outcome(step, total_steps, None, diverged=message)
-        signal = None if result else _signal(interrupts) or None
+        signal = None if result else received_signal(interrupts) or None
         return Outcome(step, total_steps, result, signal)
 
 
@@ -186,7 +185,7 @@ class Clocks:
             validation.accuracy if validation else None, validation.loss if validation else None)
 
 
-def _signal(interrupts: Interrupts) -> int:
+def received_signal(interrupts: Interrupts) -> int:
     """Returns the signal that any of the processes has received, or 0."""
     return all_reduce(interrupts.received or 0, np.max)
 
@@ -233,7 +232,7 @@ def _restore(
     if not checkpoints.steps():
         folder.cut_metrics(0)
         return experiment.initial_state(initial_variables), Clocks(RunRecord())
-    target = experiment.state_shapes()
+    target = experiment.state_shapes
     step, state = checkpoints.restore_newest_intact(
         lambda step: checkpoints.restore(step, target))
     checkpoints.discard([newer for newer in checkpoints.steps() if newer > step])
@@ -301,10 +300,10 @@ def _finish(
     if experiment.config.checkpoint.select == "best":
         reported_step = checkpoints.best()
         warn_if_best_is_missing(folder, checkpoints, reported_step)
-        state = checkpoints.restore(reported_step, experiment.state_shapes())
+        state = checkpoints.restore(reported_step, experiment.state_shapes)
     predictions: dict[str, Predictions | None] = {}
-    for split in SPLITS:
-        if _signal(interrupts):
+    for split in PARTS:
+        if received_signal(interrupts):
             return None
         with clocks.evaluation():
             predictions[split] = experiment.predict(state, split)

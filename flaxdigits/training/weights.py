@@ -20,9 +20,8 @@ from flaxdigits.training.checkpoints import (
     flat_arrays,
     paths_and_shapes,
 )
-from flaxdigits.training.identity import run_identity
 from flaxdigits.training.run_folder import RunFolder
-from flaxdigits.training.selection import warn_if_newest_is_missing
+from flaxdigits.training.selection import read_checkpoints, warn_if_newest_is_missing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,16 +93,13 @@ def open_source(path: str, field: str) -> Iterator[tuple[RunFolder, Checkpoints,
     path, which = split_checkpoint(path)
     folder = RunFolder(expand_user(path))
     try:
-        recorded = folder.recorded()
+        folder.recorded()
     except FlaxdigitsError as error:
         raise FlaxdigitsError(f"{field}: {error}") from error
     if not folder.checkpoints.is_dir():
         raise FlaxdigitsError(f"{field}: {folder.path} has no checkpoint yet")
-    checkpoints = Checkpoints(folder.checkpoints, access="read", run=run_identity(recorded))
-    try:
+    with read_checkpoints(folder) as checkpoints:
         yield folder, checkpoints, _find_step(which, checkpoints, folder, field)
-    finally:
-        checkpoints.close()
 
 
 def split_checkpoint(path: str) -> tuple[str, str]:
