@@ -41,7 +41,7 @@ def load(dataset: str, folder: Path, **config) -> Dataset:
         DataConfig(dataset=dataset, folder=str(folder), **config), DataLocations())
 
 
-def told_in_a_line(dataset: str, folder: Path, **config) -> str:
+def error_line(dataset: str, folder: Path, **config) -> str:
     with pytest.raises(FlaxdigitsError) as error:
         load(dataset, folder, **config)
     assert str(folder) in str(error.value) and "\n" not in str(error.value)
@@ -86,24 +86,24 @@ DAMAGED = {
 }
 
 
-@pytest.mark.parametrize(("name", "content", "told"), DAMAGED.values(), ids=DAMAGED)
-def test_damaged_idx_files(tmp_path, name, content, told):
+@pytest.mark.parametrize(("name", "content", "message"), DAMAGED.values(), ids=DAMAGED)
+def test_damaged_idx_files(tmp_path, name, content, message):
     write_idx(tmp_path, "train", IMAGES, LABELS)
     (tmp_path / name).write_bytes(content)
-    assert told in told_in_a_line("idx_files", tmp_path)
+    assert message in error_line("idx_files", tmp_path)
 
 
 def test_idx_parts_of_two_sizes(tmp_path):
     write_idx(tmp_path, "train", IMAGES, LABELS)
     write_idx(tmp_path, "t10k", IMAGES[:, :4], LABELS)
-    assert "6x5 and test images 4x5" in told_in_a_line("idx_files", tmp_path)
+    assert "6x5 and test images 4x5" in error_line("idx_files", tmp_path)
 
 
 def test_a_header_that_promises_a_terabyte_is_not_believed(tmp_path):
     write_idx(tmp_path, "train", IMAGES, LABELS)
     huge = bytes([0, 0, 8, 3]) + np.array([2**32 - 1] * 3, ">u4").tobytes() + b"abc"
     (tmp_path / "train-images-idx3-ubyte").write_bytes(huge)
-    assert "at most 2147483648 are read" in told_in_a_line("idx_files", tmp_path)
+    assert "at most 2147483648 are read" in error_line("idx_files", tmp_path)
 
 
 def test_image_folder(tmp_path):
@@ -131,7 +131,7 @@ def test_image_folder_with_a_test_part_and_colours(tmp_path):
 def test_image_folder_resized(tmp_path):
     write_image(tmp_path / "a" / "0.png", np.full((6, 5), 200, np.uint8))
     write_image(tmp_path / "b" / "0.png", np.full((20, 30), 100, np.uint8))
-    assert "6x5" in told_in_a_line("image_folder", tmp_path)
+    assert "6x5" in error_line("image_folder", tmp_path)
     data = load("image_folder", tmp_path, image_size=8)
     assert data.images.shape == (2, 8, 8, 1)
     assert (data.images[0, :, :7] == 200).all() and (data.images[1, 1:6] == 100).all()
@@ -140,7 +140,7 @@ def test_image_folder_resized(tmp_path):
 def test_a_class_that_only_the_test_part_has(tmp_path):
     write_image(tmp_path / "train" / "one" / "0.png", IMAGES[0])
     write_image(tmp_path / "test" / "two" / "0.png", IMAGES[1])
-    assert "two: a class without a folder in" in told_in_a_line("image_folder", tmp_path)
+    assert "two: a class without a folder in" in error_line("image_folder", tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image at all", None])
@@ -149,7 +149,7 @@ def test_an_unreadable_image_is_named(tmp_path, content):
     write_image(tmp_path / "a" / "1.png", IMAGES[1])
     broken = tmp_path / "a" / "1.png"
     broken.write_bytes(broken.read_bytes()[:60] if content is None else content)
-    assert f"{broken}: cannot be read as an image" in told_in_a_line("image_folder", tmp_path)
+    assert f"{broken}: cannot be read as an image" in error_line("image_folder", tmp_path)
 
 
 def stroke(mode="L"):
@@ -264,14 +264,14 @@ def test_images_that_move_to_the_validation_part_make_other_data(tmp_path):
 
 def test_one_class_is_refused(tmp_path):
     write_image(tmp_path / "a" / "0.png", IMAGES[0])
-    assert "all training images are of one class, a" in told_in_a_line("image_folder", tmp_path)
+    assert "all training images are of one class, a" in error_line("image_folder", tmp_path)
 
 
 def test_a_bomb_is_refused_without_a_warning(tmp_path, recwarn):
     write_image(tmp_path / "a" / "0.png", IMAGES[0])
     (tmp_path / "b").mkdir()
     Image.new("1", (10_000, 10_000)).save(tmp_path / "b" / "0.png")
-    assert "larger than the" in told_in_a_line("image_folder", tmp_path) and not list(recwarn)
+    assert "larger than the" in error_line("image_folder", tmp_path) and not list(recwarn)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
@@ -290,10 +290,10 @@ def test_links_are_followed(tmp_path, kind):
 
 
 def test_empty_and_missing_folders(tmp_path):
-    assert "holds no folders of images" in told_in_a_line("image_folder", tmp_path)
+    assert "holds no folders of images" in error_line("image_folder", tmp_path)
     (tmp_path / "a").mkdir()
-    assert "holds no images" in told_in_a_line("image_folder", tmp_path)
-    assert "no such folder" in told_in_a_line("idx_files", tmp_path / "nowhere")
+    assert "holds no images" in error_line("image_folder", tmp_path)
+    assert "no such folder" in error_line("idx_files", tmp_path / "nowhere")
 
 
 def test_own_data_cannot_be_drawn(tmp_path):

@@ -93,15 +93,15 @@ def test_whole(behaviour, server, tmp_path):
     assert os.listdir(tmp_path / "new") == ["file"]
 
 
-@pytest.mark.parametrize("behaviour, told", [
+@pytest.mark.parametrize("behaviour, message", [
     ("refused", "HTTP 403"),
     ("cut", "cut short: 511000 of 512000 bytes"),
     ("altered", "not the file meant"),
     ("stalling", "no answer in time"),
 ])
-def test_what_goes_wrong_is_told_and_leaves_nothing(server, tmp_path, behaviour, told):
+def test_what_goes_wrong_is_reported_and_leaves_nothing(server, tmp_path, behaviour, message):
     address = f"{server.url}/{behaviour}/file"
-    with pytest.raises(FetchError, match=told) as error:
+    with pytest.raises(FetchError, match=message) as error:
         fetch([address], tmp_path / "file", check, QUICK)
     assert address in str(error.value) and "\n" not in str(error.value)
     assert os.listdir(tmp_path) == []

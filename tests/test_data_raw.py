@@ -46,7 +46,7 @@ def write_zip(path: Path, files: dict[str, bytes]) -> None:
             archive.writestr(name, content)
 
 
-def told_in_a_line(read, raw_data_dir: Path) -> str:
+def error_line(read, raw_data_dir: Path) -> str:
     with pytest.raises(FlaxdigitsError) as error:
         read(raw_data_dir)
     assert str(raw_data_dir) in str(error.value) and "\n" not in str(error.value)
@@ -65,8 +65,8 @@ def test_mnist(raw_data_dir):
 
 
 def test_mnist_missing(tmp_path):
-    told = told_in_a_line(read_mnist, tmp_path)
-    assert "train-images-idx3-ubyte.gz: no such file" in told
+    message = error_line(read_mnist, tmp_path)
+    assert "train-images-idx3-ubyte.gz: no such file" in message
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_mnist_damaged(mnist_copy, damage):
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(DAMAGES[damage](content))
-    assert f"{path}: " in told_in_a_line(read_mnist, mnist_copy)
+    assert f"{path}: " in error_line(read_mnist, mnist_copy)
 
 
 LAYOUTS = {
@@ -171,14 +171,14 @@ def test_the_article_without_py7zr_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "py7zr", None)
     (tmp_path / "chinese_mnist").mkdir()
     (tmp_path / "chinese_mnist" / "Raw Dataset.7z").write_bytes(b"7z\xbc\xaf'\x1c" + bytes(100))
-    assert "pip install -e '.[article]'" in told_in_a_line(read_chinese_mnist, tmp_path)
+    assert "pip install -e '.[article]'" in error_line(read_chinese_mnist, tmp_path)
 
 
 def test_a_damaged_7z(tmp_path):
     pytest.importorskip("py7zr", reason="needs the extra [article]")
     (tmp_path / "chinese_mnist").mkdir()
     (tmp_path / "chinese_mnist" / "Raw Dataset.7z").write_bytes(b"7z\xbc\xaf'\x1c" + bytes(100))
-    assert "truncated or damaged" in told_in_a_line(read_chinese_mnist, tmp_path)
+    assert "truncated or damaged" in error_line(read_chinese_mnist, tmp_path)
 
 
 def test_a_7z_with_a_corrupt_stream(tmp_path):
@@ -190,30 +190,30 @@ def test_a_7z_with_a_corrupt_stream(tmp_path):
     content = bytearray(path.read_bytes())
     content[40:60] = b"\xff" * 20
     path.write_bytes(content)
-    assert "truncated or damaged" in told_in_a_line(read_chinese_mnist, tmp_path)
+    assert "truncated or damaged" in error_line(read_chinese_mnist, tmp_path)
 
 
 def test_chinese_mnist_missing(tmp_path):
-    assert "no such folder" in told_in_a_line(read_chinese_mnist, tmp_path)
+    assert "no such folder" in error_line(read_chinese_mnist, tmp_path)
     (tmp_path / "chinese_mnist").mkdir()
-    assert "holds 0 of" in told_in_a_line(read_chinese_mnist, tmp_path)
+    assert "holds 0 of" in error_line(read_chinese_mnist, tmp_path)
 
 
 def test_chinese_mnist_truncated(raw_data_dir, tmp_path):
     (tmp_path / "chinese_mnist").mkdir()
     shutil.copy(raw_data_dir / ARCHIVE, tmp_path / ARCHIVE)
     os.truncate(tmp_path / ARCHIVE, 1_000_000)
-    assert "truncated or damaged" in told_in_a_line(read_chinese_mnist, tmp_path)
+    assert "truncated or damaged" in error_line(read_chinese_mnist, tmp_path)
 
 
 def test_chinese_mnist_altered_or_incomplete(jpegs, tmp_path):
     files = {kaggle_name(key): content for key, content in jpegs.items()}
     name, content = next(iter(files.items()))
     write_zip(tmp_path / ARCHIVE, files | {name: content + b"\0"})
-    assert "altered" in told_in_a_line(read_chinese_mnist, tmp_path)
+    assert "altered" in error_line(read_chinese_mnist, tmp_path)
     del files[name]
     write_zip(tmp_path / ARCHIVE, files)
-    assert "holds 14999 of" in told_in_a_line(read_chinese_mnist, tmp_path)
+    assert "holds 14999 of" in error_line(read_chinese_mnist, tmp_path)
 
 
 def test_an_archive_in_capitals(jpegs, tmp_path):
@@ -232,7 +232,7 @@ def test_a_broken_archive_does_not_hide_a_whole_one(raw_data_dir, jpegs, tmp_pat
 
 def test_a_name_of_thousands_of_digits(tmp_path):
     write_zip(tmp_path / ARCHIVE, {f"input_{'1' * 5_000}_1_1.jpg": b"x"})
-    assert "holds 0 of" in told_in_a_line(read_chinese_mnist, tmp_path)
+    assert "holds 0 of" in error_line(read_chinese_mnist, tmp_path)
 
 
 METHODS = {"stored": zipfile.ZIP_STORED, "deflated": zipfile.ZIP_DEFLATED,
@@ -260,7 +260,7 @@ def test_every_inverted_byte_of_a_zip_is_one_line(tmp_path, method):
     for place in range(len(content)):
         path.write_bytes(
             content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1:])
-        assert f"{path}: " in told_in_a_line(read_chinese_mnist, tmp_path)
+        assert f"{path}: " in error_line(read_chinese_mnist, tmp_path)
 
 
 def bomb(path: Path) -> None:
@@ -277,12 +277,12 @@ def lying_bomb(path: Path) -> None:
         archive.getinfo(kaggle_name((1, 1, 1))).file_size = 4_000  # in the directory alone
 
 
-@pytest.mark.parametrize(("write", "told"), [
+@pytest.mark.parametrize(("write", "message"), [
     pytest.param(bomb, "is declared as 1048576 bytes, and at most", id="declared"),
     pytest.param(lying_bomb, "is not as long as its 4000 bytes", id="not declared",
                  marks=pytest.mark.slow),
 ])
-def test_what_expands_beyond_measure_takes_no_memory(tmp_path, write, told):
+def test_what_expands_beyond_measure_takes_no_memory(tmp_path, write, message):
     path = tmp_path / ARCHIVE
     path.parent.mkdir()
     write(path)
@@ -297,7 +297,7 @@ read_archive(Path(sys.argv[1]))
     process = subprocess.run(
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
     last = process.stderr.splitlines()[-1]
-    assert last.startswith("flaxdigits.errors.FlaxdigitsError") and told in last
+    assert last.startswith("flaxdigits.errors.FlaxdigitsError") and message in last
 
 
 @pytest.mark.parametrize("kind", ["a FIFO", "a device"])
@@ -311,12 +311,12 @@ def test_only_regular_files_are_read(tmp_path, name, kind):
     else:
         path.symlink_to("/dev/zero")
     read = read_mnist if name.startswith("mnist") else read_chinese_mnist
-    assert f"{path}: cannot be read (not a regular file)" in told_in_a_line(read, tmp_path)
+    assert f"{path}: cannot be read (not a regular file)" in error_line(read, tmp_path)
 
 
 def test_an_archive_never_writes_anywhere(tmp_path):
     raw = tmp_path / "deep" / "raw"
     write_zip(raw / ARCHIVE, {"../../input_1_1_1.jpg": b"x", "/tmp/input_1_1_2.jpg": b"x"})
     before = sorted(tmp_path.rglob("*"))
-    assert "holds 2 of" in told_in_a_line(read_chinese_mnist, raw)
+    assert "holds 2 of" in error_line(read_chinese_mnist, raw)
     assert sorted(tmp_path.rglob("*")) == before

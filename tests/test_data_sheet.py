@@ -72,7 +72,7 @@ def test_the_table_counts_every_class():
     assert ["all", "4  100.0%", "2  100.0%"] in rows
 
 
-def test_writers_are_counted_and_those_on_both_sides_told():
+def test_writers_are_counted_and_those_on_both_sides_reported():
     writers = np.array([1, 1, 1, 2, 3, 2])
     lines = list(writer_lines(writers, {"train": np.arange(4), "test": np.array([4, 5])}))
     assert lines == ["train: 2 writers with 1 to 3 images (median 2)",

@@ -121,8 +121,8 @@ def test_writers_of_any_data_in_any_number_of_folds():
     parts = [split_indices(DataConfig("npz", "writers", fold, 3), data) for fold in range(3)]
     assert sorted(np.concatenate([one["test"] for one in parts])) == list(range(10))
     for one in parts:
-        hands = [set(writers[rows]) for rows in one.values()]
-        assert set.union(*hands) == set(writers) and sum(map(len, hands)) == 5
+        writer_sets = [set(writers[rows]) for rows in one.values()]
+        assert set.union(*writer_sets) == set(writers) and sum(map(len, writer_sets)) == 5
 
 
 def test_permutation_is_that_of_philoxs_raw_words():
@@ -181,7 +181,7 @@ def test_own_data_of_any_size(official_train, split, expected):
     assert len(np.unique(np.concatenate(list(parts.values())))) == 700
 
 
-@pytest.mark.parametrize("data, config, told", [
+@pytest.mark.parametrize("data, config, message", [
     (MNIST, DataConfig(split="writers"), "mnist has no such split; use one of official, holdout"),
     (CHINESE_MNIST, DataConfig(split="official"), "use one of random, writers"),
     (dataset("idx_files", 9), DataConfig(split="official"), "use one of holdout, random"),
@@ -195,7 +195,7 @@ def test_own_data_of_any_size(official_train, split, expected):
     (dataset("npz", 9), DataConfig(split="kfold", fold=3, folds=3), "data.fold must be 0 to 2"),
     (dataset("npz", 9), DataConfig(split="indices"), "npz has no such split"),
 ])
-def test_bad_requests_are_told_in_a_line(data, config, told):
-    with pytest.raises(FlaxdigitsError, match=told) as error:
+def test_bad_requests_are_errors_of_one_line(data, config, message):
+    with pytest.raises(FlaxdigitsError, match=message) as error:
         split_indices(config, data)
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Architectures of one's own, in an experiment file outside the repository."""
+"""Custom models in an experiment file outside the repository."""
 
 import json
 
@@ -117,17 +117,17 @@ def test_an_own_architecture_has_the_fields_that_it_wants(
     assert read.returncode == 0 and "one.png" in read.stdout, read.stderr
 
 
-@pytest.mark.parametrize("change, told", [
+@pytest.mark.parametrize("change, message", [
     ({"config": "filters=(8,)"}, "model.filters: the model least has no such field"),
     ({"fields": "depth: int\n"}, "the field depth of Least needs a default"),
     ({"logits": "11"}, "Least returns [2, 11] for 2 images; it must return logits, [2, 10]"),
 ])
-def test_an_own_architecture_that_does_not_fit_is_told(
-    change, told, write, registries, launch_here, idx_folder, tmp_path
+def test_a_custom_model_that_does_not_fit_is_an_error(
+    change, message, write, registries, launch_here, idx_folder, tmp_path
 ):
     done = train_least(write, launch_here, idx_folder, tmp_path, **change)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert told in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -171,12 +171,12 @@ def test_numbers_that_do_not_fit_are_refused(changes, message):
         network("mse_cnn", **changes)
 
 
-@pytest.mark.parametrize(("name", "size", "told"), [
+@pytest.mark.parametrize(("name", "size", "message"), [
     ("chinese_cnn", 4, "MaxPool_2 needs at least 2x2 pixels and is given 1x1"),
     ("mse_cnn", 6, "Conv_1 needs at least 3x3 pixels and is given 1x1"),
     ("mnist_cnn", 4, "Conv_1 needs at least 3x3 pixels and is given 2x2"),
 ])
-def test_images_that_are_too_small_are_refused(name, size, told):
+def test_images_that_are_too_small_are_refused(name, size, message):
     model, _ = network(name)
-    with pytest.raises(FlaxdigitsError, match=told):
+    with pytest.raises(FlaxdigitsError, match=message):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 1)), None)
