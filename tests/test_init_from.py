@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 from test_checkpoints import opened, refusal  # noqa: F401
 
+from flaxdigits.overrides import apply_overrides
 from flaxdigits.training import runs
 
 pytest_plugins = ["tiny_run"]
@@ -94,3 +95,17 @@ def test_the_weights_are_read_once_though_the_source_is_trained_further(
     taken = params_of(opened(tmp_path / "next" / "checkpoints"))
     np.testing.assert_allclose(
         taken["Dense_0"]["kernel"], start["Dense_0"]["kernel"], atol=1e-6)
+
+
+def test_the_weights_are_read_once_for_all_seeds_that_have_started(
+    finished, train_tiny, tiny_config, tiny_data, tmp_path, monkeypatch
+):
+    configs = {}
+    for seed in (0, 1, 2):
+        setting = f"train.init_from={finished}", f"seed={seed}"
+        train_tiny(tmp_path / str(seed), *setting, "train.stop_after=2")
+        configs[tmp_path / str(seed)] = apply_overrides(tiny_config, setting)
+    paths, load = [], runs.load_weights
+    monkeypatch.setattr(runs, "load_weights", lambda path: paths.append(path) or load(path))
+    runs.check_folders(configs, tiny_data)
+    assert paths == [str(finished)]
