@@ -453,7 +453,7 @@ class _ModelByName:
             "model=<its class>.Config(...)")
 
 
-ModelConfig = _ModelByName()
+ModelConfig: _ModelByName = _ModelByName()
 
 
 def __getattr__(name: str) -> Any:
