@@ -3,11 +3,13 @@
 import json
 import re
 import shutil
+import site
 import subprocess
 import sys
 import tomllib
 import zipfile
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 import yaml
@@ -155,3 +157,16 @@ def test_an_editable_install_is_found_from_the_folder_above_the_checkout(environ
     found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment,
                            capture_output=True, text=True, check=False)
     assert found.stdout == "flaxdigits.experiments\n", found.stderr
+
+
+def test_a_checkout_that_is_not_installed_runs(environment, tmp_path):
+    (tmp_path / "flaxdigits").symlink_to(ROOT / "flaxdigits")
+    for path in (path for folder in site.getsitepackages() for path in Path(folder).iterdir()):
+        if "flaxdigits" not in path.name:
+            (tmp_path / path.name).symlink_to(path)
+    done = subprocess.run(  # -S leaves out the packages that are installed
+        [sys.executable, "-S", "-c",
+         "from flaxdigits.training.provenance import versions; print(versions()['flaxdigits'])"],
+        env=environment | {"PYTHONPATH": str(tmp_path)}, cwd=tmp_path, capture_output=True,
+        text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "not installed\n"), done.stderr

@@ -13,8 +13,18 @@ PACKAGES = ("flaxdigits", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint",
 
 
 def versions() -> dict[str, str]:
-    """The installed version of every package that takes part."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+    """Returns the installed version of every package that takes part, by name.
+
+    A checkout that is not installed runs too; its version is `not installed`.
+    """
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def git_commit() -> str | None:
