@@ -1,12 +1,13 @@
-"""Digests that show whether what is read back from a disk is what was written.
+"""Digests that show whether what is read from a disk is what was written.
 
-They find damage, not forgery: they are made for speed, and keep nobody from changing a file and
-its digest together.
+They detect damage, not forgery: the digests are fast rather than cryptographic, and whoever changes
+a file can change its digest too.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ import xxhash
 def array_digest(array: np.ndarray) -> str:
     """Returns 32 hexadecimal digits that depend on the dtype, the shape and every bit of an array.
 
-    They are those of XXH3 with 128 bits, at about the speed of memory.
+    The digest is XXH3 with 128 bits, which is about as fast as memory can be read.
     """
     digest = xxhash.xxh3_128(f"{array.dtype.name} {list(array.shape)}".encode())
     digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
@@ -28,16 +29,14 @@ def describe_arrays(arrays: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Returns `dtype`, `shape` and `digest` of each array, under its name, as JSON values.
 
     Args:
-      arrays: of NumPy, or of JAX and whole on every device.
+      arrays: NumPy arrays, or JAX arrays that every device holds whole.
     """
-    described = {}
-    for name, array in arrays.items():
-        if isinstance(array, jax.Array):
-            array = array.addressable_data(0)
-        array = np.asarray(array)
-        described[name] = {"dtype": array.dtype.name, "shape": list(array.shape),
-                           "digest": array_digest(array)}
-    return described
+    whole = [np.asarray(array.addressable_data(0) if isinstance(array, jax.Array) else array)
+             for array in arrays.values()]
+    with ThreadPoolExecutor() as threads:  # xxhash releases the GIL
+        digests = threads.map(array_digest, whole)
+        return {name: {"dtype": array.dtype.name, "shape": list(array.shape), "digest": digest}
+                for name, array, digest in zip(arrays, whole, digests, strict=True)}
 
 
 def json_digest(value: Any) -> str:
