@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import os
 
 import numpy as np
@@ -14,6 +15,7 @@ from flaxdigits.data.framing import (
     Framing,
     frame,
     measure_framing,
+    recorded_framing,
     seems_several,
     stroke_width,
     thickened,
@@ -279,3 +281,13 @@ def test_two_characters_seem_several():
     one = np.asarray(draw(100, at=(0.3, 0.3)), np.float32) / 255
     assert not seems_several(find_ink(one), MNIST)
     assert seems_several(find_ink(np.concatenate([one, one], axis=1)), MNIST)
+
+
+@pytest.mark.parametrize("change", [
+    {"layout": [0.1, 0.2]}, {"lowest": [0.0] * 4, "highest": [0.0] * 4}, {"lowest": [0.0] * 5},
+    {"highest": [0.0] * 6}, {"box": 0}, {"ink": 256}])
+def test_a_recorded_framing_that_is_not_possible_is_an_error(change, tmp_path):
+    values = json.loads(json.dumps(dataclasses.asdict(MNIST)))
+    assert recorded_framing(values, tmp_path) == MNIST
+    with pytest.raises(FlaxdigitsError, match=r"not possible for an image, .* restore it"):
+        recorded_framing(values | change, tmp_path)

@@ -192,7 +192,10 @@ def recorded_framing(values: dict[str, Any] | None, place: Path) -> Framing | No
         raise FlaxdigitsError(f"{place}: {error}; restore it from a copy") from error
     if not (1 <= framing.height <= 2**16 and 1 <= framing.width <= 2**16
             and 1 <= framing.box <= 2**16 and 0 <= framing.stroke <= 2**16
-            and 0 <= framing.ground <= 255 and 0 <= framing.ink <= 255):
+            and 0 <= framing.ground <= 255 and 0 <= framing.ink <= 255
+            and len(framing.layout) in (0, len(ONE_CHARACTER))
+            and len(framing.lowest) == len(framing.highest)
+            and len(framing.lowest) in (0, len(SPARE))):
         raise FlaxdigitsError(
             f"{place}: data.framing is not possible for an image, got {values!r}; restore it from "
             "a copy")
