@@ -35,10 +35,10 @@ runpy.run_path("launch.py", run_name="__main__")
 """
 PHASES = {
     "connecting": "jax.distributed:initialize",
-    "preparing data": "flaxdigits.api.train:load_data",
+    "preparing data": "flaxdigits.api.session:Session.load",
     "comparing": "flaxdigits.training.runs:check_same_everywhere",
     "compiling": "flaxdigits.training.program:compile_with_onednn",
-    "training": "flaxdigits.training.program:TrainProgram.__call__",
+    "training": "flaxdigits.training.program:TrainProgram.arguments",
     "evaluating": "flaxdigits.training.experiment:Experiment.predict",
     "saving": "flaxdigits.training.checkpoints:Checkpoints.save",
     "reporting": "flaxdigits.training.trainer:FinishedRun",

@@ -27,9 +27,9 @@ from flaxdigits.studies.on_ray import RayCluster
 from flaxdigits.studies.seeds import checked_seeds, seed_configs, seed_folders, unfinished
 from flaxdigits.studies.study import ABLATIONS, BASE, Study, load_study, seed_workdir, variants_of
 from flaxdigits.training import processes, provenance
+from flaxdigits.training.results import Outcome
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.runs import check_folders
-from flaxdigits.training.trainer import Outcome
 
 Executor = Literal["local", "ray"]
 

@@ -23,8 +23,8 @@ from flaxdigits.studies.folds import FoldPredictions, FoldRun, fold_configs, rea
 from flaxdigits.studies.seeds import checked_seeds
 from flaxdigits.training import processes
 from flaxdigits.training.interrupts import Interrupts
+from flaxdigits.training.results import Outcome
 from flaxdigits.training.run_folder import RunFolder
-from flaxdigits.training.trainer import Outcome
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,9 +26,9 @@ from flaxdigits.studies.replication import System, folder_name, load_systems, sh
 from flaxdigits.studies.seeds import checked_seeds, seed_configs, train_seeds, unfinished
 from flaxdigits.training import processes, provenance
 from flaxdigits.training.interrupts import Interrupts
+from flaxdigits.training.results import Outcome
 from flaxdigits.training.run_folder import RunFolder, readable_os_errors
 from flaxdigits.training.runs import check_folders
-from flaxdigits.training.trainer import Outcome
 
 RUNS = Path("runs")
 MAX_SKIPPED_LINES = 8  # number of skipped runs to print

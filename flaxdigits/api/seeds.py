@@ -20,7 +20,7 @@ from flaxdigits.studies import seeds as studies
 from flaxdigits.studies.seeds import checked_seeds
 from flaxdigits.training import processes
 from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.trainer import Outcome
+from flaxdigits.training.results import Outcome
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,13 +9,15 @@ from flaxdigits.api.experiment import validated
 from flaxdigits.api.session import Session, Source, new_run_folder
 from flaxdigits.api.trackers import all_trackers
 from flaxdigits.config import ExperimentConfig
+from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.reports.finished_run import write_report_or_warn
 from flaxdigits.reports.result import print_result, print_synthetic_data_notice
-from flaxdigits.training import parallel, processes, runs
+from flaxdigits.training import parallel, processes
 from flaxdigits.training.profile import Profile
+from flaxdigits.training.results import Outcome
+from flaxdigits.training.runs import train_many
 from flaxdigits.training.trackers import Tracker
-from flaxdigits.training.trainer import Outcome
 
 
 @pinned_settings()
@@ -68,7 +70,10 @@ def train(
     dataset = session.load_to_train(config, folder)
     session.print_start(
         config, dataset, f"split {config.data.split}, seed {config.seed}", folder)
-    outcome = runs.train(config, dataset, folder, chosen, write_report_or_warn)
+    outcome = train_many(
+        {folder: config}, dataset, lambda path: chosen, write_report=write_report_or_warn)[folder]
+    if outcome.diverged is not None:
+        raise FlaxdigitsError(outcome.diverged)
     for tracker in chosen:
         if isinstance(tracker, Profile):
             session.console.print(

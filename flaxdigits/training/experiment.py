@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flaxdigits.config import ExperimentConfig, TrainConfig
+from flaxdigits.config import ExperimentConfig, TrainConfig, to_dict
 from flaxdigits.data.batches import BatchPlan, epoch_order
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.splits import split_indices
@@ -122,6 +122,11 @@ class Experiment:
     def image_shape(self) -> tuple[int, ...]:
         """The shape of one image: (height, width, channels)."""
         return self.dataset.images.shape[1:]
+
+    def recorded(self) -> dict[str, Any]:
+        """Returns the content of `config.json` that identifies the run, see `run_identity`."""
+        return {"config": to_dict(self.config), "data": self.dataset.identity(),
+                "teacher": self.teacher_digest}
 
     def initial_state(self, variables: dict[str, Any] | None = None) -> TrainState:
         """Returns the state before the first step, replicated on the devices.

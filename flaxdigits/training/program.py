@@ -24,7 +24,7 @@ import ctypes
 import dataclasses
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -112,27 +112,26 @@ class TrainProgram:
         seconds, self._seconds_compiling = self._seconds_compiling, 0.0
         return seconds
 
-    def __call__(
+    @property
+    def steps(self) -> Callable[..., tuple[Any, Any]]:
+        """`train_steps` as it is compiled for `size` runs; it takes the values of `arguments`."""
+        return self._compile(self.size)
+
+    def arguments(
         self, requests: Sequence[StepRequest | None], counts: Sequence[int]
-    ) -> list[tuple[TrainState, StepMetrics]]:
-        """Makes the train steps of each run, and waits for them.
+    ) -> tuple[Any, ...]:
+        """Returns the arguments of `steps`.
 
         Args:
-          requests: of at most `size` runs, whose states are donated; None: no run at this
-            position.
-          counts: how many steps, within one epoch; 0 leaves a run as it is.
-
-        Returns:
-          The new state and the metrics of the steps, at the position of each request.
+          requests: the requests of at most `size` runs, whose states are donated; None: there is
+            no run at this position.
+          counts: the number of steps of each run, within one epoch; 0 leaves a run as it is.
         """
-        experiment, compiled = self._experiment, self._compile(self.size)
-        replicate = experiment.devices.replicate
+        experiment, replicate = self._experiment, self._experiment.devices.replicate
         if self.size == 1:
             (request,), (count,) = requests, counts
-            state, metrics = compiled(
-                request.state, experiment.examples, request.order, self._positions(1),
-                replicate(Streams.of(request.seed)), replicate(np.int32(count)))
-            return [(state, jax.device_get(metrics))]
+            return (request.state, experiment.examples, request.order, self._positions(1),
+                    replicate(Streams.of(request.seed)), replicate(np.int32(count)))
         requests = [*requests, *[None] * (self.size - len(requests))]
         first = next(request for request in requests if request is not None)
         states, filled = [], []
@@ -141,15 +140,26 @@ class TrainProgram:
                 self._spare[position] = jax.tree.map(jnp.copy, first.state)
             states.append(self._spare[position] if request is None else request.state)
             filled.append(first if request is None else request)
-        states, metrics = compiled(
-            states, experiment.examples, jnp.stack([request.order for request in filled]),
-            self._positions(self.size),
-            replicate(_stack([Streams.of(request.seed) for request in filled])),
-            replicate(np.array([*counts, *[0] * (self.size - len(counts))], np.int32)))
-        metrics = jax.device_get(metrics)
-        for position, request in enumerate(requests):
-            if request is None:
-                self._spare[position] = states[position]
+        return (states, experiment.examples, jnp.stack([request.order for request in filled]),
+                self._positions(self.size),
+                replicate(_stack([Streams.of(request.seed) for request in filled])),
+                replicate(np.array([*counts, *[0] * (self.size - len(counts))], np.int32)))
+
+    def results(
+        self, requests: Sequence[StepRequest | None], output: tuple[Any, Any]
+    ) -> list[tuple[TrainState, StepMetrics]]:
+        """Waits for the steps; returns the new state and the metrics of each request.
+
+        Args:
+          requests: as for `arguments`.
+          output: the values that `steps` returned.
+        """
+        states, metrics = output[0], jax.device_get(output[1])
+        if self.size == 1:
+            return [(states, metrics)]
+        for position, state in enumerate(states):
+            if position >= len(requests) or requests[position] is None:
+                self._spare[position] = state
         return [(state, jax.tree.map(lambda values, position=position: values[position], metrics))
                 for position, state in enumerate(states)]
 
