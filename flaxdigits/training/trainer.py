@@ -28,8 +28,8 @@ class NotFinite(Exception):
     """A part of the run is NaN or infinite.
 
     Args:
-      part: of the run, such as `the loss`.
-      step: at which it was found.
+      part: the part, such as `the loss`.
+      step: the step at which it was found.
     """
 
     def __init__(self, part: str, step: int) -> None:
@@ -41,17 +41,18 @@ def train_run(
     experiment: Experiment, folder: RunFolder, trackers: Trackers, interrupts: Interrupts,
     initial_variables: dict[str, Any] | None, write_report: ReportWriter,
 ) -> Generator[StepRequest, StepReply, Outcome]:
-    """Trains one run to its end, to `train.stop_after` or to a signal.
+    """Trains a run until it is complete, is paused by `train.stop_after` or a signal, or diverges.
 
-    It is a generator, so that one compiled call can advance several runs: it yields a request for
-    the train steps that it needs, is sent the state after them, and returns its outcome.
+    This is a generator, so that one compiled call can advance several runs: it yields a request for
+    train steps, is sent their result, and finally returns the outcome of the run.
 
     Args:
-      experiment: what is trained.
-      folder: of the run; locked.
+      experiment: the immutable parts of the run.
+      folder: the run folder, which the caller has locked.
       trackers: receive callbacks.
       interrupts: the signals that pause the run.
-      initial_variables: of the model in place of fresh ones, for a run without checkpoints.
+      initial_variables: the variables from which a run without checkpoints starts; None: freshly
+        initialized ones.
       write_report: called before `result.json` is written.
     """
     config, total_steps = experiment.config, experiment.total_steps
@@ -120,13 +121,13 @@ def _restore(
     experiment: Experiment, folder: RunFolder, checkpoints: Checkpoints,
     initial_variables: dict[str, Any] | None,
 ) -> tuple[TrainState, Clocks]:
-    """Restores the newest checkpoint that is intact, or returns the initial state if none exists.
+    """Restores the newest intact checkpoint, or returns the initial state if there is none.
 
-    Newer ones, which are damaged, are named in a warning and deleted, and their steps are trained
+    Damaged checkpoints after it are reported in a warning and deleted, and their steps are trained
     again.
 
     Raises:
-      FlaxdigitsError: if none is intact, or they are of another run; nothing is deleted then.
+      FlaxdigitsError: if all checkpoints are damaged, or are of another run; none is deleted then.
     """
     if not checkpoints.steps():
         folder.cut_metrics(0)
@@ -142,7 +143,7 @@ def _restore(
 def _save(
     folder: RunFolder, checkpoints: Checkpoints, step: int, state: TrainState, record: RunRecord
 ) -> None:
-    """Starts saving a checkpoint, unless that step is saved.
+    """Starts saving a checkpoint, unless there is one of this step.
 
     Raises:
       NotFinite: if a value of the state is not finite.
@@ -161,18 +162,18 @@ def _finish(
     interrupts: Interrupts, write_report: ReportWriter, state: TrainState, step: int,
     clocks: Clocks,
 ) -> dict[str, Any] | None:
-    """Evaluates every split, writes the predictions, the report and, last of all, `result.json`.
+    """Evaluates every split, and writes the predictions, the report and, last, `result.json`.
 
-    A run that is killed meanwhile does it again when it is resumed.
+    A run that is killed before `result.json` is written repeats this when it is resumed.
 
     Returns:
       The content of `result.json`, or None after a signal.
     """
-    reported_step, running_accuracy = step, state.epoch_sums.means()[1]
+    evaluated_step, running_accuracy = step, state.epoch_sums.means()[1]
     if experiment.config.checkpoint.select == "best":
-        reported_step = checkpoints.best()
-        warn_if_best_is_missing(folder, checkpoints, reported_step)
-        state = checkpoints.restore(reported_step, experiment.state_shapes)
+        evaluated_step = checkpoints.best()
+        warn_if_best_is_missing(folder, checkpoints, evaluated_step)
+        state = checkpoints.restore(evaluated_step, experiment.state_shapes)
     predictions: dict[str, Predictions | None] = {}
     for split in PARTS:
         if received_signal(interrupts):
@@ -180,12 +181,12 @@ def _finish(
         with clocks.evaluation():
             predictions[split] = experiment.predict(state, split)
     scores = {split: experiment.score(values) for split, values in predictions.items()}
-    result = run_result(experiment, state, step, clocks, scores, reported_step, running_accuracy)
+    result = run_result(experiment, state, step, clocks, scores, evaluated_step, running_accuracy)
     held_out = {split: values for split, values in predictions.items()
                 if split != "train" and values is not None}
     checkpoints.wait()
     folder.write("predictions.npz",
-                 predictions_file(held_out, reported_step, experiment.dataset))
+                 predictions_file(held_out, evaluated_step, experiment.dataset))
     figures = write_report(FinishedRun(experiment, state, folder, result, held_out))
     folder.write_json("result.json", result)
     trackers.finish(result, dict(figures))
