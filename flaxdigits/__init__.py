@@ -66,9 +66,9 @@ if TYPE_CHECKING:
     from flaxdigits.data.dataset import Dataset as Dataset
     from flaxdigits.errors import FlaxdigitsError as FlaxdigitsError
     from flaxdigits.experiments import list_experiments as list_experiments
+    from flaxdigits.training.results import Outcome as Outcome
     from flaxdigits.training.run_folder import RunFolder as RunFolder
     from flaxdigits.training.trackers import Tracker as Tracker
-    from flaxdigits.training.trainer import Outcome as Outcome
 
     __version__: str
 
@@ -101,7 +101,7 @@ _HOMES = {
     "FlaxdigitsError": "errors",
     "FoldsOutcome": "api.folds",
     "Growth": "api.growth",
-    "Outcome": "training.trainer",
+    "Outcome": "training.results",
     "ImagePredictions": "api.predict",
     "ReplicationOutcome": "api.replicate",
     "RunFolder": "training.run_folder",

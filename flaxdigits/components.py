@@ -89,7 +89,7 @@ class Component:
             raise FlaxdigitsError(
                 f"{path} must be one of {', '.join(sorted(cls.registered))}, got {name!r}"
                 + (f"; did you mean {' or '.join(near)}?" if near else "")
-                + f"; {article(cls.kind)} {cls.kind} of your own is registered by its experiment "
+                + f"; a custom {cls.kind} is registered by its experiment "
                 "file: name that file with --experiment")
         return found
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from tiny_run import train
 
 from flaxdigits.data.splits import split_indices
 from flaxdigits.models import Model, register
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.reports.data import class_table, writer_lines
 from flaxdigits.training.first_inputs import first_inputs
-from flaxdigits.training.runs import train
 
 pytest_plugins = ["tiny_run"]
 

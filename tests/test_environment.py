@@ -13,7 +13,7 @@ from conftest import ROOT
 from test_training_resume import without_clocks
 
 import flaxdigits
-from flaxdigits.api.context import make_console
+from flaxdigits.api.console import make_console
 from flaxdigits.api.predict import _find
 from flaxdigits.data.batches import BatchPlan
 from flaxdigits.errors import FlaxdigitsError

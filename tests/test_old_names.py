@@ -5,9 +5,10 @@ import json
 
 import pytest
 from absl.testing import flagsaver
+from rich.console import Console
 
 import flaxdigits
-from flaxdigits.api.context import data_locations
+from flaxdigits.api.session import Session
 from flaxdigits.cli.options import parse
 from flaxdigits.config import CheckpointConfig, TrainConfig, from_dict, to_dict
 from flaxdigits.errors import FlaxdigitsError
@@ -61,7 +62,8 @@ def test_old_flags_are_accepted():
     with flagsaver.flagsaver():
         options = parse(["launch.py", "--experiment=mse_cnn", "--data=drawn", "--logs=own"])
     assert (options.data, options.logs) == ("synthetic", "flaxdigits")
-    assert data_locations("drawn") == data_locations("synthetic")
+    drawn, synthetic = (Session(Console(), name) for name in ("drawn", "synthetic"))
+    assert drawn.locations == synthetic.locations
 
 
 def test_the_old_key_of_a_diverged_run_is_read(tmp_path):

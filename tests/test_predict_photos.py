@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flaxdigits.api.data import prepare
 from flaxdigits.api.experiment import experiment
 from flaxdigits.api.predict import predict
 from flaxdigits.api.train import train
@@ -31,12 +32,10 @@ def photo(image, rng):
 
 @pytest.mark.slow
 def test_photos_of_digits_are_read(raw_data_dir, tmp_path):
-    from flaxdigits.api.context import load_data
-
     config = experiment("dense_cnn", "train.epochs=1")
     run = tmp_path / "run"
     result = train(config, run, data="real", raw_data_dir=raw_data_dir, tensorboard=False).result
-    dataset = load_data(config, "real", raw_data_dir)
+    dataset = prepare(config, data="real", raw_data_dir=raw_data_dir)
     rows = split_indices(config.data, dataset)["test"][:COUNT]
     rng = np.random.default_rng(0)
     for place, row in enumerate(rows):

@@ -102,8 +102,9 @@ class AtStep(Tracker):
 @pytest.fixture
 def train_and(tiny_config, tiny_data, compiled_once):
     """Trains the tiny run, and does something with its folder on the way."""
+    from tiny_run import train
+
     from flaxdigits.overrides import apply_overrides
-    from flaxdigits.training.runs import train
 
     def run(workdir, function):
         config = apply_overrides(tiny_config, ["train.log_every=2"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from test_training_resume import rows_of, saved_arrays, wait_for, without_clocks
+from tiny_run import train
 
 from flaxdigits.cli.context import parse_seeds
 from flaxdigits.data.dataset import DataLocations, load_dataset
@@ -17,7 +18,7 @@ from flaxdigits.overrides import apply_overrides
 from flaxdigits.studies.seeds import checked_seeds, train_seeds
 from flaxdigits.training.experiment import Experiment
 from flaxdigits.training.program import TrainProgram
-from flaxdigits.training.runs import train, train_many
+from flaxdigits.training.runs import train_many
 
 pytest_plugins = ["tiny_run"]
 

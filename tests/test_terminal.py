@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from flaxdigits.api.context import make_console, print_table
+from flaxdigits.api.console import make_console, print_table
 from flaxdigits.api.plan import plan_table
 from flaxdigits.metrics import formats
 from flaxdigits.reports.comparison import comparison_table

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_run import train
 
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment, load_trackers
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.reports.finished_run import write_report_or_warn
 from flaxdigits.training.profile import Profile
 from flaxdigits.training.run_folder import RunFolder
-from flaxdigits.training.runs import train
 from flaxdigits.training.tensorboard import TensorBoard
 from flaxdigits.training.trackers import Tracker
 
@@ -54,7 +53,7 @@ def track(compiled_once, tiny_config, tiny_data, tmp_path):
     """Trains the tiny run in tmp_path / "run" with some trackers."""
     def run(trackers, *assignments):
         config = apply_overrides(tiny_config, assignments)
-        return train(config, tiny_data, tmp_path / "run", trackers, write_report_or_warn)
+        return train(config, tiny_data, tmp_path / "run", trackers)
 
     return run
 

@@ -144,7 +144,7 @@ def test_processes_that_do_not_come_are_named(start):
     processes = start(0, "wait", 4, seconds=2), start(2, "wait", 4, seconds=10)
     for process in processes:
         status, (line,) = end(process)
-        assert status == 1 and "processes 1 and 3 of 4 did not come within 2 s" in line
+        assert status == 1 and "processes 1 and 3 of 4 did not connect within 2 s" in line
 
 
 def test_a_process_0_that_does_not_come_is_named(start):

@@ -23,7 +23,8 @@ pytest_plugins = ["tiny_run"]
 def after_steps(config, dataset, *overrides):
     experiment = Experiment.create(apply_overrides(config, overrides), dataset)
     request = StepRequest(config.seed, 0, experiment.initial_state(), experiment.order(0), 3)
-    ((state, _),) = TrainProgram(experiment, 1)([request], [3])
+    program = TrainProgram(experiment, 1)
+    state, _ = program.steps(*program.arguments([request], [3]))
     return jax.device_get(state)
 
 

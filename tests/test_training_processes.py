@@ -35,10 +35,10 @@ runpy.run_path("launch.py", run_name="__main__")
 """
 PHASES = {
     "connecting": "jax.distributed:initialize",
-    "preparing data": "flaxdigits.api.train:load_data",
+    "preparing data": "flaxdigits.api.session:Session.load",
     "comparing": "flaxdigits.training.runs:check_same_everywhere",
     "compiling": "flaxdigits.training.program:compile_with_onednn",
-    "training": "flaxdigits.training.program:TrainProgram.__call__",
+    "training": "flaxdigits.training.program:TrainProgram.arguments",
     "evaluating": "flaxdigits.training.experiment:Experiment.predict",
     "saving": "flaxdigits.training.checkpoints:Checkpoints.save",
     "reporting": "flaxdigits.training.trainer:FinishedRun",
@@ -132,7 +132,7 @@ def test_the_other_process_names_the_one_that_cannot_read_its_data(failed, start
 
 
 @pytest.mark.parametrize(("process", "words"), [
-    (0, "process 1 of 2 did not come within 1 s"),
+    (0, "process 1 of 2 did not connect within 1 s"),
     (1, "process 0 of 2 did not answer at localhost:")])
 def test_a_process_that_never_comes_is_named(process, words, start, tmp_path):
     status, lines = end(start(process, 2, "--connect_timeout=1"))

@@ -6,7 +6,7 @@ A test module asks for the fixtures here with `pytest_plugins = ["tiny_run"]`.
 import importlib.util
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -25,13 +25,26 @@ from flaxdigits.config import (
     TrainConfig,
 )
 from flaxdigits.data.dataset import DataLocations, Dataset, load_dataset
+from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.optimizers import SGD
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.reports.finished_run import write_report_or_warn
-from flaxdigits.training.runs import train
-from flaxdigits.training.trainer import Outcome
+from flaxdigits.training.results import Outcome
+from flaxdigits.training.runs import train_many
+from flaxdigits.training.trackers import Tracker
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
+
+
+def train(
+    config: ExperimentConfig, dataset: Dataset, workdir: Path, trackers: Sequence[Tracker] = (),
+) -> Outcome:
+    """Trains one run and writes its report; a run that diverges raises its error."""
+    outcome = train_many({workdir: config}, dataset, lambda path: trackers,
+                         write_report=write_report_or_warn)[workdir]
+    if outcome.diverged is not None:
+        raise FlaxdigitsError(outcome.diverged)
+    return outcome
 
 
 @pytest.fixture
@@ -81,8 +94,7 @@ def train_tiny(
 ) -> Callable[..., Outcome]:
     """`train_tiny(workdir, "seed=1", ...)` trains the tiny run in this process."""
     def run(workdir: Path, *assignments: str) -> Outcome:
-        return train(apply_overrides(tiny_config, assignments), tiny_data, workdir,
-                     write_report=write_report_or_warn)
+        return train(apply_overrides(tiny_config, assignments), tiny_data, workdir)
 
     return run
 

@@ -9,25 +9,16 @@ from typing import Any, Literal, get_args
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.context import (
-    check_before_data,
-    check_devices,
-    data_locations,
-    loader,
-    make_console,
-    print_table,
-    report_pause,
-)
+from flaxdigits.api.console import print_table
 from flaxdigits.api.experiment import absolute_paths
 from flaxdigits.api.plan import plan_table
 from flaxdigits.api.seeds import outcome_line
-from flaxdigits.api.sources import Source
+from flaxdigits.api.session import Session, Source, check_before_data, new_run_folder
 from flaxdigits.config import ExperimentConfig, TrainConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import find, title
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.metrics import formats
-from flaxdigits.patterns import expand_user
 from flaxdigits.reports.finished_run import write_report_or_warn
 from flaxdigits.reports.result import print_synthetic_data_notice, source_name
 from flaxdigits.reports.study import StudyReport
@@ -35,10 +26,10 @@ from flaxdigits.studies.ablation import VariantResult, check_variants, compare_v
 from flaxdigits.studies.on_ray import RayCluster
 from flaxdigits.studies.seeds import checked_seeds, seed_configs, seed_folders, unfinished
 from flaxdigits.studies.study import ABLATIONS, BASE, Study, load_study, seed_workdir, variants_of
-from flaxdigits.training import parallel, processes, provenance
+from flaxdigits.training import processes, provenance
+from flaxdigits.training.results import Outcome
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.runs import check_folders
-from flaxdigits.training.trainer import Outcome
 
 Executor = Literal["local", "ray"]
 
@@ -95,23 +86,17 @@ def run_ablation(
                for name, config in variants_of(study, overrides).items()}
     chosen = checked_seeds(study.seeds if seeds is None else seeds)
     name = Path(name_or_path).stem
-    folder = Path("runs/ablations") / name if workdir is None else expand_user(workdir)
-    RunFolder(folder).check_name()
+    folder = new_run_folder(workdir, f"ablations/{name}")
     for variant, config in configs.items():
         first, *_ = seed_configs(config, chosen, seed_workdir(folder, variant))
         check_before_data(config, first)
-    if any(config.train.deterministic for config in configs.values()):
-        parallel.ask_for_deterministic_kernels()
     if executor not in get_args(Executor):
         raise FlaxdigitsError(
             f"executor must be one of {', '.join(get_args(Executor))}, got {executor!r}")
-    cluster = None
-    if executor == "ray":
-        cluster = RayCluster(study.experiment, data_locations(data, raw_data_dir, data_dir),
-                             cpus_per_run, gpus_per_run)
-    console = console or make_console()
-    check_devices()
-    load = loader(data, raw_data_dir, data_dir)
+    session = Session.start(configs.values(), console, data, raw_data_dir, data_dir)
+    console, load = session.console, session.load
+    cluster = None if executor == "local" else RayCluster(
+        study.experiment, session.locations, cpus_per_run, gpus_per_run)
     check_variants(configs, [study.metric, *study.extra_metrics], load)
     for variant, config in configs.items():
         check_folders(seed_configs(config, chosen, seed_workdir(folder, variant)), load(config))
@@ -132,7 +117,7 @@ def run_ablation(
     pause = (cluster or run_study)(
         configs, chosen, folder, load, on_end, write_report_or_warn)
     if pause is not None:
-        report_pause(console, pause.signal)
+        session.print_pause(pause.signal)
         return AblationOutcome([], pause.signal)
     variants = compare_variants(configs, chosen, folder, study.metric, study.extra_metrics)
     if variants[0].estimate is None:

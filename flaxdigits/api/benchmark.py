@@ -13,15 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.context import check_before_data, check_devices, load_data, make_console
 from flaxdigits.api.experiment import experiment as find_experiment
-from flaxdigits.api.sources import Source
+from flaxdigits.api.session import Session, Source, output_folder
 from flaxdigits.benchmark.compare import PEER_OVERRIDES, Timings, compare, our_command
 from flaxdigits.benchmark.peers import PEERS
 from flaxdigits.benchmark.start_up import seconds_to_first_step
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
-from flaxdigits.patterns import expand_user
 from flaxdigits.training.provenance import machine, versions
 from flaxdigits.training.run_folder import RunFolder
 
@@ -74,16 +72,15 @@ def run_benchmark(
     names = list(PUBLISHED) if experiment is None else [os.fspath(experiment)]
     if peers:
         _check_peers(names, overrides)
-    check_devices()
-    folder = RunFolder(Path("runs/benchmark") if workdir is None else expand_user(workdir))
+    session = Session.start([], console, data, raw_data_dir, data_dir)
+    folder = RunFolder(output_folder(workdir, "benchmark"))
     folder.check_writable()
-    console = console or make_console()
     measured: dict[str, dict[str, Any]] = {}
     for name in names:
-        measured[name] = _measure(name, overrides, peers, data, raw_data_dir, data_dir)
+        measured[name] = _measure(name, overrides, peers, session)
         if peers:
             ratios = measured[name]["ratios"]
-            console.print(" ".join(
+            session.console.print(" ".join(
                 [name, *(f"ratio {peer} {ratios[peer]:.2f}" for peer in PEERS)]))
         folder.write_json("benchmark.json", {
             "processor": machine(), "versions": versions(), "experiments": measured})
@@ -105,13 +102,11 @@ def _check_peers(names: list[str], overrides: Sequence[str]) -> None:
 
 
 def _measure(
-    name: str, overrides: Sequence[str], peers: bool, data: Source,
-    raw_data_dir: PathLike | None, data_dir: PathLike | None,
+    name: str, overrides: Sequence[str], peers: bool, session: Session
 ) -> dict[str, Any]:
     config = find_experiment(name, *overrides)
-    check_before_data(config, Path())
     # Prepares the data now, so that the time to the first step does not include it.
-    dataset = load_data(config, data, raw_data_dir, data_dir)
+    dataset = session.load_to_train(config, Path())
     all_overrides = (*overrides, *(PEER_OVERRIDES if peers else ()))
     timings = compare({"ours": our_command(name, all_overrides, dataset)} | {
         peer: [f"{peer}_peer", name, str(config.train.batch_size)]
@@ -119,7 +114,8 @@ def _measure(
     ours = timings["ours"]
     data_flags = [f"--data={dataset.source}",
                   *(f"--{flag}={value}" for flag, value in (
-                      ("raw_data_dir", raw_data_dir), ("data_dir", data_dir)) if value)]
+                      ("raw_data_dir", session.raw_data_dir),
+                      ("data_dir", session.data_dir)) if value)]
     cold, warm = seconds_to_first_step(
         [f"--experiment={name}", *(f"--set={override}" for override in overrides), *data_flags])
     seconds = ours.median / 1000

@@ -5,15 +5,9 @@ from pathlib import Path
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.context import (
-    check_devices,
-    load_data,
-    make_console,
-    print_table,
-    run_folder_path,
-    validated,
-)
-from flaxdigits.api.sources import Source
+from flaxdigits.api.console import make_console, print_table
+from flaxdigits.api.experiment import validated
+from flaxdigits.api.session import Session, Source, output_folder
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.splits import split_indices
@@ -52,7 +46,7 @@ def prepare(
     """
     config = validated(config)
     console = console or make_console()
-    dataset = load_data(config, data, raw_data_dir, data_dir)
+    dataset = Session(console, data, raw_data_dir, data_dir).load(config)
     console.print(
         f"{dataset.name} ({source_name(dataset.source)}): {len(dataset.labels)} images of "
         f"{dataset.size()}, {len(dataset.class_names)} classes, fingerprint {dataset.fingerprint}")
@@ -85,10 +79,9 @@ def preview_data(
       FlaxdigitsError: if the data are not found, or the file cannot be written.
     """
     config = validated(config)
-    console = console or make_console()
-    folder = run_folder_path(workdir, config)
-    check_devices()
-    dataset = load_data(config, data, raw_data_dir, data_dir)
+    folder = output_folder(workdir, config.experiment)
+    session = Session.start([], console, data, raw_data_dir, data_dir)
+    console, dataset = session.console, session.load(config)
     splits = split_indices(config.data, dataset)
     classes = len(dataset.class_names)
     images, labels = first_inputs(config, dataset, splits["train"], IMAGES_PER_CLASS * classes)

@@ -5,14 +5,12 @@ from typing import Any
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.context import check_devices, load_data_of_run, make_console
 from flaxdigits.api.experiment import moved_data, recorded_experiment
-from flaxdigits.api.sources import Source
+from flaxdigits.api.session import Session, Source
 from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user
 from flaxdigits.reports.result import evaluation_line, print_synthetic_data_notice, source_name
-from flaxdigits.training.parallel import ask_for_deterministic_kernels
 from flaxdigits.training.run_folder import RunFolder
 
 
@@ -47,13 +45,10 @@ def evaluate(
     """
     config = recorded_experiment(
         workdir, *moved_data(data_folder, data_indices), experiment=experiment)
-    if config.train.deterministic:
-        ask_for_deterministic_kernels()
-    console = console or make_console()
-    folder = RunFolder(expand_user(workdir))
-    check_devices()
+    session = Session.start([config], console, data, raw_data_dir, data_dir)
+    console, folder = session.console, RunFolder(expand_user(workdir))
     trained_on = folder.data()["source"]
-    dataset = load_data_of_run(config, folder, data, raw_data_dir, data_dir)
+    dataset = session.load_of_run(config, folder)
     if dataset.source != trained_on:
         console.print(f"trained on {source_name(trained_on)} data, evaluated on "
                       f"{source_name(dataset.source)} data")

@@ -5,8 +5,8 @@ from pathlib import Path
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.context import check_devices, make_console
 from flaxdigits.api.experiment import recorded_experiment
+from flaxdigits.api.session import Session
 from flaxdigits.evaluation.export import has_onnx, onnx_file, program_file, weights_file
 from flaxdigits.evaluation.trained import load_network
 from flaxdigits.jax_settings import pinned_settings
@@ -38,9 +38,8 @@ def export(
     config = recorded_experiment(workdir, experiment=experiment)
     folder = RunFolder(expand_user(workdir))
     folder.check_writable()
-    check_devices()
+    console = Session.start([], console).console
     network = load_network(folder, config, str(checkpoint))
-    console = console or make_console()
     console.print(f"{network.config.experiment}, step {network.step}: uint8 images of "
                   f"{'x'.join(map(str, network.image_shape))}, any batch size, to logits of "
                   f"{len(network.class_names)} classes")

@@ -1,25 +1,17 @@
 """Trains all folds of writers or of examples: each is tested by a network not trained on it."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.context import (
-    check_before_data,
-    check_devices,
-    load_data,
-    make_console,
-    new_run_folder,
-    report_pause,
-    validated,
-)
+from flaxdigits.api.experiment import validated
 from flaxdigits.api.seeds import outcome_line
-from flaxdigits.api.sources import Source
-from flaxdigits.api.train import check_tracker_factory, default_trackers
+from flaxdigits.api.session import Session, Source, new_run_folder
+from flaxdigits.api.trackers import TrackerFactory, trackers_by_run
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.jax_settings import pinned_settings
@@ -29,11 +21,10 @@ from flaxdigits.reports.writers import WritersReport
 from flaxdigits.studies import folds as studies
 from flaxdigits.studies.folds import FoldPredictions, FoldRun, fold_configs, read_fold_predictions
 from flaxdigits.studies.seeds import checked_seeds
-from flaxdigits.training import parallel, processes, provenance
+from flaxdigits.training import processes
 from flaxdigits.training.interrupts import Interrupts
+from flaxdigits.training.results import Outcome
 from flaxdigits.training.run_folder import RunFolder
-from flaxdigits.training.trackers import Tracker
-from flaxdigits.training.trainer import Outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +45,7 @@ def train_folds(
     config: ExperimentConfig, seeds: Sequence[int] | None = None,
     workdir: PathLike | None = None, *, data: Source = "auto",
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
-    trackers: Callable[[Path], Sequence[Tracker]] | None = None, tensorboard: bool = True,
+    trackers: TrackerFactory | None = None, tensorboard: bool = True,
     command: str = "flaxdigits.train_folds", console: Console | None = None,
 ) -> FoldsOutcome:
     """Trains or resumes all folds of an experiment, and reports errors by writer or by fold.
@@ -80,36 +71,29 @@ def train_folds(
     """
     processes.check_single_process()
     config = validated(config)
-    check_tracker_factory(trackers)
     chosen = (config.seed,) if seeds is None else checked_seeds(seeds)
-    folder = new_run_folder(workdir, config)
+    folder = new_run_folder(workdir, config.experiment)
     configs = fold_configs(config, chosen, folder)
-    check_before_data(next(iter(configs.values())), next(iter(configs)))
-    if config.train.deterministic:
-        parallel.ask_for_deterministic_kernels()
-    console = console or make_console()
-    check_devices()
-    dataset = load_data(config, data, raw_data_dir, data_dir)
-    console.print(f"{config.experiment}: {dataset.name} ({source_name(dataset.source)}), "
-                  f"{len(configs)} runs, on {provenance.device_name()}, in {folder}")
-    print_synthetic_data_notice(console, dataset.source)
+    session = Session.start([config], console, data, raw_data_dir, data_dir)
+    console = session.console
+    trackers_of = trackers_by_run(
+        console, tensorboard, False, trackers,
+        lambda path: f"fold {configs[path].data.fold}, seed {configs[path].seed}")
+    first = next(iter(configs))
+    dataset = session.load_to_train(config, first)
+    session.print_start(config, dataset, f"{len(configs)} runs", folder)
 
     def on_end(run: FoldRun, outcome: Outcome) -> None:
         console.print(f"fold {run.fold}, seed {run.seed}: {outcome_line(outcome)}")
-
-    def trackers_of(path: Path) -> list[Tracker]:
-        custom = trackers(path) if trackers is not None else ()
-        return default_trackers(console, tensorboard, profile=False, trackers=custom)
 
     with Interrupts() as interrupts:
         is_complete = studies.train_folds(
             configs, dataset, trackers_of, on_end, write_report_or_warn)
     if not is_complete:
-        report_pause(console, interrupts.received)
+        session.print_pause(interrupts.received)
         return FoldsOutcome(None, interrupts.received)
     predictions = read_fold_predictions(configs, dataset)
-    _write_report(
-        console, config, chosen, command, next(iter(configs)), dataset, predictions, folder)
+    _write_report(console, config, chosen, command, first, dataset, predictions, folder)
     print_synthetic_data_notice(console, dataset.source)
     console.print(f"tables: {folder / predictions.group_name}s.md, and .csv, .json, .png")
     return FoldsOutcome(predictions)

@@ -11,14 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.context import check_before_data, check_devices, load_data, make_console
 from flaxdigits.api.experiment import experiment as find_experiment
-from flaxdigits.api.sources import Source
+from flaxdigits.api.session import Session, Source, output_folder
 from flaxdigits.benchmark.compare import compare, our_command
 from flaxdigits.benchmark.growth import ROUNDS, SECONDS, exponents, measurements, sizes
 from flaxdigits.data.splits import split_indices
 from flaxdigits.jax_settings import pinned_settings
-from flaxdigits.patterns import expand_user
 from flaxdigits.training.provenance import machine, versions
 from flaxdigits.training.run_folder import RunFolder
 
@@ -67,15 +65,13 @@ def run_growth(
       FlaxdigitsError: if there is no such experiment, its data are not found or lack its split,
         the file cannot be written, or a process fails.
     """
-    check_devices()
+    session = Session.start([], console, data, raw_data_dir, data_dir)
     config = find_experiment(experiment, *overrides)
-    check_before_data(config, Path())
-    folder = RunFolder(Path("runs/growth") / config.experiment if workdir is None
-                       else expand_user(workdir))
-    dataset = load_data(config, data, raw_data_dir, data_dir)
+    folder = RunFolder(output_folder(workdir, f"growth/{config.experiment}"))
+    dataset = session.load_to_train(config, Path())
     found = sizes(config, len(split_indices(config.data, dataset)["train"]))
     folder.check_writable()
-    (console or make_console()).print(f"{config.experiment}: timing {len(found)} sizes")
+    session.console.print(f"{config.experiment}: timing {len(found)} sizes")
     schedule = config.optimizer.schedule
     without_warmup = (["optimizer.schedule.warmup_steps=0"]
                       if hasattr(schedule, "warmup_steps") else [])

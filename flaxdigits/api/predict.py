@@ -8,8 +8,8 @@ from rich.jupyter import JupyterMixin
 from rich.table import Table
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.context import check_devices
 from flaxdigits.api.experiment import recorded_experiment
+from flaxdigits.api.session import check_devices
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.predict import ImagePrediction, predict_images
 from flaxdigits.evaluation.trained import load_network

@@ -2,24 +2,18 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.context import (
-    check_before_data,
-    check_devices,
-    loader,
-    make_console,
-    print_table,
-    report_pause,
-)
+from flaxdigits.api.console import print_table
 from flaxdigits.api.experiment import absolute_paths
 from flaxdigits.api.plan import plan_table
 from flaxdigits.api.seeds import outcome_line
-from flaxdigits.api.train import default_trackers
+from flaxdigits.api.session import Session, new_run_folder, output_folder
+from flaxdigits.api.trackers import TrackerFactory, trackers_by_run
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
@@ -27,16 +21,14 @@ from flaxdigits.patterns import expand_user
 from flaxdigits.reports.replication import ReplicationReport, put_between_markers
 from flaxdigits.reports.replication_page import report_files
 from flaxdigits.studies import collection as finished
-from flaxdigits.studies.ablation import LoadDataset
 from flaxdigits.studies.collection import RECORDS_FOLDER, Collection, ProtocolRuns, missing
 from flaxdigits.studies.replication import System, folder_name, load_systems, shortened
 from flaxdigits.studies.seeds import checked_seeds, seed_configs, train_seeds, unfinished
-from flaxdigits.training import parallel, processes, provenance
+from flaxdigits.training import processes, provenance
 from flaxdigits.training.interrupts import Interrupts
+from flaxdigits.training.results import Outcome
 from flaxdigits.training.run_folder import RunFolder, readable_os_errors
 from flaxdigits.training.runs import check_folders
-from flaxdigits.training.trackers import Tracker
-from flaxdigits.training.trainer import Outcome
 
 RUNS = Path("runs")
 MAX_SKIPPED_LINES = 8  # number of skipped runs to print
@@ -61,7 +53,7 @@ def replicate(
     workdir: PathLike | None = None, collect: PathLike | Sequence[PathLike] = (),
     collect_only: bool = False, update: PathLike | None = None, dry_run: bool = False,
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
-    trackers: Callable[[Path], Sequence[Tracker]] | None = None, tensorboard: bool = True,
+    trackers: TrackerFactory | None = None, tensorboard: bool = True,
     command: str = "flaxdigits.replicate", console: Console | None = None,
 ) -> ReplicationOutcome:
     """Collects finished runs of the replications, trains the missing ones, and writes the report.
@@ -92,45 +84,39 @@ def replicate(
         None if experiment is None else os.fspath(experiment), absolute_paths)
     configs = {system.name: shortened(system, overrides) for system in systems}
     seeds = checked_seeds(seeds)
-    folder = RUNS / "replicate" if workdir is None else expand_user(workdir)
-    if not collect_only:
-        RunFolder(folder).check_name()
+    folder = (output_folder if collect_only else new_run_folder)(workdir, "replicate")
     found = finished.collect(systems, _patterns(collect, collect_only, folder))
     updated = None if update is None else expand_user(update)
     if updated is not None:
         _updated_text(updated, "")  # fails before anything is trained
-    if any(config.train.deterministic
-           for protocols in configs.values() for config in protocols.values()):
-        parallel.ask_for_deterministic_kernels()
-    console = console or make_console()
-    check_devices()
+    session = Session.start(
+        [config for protocols in configs.values() for config in protocols.values()], console,
+        "real", raw_data_dir, data_dir)
+    console = session.console
+    trackers_of = trackers_by_run(
+        console, tensorboard, False, trackers, lambda path: f"seed {path.name}")
     plans = [
         PlannedRuns(runs, configs[name][protocol], missing(runs, configs[name][protocol], seeds))
         for name, protocols in found.runs.items() for protocol, runs in protocols.items()]
-    load = loader("real", raw_data_dir, data_dir)
     for plan in plans:
         if plan.missing and not collect_only:
             check_folders(seed_configs(plan.config, plan.missing, folder / plan.folder),
-                          load(plan.config))
+                          session.load(plan.config))
     if dry_run:
         print_table(console, plan_table(
-            {plan.name: (plan.config, plan.missing) for plan in plans}, seeds, load))
+            {plan.name: (plan.config, plan.missing) for plan in plans}, seeds,
+            session.load))
         return ReplicationOutcome(None)
-
-    def trackers_of(path: Path) -> list[Tracker]:
-        console.print(f"seed {path.name}")
-        custom = trackers(path) if trackers is not None else ()
-        return default_trackers(console, tensorboard, profile=False, trackers=custom)
 
     with Interrupts() as interrupts:
         is_complete = collect_only or all(
-            not interrupts.received and _train(plan, folder, load, trackers_of, console)
+            not interrupts.received and _train(plan, folder, session, trackers_of)
             for plan in plans if plan.missing)
     found = finished.collect(systems, _patterns(collect, collect_only, folder))
     _report(console, command, systems, found, folder, updated)
     if is_complete:
         return ReplicationOutcome(found)
-    report_pause(console, interrupts.received)
+    session.print_pause(interrupts.received)
     return ReplicationOutcome(found, interrupts.received)
 
 
@@ -161,23 +147,22 @@ class PlannedRuns:
 
 
 def _train(
-    plan: PlannedRuns, workdir: Path, load: LoadDataset,
-    trackers_of: Callable[[Path], Sequence[Tracker]], console: Console,
+    plan: PlannedRuns, workdir: Path, session: Session, trackers_of: TrackerFactory
 ) -> bool:
     """Trains the missing runs; returns False if a run was paused."""
     folder = workdir / plan.folder
     # A seed may have ended in this folder, but not count since other runs have more steps.
     to_run = unfinished(folder, plan.missing)
     if to_run:
-        console.print(f"{plan.name}: to run: seed {', '.join(map(str, to_run))}, on "
-                      f"{provenance.device_name()}, in {folder}")
-    check_before_data(plan.config, folder / "seeds" / str(plan.missing[0]))
+        session.console.print(f"{plan.name}: to run: seed {', '.join(map(str, to_run))}, on "
+                              f"{provenance.device_name()}, in {folder}")
+    dataset = session.load_to_train(plan.config, folder / "seeds" / str(plan.missing[0]))
 
     def on_end(seed: int, outcome: Outcome) -> None:
-        console.print(f"{plan.name}, seed {seed}: {outcome_line(outcome)}")
+        session.console.print(f"{plan.name}, seed {seed}: {outcome_line(outcome)}")
 
     return train_seeds(
-        plan.config, plan.missing, load(plan.config), folder, trackers_of, on_end) is not None
+        plan.config, plan.missing, dataset, folder, trackers_of, on_end) is not None
 
 
 def _patterns(

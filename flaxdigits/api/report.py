@@ -5,13 +5,12 @@ from pathlib import Path
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.context import check_devices, load_data_of_run, make_console
 from flaxdigits.api.experiment import moved_data, recorded_experiment
+from flaxdigits.api.session import Session
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user
 from flaxdigits.reports.finished_run import report_finished
 from flaxdigits.reports.result import print_synthetic_data_notice
-from flaxdigits.training.parallel import ask_for_deterministic_kernels
 from flaxdigits.training.run_folder import RunFolder
 
 
@@ -42,17 +41,14 @@ def report(
     """
     config = recorded_experiment(
         workdir, *moved_data(data_folder, data_indices), experiment=experiment)
-    if config.train.deterministic:
-        ask_for_deterministic_kernels()
-    console = console or make_console()
     workdir = expand_user(workdir)
     folder = RunFolder(workdir)
     folder.check_writable()
-    check_devices()
-    dataset = load_data_of_run(
-        config, folder, raw_data_dir=raw_data_dir, data_dir=data_dir)
-    print_synthetic_data_notice(console, dataset.source)
+    session = Session.start(
+        [config], console, raw_data_dir=raw_data_dir, data_dir=data_dir)
+    dataset = session.load_of_run(config, folder)
+    print_synthetic_data_notice(session.console, dataset.source)
     report_finished(config, dataset, folder)
     page = workdir / "report.html"
-    console.print(f"figures in {workdir / 'figures'}, all in one page: {page}")
+    session.console.print(f"figures in {workdir / 'figures'}, all in one page: {page}")
     return page

@@ -1,36 +1,26 @@
 """Trains several seeds of an experiment."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.context import (
-    check_before_data,
-    check_devices,
-    load_data,
-    make_console,
-    new_run_folder,
-    report_pause,
-    validated,
-)
-from flaxdigits.api.sources import Source
-from flaxdigits.api.train import check_tracker_factory, default_trackers
+from flaxdigits.api.experiment import validated
+from flaxdigits.api.session import Session, Source, new_run_folder
+from flaxdigits.api.trackers import TrackerFactory, trackers_by_run
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.datasets import PARTS
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.reports.finished_run import write_report_or_warn
-from flaxdigits.reports.result import print_summary, print_synthetic_data_notice, source_name
+from flaxdigits.reports.result import print_summary, print_synthetic_data_notice
 from flaxdigits.studies import seeds as studies
 from flaxdigits.studies.seeds import checked_seeds
-from flaxdigits.training import parallel, processes, provenance
+from flaxdigits.training import processes
 from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.trackers import Tracker
-from flaxdigits.training.trainer import Outcome
+from flaxdigits.training.results import Outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +45,8 @@ def train_seeds(
     config: ExperimentConfig, seeds: Sequence[int], workdir: PathLike | None = None, *,
     data: Source = "auto", raw_data_dir: PathLike | None = None,
     data_dir: PathLike | None = None,
-    trackers: Callable[[Path], Sequence[Tracker]] | None = None, tensorboard: bool = True,
-    profile: bool = False, console: Console | None = None,
+    trackers: TrackerFactory | None = None, tensorboard: bool = True, profile: bool = False,
+    console: Console | None = None,
 ) -> SeedsOutcome:
     """Trains or resumes several seeds of an experiment with one compiled program.
 
@@ -77,36 +67,26 @@ def train_seeds(
       FlaxdigitsError: as `train` does, but a seed that diverges raises only if all seeds diverge.
     """
     processes.check_single_process()
-    config = validated(config)
-    check_tracker_factory(trackers)
-    seeds = checked_seeds(seeds)
-    if config.train.deterministic:
-        parallel.ask_for_deterministic_kernels()
-    console = console or make_console()
-    check_devices()
-    folder = new_run_folder(workdir, config)
-    check_before_data(config, folder / "seeds" / str(seeds[0]))
-    dataset = load_data(config, data, raw_data_dir, data_dir)
-    console.print(
-        f"{config.experiment}: {dataset.name} ({source_name(dataset.source)}), split "
-        f"{config.data.split}, {len(seeds)} seeds, on {provenance.device_name()}, in {folder}")
-    print_synthetic_data_notice(console, dataset.source)
+    config, seeds = validated(config), checked_seeds(seeds)
+    session = Session.start([config], console, data, raw_data_dir, data_dir)
+    console = session.console
+    trackers_of = trackers_by_run(
+        console, tensorboard, profile, trackers, lambda path: f"seed {path.name}")
+    folder = new_run_folder(workdir, config.experiment)
+    dataset = session.load_to_train(config, folder / "seeds" / str(seeds[0]))
+    session.print_start(
+        config, dataset, f"split {config.data.split}, {len(seeds)} seeds", folder)
     outcomes: dict[int, Outcome] = {}
 
     def on_end(seed: int, outcome: Outcome) -> None:
         outcomes[seed] = outcome
         console.print(f"seed {seed}: {outcome_line(outcome)}")
 
-    def trackers_of(path: Path) -> list[Tracker]:
-        console.print(f"seed {path.name}")
-        custom = trackers(path) if trackers is not None else ()
-        return default_trackers(console, tensorboard, profile, custom)
-
     with Interrupts() as interrupts:
         summary = studies.train_seeds(
             config, seeds, dataset, folder, trackers_of, on_end, write_report_or_warn)
     if summary is None:
-        report_pause(console, interrupts.received)
+        session.print_pause(interrupts.received)
         return SeedsOutcome(None, outcomes, interrupts.received)
     if not summary["finished"]:
         raise FlaxdigitsError(

@@ -6,8 +6,8 @@ from rich.jupyter import JupyterMixin
 from rich.table import Table
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.context import check_devices, load_data, validated
-from flaxdigits.api.sources import Source
+from flaxdigits.api.experiment import validated
+from flaxdigits.api.session import Session, Source
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.builders import BUILDERS
 from flaxdigits.jax_settings import pinned_settings
@@ -53,11 +53,11 @@ def summary(
       FlaxdigitsError: if the config is not valid, or the data are not found.
     """
     config = validated(config)
-    check_devices()
+    session = Session.start([], None, data, raw_data_dir, data_dir)
     builder = BUILDERS.get(config.data.dataset)
     if builder is not None:
         shape, classes = (*builder.image_size, 1), len(builder.class_names)
     else:
-        dataset = load_data(config, data, raw_data_dir, data_dir)
+        dataset = session.load(config)
         shape, classes = dataset.images.shape[1:], len(dataset.class_names)
     return Summary(config.model.name, list_layers(build_model(config.model, classes), shape))

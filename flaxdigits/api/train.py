@@ -1,32 +1,23 @@
 """Trains one run."""
 
-import signal
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.context import (
-    check_before_data,
-    check_devices,
-    load_data,
-    make_console,
-    new_run_folder,
-    validated,
-)
-from flaxdigits.api.sources import Source
+from flaxdigits.api.experiment import validated
+from flaxdigits.api.session import Session, Source, new_run_folder
+from flaxdigits.api.trackers import all_trackers
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.reports.finished_run import write_report_or_warn
-from flaxdigits.reports.result import print_result, print_synthetic_data_notice, source_name
-from flaxdigits.training import parallel, processes, provenance, runs
+from flaxdigits.reports.result import print_result, print_synthetic_data_notice
+from flaxdigits.training import parallel, processes
 from flaxdigits.training.profile import Profile
-from flaxdigits.training.progress import for_console
-from flaxdigits.training.tensorboard import TensorBoard, is_installed
+from flaxdigits.training.results import Outcome
+from flaxdigits.training.runs import train_many
 from flaxdigits.training.trackers import Tracker
-from flaxdigits.training.trainer import Outcome
 
 
 @pinned_settings()
@@ -71,68 +62,30 @@ def train(
     """
     config = validated(config)
     if config.train.deterministic:
-        parallel.ask_for_deterministic_kernels()
+        parallel.ask_for_deterministic_kernels()  # before JAX is used to connect the processes
     processes.connect(coordinator, num_processes, process_id, connect_timeout)
-    check_devices()
-    console = console or make_console(quiet=not parallel.is_writer())
-    all_trackers = default_trackers(console, tensorboard, profile, trackers)
-    folder = new_run_folder(workdir, config)
-    check_before_data(config, folder)
-    dataset = load_data(config, data, raw_data_dir, data_dir)
-    console.print(
-        f"{config.experiment}: {dataset.name} ({source_name(dataset.source)}), split "
-        f"{config.data.split}, seed {config.seed}, on {provenance.device_name()}, in {folder}")
-    print_synthetic_data_notice(console, dataset.source)
-    outcome = runs.train(config, dataset, folder, all_trackers, write_report_or_warn)
-    for tracker in all_trackers:
+    session = Session.start([config], console, data, raw_data_dir, data_dir)
+    chosen = all_trackers(session.console, tensorboard, profile, trackers)
+    folder = new_run_folder(workdir, config.experiment)
+    dataset = session.load_to_train(config, folder)
+    session.print_start(
+        config, dataset, f"split {config.data.split}, seed {config.seed}", folder)
+    outcome = train_many(
+        {folder: config}, dataset, lambda path: chosen, write_report=write_report_or_warn)[folder]
+    if outcome.diverged is not None:
+        raise FlaxdigitsError(outcome.diverged)
+    for tracker in chosen:
         if isinstance(tracker, Profile):
-            console.print(f"profile: {tracker.trace}, for ui.perfetto.dev" if tracker.trace else
-                          "no profile: too few steps were left to train")
+            session.console.print(
+                f"profile: {tracker.trace}, for ui.perfetto.dev" if tracker.trace else
+                "no profile: too few steps were left to train")
     if outcome.result is None:
-        _report_pause(console, outcome)
+        session.print_pause(
+            outcome.signal, f", saved at step {outcome.step} of {outcome.total_steps}")
         return outcome
-    print_result(console, outcome.result)
-    print_synthetic_data_notice(console, dataset.source)
+    print_result(session.console, outcome.result)
+    print_synthetic_data_notice(session.console, dataset.source)
     files = [folder / name for name in ("result.json", "report.html")]
-    console.print(f"complete at step {outcome.step}: "
-                  + ", ".join(str(path) for path in files if path.exists()))
+    session.console.print(f"complete at step {outcome.step}: "
+                          + ", ".join(str(path) for path in files if path.exists()))
     return outcome
-
-
-def check_trackers(trackers: Sequence[Tracker]) -> None:
-    """Raises FlaxdigitsError if the argument is not a list or tuple of trackers."""
-    if not isinstance(trackers, list | tuple) or not all(
-            isinstance(tracker, Tracker) for tracker in trackers):
-        raise FlaxdigitsError("trackers must be a list of instances of subclasses of "
-                              "flaxdigits.Tracker, as in [MyTracker()], got "
-                              f"{trackers!r}")
-
-
-def check_tracker_factory(trackers: Callable[[Path], Sequence[Tracker]] | None) -> None:
-    """Raises FlaxdigitsError if the argument is not a function that returns trackers."""
-    if trackers is not None and not callable(trackers):
-        raise FlaxdigitsError("trackers must be a function of the run folder, as in "
-                              f"lambda workdir: [MyTracker()], got {trackers!r}")
-
-
-def default_trackers(
-    console: Console, tensorboard: bool, profile: bool, trackers: Sequence[Tracker]
-) -> list[Tracker]:
-    """Returns the tracker of the console, the optional trackers, and the custom ones."""
-    check_trackers(trackers)
-    chosen: list[Tracker] = [for_console(console)]
-    if tensorboard and is_installed():
-        chosen.append(TensorBoard())
-    if profile:
-        chosen.append(Profile())
-    return [*chosen, *trackers]
-
-
-def _report_pause(console: Console, outcome: Outcome) -> None:
-    done = f"saved at step {outcome.step} of {outcome.total_steps}"
-    if outcome.signal is None:
-        console.print(f"paused by train.stop_after, {done}; "
-                      "the same command with a larger value, or without it, resumes it")
-        return
-    name = signal.Signals(outcome.signal).name
-    console.print(f"paused by {name}, {done}; the same command resumes it")

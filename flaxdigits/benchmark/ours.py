@@ -104,7 +104,8 @@ def main(name: str, shape: list[int], overrides: list[str]) -> None:
         nonlocal state
         steps = min(steps, experiment.steps_per_epoch)
         start = time.perf_counter()
-        ((state, _),) = program([StepRequest(config.seed, 0, state, order, steps)], [steps])
+        request = StepRequest(config.seed, 0, state, order, steps)
+        state, _ = jax.block_until_ready(program.steps(*program.arguments([request], [steps])))
         return (time.perf_counter() - start) / steps * 1000
 
     milliseconds(1)

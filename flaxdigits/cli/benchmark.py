@@ -1,7 +1,7 @@
 """`--mode=benchmark`: times train steps, optionally compared with Keras and PyTorch."""
 
 from flaxdigits.api.benchmark import run_benchmark
-from flaxdigits.api.context import make_console, print_table
+from flaxdigits.api.console import make_console, print_table
 from flaxdigits.cli.context import data_arguments
 from flaxdigits.cli.options import Options
 from flaxdigits.config import ExperimentConfig

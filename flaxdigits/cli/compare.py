@@ -1,7 +1,7 @@
 """`--mode=compare`: compares several runs."""
 
 from flaxdigits.api.compare import compare
-from flaxdigits.api.context import make_console, print_table
+from flaxdigits.api.console import make_console, print_table
 from flaxdigits.cli.options import Options
 
 

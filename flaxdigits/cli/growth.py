@@ -1,6 +1,6 @@
 """`--mode=growth`: measures how the cost grows with examples, batch size and parameters."""
 
-from flaxdigits.api.context import make_console, print_table
+from flaxdigits.api.console import make_console, print_table
 from flaxdigits.api.growth import run_growth
 from flaxdigits.cli.context import data_arguments
 from flaxdigits.cli.options import Options

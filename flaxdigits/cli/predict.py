@@ -2,7 +2,7 @@
 
 import sys
 
-from flaxdigits.api.context import make_console, print_table
+from flaxdigits.api.console import make_console, print_table
 from flaxdigits.api.predict import predict
 from flaxdigits.cli.context import print_json
 from flaxdigits.cli.options import Options

@@ -1,6 +1,6 @@
 """`--mode=summary`: prints the layers of the network of an experiment."""
 
-from flaxdigits.api.context import make_console, print_table
+from flaxdigits.api.console import make_console, print_table
 from flaxdigits.api.summary import summary
 from flaxdigits.cli.context import data_arguments
 from flaxdigits.cli.options import Options

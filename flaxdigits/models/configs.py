@@ -35,7 +35,7 @@ class CnnConfig(Model):
     Attributes:
       filters: the features of each convolution.
       dense: the units of each hidden dense layer.
-      dropout: the rate at each place of the network where dropout can be applied, or empty.
+      dropout: the rate of each dropout layer; empty for a network without dropout.
       batch_norm: whether each convolution is followed by batch normalisation.
     """
 
@@ -46,16 +46,16 @@ class CnnConfig(Model):
     dropout: tuple[float, ...] = bounded((), at_least=0, below=1)
     batch_norm: bool = False
 
-    def dropout_places(self) -> int:
-        """Returns the length of `dropout` where it is not empty."""
+    def num_dropout_rates(self) -> int:
+        """Returns the number of dropout layers: the length of `dropout` unless it is empty."""
         return 1
 
     def check(self, path: str) -> None:
-        places = self.dropout_places()
-        if len(self.dropout) not in (0, places):
+        rates = self.num_dropout_rates()
+        if len(self.dropout) not in (0, rates):
             raise FlaxdigitsError(
-                f"{path}.dropout must be empty or have {places} rates (one for each place of "
-                f"{self.name}), got {len(self.dropout)}")
+                f"{path}.dropout must be empty or have {rates} rates (one for each dropout layer "
+                f"of {self.name}), got {len(self.dropout)}")
         if self.convolutions is not None and len(self.filters) != self.convolutions:
             raise FlaxdigitsError(
                 f"{path}.filters must have {self.convolutions} numbers for {self.name}, got "
@@ -73,7 +73,7 @@ class ChineseCnnConfig(CnnConfig):
     def build(self, num_classes: int) -> nn.Module:
         return chinese_cnn.ChineseCnn(num_classes, **vars(self))
 
-    def dropout_places(self) -> int:
+    def num_dropout_rates(self) -> int:
         return len(self.dense)
 
 
@@ -104,7 +104,7 @@ class KaggleCnnConfig(CnnConfig):
     def build(self, num_classes: int) -> nn.Module:
         return kaggle_cnn.KaggleCnn(num_classes, **vars(self))
 
-    def dropout_places(self) -> int:
+    def num_dropout_rates(self) -> int:
         return 2 + len(self.dense)
 
 
@@ -122,7 +122,7 @@ class MnistCnnConfig(CnnConfig):
     def build(self, num_classes: int) -> nn.Module:
         return mnist_cnn.MnistCnn(num_classes, **vars(self))
 
-    def dropout_places(self) -> int:
+    def num_dropout_rates(self) -> int:
         return 2 + len(self.dense)
 
 

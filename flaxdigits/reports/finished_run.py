@@ -15,9 +15,9 @@ from flaxdigits.reports.layers import Layer, list_layers
 from flaxdigits.training.experiment import Experiment
 from flaxdigits.training.parallel import first_line, is_writer
 from flaxdigits.training.predictions import predictions_file
+from flaxdigits.training.results import FinishedRun
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.selection import read_checkpoints
-from flaxdigits.training.trainer import FinishedRun
 
 HELD_OUT = ("test", "validation")  # the first that there is, is reported on
 

@@ -27,10 +27,9 @@ from flaxdigits.studies.study import BASE, same_images, seed_workdir
 from flaxdigits.training.component_checks import RunShape, check_components
 from flaxdigits.training.experiment import total_steps
 from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.runs import no_report
+from flaxdigits.training.results import Outcome, ReportWriter, no_report
 from flaxdigits.training.state import init_variables
 from flaxdigits.training.teacher import load_teacher
-from flaxdigits.training.trainer import Outcome, ReportWriter
 
 LoadDataset = Callable[[ExperimentConfig], Dataset]
 OnRunEnd = Callable[[str, int, Outcome], None]

@@ -3,6 +3,8 @@
 import dataclasses
 import time
 
+import jax
+
 from flaxdigits.training.experiment import Experiment
 from flaxdigits.training.program import StepRequest, TrainProgram
 
@@ -28,7 +30,7 @@ def measure_cost(experiment: Experiment) -> Cost:
         nonlocal state
         start = time.perf_counter()
         request = StepRequest(experiment.config.seed, 0, state, order, count)
-        ((state, _),) = program([request], [count])
+        state, _ = jax.block_until_ready(program.steps(*program.arguments([request], [count])))
         return time.perf_counter() - start
 
     train(1)  # warm-up

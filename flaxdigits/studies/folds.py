@@ -17,9 +17,9 @@ from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.json_files import read_bytes
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.training.runs import no_report, train_many
+from flaxdigits.training.results import Outcome, ReportWriter, no_report
+from flaxdigits.training.runs import train_many
 from flaxdigits.training.trackers import Tracker
-from flaxdigits.training.trainer import Outcome, ReportWriter
 
 PREDICTED = ("index", "labels", "logits")
 
@@ -124,8 +124,8 @@ def train_folds(
       Whether all folds have finished; False if some were paused.
 
     Raises:
-      FlaxdigitsError: as `flaxdigits.training.runs.train` does; also if a fold diverges, since its
-        writers cannot be tested.
+      FlaxdigitsError: as `flaxdigits.training.runs.train_many` does; also if a fold diverges, since
+        its writers cannot be tested.
     """
     def report(path: Path, outcome: Outcome) -> None:
         on_end(FoldRun(configs[path].data.fold, configs[path].seed), outcome)

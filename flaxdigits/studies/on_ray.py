@@ -28,9 +28,9 @@ from flaxdigits.studies.seeds import seed_configs, unfinished, write_summary
 from flaxdigits.studies.study import seed_workdir
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.parallel import ask_for_deterministic_kernels, first_line
+from flaxdigits.training.results import Outcome, ReportWriter, no_report
 from flaxdigits.training.run_folder import RunFolder
-from flaxdigits.training.runs import check_folders, no_report, train_many
-from flaxdigits.training.trainer import Outcome, ReportWriter
+from flaxdigits.training.runs import check_folders, train_many
 
 _log = logging.getLogger(__name__)
 

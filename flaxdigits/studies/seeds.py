@@ -12,10 +12,10 @@ from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.studies.statistics import estimate
+from flaxdigits.training.results import Outcome, ReportWriter, no_report
 from flaxdigits.training.run_folder import RunFolder
-from flaxdigits.training.runs import no_report, train_many
+from flaxdigits.training.runs import train_many
 from flaxdigits.training.trackers import Tracker
-from flaxdigits.training.trainer import Outcome, ReportWriter
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def train_seeds(
       The content of `summary.json` (see `summarise`), or None if a seed was paused.
 
     Raises:
-      FlaxdigitsError: as `flaxdigits.training.runs.train` does, but not if a seed diverges.
+      FlaxdigitsError: as `flaxdigits.training.runs.train_many` does.
     """
     configs = seed_configs(config, seeds, workdir)
     train_many(

@@ -16,7 +16,7 @@ from flaxdigits.models.layers import Training
 from flaxdigits.objectives import Batch, Forward
 from flaxdigits.training.state import init_variables
 
-EXAMPLES = 4  # of the batch that is traced
+EXAMPLES = 4  # the number of examples in the batch that is traced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +26,8 @@ class RunShape:
     Attributes:
       image: (height, width, channels).
       num_classes: the number of classes.
-      total_steps: of the run.
-      steps_per_epoch: of the run.
+      total_steps: the number of steps of the whole run.
+      steps_per_epoch: the number of steps of an epoch.
     """
 
     image: tuple[int, ...]
@@ -43,7 +43,7 @@ def check_components(config: ExperimentConfig, run: RunShape) -> None:
     checked.
 
     Args:
-      config: of the experiment.
+      config: the config of the experiment.
       run: the sizes of the run.
     """
     optimizer, train = config.optimizer, config.train
@@ -65,9 +65,9 @@ def check_components(config: ExperimentConfig, run: RunShape) -> None:
             logits = jax.ShapeDtypeStruct((EXAMPLES, run.num_classes), jnp.float32)
             _check_shape("train.loss", train.loss, (EXAMPLES,),
                          jax.eval_shape(train.loss.losses, logits, logits))
-    for place, augmentation in enumerate(config.data.augmentation):
+    for position, augmentation in enumerate(config.data.augmentation):
         if _is_custom(augmentation):
-            path = f"data.augmentation.{place}"
+            path = f"data.augmentation.{position}"
             with reraise_with_component(augmentation, path):
                 image = jax.ShapeDtypeStruct(run.image, jnp.float32)
                 _check_shape(path, augmentation, run.image, jax.eval_shape(
@@ -132,7 +132,7 @@ def _logits(model: Any, variables: Any, images: jax.Array) -> tuple[jax.Array, A
 def _check_objective(config: ExperimentConfig, run: RunShape) -> None:
     objective, model = config.train.objective, build_model(config.model, run.num_classes)
     variables = jax.eval_shape(lambda: init_variables(model, 0, run.image))
-    places = jnp.arange(EXAMPLES)
+    positions = jnp.arange(EXAMPLES)
 
     def gradient(variables: Any, images: jax.Array, targets: jax.Array) -> Any:
         state = {name: value for name, value in variables.items() if name != "params"}
@@ -140,7 +140,7 @@ def _check_objective(config: ExperimentConfig, run: RunShape) -> None:
             lambda params, images: _logits(model, {"params": params, **state}, images),
             config.train.loss.losses, mean=jnp.mean, all_reduce=lambda tree: tree,
             teacher_logits=lambda images: jnp.zeros((len(images), run.num_classes)))
-        batch = Batch(places, jnp.int32(EXAMPLES), lambda at: (images[at], targets[at]),
+        batch = Batch(positions, jnp.int32(EXAMPLES), lambda at: (images[at], targets[at]),
                       jax.random.key(0))
         return objective.gradient(forward, variables["params"], *objective.inputs(batch), batch)
 

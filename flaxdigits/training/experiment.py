@@ -1,4 +1,4 @@
-"""What never changes while a run is trained: model, optimizer, data, devices, batch plan."""
+"""The immutable parts of a run: model, optimizer, data, devices, batch plan."""
 
 import dataclasses
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flaxdigits.config import ExperimentConfig, TrainConfig
+from flaxdigits.config import ExperimentConfig, TrainConfig, to_dict
 from flaxdigits.data.batches import BatchPlan, epoch_order
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.splits import split_indices
@@ -30,15 +30,15 @@ class Experiment:
     """The immutable parts of a run; what changes is its `TrainState`.
 
     Attributes:
-      config: of the experiment.
-      dataset: on the host.
-      splits: indices into the data set, by split.
-      devices: on which the run is trained.
+      config: the config of the experiment.
+      dataset: the data set, on the host.
+      splits: the indices into the data set, by split.
+      devices: the devices on which the run is trained.
       task: model, optimizer and batch plan of a train step.
       schedule: the learning rate by step.
       state_shapes: `jax.ShapeDtypeStruct`s with the shapes, dtypes and shardings of the train
         state.
-      total_steps: the length of the run.
+      total_steps: the number of steps of the whole run.
       examples: the data set on the devices.
       logits: the compiled program that evaluates the model.
       teacher_digest: identifies the network that the objective learns from, if any.
@@ -101,7 +101,7 @@ class Experiment:
             raise FlaxdigitsError(
                 f"data.fold={config.data.fold} trains on {len(splits['train'])} examples and "
                 f"data.fold={self.config.data.fold} on {len(self.splits['train'])}: set data.limit "
-                "to the smallest, or train each by itself")
+                "to the smaller number, or train each fold in a separate command")
         return dataclasses.replace(self, config=config, splits=splits)
 
     def with_teacher(self, teacher: Teacher | None) -> "Experiment":
@@ -123,11 +123,16 @@ class Experiment:
         """The shape of one image: (height, width, channels)."""
         return self.dataset.images.shape[1:]
 
+    def recorded(self) -> dict[str, Any]:
+        """Returns the content of `config.json` that identifies the run, see `run_identity`."""
+        return {"config": to_dict(self.config), "data": self.dataset.identity(),
+                "teacher": self.teacher_digest}
+
     def initial_state(self, variables: dict[str, Any] | None = None) -> TrainState:
         """Returns the state before the first step, replicated on the devices.
 
         Args:
-          variables: of the model; None: freshly initialized from the seed.
+          variables: the variables of the model; None: freshly initialized from the seed.
         """
         if variables is None:
             variables = init_variables(self.task.model, self.config.seed, self.image_shape)
@@ -137,7 +142,7 @@ class Experiment:
     def check_step_memory(self) -> None:
         """Raises FlaxdigitsError if a train step takes more memory than there is."""
         plan, rows = self.task.plan, self.task.plan.padded_batch_size
-        if jax.default_backend() != "cpu":  # devices with memories of their own
+        if jax.default_backend() != "cpu":  # each device has its own memory
             rows //= plan.devices
         check_memory(
             step_bytes(self.task.model, self.state_shapes.variables(), self.image_shape, rows),
@@ -150,7 +155,7 @@ class Experiment:
             epoch_order(stream(self.config.seed, "order"), epoch, index))
 
     def predict(self, state: TrainState, split: str) -> Predictions | None:
-        """Returns the logits of a split; None without such a split."""
+        """Returns the predictions for a split; None if there is no such split."""
         if split not in self.splits:
             return None
         index = self.splits[split]

@@ -1,4 +1,4 @@
-"""The first images that a run trains on, as its network is given them."""
+"""Computes the first inputs of the network in a run."""
 
 import functools
 
@@ -15,13 +15,13 @@ from flaxdigits.training.state import stream
 def first_inputs(
     config: ExperimentConfig, dataset: Dataset, index: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The inputs of the first steps, with the run's own order and draws of augmentation.
+    """Returns the inputs of the first steps, in the order and with the augmentation of the run.
 
     Args:
-      config: of the run.
-      dataset: its data.
+      config: the config of the run.
+      dataset: the data set of the run.
       index: [examples] int32, the rows of the training split.
-      count: how many, if there are as many.
+      count: the number of inputs; fewer are returned if the split is smaller.
 
     Returns:
       images: [count, height, width, channels] float32.

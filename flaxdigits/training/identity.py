@@ -7,13 +7,13 @@ from flaxdigits.config import RENAMED, flatten
 from flaxdigits.training.digests import json_digest
 from flaxdigits.training.run_folder import CHANGEABLE
 
-# Where the data, the index file of a split, the first weights and the teacher lie decides nothing:
-# fingerprint and digests of their contents do.
+# The paths of the data, the index file, the first weights and the teacher do not identify a run:
+# the fingerprint and the digests of their contents do.
 PATHS = ("data.folder", "data.indices", "train.init_from", "train.objective.teacher")
 
 
 def run_identity(recorded: Mapping[str, Any]) -> str:
-    """Returns a SHA-256 over all that decides the result of a run.
+    """Returns the SHA-256 of everything that determines the result of a run.
 
     Args:
       recorded: `config`, `data` and `teacher` of the run, as `RunFolder.recorded` returns them.

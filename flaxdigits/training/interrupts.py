@@ -4,6 +4,10 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
+import numpy as np
+
+from flaxdigits.training.parallel import all_reduce
+
 
 class Interrupts:
     """While it is entered, notes the signals instead of dying of them; a second one is obeyed.
@@ -43,3 +47,8 @@ class Interrupts:
         elif self._outer is not None:
             self._outer._note(number, frame)
         self.received = number
+
+
+def received_signal(interrupts: Interrupts) -> int:
+    """Returns the signal that any of the processes has received, or 0."""
+    return all_reduce(interrupts.received or 0, np.max)

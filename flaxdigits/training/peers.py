@@ -1,4 +1,4 @@
-"""The processes of a run watch each other, so that none waits for one that has been lost.
+"""Makes the processes of a run watch each other, so that none waits for a lost one.
 
 Each process has a TCP connection to process 0, over which a thread sends a message every second.
 A connection that closes without notice, or `SILENCE_SECONDS` without a message, means that the
@@ -23,9 +23,9 @@ from flaxdigits.errors import FlaxdigitsError
 
 HEARTBEAT_SECONDS = 1.0  # seconds between two messages
 SILENCE_SECONDS = 20.0  # seconds after which a silent process counts as lost
-GRACE_SECONDS = 8.0  # seconds to end by oneself after another process has failed
+GRACE_SECONDS = 8.0  # seconds until this process is ended after another one has failed
 LOST = 1  # exit status of a process that ends because another one has
-LONGEST_LINE = 1 << 16
+LONGEST_LINE = 1 << 16  # bytes of a message
 
 State = Literal["running", "failed", "ending", "closed", "gone"]
 
@@ -35,10 +35,10 @@ class ProcessInfo:
     """A process of a run.
 
     Attributes:
-      process: its number, from 0.
-      processes: how many there are.
-      host: the name of its machine.
-      pid: its process id there.
+      process: the index of the process, from 0.
+      processes: the number of processes.
+      host: the name of the machine.
+      pid: the process id on that machine.
     """
 
     process: int
@@ -48,12 +48,12 @@ class ProcessInfo:
 
     @classmethod
     def here(cls, process: int, processes: int) -> "ProcessInfo":
-        """This process."""
+        """Returns the description of this process."""
         return cls(process, processes, socket.gethostname(), os.getpid())
 
     @classmethod
     def read(cls, message: dict[str, Any]) -> "ProcessInfo | None":
-        """The member that a message describes; None if it does not describe one."""
+        """Returns the process that a message describes, or None."""
         values = [message.get(field.name) for field in dataclasses.fields(cls)]
         is_valid = all(type(value) is kind for value, kind in
                        zip(values, (int, int, str, int), strict=True))
@@ -68,7 +68,7 @@ class Connection:
 
     Attributes:
       socket: the socket.
-      unread: messages that came together with the first one.
+      unread: messages that were received together with the first one.
     """
 
     def __init__(self, connected: socket.socket) -> None:
@@ -79,12 +79,12 @@ class Connection:
         self._received, self._lock = b"", threading.Lock()
 
     def send(self, **message: Any) -> None:
-        """Sends a message; a broken connection is noticed where it is received from."""
+        """Sends a message; a broken connection is only noticed by `receive`."""
         with self._lock, contextlib.suppress(OSError):
             self.socket.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self) -> list[dict[str, Any]] | None:
-        """The messages that are there, after waiting for some bytes; None if it has closed."""
+        """Waits for some bytes, and returns complete messages; None if the connection is closed."""
         try:
             received = self.socket.recv(1 << 16)
         except TimeoutError:
@@ -101,7 +101,7 @@ class Connection:
         return messages if all(isinstance(message, dict) for message in messages) else None
 
     def first(self, deadline: float) -> dict[str, Any] | None:
-        """The first message; None if there is none until the deadline, or it has closed."""
+        """Returns the first message; None if there is none before the deadline."""
         while time.monotonic() < deadline:
             messages = self.receive()
             if messages is None:
@@ -121,28 +121,29 @@ class Peers:
 
     Args:
       here: this process.
-      members: every process, by number.
-      connections: of process 0 to every other one; of the others to process 0.
+      members: all processes in the order of their indices.
+      connections: the connections by the index of the other process: those of process 0 to all
+        others, and those of the others to process 0.
 
     Attributes:
-      exit_status: with which this process ends after it has failed.
-      stderr: a file descriptor for the line that says why this process ends.
+      exit_status: the exit status of this process if it has failed.
+      stderr: the file descriptor to which the reason for the end of this process is printed.
     """
 
     def __init__(
         self, here: ProcessInfo, members: Sequence[ProcessInfo], connections: dict[int, Connection],
     ) -> None:
         self.exit_status, self.stderr = LOST, 2
-        self._here, self._places, self._connections = here, members, connections
+        self._here, self._members, self._connections = here, members, connections
         self._heard = dict.fromkeys(connections, time.monotonic())
         self._states: dict[int, State] = {
             member.process: "running" for member in members if member != here}
         self._changed = threading.Condition()
         self._has_failed = False
-        self._failure: tuple[float, str] | None = None  # when another one failed, and its line
+        self._failure: tuple[float, str] | None = None  # the time and the message
 
     def watch(self, stderr: int) -> None:
-        """Starts the thread that watches the others until this process ends.
+        """Starts the thread that watches the other processes until this one ends.
 
         Args:
           stderr: see the attribute.
@@ -151,9 +152,9 @@ class Peers:
         threading.Thread(target=self._watch, name="peers", daemon=True).start()
 
     def fail(self, text: str, exit_status: int) -> None:
-        """Notifies the others that this process ends with an error; once is enough.
+        """Notifies the others that this process ends with an error; later calls do nothing.
 
-        If one of them is lost, the error is a consequence, and this call does not return.
+        If another process is lost, the error is a consequence of it, and this call does not return.
         """
         if self._has_failed:
             return
@@ -164,10 +165,10 @@ class Peers:
         self._announce("failed", text=text)
 
     def end(self) -> bool:
-        """Waits until every process has come to its end.
+        """Waits until every process has finished its work.
 
         Returns:
-          Whether all others are still there; if not, some of them failed and left.
+          Whether all other processes are still connected; if not, some have failed.
         """
         if not self._has_failed:
             self._announce("ending")
@@ -178,7 +179,7 @@ class Peers:
             return "gone" not in self._states.values()
 
     def close(self) -> None:
-        """Takes leave of the others, none of which waits for this process any more."""
+        """Notifies the others that this process ends, and that none has to wait for it."""
         self._announce("closed")
 
     def _announce(self, state: State, **more: Any) -> None:
@@ -215,13 +216,13 @@ class Peers:
                     self._exit_with(self._failure[1])
 
     def _receive(self, process: int, now: float) -> bool:
-        """Takes note of what has come; returns whether the connection is still open."""
+        """Handles the received messages; returns whether the connection is still open."""
         messages = self._connections[process].receive()
         if messages is None:
             if self._states[process] in ("running", "ending"):
                 self._mark_lost(process, "ended without notice (killed?)")
             self._set(process, "gone")
-            if process == 0:  # through which the others were heard of
+            if process == 0:  # which forwards the messages of the others
                 for other in self._states:
                     self._set(other, "gone")
             return False
@@ -241,17 +242,17 @@ class Peers:
         if state == "lost":
             if not self._has_failed:
                 self._exit_with(text if process != self._here.process else
-                            f"this process, {self._here}, was taken for lost by the others "
+                            f"this process, {self._here}, was considered lost by the others "
                             f"(silent for {SILENCE_SECONDS:.0f} s)")
             self._set(process, "gone")
             return
         if state == "failed" and self._failure is None:
             self._failure = (time.monotonic(),
-                             f"{self._places[process]} ended with an error: {text}")
+                             f"{self._members[process]} ended with an error: {text}")
         self._set(process, state)
 
     def _mark_lost(self, process: int, how: str) -> None:
-        line = self._failure[1] if self._failure else f"{self._places[process]} {how}"
+        line = self._failure[1] if self._failure else f"{self._members[process]} {how}"
         if self._here.process == 0:
             for connection in self._connections.values():
                 connection.send(process=process, state="lost", text=line)
@@ -266,12 +267,12 @@ class Peers:
             self._changed.notify_all()
 
     def _exit_with(self, why: str) -> NoReturn:
-        leave(f"{why}; what was saved stays: start all processes again with the same command",
+        leave(f"{why}; saved checkpoints are kept: start all processes again with the same command",
               LOST, self.stderr)
 
 
 def leave(line: str, status: int, stderr: int = 2) -> NoReturn:
-    """Ends this process at once, whatever its other threads wait for, after one line."""
+    """Prints one line and ends this process immediately, without waiting for other threads."""
     flushing = threading.Thread(target=_flush_stdout, daemon=True)  # which may block
     flushing.start()
     flushing.join(timeout=1)
@@ -287,17 +288,17 @@ def _flush_stdout() -> None:
 
 
 def local_addresses() -> list[str]:
-    """Names and numbers by which other machines may reach this one, the likeliest first."""
+    """Returns addresses by which other machines may reach this one, the likeliest first."""
     addresses = []
     for family, far in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((far, 9))  # sends nothing, but picks the interface
+            probe.connect((far, 9))  # sends nothing, but selects the interface
             addresses.append(probe.getsockname()[0])
     return [*addresses, socket.gethostname(), "localhost"]
 
 
 def listen(port: int) -> socket.socket:
-    """A socket that listens on a port of every address of this machine; 0 picks a free one.
+    """Returns a socket that listens on a port of all addresses of this machine; 0: a free port.
 
     Raises:
       FlaxdigitsError: if another program listens there.
@@ -309,23 +310,23 @@ def listen(port: int) -> socket.socket:
             dualstack_ipv6=is_dual, backlog=1024)
     except (OSError, OverflowError) as error:
         raise FlaxdigitsError(
-            f"cannot listen on port {port} for the other processes: {error}; name a free port "
-            "of this machine in --coordinator, the same for all processes") from error
+            f"cannot listen on port {port} for the other processes: {error}; set --coordinator "
+            "to a free port of this machine, the same for all processes") from error
 
 
 def wait_for_others(
     server: socket.socket, here: ProcessInfo, token: str, seconds: float,
 ) -> Peers:
-    """In process 0: waits until every other process has connected to `server`, and closes it.
+    """Waits, in process 0, until all other processes have connected to `server`, and closes it.
 
     Args:
-      server: from `listen`.
+      server: the socket that `listen` returned.
       here: process 0.
-      token: which the others must know.
+      token: the token that the other processes must send.
       seconds: how long to wait.
 
     Raises:
-      FlaxdigitsError: naming those that have not come.
+      FlaxdigitsError: if a process has not connected in time, with the missing indices.
     """
     members, connections, refusal = {0: here}, {}, None
     deadline = time.monotonic() + seconds
@@ -350,7 +351,7 @@ def wait_for_others(
     server.close()  # now its port can be used again
     missing = sorted(set(range(here.processes)) - set(members))
     if missing and not refusal:
-        refusal = (f"{_numbered(missing)} of {here.processes} did not come within "
+        refusal = (f"{_numbered(missing)} of {here.processes} did not connect within "
                    f"{seconds:.0f} s: start all of them together, or wait longer with "
                    "--connect_timeout")
     if refusal:
@@ -380,16 +381,16 @@ def _numbered(processes: Sequence[int]) -> str:
 def join(
     addresses: Sequence[tuple[str, int]], here: ProcessInfo, token: str, seconds: float,
 ) -> Peers:
-    """In every process but 0: connects to process 0 and waits until all others have, too.
+    """Connects to process 0, in all other processes, and waits until all have connected.
 
     Args:
-      addresses: host and port of process 0; the first that answers is taken.
+      addresses: hosts and ports of process 0; the first that answers is used.
       here: this process.
-      token: that of `wait_for_others`.
+      token: the token that process 0 passes to `wait_for_others`.
       seconds: how long to try.
 
     Raises:
-      FlaxdigitsError: if process 0 does not answer, or not all of the others come.
+      FlaxdigitsError: if process 0 does not answer, or another process does not connect.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -400,7 +401,7 @@ def join(
             except (OSError, ValueError):  # the latter of an impossible host or port
                 continue
             connection.send(token=token, **dataclasses.asdict(here))
-            # Process 0 may have begun to wait later; it knows who is missing.
+            # Process 0 may wait longer than this process; it knows which ones are missing.
             answer = connection.first(deadline + 2 * HEARTBEAT_SECONDS) or {}
             if "refused" in answer:
                 connection.close()

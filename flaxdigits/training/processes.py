@@ -1,4 +1,4 @@
-"""Processes: joining the others of a run, watching each other, and ending together."""
+"""Connects the processes of a run, which then watch each other and end together."""
 
 import atexit
 import contextlib
@@ -48,19 +48,19 @@ def connect(
     coordinator: str | None, num_processes: int | None, process_id: int | None,
     timeout: float = CONNECT_TIMEOUT,
 ) -> None:
-    """Joins the other processes of a run, if there are any; call it before any other use of JAX.
+    """Connects this process to the others of a run, if any; call it before any other use of JAX.
 
-    SLURM's steps of several tasks and Cloud TPU VMs are recognised; elsewhere `coordinator`
-    ("host:port") and the two numbers say it. From then on the processes watch each other: when
-    one of them is lost, or fails and the others do not, every other one prints one line that
-    names it and ends with exit status 1. For that, what native libraries write to standard error
-    is delayed by a few seconds.
+    SLURM steps of several tasks and Cloud TPU VMs are detected; elsewhere the three arguments
+    are needed. From then on the processes watch each other: if one of them is lost, or fails
+    while the others do not, each of the others prints one line that names it and ends with exit
+    status 1. To make this possible, messages of native libraries on standard error are delayed by
+    a few seconds.
 
     Args:
-      coordinator: address of process 0, or None.
-      num_processes: how many processes there are, or None.
-      process_id: which of them this is, or None.
-      timeout: seconds to wait for the others.
+      coordinator: the address (`host:port`) of process 0, or None.
+      num_processes: the number of processes, or None.
+      process_id: the index of this process, from 0, or None.
+      timeout: how many seconds to wait for the others.
 
     Raises:
       FlaxdigitsError: if only some of the three are given, or the others cannot be reached.
@@ -69,7 +69,8 @@ def connect(
     given = [value is not None for value in (coordinator, num_processes, process_id)]
     if any(given) and not all(given):
         raise FlaxdigitsError(
-            "--coordinator, --num_processes and --process_id go together: give all three or none")
+            "--coordinator, --num_processes and --process_id must be set together, or none of "
+            "them")
     if all(given) and not 0 <= process_id < num_processes:
         raise FlaxdigitsError(
             f"--process_id must be from 0 to {num_processes - 1}, got {process_id}")
@@ -100,7 +101,7 @@ def connect(
 def report_failures(
     function: Callable[_Parameters, _Result],
 ) -> Callable[_Parameters, _Result]:
-    """Lets the other processes of the run know when this function raises an exception."""
+    """Notifies the other processes of the run if this function raises an exception."""
     @functools.wraps(function)
     def reporting(*arguments: _Parameters.args, **options: _Parameters.kwargs) -> _Result:
         try:
@@ -114,14 +115,14 @@ def report_failures(
 
 
 def _exit_status(error: BaseException) -> int:
-    """That of the command line."""
+    """Returns the exit status of the command line for an exception."""
     if isinstance(error, KeyboardInterrupt):
         return 130
     return 2 if isinstance(error, FlaxdigitsError) else 1
 
 
 def _watch(peers: Peers) -> None:
-    """Watches the others, and lets this process end together with them."""
+    """Watches the other processes, and makes this one wait for them at its end."""
     global _peers
     _peers = peers
     peers.watch(delay_native_output())
@@ -130,7 +131,7 @@ def _watch(peers: Peers) -> None:
 
 def _end(peers: Peers) -> None:
     """Waits for the others to finish before JAX shuts down; JAX would block on a lost process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the others have anything left to do
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # this process has finished its work
     uncaught = getattr(sys, "last_value", None)
     if uncaught is not None:
         peers.fail(first_line(uncaught), _exit_status(uncaught))
@@ -141,7 +142,7 @@ def _end(peers: Peers) -> None:
 
 
 def _meet(coordinator: str, here: ProcessInfo, timeout: float) -> Peers:
-    """Connects the processes by the coordinator's port, before JAX listens there."""
+    """Connects the processes through the port of the coordinator, before JAX listens there."""
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise FlaxdigitsError(f"--coordinator must be host:port, got {coordinator!r}")
@@ -151,7 +152,7 @@ def _meet(coordinator: str, here: ProcessInfo, timeout: float) -> Peers:
 
 
 def _meet_by_jax(timeout: float) -> Peers:
-    """Connects processes that JAX has connected, by a port that process 0 picks."""
+    """Connects processes that JAX has connected, through a port that process 0 chooses."""
     here = ProcessInfo.here(jax.process_index(), jax.process_count())
     server = listen(0) if here.process == 0 else None
     offer = np.zeros(1024, np.uint8)
@@ -168,7 +169,7 @@ def _meet_by_jax(timeout: float) -> Peers:
 
 @contextlib.contextmanager
 def _ends_after(seconds: float) -> Iterator[None]:
-    """Ends this process with one line if the block takes longer: JAX would wait and then abort."""
+    """Ends this process with one line if the context takes longer; JAX would wait and abort."""
     def end() -> None:
         leave(f"the processes of this run were not all connected within {seconds:.0f} s: start "
               "all of them together, or wait longer with --connect_timeout", LOST,
@@ -184,7 +185,7 @@ def _ends_after(seconds: float) -> Iterator[None]:
 
 
 def check_single_process() -> None:
-    """Raises FlaxdigitsError in a SLURM step of several tasks, each of which would do the same."""
+    """Raises FlaxdigitsError in a SLURM step of several tasks, which would all train the runs."""
     if _slurm_tasks() > 1:
         raise FlaxdigitsError(
             f"this is one of {_slurm_tasks()} tasks of a SLURM step, and several runs are trained "
@@ -197,13 +198,13 @@ def _slurm_tasks() -> int:
 
 
 def _gpus_of_task() -> list[int] | None:
-    """Returns the local ids of the GPUs of this SLURM task, where those it sees are its alone.
+    """Returns the local ids of the GPUs of this SLURM task, if no other task sees them.
 
     Returns None otherwise: JAX then assigns each task of the node one of the visible GPUs.
     """
     seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    alone = re.fullmatch(r"1(\(x\d+\))?", os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
-    return list(range(len(seen))) if seen != [""] and (alone or len(seen) == 1) else None
+    is_only_task = re.fullmatch(r"1(\(x\d+\))?", os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    return list(range(len(seen))) if seen != [""] and (is_only_task or len(seen) == 1) else None
 
 
 def _is_on_a_tpu_machine() -> bool:

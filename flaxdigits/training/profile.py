@@ -1,4 +1,4 @@
-"""A trace of some training steps, for TensorBoard's profiler or ui.perfetto.dev."""
+"""Traces some training steps, for TensorBoard's profiler or ui.perfetto.dev."""
 
 from pathlib import Path
 
@@ -9,14 +9,13 @@ from flaxdigits.training.trackers import Tracker
 
 
 class Profile(Tracker):
-    """Traces what happens between the first compiled call of steps and the second.
+    """Traces the second call of compiled steps, when everything is compiled and warm.
 
-    By then everything is compiled and warm. The trace lies in
-    `<workdir>/profile/plugins/profile/<time>/`: `*.xplane.pb` for TensorBoard,
+    The trace is in `<workdir>/profile/plugins/profile/<time>/`: `*.xplane.pb` for TensorBoard,
     `perfetto_trace.json.gz` for Perfetto.
 
     Attributes:
-      trace: the latter, once it is written.
+      trace: the path of `perfetto_trace.json.gz`, or None until it is written.
     """
 
     def __init__(self) -> None:
@@ -25,7 +24,7 @@ class Profile(Tracker):
     def start(
         self, config: ExperimentConfig, workdir: Path, step: int, total_steps: int
     ) -> None:
-        """Remembers where the trace goes."""
+        """Stores the folder of the trace."""
         self._folder = workdir / "profile"
         self._state = "waiting"
 
@@ -38,7 +37,7 @@ class Profile(Tracker):
             self._end()
 
     def stop(self) -> None:
-        """Ends a trace that no further steps have ended."""
+        """Ends a trace that has not been ended by further steps."""
         if self._state == "tracing":
             self._end()
 

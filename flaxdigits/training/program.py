@@ -1,22 +1,23 @@
-"""The compiled train steps of one run, or of several that differ only in their seed or fold.
+"""Compiles the train steps of one run, or of several that differ only in their seed or fold.
 
 Everything in which such runs differ (state, order of the data, PRNG keys, number of steps) is an
 argument of the program, so that one compilation serves them all. How many runs a call advances
 depends on the device:
 
 - On a CPU, one run for each device; the others follow. Milliseconds a step and seed on two shared
-  cores of an AMD EPYC (JAX 0.10.2, medians of three calls) for one seed alone, five under
-  `lax.map`, and five under `vmap`: `dense_cnn` 6.4, 5.9, 10.0; `mse_cnn` 3.8, 3.7, 4.9;
+  cores of an AMD EPYC (JAX 0.10.2, medians of three calls) for a single seed, for five under
+  `lax.map`, and for five under `vmap`: `dense_cnn` 6.4, 5.9, 10.0; `mse_cnn` 3.8, 3.7, 4.9;
   `chinese_cnn` 86, 81, 115. `lax.map` gains little over calling the program once for each seed,
   which returns the result of each seed as soon as it is complete; `vmap` (`train.seeds_per_call=5`)
   makes batched matrix products, which are slow there.
 - On other devices, all runs that fit into memory, under `vmap`, sharded over the devices by seed.
   A small network leaves most of a GPU idle; several at once use it.
 
-On one CPU device the result of a seed is bitwise that of its own run. Over several devices XLA
-adds in another order, and under `vmap` the products are batched: there it is the same except for
-rounding. How many runs a call advances depends on the number of runs in all and not on how many
-are left, so that a resumed run is bitwise the uninterrupted one.
+On a single CPU device a seed has bitwise the same result as when it is trained without the others.
+On several devices XLA adds in another order, and under `vmap` the products are batched: there the
+results are the same except for rounding. The number of runs that a call advances depends on the
+number of all runs, not of those that are left, so that a resumed run is bitwise the same as an
+uninterrupted one.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ import ctypes
 import dataclasses
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -38,19 +39,19 @@ from flaxdigits.training.parallel import all_positions, parallel_steps, parallel
 from flaxdigits.training.state import TrainState
 from flaxdigits.training.step import StepMetrics, Streams
 
-MEMORY_SHARE = 0.9  # of a device's memory that a program may take; the rest is for scoring
+MEMORY_SHARE = 0.9  # the share of a device's memory for a program; the rest is for evaluation
 
 
 @dataclasses.dataclass(frozen=True)
 class StepRequest:
-    """The train steps that a run needs next, all of one epoch.
+    """The train steps that a run needs next, all of the same epoch.
 
     Attributes:
-      seed: of the run.
+      seed: the seed of the run.
       step: the number of steps done.
-      state: after them; it is donated to the compiled steps.
-      order: of the epoch's examples, see `Experiment.order`.
-      max_count: how many steps may be made before something is due.
+      state: the train state after these steps; it is donated to the compiled steps.
+      order: the order of the examples in the epoch, see `Experiment.order`.
+      max_count: the number of steps until the run evaluates, logs, saves or starts an epoch.
     """
 
     seed: int
@@ -62,14 +63,14 @@ class StepRequest:
 
 @dataclasses.dataclass(frozen=True)
 class StepReply:
-    """The train steps that were made.
+    """The result of the train steps that a run has requested.
 
     Attributes:
-      state: after them.
-      metrics: of these steps.
+      state: the train state after the steps.
+      metrics: the metrics of the steps.
       rate: steps per second.
-      seconds_training: the run's share of the time.
-      seconds_compiling: the run's share of the time before its first steps.
+      seconds_training: the share of the run in the time of the steps.
+      seconds_compiling: the share of the run in the time of compiling, before its first steps.
     """
 
     state: TrainState
@@ -80,24 +81,24 @@ class StepReply:
 
 
 class TrainProgram:
-    """The compiled train steps of several runs.
+    """The compiled train steps of one or several runs.
 
     Args:
-      experiment: of any of the runs; gives what they share.
-      number: how many runs there are in all.
-      memory: bytes of each device; None: what the device reports, if it does.
+      experiment: the experiment of any of the runs, for what they share.
+      number: the number of all runs.
+      memory: the bytes of memory of each device; None: as the device reports them, if it does.
     """
 
     def __init__(self, experiment: Experiment, number: int, memory: int | None = None) -> None:
         self._experiment, self._number = experiment, number
         self._memory = _memory_of_device() if memory is None else memory
         self._compiled: dict[int, Any] = {}
-        self._spare: dict[int, TrainState] = {}  # for positions of the call without a run
+        self._spare: dict[int, TrainState] = {}  # the states at positions without a run
         self._seconds_compiling = 0.0
 
     @functools.cached_property
     def size(self) -> int:
-        """How many runs a call advances."""
+        """The number of runs that a call advances."""
         devices = self._experiment.devices.count
         at_once = self._experiment.config.train.seeds_per_call or (
             devices if jax.default_backend() == "cpu" else self._number)
@@ -112,27 +113,26 @@ class TrainProgram:
         seconds, self._seconds_compiling = self._seconds_compiling, 0.0
         return seconds
 
-    def __call__(
+    @property
+    def steps(self) -> Callable[..., tuple[Any, Any]]:
+        """`train_steps` as it is compiled for `size` runs; it takes the values of `arguments`."""
+        return self._compile(self.size)
+
+    def arguments(
         self, requests: Sequence[StepRequest | None], counts: Sequence[int]
-    ) -> list[tuple[TrainState, StepMetrics]]:
-        """Makes the train steps of each run, and waits for them.
+    ) -> tuple[Any, ...]:
+        """Returns the arguments of `steps`.
 
         Args:
-          requests: of at most `size` runs, whose states are donated; None: no run at this
-            position.
-          counts: how many steps, within one epoch; 0 leaves a run as it is.
-
-        Returns:
-          The new state and the metrics of the steps, at the position of each request.
+          requests: the requests of at most `size` runs, whose states are donated; None: there is
+            no run at this position.
+          counts: the number of steps of each run, within one epoch; 0 leaves a run as it is.
         """
-        experiment, compiled = self._experiment, self._compile(self.size)
-        replicate = experiment.devices.replicate
+        experiment, replicate = self._experiment, self._experiment.devices.replicate
         if self.size == 1:
             (request,), (count,) = requests, counts
-            state, metrics = compiled(
-                request.state, experiment.examples, request.order, self._positions(1),
-                replicate(Streams.of(request.seed)), replicate(np.int32(count)))
-            return [(state, jax.device_get(metrics))]
+            return (request.state, experiment.examples, request.order, self._positions(1),
+                    replicate(Streams.of(request.seed)), replicate(np.int32(count)))
         requests = [*requests, *[None] * (self.size - len(requests))]
         first = next(request for request in requests if request is not None)
         states, filled = [], []
@@ -141,15 +141,26 @@ class TrainProgram:
                 self._spare[position] = jax.tree.map(jnp.copy, first.state)
             states.append(self._spare[position] if request is None else request.state)
             filled.append(first if request is None else request)
-        states, metrics = compiled(
-            states, experiment.examples, jnp.stack([request.order for request in filled]),
-            self._positions(self.size),
-            replicate(_stack([Streams.of(request.seed) for request in filled])),
-            replicate(np.array([*counts, *[0] * (self.size - len(counts))], np.int32)))
-        metrics = jax.device_get(metrics)
-        for position, request in enumerate(requests):
-            if request is None:
-                self._spare[position] = states[position]
+        return (states, experiment.examples, jnp.stack([request.order for request in filled]),
+                self._positions(self.size),
+                replicate(_stack([Streams.of(request.seed) for request in filled])),
+                replicate(np.array([*counts, *[0] * (self.size - len(counts))], np.int32)))
+
+    def results(
+        self, requests: Sequence[StepRequest | None], output: tuple[Any, Any]
+    ) -> list[tuple[TrainState, StepMetrics]]:
+        """Waits for the steps; returns the new state and the metrics of each request.
+
+        Args:
+          requests: as for `arguments`.
+          output: the values that `steps` returned.
+        """
+        states, metrics = output[0], jax.device_get(output[1])
+        if self.size == 1:
+            return [(states, metrics)]
+        for position, state in enumerate(states):
+            if position >= len(requests) or requests[position] is None:
+                self._spare[position] = state
         return [(state, jax.tree.map(lambda values, position=position: values[position], metrics))
                 for position, state in enumerate(states)]
 
@@ -194,7 +205,7 @@ class TrainProgram:
                     self._positions(size), replicate(_stack([streams] * size)),
                     replicate(np.full(size, count)))
             compiled = compile_with_onednn(steps)
-            if size == self._round_up(1):  # no smaller one can take its place
+            if size == self._round_up(1):  # the smallest size there is
                 needs = compiled.memory_analysis()
                 check_memory(
                     needs.output_size_in_bytes + needs.temp_size_in_bytes

@@ -1,4 +1,4 @@
-"""The JSON files of a run folder, each with the kinds of its fields."""
+"""Reads the JSON files of a run folder, and checks the types of their fields."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,10 +1,8 @@
-"""Training of one run, or of several that differ only in their seed or fold.
+"""Trains one run, or several that differ only in their seed or fold.
 
-Each run has the folder and the checkpoints that it would have by itself, so that whatever reads a
-run does not depend on the others, and a run can be resumed by itself or together with others. What
-happens in a run is in `flaxdigits.training.trainer`; here the runs share one compiled program
-(`flaxdigits.training.program`). Those with the fewest steps are advanced first, until all are at
-the same step.
+Each run has its own folder and checkpoints, so that it can be read and resumed without the others.
+What happens in a run is in `flaxdigits.training.trainer`; here the runs share one compiled program
+(`flaxdigits.training.program`).
 """
 
 import contextlib
@@ -23,20 +21,15 @@ from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training import provenance
 from flaxdigits.training.experiment import Experiment
-from flaxdigits.training.interrupts import Interrupts
+from flaxdigits.training.interrupts import Interrupts, received_signal
 from flaxdigits.training.parallel import all_reduce, check_same_everywhere, is_writer
 from flaxdigits.training.precision import warn_of_precision_on_cpu
 from flaxdigits.training.program import StepReply, StepRequest, TrainProgram
+from flaxdigits.training.results import Outcome, ReportWriter, no_report
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.teacher import Teacher, load_teacher, teacher_digest
 from flaxdigits.training.trackers import Tracker, Trackers
-from flaxdigits.training.trainer import (
-    FinishedRun,
-    Outcome,
-    ReportWriter,
-    received_signal,
-    train_run,
-)
+from flaxdigits.training.trainer import train_run
 from flaxdigits.training.weights import SavedWeights, load_weights
 
 # A compiled call takes about this long: short enough to stop or report soon, long enough that the
@@ -46,60 +39,80 @@ SECONDS_PER_CALL = 0.5
 STEPS_PER_CALL = 4
 
 
-def no_report(run: FinishedRun) -> Mapping[str, Path]:
-    """Writes no report; a `ReportWriter`."""
-    return {}
-
-
-def train(
-    config: ExperimentConfig, dataset: Dataset, workdir: Path,
-    trackers: Sequence[Tracker] = (), write_report: ReportWriter = no_report,
-) -> Outcome:
-    """Trains a run or resumes it, and evaluates it.
-
-    Args:
-      config: of the experiment.
-      dataset: of `flaxdigits.data.dataset.load_dataset(config.data)`.
-      workdir: the run folder; see `flaxdigits.training.run_folder`.
-      trackers: called as the run advances; see `flaxdigits.training.trackers`.
-      write_report: called when the run is complete, before `result.json` is written.
-
-    Raises:
-      FlaxdigitsError: if the config does not fit the data or the folder, a file cannot be read or
-        written, or the loss stops being finite; what was saved before stays.
-    """
-    workdir = Path(workdir)
-    outcome = train_many({workdir: config}, dataset, lambda path: trackers,
-                         write_report=write_report)[workdir]
-    if outcome.diverged is not None:
-        raise FlaxdigitsError(outcome.diverged)
-    return outcome
-
-
 def train_many(
     configs: Mapping[Path, ExperimentConfig], dataset: Dataset,
     trackers: Callable[[Path], Sequence[Tracker]] = lambda workdir: (),
     on_end: Callable[[Path, Outcome], None] = lambda workdir, outcome: None,
     write_report: ReportWriter = no_report,
 ) -> dict[Path, Outcome]:
-    """Trains several runs with one compiled program; a run that diverges does not stop the others.
+    """Trains or resumes one or several runs with one compiled program, and evaluates them.
+
+    A run that diverges does not stop the others.
 
     Args:
-      configs: by run folder; they may differ only in `seed` and `data.fold`.
-      dataset: of all runs.
-      trackers: returns the trackers of a run folder; of runs that are trained at once, only the
-        first is reported.
-      on_end: called with each run that has ended, diverged or was paused.
-      write_report: called with each run that is complete, before `result.json` is written.
+      configs: the config of each run by its run folder; they may differ only in `seed` and
+        `data.fold`.
+      dataset: the data set of all runs, as `load_dataset(config.data)` returns it.
+      trackers: returns the trackers of a run folder. Of runs that are trained at the same time,
+        only the first is tracked.
+      on_end: called with each run that has finished, diverged or was paused.
+      write_report: called with each finished run, before `result.json` is written.
 
     Returns:
       The outcomes by run folder; after a signal, some runs may be missing.
 
     Raises:
-      FlaxdigitsError: as `train` does, but not for a loss that is not finite; or if another
-        process trains in one of the folders.
+      FlaxdigitsError: if a config does not fit the data or its folder, a file cannot be read or
+        written, or another process trains in one of the folders. Saved checkpoints are kept.
     """
     folders = {path: RunFolder(path, is_writer()) for path in configs}
+    experiment, variables, about = _prepare(configs, folders, dataset)
+    outcomes: dict[Path, Outcome] = {}
+
+    def end(path: Path, outcome: Outcome) -> None:
+        outcomes[path] = outcome
+        on_end(path, outcome)
+
+    waiting = []
+    for path, folder in folders.items():
+        ended = _ended(folder, experiment.total_steps)
+        if ended is None:
+            folder.check_writable()
+            waiting.append(path)
+        else:
+            end(path, ended)
+    program = TrainProgram(experiment, len(configs))
+    with Interrupts() as interrupts:
+        while waiting and not received_signal(interrupts):
+            paths, waiting = waiting[:program.size], waiting[program.size:]
+            with contextlib.ExitStack() as stack:
+                runs = {}
+                for path in paths:
+                    stack.enter_context(folders[path].locked())
+                    folders[path].start(validate(configs[path]), about)
+                    run_trackers = Trackers(
+                        trackers(path) if path == paths[0] and is_writer() else ())
+                    runs[path] = train_run(
+                        experiment.with_config(configs[path]), folders[path], run_trackers,
+                        interrupts, variables, write_report)
+                    stack.callback(runs[path].close)
+                group = RunGroup(program, runs, end)
+                while group.requests:
+                    start = time.perf_counter()
+                    output = program.steps(*group.arguments())
+                    group.send(output, start)
+    return outcomes
+
+
+def _prepare(
+    configs: Mapping[Path, ExperimentConfig], folders: Mapping[Path, RunFolder], dataset: Dataset
+) -> tuple[Experiment, dict[str, Any] | None, dict[str, Any]]:
+    """Checks the runs, and then starts their folders.
+
+    Returns:
+      The experiment of the first run, the variables from which new runs start (None: freshly
+      initialized ones), and the content of `config.json` beside the config.
+    """
     config, *_ = configs.values()
     experiment = Experiment.create(validate(config), dataset)
     experiment.check_step_memory()
@@ -119,74 +132,73 @@ def train_many(
     about = _about(
         dataset, weights, teacher, all(folder.is_begun() for folder in folders.values()))
     _start_folders(configs, folders, about)
-    outcomes: dict[Path, Outcome] = {}
-
-    def end(path: Path, outcome: Outcome) -> None:
-        outcomes[path] = outcome
-        on_end(path, outcome)
-
-    waiting = []
-    for path, folder in folders.items():
-        ended = _ended(folder, experiment.total_steps)
-        if ended is None:
-            folder.check_writable()
-            waiting.append(path)
-        else:
-            end(path, ended)
-    program = TrainProgram(experiment, len(configs))
-    with Interrupts() as interrupts:
-        while waiting and not received_signal(interrupts):
-            group, waiting = waiting[:program.size], waiting[program.size:]
-            with contextlib.ExitStack() as stack:
-                runs = {}
-                for path in group:
-                    stack.enter_context(folders[path].locked())
-                    folders[path].start(validate(configs[path]), about)
-                    run_trackers = Trackers(
-                        trackers(path) if path == group[0] and is_writer() else ())
-                    runs[path] = train_run(
-                        experiment.with_config(configs[path]), folders[path], run_trackers,
-                        interrupts, variables, write_report)
-                    stack.callback(runs[path].close)
-                _advance(program, runs, end)
-    return outcomes
+    return experiment, variables, about
 
 
-def _advance(
-    program: TrainProgram, runs: Mapping[Path, Generator[StepRequest, StepReply, Outcome]],
-    end: Callable[[Path, Outcome], None],
-) -> None:
-    """Makes the train steps that the runs request, until each has ended."""
-    requests: dict[Path, StepRequest] = {}
+class RunGroup:
+    """Runs that share the calls of a program, until each has ended.
 
-    def resume(path: Path, reply: StepReply | None) -> None:
-        try:
-            requests[path] = runs[path].send(reply)
-        except StopIteration as stop:
-            requests.pop(path, None)
-            end(path, stop.value)
+    The runs with the fewest steps are advanced first, until all are at the same step.
 
-    for path in runs:
-        resume(path, None)
-    rate = 1.0  # steps per second
-    while requests:
-        step = min(request.step for request in requests.values())
-        active = [path for path, request in requests.items() if request.step == step]
-        compiling = program.seconds_compiling() / len(requests)
-        count = min(requests[active[0]].max_count,
-                    all_reduce(max(STEPS_PER_CALL, int(SECONDS_PER_CALL * rate)), np.min))
-        start = time.perf_counter()
-        advanced = program([requests.get(path) for path in runs],
-                           [count if path in active else 0 for path in runs])
+    Args:
+      program: the compiled train steps.
+      runs: the generators that `train_run` returns, by run folder.
+      on_end: called with each run that has ended.
+
+    Attributes:
+      requests: the requests of the runs that have not ended.
+    """
+
+    def __init__(
+        self, program: TrainProgram,
+        runs: Mapping[Path, Generator[StepRequest, StepReply, Outcome]],
+        on_end: Callable[[Path, Outcome], None],
+    ) -> None:
+        self._program, self._runs, self._on_end = program, runs, on_end
+        self.requests: dict[Path, StepRequest] = {}
+        self._rate = 1.0  # steps per second
+        for path in runs:
+            self._resume(path, None)
+        self._seconds_compiling = (
+            program.seconds_compiling() / len(self.requests) if self.requests else 0.0)
+
+    def arguments(self) -> tuple[Any, ...]:
+        """Returns the arguments of the program's next steps."""
+        step = min(request.step for request in self.requests.values())
+        self._active = [path for path, request in self.requests.items() if request.step == step]
+        self._count = min(
+            self.requests[self._active[0]].max_count,
+            all_reduce(max(STEPS_PER_CALL, int(SECONDS_PER_CALL * self._rate)), np.min))
+        return self._program.arguments(
+            [self.requests.get(path) for path in self._runs],
+            [self._count if path in self._active else 0 for path in self._runs])
+
+    def send(self, output: tuple[Any, Any], start: float) -> None:
+        """Sends each run its new state, with which it continues to its next request.
+
+        Args:
+          output: the values that the program's steps returned for `arguments`.
+          start: the time at which they were called.
+        """
+        requests = [self.requests.get(path) for path in self._runs]
+        results = self._program.results(requests, output)
         seconds = time.perf_counter() - start
-        rate = count / seconds
-        for path, (state, metrics) in zip(runs, advanced, strict=False):
-            if path in active:
-                resume(path, StepReply(
-                    state, metrics, rate, seconds_training=seconds / len(active),
+        self._rate = self._count / seconds
+        compiling, self._seconds_compiling = self._seconds_compiling, 0.0
+        for path, (state, metrics) in zip(self._runs, results, strict=False):
+            if path in self._active:
+                self._resume(path, StepReply(
+                    state, metrics, self._rate, seconds_training=seconds / len(self._active),
                     seconds_compiling=compiling))
-            elif path in requests:
-                requests[path] = dataclasses.replace(requests[path], state=state)
+            elif path in self.requests:
+                self.requests[path] = dataclasses.replace(self.requests[path], state=state)
+
+    def _resume(self, path: Path, reply: StepReply | None) -> None:
+        try:
+            self.requests[path] = self._runs[path].send(reply)
+        except StopIteration as stop:
+            self.requests.pop(path, None)
+            self._on_end(path, stop.value)
 
 
 def _check_together(configs: Sequence[ExperimentConfig]) -> None:
@@ -199,16 +211,16 @@ def _check_together(configs: Sequence[ExperimentConfig]) -> None:
         own["data"] |= {"fold": first["data"]["fold"]}
         if own != first:
             raise FlaxdigitsError(
-                f"{config.experiment}: runs that are trained together may differ in seed and "
-                "data.fold alone")
+                f"{config.experiment}: runs that are trained together may differ only in seed "
+                "and data.fold")
     if jax.process_count() > 1:
         raise FlaxdigitsError(
-            f"{len(configs)} runs at once are trained by one process with all its devices: start "
-            "one process, or every seed by itself with --set seed=")
+            f"{len(configs)} runs are trained by one process with all its devices: start a single "
+            "process, or train each seed in a separate command with --set seed=")
     if configs[0].train.parallel == "pmap":
         raise FlaxdigitsError(
-            "train.parallel=pmap spreads the batches of one run over the devices; several seeds "
-            "or folds are spread themselves: use train.parallel=jit")
+            "train.parallel=pmap shards the batches of a single run over the devices; several "
+            "seeds or folds are trained on one device each: use train.parallel=jit")
 
 
 def _initial_weights(

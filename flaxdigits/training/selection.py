@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flaxdigits.errors import FlaxdigitsError
@@ -23,6 +23,30 @@ def read_checkpoints(folder: RunFolder) -> Iterator[Checkpoints]:
         yield checkpoints
     finally:
         checkpoints.close()
+
+
+@contextlib.contextmanager
+def write_checkpoints(
+    folder: RunFolder, keep: int | None, run: Mapping[str, Any]
+) -> Iterator[Checkpoints]:
+    """Opens the checkpoints of a run to write them, and waits in the end until they are saved.
+
+    Args:
+      folder: the run folder.
+      keep: see `Checkpoints`.
+      run: the content of `config.json` as `run_identity` takes it, for a process that does not
+        write, and may not see that file yet where it was just written.
+    """
+    folder.check_present()  # before Orbax creates the folder of the checkpoints in it
+    recorded = folder.recorded() if (folder.path / "config.json").exists() else run
+    checkpoints = Checkpoints(folder.checkpoints, keep, run=run_identity(recorded))
+    try:
+        yield checkpoints
+    finally:
+        try:
+            checkpoints.close()
+        finally:
+            folder.remove_if_recreated()
 
 
 def warn_if_newest_is_missing(folder: RunFolder, newest: int) -> None:

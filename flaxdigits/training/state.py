@@ -1,4 +1,4 @@
-"""The train state: everything that a checkpoint must hold for a run to go on bit for bit."""
+"""The train state: everything that a checkpoint needs so that a run is resumed bit for bit."""
 
 import functools
 from typing import Any
@@ -11,12 +11,12 @@ import optax
 
 PRNG = "threefry2x32"  # JAX's default generator, whatever a user's settings name
 
-# Each use of randomness has a stream of its own, so that changing one leaves the others alone.
+# Each use of randomness has its own stream, so that a change of one does not affect the others.
 STREAMS = ("init", "order", "dropout", "augmentation")
 
 
 def stream(seed: int, name: str) -> jax.Array:
-    """The PRNG key of one use of randomness in a run: [] of JAX's key type."""
+    """Returns the PRNG key of one use of randomness in a run: [] of JAX's key type."""
     return jax.random.fold_in(jax.random.key(seed, impl=PRNG), STREAMS.index(name))
 
 
@@ -30,11 +30,11 @@ class Sums:
 
     @classmethod
     def zero(cls) -> "Sums":
-        """Nothing summed yet."""
+        """Returns the sums over no examples."""
         return cls(jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
     def means(self) -> tuple[float, float]:
-        """Loss and accuracy, on the host."""
+        """Returns the mean loss and the accuracy, on the host."""
         count = int(self.examples)
         return float(self.loss) / count, int(self.correct) / count
 
@@ -51,17 +51,17 @@ class TrainState:
     model_state: Any  # every other collection of the model, such as batch_stats
     opt_state: Any
     ema: Any  # averaged params, or None
-    epoch_sums: Sums  # over the epoch so far, dropout on, as Keras's progress bar shows them
-    log_sums: Sums  # since the last multiple of train.log_every steps
+    epoch_sums: Sums  # over the epoch so far, with dropout, as Keras's progress bar shows them
+    log_sums: Sums  # over the steps since the last multiple of train.log_every
 
     def variables(self) -> dict[str, Any]:
-        """What evaluation applies the model with: the averaged params where there are any."""
+        """Returns the variables for evaluation, with the averaged params if there are any."""
         params = self.params if self.ema is None else self.ema
         return {"params": params, **self.model_state}
 
 
 def init_variables(model: nn.Module, seed: int, image_shape: tuple[int, ...]) -> dict[str, Any]:
-    """The model's fresh variables for images of `image_shape` ([height, width, channels])."""
+    """Initializes the variables of a model for images of shape [height, width, channels]."""
     return _init(model, stream(seed, "init"), image_shape)
 
 
@@ -73,7 +73,7 @@ def _init(model: nn.Module, rng: jax.Array, image_shape: tuple[int, ...]) -> dic
 def create_train_state(
     variables: dict[str, Any], optimizer: optax.GradientTransformation, ema_decay: float | None
 ) -> TrainState:
-    """The state before the first step."""
+    """Returns the train state before the first step."""
     model_state = {name: value for name, value in variables.items() if name != "params"}
     params = variables["params"]
     return TrainState(
@@ -88,5 +88,5 @@ def create_train_state(
 
 
 def count_parameters(params: Any) -> int:
-    """How many numbers are trained."""
+    """Returns the number of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,4 +1,4 @@
-"""The one train step, and the compiled loop over several of them."""
+"""The train step, and the compiled loop over several train steps."""
 
 import dataclasses
 from collections.abc import Callable
@@ -44,7 +44,7 @@ class Streams:
 
     @classmethod
     def of(cls, seed: int) -> "Streams":
-        """A run's."""
+        """Returns the keys of the run with this seed."""
         return cls(*(jax.random.key_data(stream(seed, field.name))
                      for field in dataclasses.fields(cls)))
 

@@ -23,7 +23,7 @@ class Teacher:
 
     Attributes:
       model: the linen module.
-      variables: of the module.
+      variables: the variables of the module.
       digest: the SHA-256 of the variables.
     """
 
@@ -33,14 +33,14 @@ class Teacher:
 
 
 def load_teacher(config: ExperimentConfig, dataset: Dataset) -> Teacher | None:
-    """Loads the network that the config's objective names; None if it names none.
+    """Loads the teacher of a run; returns None if the objective of the run has no teacher.
 
     Args:
-      config: of the run that learns from the teacher.
-      dataset: of that run.
+      config: the config of the run that learns from the teacher.
+      dataset: the data set of that run.
 
     Raises:
-      FlaxdigitsError: if the folder holds no run with a checkpoint, or the network does not fit the
+      FlaxdigitsError: if the folder has no run with a checkpoint, or the network does not fit the
         images, the classes or the preprocessing of this run.
     """
     objective = config.train.objective
@@ -66,7 +66,7 @@ def load_teacher(config: ExperimentConfig, dataset: Dataset) -> Teacher | None:
 
 
 def teacher_digest(config: ExperimentConfig, dataset: Dataset) -> str | None:
-    """Returns the digest of the teacher, or None where there is none to be loaded."""
+    """Returns the digest of the teacher, or None if there is none or it cannot be loaded."""
     try:
         teacher = load_teacher(config, dataset)
     except FlaxdigitsError:

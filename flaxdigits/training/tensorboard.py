@@ -1,4 +1,4 @@
-"""TensorBoard event files, without TensorFlow: the extra `tensorboard`, which is tensorboardX."""
+"""Writes TensorBoard event files with tensorboardX (the extra `tensorboard`), not TensorFlow."""
 
 import contextlib
 import importlib.util
@@ -17,7 +17,7 @@ from flaxdigits.training.trackers import Tracker
 
 
 def is_installed() -> bool:
-    """Whether event files can be written."""
+    """Returns whether tensorboardX is installed."""
     return importlib.util.find_spec("tensorboardX") is not None
 
 
@@ -27,8 +27,8 @@ class TensorBoard(Tracker):
     def start(
         self, config: ExperimentConfig, workdir: Path, step: int, total_steps: int
     ) -> None:
-        """Opens a file; whatever a run that was killed wrote after `step` counts no more."""
-        with _not_found("torch"):  # imported for a name alone: 200 MB and more than a second
+        """Opens a file; TensorBoard ignores what a run that was killed wrote after `step`."""
+        with _not_found("torch"):  # tensorboardX needs only a name of it: 200 MB and over a second
             from tensorboardX import SummaryWriter
 
         self._writer = SummaryWriter(
@@ -36,7 +36,7 @@ class TensorBoard(Tracker):
         self._text("config", to_dict(config), step)
 
     def row(self, row: dict[str, Any]) -> None:
-        """Adds `loss/train`, `loss/validation` and the like."""
+        """Adds the metrics of a row, such as `loss/train` and `loss/validation`."""
         for name, value in row.items():
             if name not in ("step", "epoch"):
                 self._writer.add_scalar(_tag(name), value, row["step"])
@@ -59,13 +59,13 @@ class TensorBoard(Tracker):
 
     def _text(self, name: str, values: dict[str, Any], step: int) -> None:
         lines = json.dumps(values, indent=2, ensure_ascii=False).splitlines()
-        # Indented by four, Markdown leaves it as it is.
+        # Markdown shows lines that are indented by four spaces unchanged.
         self._writer.add_text(name, "".join(f"    {line}\n" for line in lines), step)
 
 
 @contextlib.contextmanager
 def _not_found(module: str) -> Iterator[None]:
-    """Makes imports of this module fail within the block, unless it is loaded."""
+    """Makes imports of this module fail within the context, unless it is already imported."""
     if module in sys.modules:
         yield
         return
@@ -77,6 +77,6 @@ def _not_found(module: str) -> Iterator[None]:
 
 
 def _tag(name: str) -> str:
-    """`train_loss` as `loss/train`, which puts the splits' curves side by side."""
+    """Returns the tag of a metric: `loss/train` for `train_loss`, so that splits share a group."""
     split, _, what = name.partition("_")
     return f"{what}/{split}" if split in PARTS else name

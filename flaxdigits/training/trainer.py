@@ -1,79 +1,35 @@
 """The trainer of one run, read from top to bottom: restore, train, evaluate, save, finish."""
 
-import contextlib
-import dataclasses
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Generator
 from typing import Any
 
-import numpy as np
-
-from flaxdigits.config import to_dict
 from flaxdigits.datasets import PARTS
-from flaxdigits.training import provenance
 from flaxdigits.training.checkpoints import Checkpoints, RunRecord
 from flaxdigits.training.experiment import Experiment, non_finite_part
-from flaxdigits.training.identity import run_identity
-from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.parallel import all_reduce
+from flaxdigits.training.interrupts import Interrupts, received_signal
 from flaxdigits.training.predictions import Predictions, predictions_file
 from flaxdigits.training.program import StepReply, StepRequest
+from flaxdigits.training.results import (
+    Clocks,
+    FinishedRun,
+    Outcome,
+    ReportWriter,
+    diverged_message,
+    metrics_row,
+    run_result,
+)
 from flaxdigits.training.run_folder import RunFolder
-from flaxdigits.training.scores import Scores, flat
-from flaxdigits.training.selection import warn_if_best_is_missing
-from flaxdigits.training.state import TrainState, count_parameters
+from flaxdigits.training.selection import warn_if_best_is_missing, write_checkpoints
+from flaxdigits.training.state import TrainState
 from flaxdigits.training.trackers import Trackers
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How the training of a run ended.
-
-    Attributes:
-      step: the number of steps that are done and saved.
-      total_steps: the length of the run.
-      result: the content of `result.json`, or None if the run was paused or diverged.
-      signal: the signal that paused it, if one did.
-      diverged: the error message if its loss or its state stopped being finite.
-    """
-
-    step: int
-    total_steps: int
-    result: dict[str, Any] | None
-    signal: int | None = None
-    diverged: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class FinishedRun:
-    """A run that has been evaluated, for its report.
-
-    Attributes:
-      experiment: what was trained.
-      state: that was evaluated.
-      folder: of the run.
-      result: the content of `result.json`, which is written after the report.
-      predictions: of the splits that were not trained on.
-    """
-
-    experiment: Experiment
-    state: TrainState
-    folder: RunFolder
-    result: Mapping[str, Any]
-    predictions: Mapping[str, Predictions]
-
-
-# Writes the report of a finished run, and returns its figures by name.
-ReportWriter = Callable[[FinishedRun], Mapping[str, Path]]
 
 
 class NotFinite(Exception):
     """A part of the run is NaN or infinite.
 
     Args:
-      part: of the run, such as `the loss`.
-      step: at which it was found.
+      part: the part, such as `the loss`.
+      step: the step at which it was found.
     """
 
     def __init__(self, part: str, step: int) -> None:
@@ -85,17 +41,18 @@ def train_run(
     experiment: Experiment, folder: RunFolder, trackers: Trackers, interrupts: Interrupts,
     initial_variables: dict[str, Any] | None, write_report: ReportWriter,
 ) -> Generator[StepRequest, StepReply, Outcome]:
-    """Trains one run to its end, to `train.stop_after` or to a signal.
+    """Trains a run until it is complete, is paused by `train.stop_after` or a signal, or diverges.
 
-    It is a generator, so that one compiled call can advance several runs: it yields a request for
-    the train steps that it needs, is sent the state after them, and returns its outcome.
+    This is a generator, so that one compiled call can advance several runs: it yields a request for
+    train steps, is sent their result, and finally returns the outcome of the run.
 
     Args:
-      experiment: what is trained.
-      folder: of the run; locked.
+      experiment: the immutable parts of the run.
+      folder: the run folder, which the caller has locked.
       trackers: receive callbacks.
       interrupts: the signals that pause the run.
-      initial_variables: of the model in place of fresh ones, for a run without checkpoints.
+      initial_variables: the variables from which a run without checkpoints starts; None: freshly
+        initialized ones.
       write_report: called before `result.json` is written.
     """
     config, total_steps = experiment.config, experiment.total_steps
@@ -103,7 +60,7 @@ def train_run(
     epoch_steps, log_every = experiment.steps_per_epoch, config.train.log_every
     evaluate_every = config.evaluate.every_steps or epoch_steps
     save_every = config.checkpoint.every_steps or epoch_steps
-    with _opened(experiment, folder) as checkpoints:
+    with write_checkpoints(folder, config.checkpoint.keep, experiment.recorded()) as checkpoints:
 
         # Restore the newest checkpoint, or start.
         state, clocks = _restore(experiment, folder, checkpoints, initial_variables)
@@ -138,7 +95,7 @@ def train_run(
 
                     # Log.
                     if is_last or validation or step % log_every == 0 or step % epoch_steps == 0:
-                        row = _row(experiment, state, step, clocks, validation)
+                        row = metrics_row(experiment, state, step, clocks, validation)
                         folder.append("metrics.jsonl", row)
                         trackers.row(row)
 
@@ -153,81 +110,24 @@ def train_run(
                     result = _finish(experiment, folder, checkpoints, trackers, interrupts,
                                      write_report, state, step, clocks)
             except NotFinite as error:
-                message = _write_diverged(folder, checkpoints, error)
+                message = diverged_message(error.part, error.step, checkpoints.last())
+                folder.write_json("diverged.json", {"step": error.step, "message": message})
                 return Outcome(step, total_steps, None, diverged=message)
         signal = None if result else received_signal(interrupts) or None
         return Outcome(step, total_steps, result, signal)
-
-
-class Clocks:
-    """The seconds that a run has spent, over all its processes.
-
-    Args:
-      record: of the checkpoint that is resumed.
-    """
-
-    def __init__(self, record: RunRecord) -> None:
-        self.compiling = record.seconds_compiling
-        self.training = record.seconds_training
-        self.evaluating = record.seconds_evaluating
-
-    @contextlib.contextmanager
-    def evaluation(self) -> Iterator[None]:
-        """Adds the time of a block to `evaluating`."""
-        start = time.perf_counter()
-        yield
-        self.evaluating += time.perf_counter() - start
-
-    def record(self, validation: Scores | None) -> RunRecord:
-        """Returns the record of a checkpoint, with the scores of the validation split if any."""
-        return RunRecord(
-            self.compiling, self.training, self.evaluating,
-            validation.accuracy if validation else None, validation.loss if validation else None)
-
-
-def received_signal(interrupts: Interrupts) -> int:
-    """Returns the signal that any of the processes has received, or 0."""
-    return all_reduce(interrupts.received or 0, np.max)
-
-
-@contextlib.contextmanager
-def _opened(experiment: Experiment, folder: RunFolder) -> Iterator[Checkpoints]:
-    """Opens the checkpoints of a run to write them, and waits in the end until they are saved."""
-    folder.check_present()  # before Orbax creates the folder of the checkpoints in it
-    checkpoints = Checkpoints(folder.checkpoints, experiment.config.checkpoint.keep,
-                              run=_identity(experiment, folder))
-    try:
-        yield checkpoints
-    finally:
-        try:
-            checkpoints.close()
-        finally:
-            folder.remove_if_recreated()
-
-
-def _identity(experiment: Experiment, folder: RunFolder) -> str:
-    """Returns the run's identity as its config.json records it.
-
-    A process that does not write may not see that file yet where it was just written.
-    """
-    if (folder.path / "config.json").exists():
-        return run_identity(folder.recorded())
-    return run_identity({
-        "config": to_dict(experiment.config), "data": experiment.dataset.identity(),
-        "teacher": experiment.teacher_digest})
 
 
 def _restore(
     experiment: Experiment, folder: RunFolder, checkpoints: Checkpoints,
     initial_variables: dict[str, Any] | None,
 ) -> tuple[TrainState, Clocks]:
-    """Restores the newest checkpoint that is intact, or returns the initial state if none exists.
+    """Restores the newest intact checkpoint, or returns the initial state if there is none.
 
-    Newer ones, which are damaged, are named in a warning and deleted, and their steps are trained
+    Damaged checkpoints after it are reported in a warning and deleted, and their steps are trained
     again.
 
     Raises:
-      FlaxdigitsError: if none is intact, or they are of another run; nothing is deleted then.
+      FlaxdigitsError: if all checkpoints are damaged, or are of another run; none is deleted then.
     """
     if not checkpoints.steps():
         folder.cut_metrics(0)
@@ -240,27 +140,10 @@ def _restore(
     return state, Clocks(checkpoints.record(step))
 
 
-def _row(
-    experiment: Experiment, state: TrainState, step: int, clocks: Clocks,
-    validation: Scores | None,
-) -> dict[str, Any]:
-    """Returns a row of `metrics.jsonl`."""
-    loss, accuracy = state.log_sums.means()
-    row = {
-        "step": step, "epoch": -(-step // experiment.steps_per_epoch),
-        "train_loss": loss, "train_accuracy": accuracy,
-        "learning_rate": float(experiment.schedule(step - 1)),
-        "seconds_training": clocks.training}
-    if validation:
-        row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
-        row |= {f"validation_{name}": value for name, value in validation.others.items()}
-    return row
-
-
 def _save(
     folder: RunFolder, checkpoints: Checkpoints, step: int, state: TrainState, record: RunRecord
 ) -> None:
-    """Starts saving a checkpoint, unless that step is saved.
+    """Starts saving a checkpoint, unless there is one of this step.
 
     Raises:
       NotFinite: if a value of the state is not finite.
@@ -274,33 +157,23 @@ def _save(
     checkpoints.save(step, state, record)
 
 
-def _write_diverged(folder: RunFolder, checkpoints: Checkpoints, error: NotFinite) -> str:
-    """Writes `diverged.json` and returns its message."""
-    last = checkpoints.last()
-    kept = "nothing was saved yet" if last is None else f"the checkpoint of step {last} stays"
-    message = (f"{error.part} is not finite at step {error.step}: {kept}; try a smaller "
-               "optimizer.learning_rate, or optimizer.clip_norm=1, in another --workdir")
-    folder.write_json("diverged.json", {"step": error.step, "message": message})
-    return message
-
-
 def _finish(
     experiment: Experiment, folder: RunFolder, checkpoints: Checkpoints, trackers: Trackers,
     interrupts: Interrupts, write_report: ReportWriter, state: TrainState, step: int,
     clocks: Clocks,
 ) -> dict[str, Any] | None:
-    """Evaluates every split, writes the predictions, the report and, last of all, `result.json`.
+    """Evaluates every split, and writes the predictions, the report and, last, `result.json`.
 
-    A run that is killed meanwhile does it again when it is resumed.
+    A run that is killed before `result.json` is written repeats this when it is resumed.
 
     Returns:
       The content of `result.json`, or None after a signal.
     """
-    reported_step, running_accuracy = step, state.epoch_sums.means()[1]
+    evaluated_step, running_accuracy = step, state.epoch_sums.means()[1]
     if experiment.config.checkpoint.select == "best":
-        reported_step = checkpoints.best()
-        warn_if_best_is_missing(folder, checkpoints, reported_step)
-        state = checkpoints.restore(reported_step, experiment.state_shapes)
+        evaluated_step = checkpoints.best()
+        warn_if_best_is_missing(folder, checkpoints, evaluated_step)
+        state = checkpoints.restore(evaluated_step, experiment.state_shapes)
     predictions: dict[str, Predictions | None] = {}
     for split in PARTS:
         if received_signal(interrupts):
@@ -308,37 +181,13 @@ def _finish(
         with clocks.evaluation():
             predictions[split] = experiment.predict(state, split)
     scores = {split: experiment.score(values) for split, values in predictions.items()}
-    result = _result(experiment, state, step, clocks, scores, reported_step, running_accuracy)
+    result = run_result(experiment, state, step, clocks, scores, evaluated_step, running_accuracy)
     held_out = {split: values for split, values in predictions.items()
                 if split != "train" and values is not None}
     checkpoints.wait()
     folder.write("predictions.npz",
-                 predictions_file(held_out, reported_step, experiment.dataset))
+                 predictions_file(held_out, evaluated_step, experiment.dataset))
     figures = write_report(FinishedRun(experiment, state, folder, result, held_out))
     folder.write_json("result.json", result)
     trackers.finish(result, dict(figures))
     return result
-
-
-def _result(
-    experiment: Experiment, state: TrainState, step: int, clocks: Clocks,
-    scores: Mapping[str, Scores | None], reported_step: int, running_accuracy: float,
-) -> dict[str, Any]:
-    """Returns the content of `result.json`."""
-    config, dataset = experiment.config, experiment.dataset
-    result: dict[str, Any] = {
-        "experiment": config.experiment, "dataset": dataset.name, "data_source": dataset.source,
-        "split": config.data.split, "seed": config.seed,
-        "parameters": count_parameters(state.params), "steps": step,
-        "epochs": step / experiment.steps_per_epoch,
-        "checkpoint": config.checkpoint.select, "checkpoint_step": reported_step}
-    for split, values in scores.items():
-        result |= flat(split, values, config.evaluate.metrics)
-    return result | {
-        "train_accuracy_running": running_accuracy,
-        "seconds_compiling": clocks.compiling,
-        "seconds_training": clocks.training,
-        "seconds_evaluating": clocks.evaluating,
-        "steps_per_second": step / clocks.training,
-        "device": provenance.device_name(),
-        "deterministic": provenance.is_deterministic(config.train.deterministic)}

@@ -1,0 +1,214 @@
+"""What most functions of the API share: the console, the devices and the data of a call."""
+
+import dataclasses
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import get_args
+
+import jax
+from rich.console import Console
+
+from flaxdigits.api.arguments import PathLike, SourceName
+from flaxdigits.api.console import make_console
+from flaxdigits.config import DataConfig, ExperimentConfig
+from flaxdigits.data.arrays import DataArrays
+from flaxdigits.data.dataset import (
+    DataLocations,
+    Dataset,
+    dataset_of_arrays,
+    load_dataset,
+    with_index_file,
+)
+from flaxdigits.data.splits import split_indices
+from flaxdigits.errors import FlaxdigitsError, quoted
+from flaxdigits.models import build_model
+from flaxdigits.patterns import expand_user
+from flaxdigits.reports.result import print_synthetic_data_notice, source_name
+from flaxdigits.training import parallel, provenance
+from flaxdigits.training.run_folder import RunFolder, data_differences
+from flaxdigits.training.weights import split_checkpoint
+
+_log = logging.getLogger(__name__)
+
+SYNTHETIC = "drawn"  # the name that run folders and prepared data have for synthetic data
+
+Source = SourceName | DataArrays  # arrays only with `data.dataset=arrays`
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """The console and the data of one call of the API.
+
+    Attributes:
+      console: prints what the call reports.
+      data: `real`, `synthetic` or `auto`, or the arrays for `data.dataset=arrays`; see `train`.
+      raw_data_dir: the folder of the raw files; see `train`.
+      data_dir: the folder of prepared data; see `train`.
+    """
+
+    console: Console
+    data: Source = "auto"
+    raw_data_dir: PathLike | None = None
+    data_dir: PathLike | None = None
+    _datasets: dict[DataConfig, Dataset] = dataclasses.field(
+        default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def start(
+        cls, configs: Iterable[ExperimentConfig], console: Console | None, data: Source = "auto",
+        raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
+    ) -> "Session":
+        """Initializes the devices for these configs, and returns a session.
+
+        Only the first process of a run prints, unless a console is passed.
+
+        Raises:
+          FlaxdigitsError: as `check_devices` and `ask_for_deterministic_kernels` do.
+        """
+        if any(config.train.deterministic for config in configs):
+            parallel.ask_for_deterministic_kernels()
+        check_devices()
+        console = console or make_console(quiet=not parallel.is_writer())
+        return cls(console, data, raw_data_dir, data_dir)
+
+    @property
+    def locations(self) -> DataLocations:
+        """Where the data are.
+
+        Raises:
+          FlaxdigitsError: if `data` is not the name of a source.
+        """
+        if self.data not in get_args(SourceName):
+            raise FlaxdigitsError("data must be one of auto, real, synthetic, or a "
+                                  f"flaxdigits.DataArrays, got {quoted(self.data)}")
+        raw = self.raw_data_dir or os.environ.get("FLAXDIGITS_RAW_DATA")
+        return DataLocations(
+            expand_user(raw) if raw else None,
+            expand_user(self.data_dir) if self.data_dir else None,
+            SYNTHETIC if self.data in ("synthetic", "drawn") else self.data)
+
+    def load(self, config: ExperimentConfig) -> Dataset:
+        """Loads the data set of a config; data that several configs share are loaded once.
+
+        Raises:
+          FlaxdigitsError: if the data are not found, are damaged, do not fit the config, or the
+            prepared data cannot be written.
+        """
+        fields = config.data
+        key = DataConfig(  # only the fields that determine which data are read
+            dataset=fields.dataset, folder=fields.folder, image_size=fields.image_size)
+        if key not in self._datasets:
+            self._datasets[key] = self._read(dataclasses.replace(fields, indices=None))
+        dataset = with_index_file(self._datasets[key], fields)
+        if (config.checkpoint.select == "best" and fields.split == "indices"
+                and "validation" not in split_indices(fields, dataset)):
+            raise FlaxdigitsError(
+                f"checkpoint.select=best needs a validation split, and {fields.indices} has none: "
+                "add validation, or use --set checkpoint.select=last")
+        return dataset
+
+    def load_to_train(self, config: ExperimentConfig, workdir: Path) -> Dataset:
+        """Loads the data set of a run in `workdir`; first checks what can be checked without it.
+
+        Raises:
+          FlaxdigitsError: as `check_before_data` and `load` do.
+        """
+        check_before_data(config, workdir)
+        return self.load(config)
+
+    def load_of_run(self, config: ExperimentConfig, folder: RunFolder) -> Dataset:
+        """Loads the data set of a run; `auto` means the source that it was trained on.
+
+        Raises:
+          FlaxdigitsError: as `load` does; also if the data have the same source as those of the
+            run, but are not the same.
+        """
+        recorded = folder.data()
+        source = recorded["source"] if self.data == "auto" else self.data
+        dataset = dataclasses.replace(self, data=source).load(config)
+        changes = data_differences(recorded, dataset.identity())
+        if dataset.source == recorded["source"] and changes:
+            flag = ("data=" if config.data.dataset == "arrays" else
+                    "--set data.indices=" if changes[0].startswith("data.indices ") else
+                    "--set data.folder=" if config.data.folder else "--data_dir or --raw_data_dir")
+            raise FlaxdigitsError(
+                f"{folder.path}: was trained on other data: {'; '.join(changes)}; pass the data of "
+                f"the run with {flag}")
+        return dataset
+
+    def print_start(
+        self, config: ExperimentConfig, dataset: Dataset, what: str, folder: Path
+    ) -> None:
+        """Prints what is trained, on which data and device, and in which folder."""
+        self.console.print(f"{config.experiment}: {dataset.name} ({source_name(dataset.source)}), "
+                           f"{what}, on {provenance.device_name()}, in {folder}")
+        print_synthetic_data_notice(self.console, dataset.source)
+
+    def print_pause(self, received: int | None, saved: str = "") -> None:
+        """Prints why training was paused: by a signal, or, if None, by `train.stop_after`."""
+        cause = signal.Signals(received).name if received else "train.stop_after"
+        value = "" if received else " with a larger value, or without it,"
+        self.console.print(f"paused by {cause}{saved}; the same command{value} resumes it")
+
+    def _read(self, config: DataConfig) -> Dataset:
+        if not isinstance(self.data, DataArrays):
+            return load_dataset(config, self.locations)
+        if config.dataset != "arrays":
+            raise FlaxdigitsError(
+                f"data is a DataArrays, which needs data.dataset=arrays, got {config.dataset}")
+        return dataset_of_arrays(config, self.data)
+
+
+def check_before_data(config: ExperimentConfig, workdir: Path) -> None:
+    """Checks, before data are loaded, the model and the `train.init_from` of a new run.
+
+    Raises:
+      FlaxdigitsError: if one of them is invalid.
+    """
+    build_model(config.model, num_classes=1)
+    if config.train.init_from is not None and not (workdir / "config.json").exists():
+        path, _ = split_checkpoint(config.train.init_from)
+        RunFolder(Path(path)).data()
+
+
+def check_devices() -> None:
+    """Initializes JAX, and logs a warning if it uses the CPU although there is an NVIDIA GPU.
+
+    Raises:
+      FlaxdigitsError: if `JAX_PLATFORMS` (or `jax.config.jax_platforms`) is a platform that is
+        unknown or has no device on this machine.
+    """
+    platforms = jax.config.jax_platforms
+    try:
+        jax.devices()
+    except Exception as error:  # JAX raises several types, including AssertionError
+        raise FlaxdigitsError(
+            f"JAX finds no device for JAX_PLATFORMS={platforms or ''}: set it to a platform of "
+            f"this machine, such as cpu, or leave it unset ({parallel.first_line(error)})"
+        ) from error
+    is_requested = "cpu" in (jax.config.jax_platforms or "")
+    if jax.default_backend() == "cpu" and not is_requested and shutil.which("nvidia-smi"):
+        _log.warning("JAX does not use the NVIDIA GPU of this machine; "
+                     "pip install -e '.[cuda]' installs support for it")
+
+
+def output_folder(workdir: PathLike | None, default: str) -> Path:
+    """Returns the folder to write to, by default runs/<default>."""
+    return Path("runs") / default if workdir is None else expand_user(workdir)
+
+
+def new_run_folder(workdir: PathLike | None, default: str) -> Path:
+    """Returns the folder of one or several runs to train, by default runs/<default>.
+
+    Raises:
+      FlaxdigitsError: if no run can be saved in a folder of this name.
+    """
+    folder = output_folder(workdir, default)
+    RunFolder(folder).check_name()
+    if folder.exists() and not folder.is_dir():
+        raise FlaxdigitsError(f"{folder}: is a file; choose another --workdir")
+    return folder

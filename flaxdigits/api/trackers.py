@@ -1,0 +1,63 @@
+"""The trackers of runs: those of flaxdigits, and those that a user passes."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.training.profile import Profile
+from flaxdigits.training.progress import for_console
+from flaxdigits.training.tensorboard import TensorBoard, is_installed
+from flaxdigits.training.trackers import Tracker
+
+TrackerFactory = Callable[[Path], Sequence[Tracker]]
+
+
+def all_trackers(
+    console: Console, tensorboard: bool, profile: bool, trackers: Sequence[Tracker]
+) -> list[Tracker]:
+    """Returns the tracker of the console, the optional trackers, and the custom ones.
+
+    Raises:
+      FlaxdigitsError: if `trackers` is not a list or tuple of trackers.
+    """
+    if not isinstance(trackers, list | tuple) or not all(
+            isinstance(tracker, Tracker) for tracker in trackers):
+        raise FlaxdigitsError("trackers must be a list of instances of subclasses of "
+                              "flaxdigits.Tracker, as in [MyTracker()], got "
+                              f"{trackers!r}")
+    chosen: list[Tracker] = [for_console(console)]
+    if tensorboard and is_installed():
+        chosen.append(TensorBoard())
+    if profile:
+        chosen.append(Profile())
+    return [*chosen, *trackers]
+
+
+def trackers_by_run(
+    console: Console, tensorboard: bool, profile: bool, trackers: TrackerFactory | None,
+    name_of: Callable[[Path], str],
+) -> TrackerFactory:
+    """Returns a function that prints the name of a run, and returns its trackers.
+
+    Args:
+      console: as for `all_trackers`.
+      tensorboard: as for `all_trackers`.
+      profile: as for `all_trackers`.
+      trackers: returns the custom trackers of a run folder; None: there are none.
+      name_of: returns the name of the run in a folder, such as `seed 3`.
+
+    Raises:
+      FlaxdigitsError: if `trackers` is not a function.
+    """
+    if trackers is not None and not callable(trackers):
+        raise FlaxdigitsError("trackers must be a function of the run folder, as in "
+                              f"lambda workdir: [MyTracker()], got {trackers!r}")
+
+    def trackers_of(workdir: Path) -> list[Tracker]:
+        console.print(name_of(workdir))
+        custom = () if trackers is None else trackers(workdir)
+        return all_trackers(console, tensorboard, profile, custom)
+
+    return trackers_of

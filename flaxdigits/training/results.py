@@ -1,0 +1,148 @@
+"""What a run records: its times, the rows of `metrics.jsonl`, `result.json`, and its outcome."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from flaxdigits.training import provenance
+from flaxdigits.training.checkpoints import RunRecord
+from flaxdigits.training.experiment import Experiment
+from flaxdigits.training.predictions import Predictions
+from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.scores import Scores, flat
+from flaxdigits.training.state import TrainState, count_parameters
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How the training of a run ended.
+
+    Attributes:
+      step: the number of steps that are done and saved.
+      total_steps: the number of steps of the whole run.
+      result: the content of `result.json`, or None if the run was paused or diverged.
+      signal: the signal that paused the run, or None.
+      diverged: the error message if the loss or the state was not finite, or None.
+    """
+
+    step: int
+    total_steps: int
+    result: dict[str, Any] | None
+    signal: int | None = None
+    diverged: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedRun:
+    """A run that has been evaluated, for its report.
+
+    Attributes:
+      experiment: the immutable parts of the run.
+      state: the train state that was evaluated.
+      folder: the run folder.
+      result: the content of `result.json`, which is written after the report.
+      predictions: the predictions for the validation and the test split.
+    """
+
+    experiment: Experiment
+    state: TrainState
+    folder: RunFolder
+    result: Mapping[str, Any]
+    predictions: Mapping[str, Predictions]
+
+
+# Writes the report of a finished run, and returns its figures by name.
+ReportWriter = Callable[[FinishedRun], Mapping[str, Path]]
+
+
+def no_report(run: FinishedRun) -> Mapping[str, Path]:
+    """Writes no report; a `ReportWriter`."""
+    return {}
+
+
+class Clocks:
+    """The seconds that a run has spent, including those before it was resumed.
+
+    Args:
+      record: the record of the checkpoint from which the run is resumed.
+    """
+
+    def __init__(self, record: RunRecord) -> None:
+        self.compiling = record.seconds_compiling
+        self.training = record.seconds_training
+        self.evaluating = record.seconds_evaluating
+
+    @contextlib.contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Adds the time of a block to `evaluating`."""
+        start = time.perf_counter()
+        yield
+        self.evaluating += time.perf_counter() - start
+
+    def record(self, validation: Scores | None) -> RunRecord:
+        """Returns the record of a checkpoint, with the scores of the validation split if any."""
+        return RunRecord(
+            self.compiling, self.training, self.evaluating,
+            validation.accuracy if validation else None, validation.loss if validation else None)
+
+
+def metrics_row(
+    experiment: Experiment, state: TrainState, step: int, clocks: Clocks,
+    validation: Scores | None,
+) -> dict[str, Any]:
+    """Returns a row of `metrics.jsonl`."""
+    loss, accuracy = state.log_sums.means()
+    row = {
+        "step": step, "epoch": -(-step // experiment.steps_per_epoch),
+        "train_loss": loss, "train_accuracy": accuracy,
+        "learning_rate": float(experiment.schedule(step - 1)),
+        "seconds_training": clocks.training}
+    if validation:
+        row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
+        row |= {f"validation_{name}": value for name, value in validation.others.items()}
+    return row
+
+
+def run_result(
+    experiment: Experiment, state: TrainState, step: int, clocks: Clocks,
+    scores: Mapping[str, Scores | None], evaluated_step: int, running_accuracy: float,
+) -> dict[str, Any]:
+    """Returns the content of `result.json`.
+
+    Args:
+      experiment: the immutable parts of the run.
+      state: the evaluated train state.
+      step: the number of steps of the run.
+      clocks: the times of the run.
+      scores: the metrics of each split, or None without such a split.
+      evaluated_step: the step of the evaluated train state.
+      running_accuracy: the training accuracy over the last epoch, while the weights changed.
+    """
+    config, dataset = experiment.config, experiment.dataset
+    result: dict[str, Any] = {
+        "experiment": config.experiment, "dataset": dataset.name, "data_source": dataset.source,
+        "split": config.data.split, "seed": config.seed,
+        "parameters": count_parameters(state.params), "steps": step,
+        "epochs": step / experiment.steps_per_epoch,
+        "checkpoint": config.checkpoint.select, "checkpoint_step": evaluated_step}
+    for split, values in scores.items():
+        result |= flat(split, values, config.evaluate.metrics)
+    return result | {
+        "train_accuracy_running": running_accuracy,
+        "seconds_compiling": clocks.compiling,
+        "seconds_training": clocks.training,
+        "seconds_evaluating": clocks.evaluating,
+        "steps_per_second": step / clocks.training,
+        "device": provenance.device_name(),
+        "deterministic": provenance.is_deterministic(config.train.deterministic)}
+
+
+def diverged_message(part: str, step: int, last_saved: int | None) -> str:
+    """Returns the error message of a run of which a part, such as `the loss`, is not finite."""
+    kept = ("nothing was saved yet" if last_saved is None else
+            f"the checkpoint of step {last_saved} stays")
+    return (f"{part} is not finite at step {step}: {kept}; try a smaller "
+            "optimizer.learning_rate, or optimizer.clip_norm=1, in another --workdir")
