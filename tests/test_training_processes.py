@@ -132,7 +132,7 @@ def test_the_other_process_names_the_one_that_cannot_read_its_data(failed, start
 
 
 @pytest.mark.parametrize(("process", "words"), [
-    (0, "process 1 of 2 did not come within 1 s"),
+    (0, "process 1 of 2 did not connect within 1 s"),
     (1, "process 0 of 2 did not answer at localhost:")])
 def test_a_process_that_never_comes_is_named(process, words, start, tmp_path):
     status, lines = end(start(process, 2, "--connect_timeout=1"))

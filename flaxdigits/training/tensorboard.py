@@ -1,4 +1,5 @@
-"""TensorBoard event files, without TensorFlow: the extra `tensorboard`, which is tensorboardX."""
+"""Writes TensorBoard event files without TensorFlow: needs the extra `tensorboard` (tensorboardX).
+"""
 
 import contextlib
 import importlib.util
@@ -17,18 +18,19 @@ from flaxdigits.training.trackers import Tracker
 
 
 def is_installed() -> bool:
-    """Whether event files can be written."""
+    """Returns whether tensorboardX is installed."""
     return importlib.util.find_spec("tensorboardX") is not None
 
 
 class TensorBoard(Tracker):
-    """Writes `<workdir>/tensorboard`: curves, the config and the result as text, the figures."""
+    """Writes curves, config, result and figures to event files in `<workdir>/tensorboard`."""
 
     def start(
         self, config: ExperimentConfig, workdir: Path, step: int, total_steps: int
     ) -> None:
-        """Opens a file; whatever a run that was killed wrote after `step` counts no more."""
-        with _not_found("torch"):  # imported for a name alone: 200 MB and more than a second
+        """Opens an event file; points after `step` of an interrupted run are no longer shown."""
+        # tensorboardX imports torch only to check a type; it takes 200 MB and over a second.
+        with _import_blocked("torch"):
             from tensorboardX import SummaryWriter
 
         self._writer = SummaryWriter(
@@ -36,13 +38,13 @@ class TensorBoard(Tracker):
         self._text("config", to_dict(config), step)
 
     def row(self, row: dict[str, Any]) -> None:
-        """Adds `loss/train`, `loss/validation` and the like."""
+        """Adds a point to the curve of each metric, such as `loss/train`."""
         for name, value in row.items():
             if name not in ("step", "epoch"):
                 self._writer.add_scalar(_tag(name), value, row["step"])
 
     def finish(self, result: dict[str, Any], figures: dict[str, Path]) -> None:
-        """Adds the test split's figures, the result and the PNG files."""
+        """Adds the test metrics, the result and the figures."""
         step = result["checkpoint_step"]
         for name in ("test_loss", "test_accuracy"):
             if result[name] is not None:
@@ -54,18 +56,18 @@ class TensorBoard(Tracker):
             self._writer.add_image(f"figures/{name}", pixels, step, dataformats="HWC")
 
     def stop(self) -> None:
-        """Closes the file."""
+        """Closes the event file."""
         self._writer.close()
 
     def _text(self, name: str, values: dict[str, Any], step: int) -> None:
         lines = json.dumps(values, indent=2, ensure_ascii=False).splitlines()
-        # Indented by four, Markdown leaves it as it is.
+        # Indented by four spaces, Markdown shows it as a code block.
         self._writer.add_text(name, "".join(f"    {line}\n" for line in lines), step)
 
 
 @contextlib.contextmanager
-def _not_found(module: str) -> Iterator[None]:
-    """Makes imports of this module fail within the block, unless it is loaded."""
+def _import_blocked(module: str) -> Iterator[None]:
+    """Makes imports of a module fail within the block, unless it is already imported."""
     if module in sys.modules:
         yield
         return
@@ -77,6 +79,9 @@ def _not_found(module: str) -> Iterator[None]:
 
 
 def _tag(name: str) -> str:
-    """`train_loss` as `loss/train`, which puts the splits' curves side by side."""
+    """Returns the tag of a metric, such as `loss/train` for `train_loss`.
+
+    TensorBoard groups the curves of all splits by the first part of the tag.
+    """
     split, _, what = name.partition("_")
     return f"{what}/{split}" if split in PARTS else name
