@@ -109,7 +109,7 @@ WRONG = {
         "labels must be indices into the 2 class_names, 0 to 1, got 4 to 9"),
     "names twice": (
         {"images": IMAGES, "labels": LABELS % 2, "class_names": ["a", "a"]},
-        "class_names must differ"),
+        "class_names must be unique"),
     "numbers as names": (
         {"images": IMAGES, "labels": LABELS % 2, "class_names": [1, 2]},
         "class_names must be strings"),

@@ -116,7 +116,7 @@ def test_arrays_are_given_in_python(tiny_config, tmp_path):
     other = DataArrays(255 - data.images, data.labels, train=80)
     with pytest.raises(FlaxdigitsError, match="was trained on other data"):
         flaxdigits.evaluate(tmp_path / "run", data=other)
-    with pytest.raises(FlaxdigitsError, match="these arrays are given in Python"):
+    with pytest.raises(FlaxdigitsError, match="the arrays must be passed in Python"):
         flaxdigits.evaluate(tmp_path / "run")
     with pytest.raises(FlaxdigitsError, match=r"needs data\.dataset=arrays, got idx_files"):
         flaxdigits.train(tiny_config, tmp_path / "other", data=data)
