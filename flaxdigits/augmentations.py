@@ -1,8 +1,8 @@
-"""Random changes of the training images, different for every example and step.
+"""Augmentations: random changes of the training images, different for every example and step.
 
-Each is a function of one image and a key, so that it is the same on one device and on many, under
-`jit`, `pmap` and `vmap`. Images are float32, [height, width, channels], with values 0 to 255;
-0 is the background.
+An augmentation is a function of one image and a PRNG key, so that its result does not depend on the
+number of devices or on the use of `jit`, `pmap` or `vmap`. Images are float32, [height, width,
+channels], with values from 0 to 255; 0 is the background.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Augmentation(Component, kind="augmentation"):
     """Base class of the augmentations."""
 
     def augment(self, image: jax.Array, key: jax.Array) -> jax.Array:
-        """Returns the changed image.
+        """Returns the augmented image.
 
         Args:
           image: [height, width, channels] float32, values 0 to 255.
-          key: the PRNG key of this example and step.
+          key: the PRNG key for this example and step.
 
         Returns:
           [height, width, channels] float32.
@@ -43,13 +43,13 @@ class Augmentation(Component, kind="augmentation"):
 class Affine(Augmentation):
     """Zooms, shifts, shears and rotates, as Keras's ImageDataGenerator does.
 
-    Interpolation is bilinear; outside the image the nearest border pixel is used. With all fields
-    at 0 the image stays as it is.
+    Interpolation is bilinear; outside the image the nearest border pixel is used. If all fields are
+    0, the image is not changed.
 
     Attributes:
       rotation: the angle is uniform in [-rotation, rotation] degrees.
-      zoom: 0.1 is a factor from 0.9 to 1.1, random for x and for y.
-      shift: up to this fraction of the size along each axis, in either direction.
+      zoom: the factor is uniform in [1 - zoom, 1 + zoom], with separate values for x and y.
+      shift: the shift is uniform in [-shift, shift] times the size of the image along each axis.
       shear: the angle is uniform in [-shear, shear] degrees.
     """
 
@@ -66,7 +66,7 @@ class Affine(Augmentation):
         shift = self.shift * size * draws[3:5]
         cosine, sine = jnp.cos(angle), jnp.sin(angle)
         matrix = jnp.array([[cosine, -sine], [sine, cosine]])
-        # At full precision: a GPU's or TPU's default would move pixels by hundredths.
+        # At the default precision of GPUs and TPUs the error would be hundredths of a pixel.
         highest = jax.lax.Precision.HIGHEST
         if self.shear:
             slant = jnp.tan(jnp.deg2rad(self.shear) * jax.random.uniform(
@@ -74,21 +74,22 @@ class Affine(Augmentation):
             matrix = jnp.matmul(matrix, jnp.array([[1.0, 0.0], [slant, 1.0]]), precision=highest)
         centre = (size - 1) / 2
         grid = _grid(image)
-        # Output to input, in Keras's order: zoom first, then shift, then rotation about the centre.
+        # From output to input coordinates, as in Keras: zoom, shift, then rotation about the
+        # centre.
         offsets = (grid - centre[:, None, None]) * zoom[:, None, None] + shift[:, None, None]
-        turned = jnp.einsum("ij,jhw->ihw", matrix, offsets, precision=highest)
-        return _sample(image, turned + centre[:, None, None])
+        rotated = jnp.einsum("ij,jhw->ihw", matrix, offsets, precision=highest)
+        return _sample(image, rotated + centre[:, None, None])
 
 
 @register("elastic")
 @dataclasses.dataclass(frozen=True)
 class Elastic(Augmentation):
-    """Moves every pixel by a smooth random field (Simard et al. 2003).
+    """Displaces every pixel by a smooth random field (Simard et al. 2003).
 
     Attributes:
-      strength: the standard deviation of the movement, as a fraction of the size.
+      strength: the standard deviation of the displacement, as a fraction of the size of the image.
       smoothness: the standard deviation of the Gaussian that smooths the field, as a fraction of
-        the size; the smaller, the more wavy.
+        the size of the image.
     """
 
     strength: float = bounded(0.03, at_least=0, at_most=1)
@@ -99,7 +100,7 @@ class Elastic(Augmentation):
         noise = jax.random.normal(key, (2, height, width))
         fields = []
         for size, values in zip((height, width), noise, strict=True):
-            # The weights' squares sum to 1, so that the smoothed noise keeps deviation 1.
+            # The squared weights sum to 1, so that the standard deviation remains 1.
             rows, columns = (_gaussian(length, self.smoothness * length)
                              for length in (height, width))
             highest = jax.lax.Precision.HIGHEST
@@ -112,10 +113,12 @@ class Elastic(Augmentation):
 @register("cutout")
 @dataclasses.dataclass(frozen=True)
 class Cutout(Augmentation):
-    """Blanks a square at a random place (DeVries and Taylor 2017).
+    """Sets a square at a random position to 0 (DeVries and Taylor 2017).
+
+    The centre of the square is uniform over the image, so that parts of it may be outside.
 
     Attributes:
-      size: its side as a fraction of the image's; its centre lies anywhere in the image.
+      size: the side of the square as a fraction of the side of the image.
     """
 
     size: float = bounded(0.3, at_least=0, at_most=1)
@@ -134,7 +137,7 @@ class Noise(Augmentation):
     """Adds Gaussian noise to every pixel and clips the result to [0, 255].
 
     Attributes:
-      deviation: of the noise, as a fraction of 255.
+      deviation: the standard deviation of the noise, as a fraction of 255.
     """
 
     deviation: float = bounded(0.1, at_least=0, at_most=1)
@@ -147,10 +150,10 @@ class Noise(Augmentation):
 @register("blur")
 @dataclasses.dataclass(frozen=True)
 class Blur(Augmentation):
-    """Blurs by a Gaussian of random width.
+    """Blurs with a Gaussian of random width.
 
     Attributes:
-      radius: the largest standard deviation of the Gaussian, in pixels.
+      radius: the standard deviation of the Gaussian is uniform in [0, radius] pixels.
     """
 
     radius: float = bounded(1.0, at_least=0, at_most=32)
@@ -168,8 +171,9 @@ class Brightness(Augmentation):
     """Changes brightness and contrast and clips the result to [0, 255].
 
     Attributes:
-      brightness: up to this fraction of 255 is added or subtracted.
-      contrast: 0.2 is a factor from 0.8 to 1.2 about the mean of the image.
+      brightness: the summand is uniform in [-brightness, brightness] times 255.
+      contrast: differences from the mean of the image are multiplied by a factor that is uniform
+        in [1 - contrast, 1 + contrast].
     """
 
     brightness: float = bounded(0.2, at_least=0, at_most=1)
@@ -185,10 +189,10 @@ class Brightness(Augmentation):
 @register("thickness")
 @dataclasses.dataclass(frozen=True)
 class Thickness(Augmentation):
-    """Makes strokes thicker or thinner, by a dilation or an erosion of a random size.
+    """Makes strokes thicker or thinner by a dilation or erosion of random size.
 
     Attributes:
-      pixels: the largest change on each side of a stroke.
+      pixels: the change on each side of a stroke is uniform in [-pixels, pixels] pixels.
     """
 
     pixels: int = bounded(1, at_least=1, at_most=8)
@@ -197,7 +201,7 @@ class Thickness(Augmentation):
         amount = self.pixels * jax.random.uniform(key, minval=-1.0)
         thick = thin = image
         for step in range(self.pixels):
-            share = jnp.clip(jnp.abs(amount) - step, 0, 1)  # of this pixel's ring
+            share = jnp.clip(jnp.abs(amount) - step, 0, 1)  # the last step may be a fraction of 1
             thick += share * (_extreme(thick, jax.lax.max, -jnp.inf) - thick)
             thin += share * (_extreme(thin, jax.lax.min, jnp.inf) - thin)
         return jnp.where(amount > 0, thick, thin)
@@ -208,27 +212,27 @@ def _grid(image: jax.Array) -> jax.Array:
     return jnp.stack(jnp.meshgrid(*map(jnp.arange, image.shape[:2]), indexing="ij"))
 
 
-def _sample(image: jax.Array, places: jax.Array) -> jax.Array:
-    """Returns the image's values at `places` ([2, height, width] float32), bilinear."""
+def _sample(image: jax.Array, coordinates: jax.Array) -> jax.Array:
+    """Interpolates the image bilinearly at `coordinates`: [2, height, width] float32."""
     return jnp.stack([
-        ndimage.map_coordinates(image[..., channel], list(places), order=1, mode="nearest")
+        ndimage.map_coordinates(image[..., channel], list(coordinates), order=1, mode="nearest")
         for channel in range(image.shape[-1])], axis=-1)
 
 
 def _gaussian(length: int, deviation: float) -> jax.Array:
     """Returns the matrix that smooths along an axis: [length, length], rows of unit norm."""
-    places = jnp.arange(length, dtype=jnp.float32)
-    weights = jnp.exp(-jnp.square((places[:, None] - places) / deviation) / 2)
+    positions = jnp.arange(length, dtype=jnp.float32)
+    weights = jnp.exp(-jnp.square((positions[:, None] - positions) / deviation) / 2)
     return weights / jnp.linalg.norm(weights, axis=1, keepdims=True)
 
 
 def _blur_matrix(length: int, deviation: jax.Array) -> jax.Array:
     """Returns the matrix that blurs along an axis: [length, length], rows that sum to 1."""
-    places = jnp.arange(length, dtype=jnp.float32)
-    weights = jnp.exp(-jnp.square((places[:, None] - places) / deviation) / 2)
+    positions = jnp.arange(length, dtype=jnp.float32)
+    weights = jnp.exp(-jnp.square((positions[:, None] - positions) / deviation) / 2)
     return weights / weights.sum(1, keepdims=True)
 
 
-def _extreme(image: jax.Array, which: Callable[..., Any], start: float) -> jax.Array:
-    """Returns the largest or smallest value of each pixel's 3x3 neighbours, channel by channel."""
-    return jax.lax.reduce_window(image, start, which, (3, 3, 1), (1, 1, 1), "SAME")
+def _extreme(image: jax.Array, reduce: Callable[..., Any], initial: float) -> jax.Array:
+    """Returns the maximum or minimum of the 3x3 neighbourhood of each pixel in each channel."""
+    return jax.lax.reduce_window(image, initial, reduce, (3, 3, 1), (1, 1, 1), "SAME")

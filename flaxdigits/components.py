@@ -1,8 +1,8 @@
-"""Components: the parts of an experiment that a researcher may replace.
+"""Components: the parts of an experiment that can be replaced by custom ones.
 
-A component is a frozen dataclass with typed, bounded fields and one method. Each belongs to a kind
+A component is a frozen dataclass with typed, bounded fields and one method. It belongs to a kind
 (`Model`, `Optimizer`, `Schedule`, `Loss`, `Objective`, `Augmentation`, `Metric`), whose base class
-says what the method takes and returns, and is registered under a name:
+documents the arguments and the result of the method, and it is registered under a name:
 
 ```python
 @register("lion")
@@ -12,9 +12,9 @@ class Lion(Optimizer):
     ...
 ```
 
-A registered component can be chosen on the command line (`--set optimizer.name=lion`), is checked
-for types and bounds, is written to `config.json` and is built again from it. This module imports no
-JAX, so that a config can be read and checked without it.
+A registered component can be selected on the command line (`--set optimizer.name=lion`). Its fields
+are checked for types and bounds, written to `config.json`, and restored from it. This module does
+not import JAX, so that a config can be read and checked without it.
 """
 
 import contextlib
@@ -37,25 +37,25 @@ def bounded(
     default: Any, at_least: float | None = None, above: float | None = None,
     at_most: float | None = None, below: float | None = None,
 ) -> Any:
-    """Returns a dataclass field whose value, or every element of it, lies within the bounds."""
+    """Returns a dataclass field with bounds for its value, or for every element of a tuple."""
     bounds = {"at least": at_least, "above": above, "at most": at_most, "below": below}
     bounds = {name: bound for name, bound in bounds.items() if bound is not None}
     return dataclasses.field(default=default, metadata={"bounds": bounds})
 
 
 def count(default: Any) -> Any:
-    """Returns a field of counts or sizes, from 1 to the largest int32."""
+    """Returns a dataclass field for counts or sizes, from 1 to the largest int32."""
     return bounded(default, at_least=1, below=2**31)
 
 
 class Component:
     """Base class of every kind of component.
 
-    A kind is declared by `class Optimizer(Component, kind="optimizer")`; its subclasses are that
-    kind's components.
+    A kind is declared by `class Optimizer(Component, kind="optimizer")`; its subclasses are the
+    components of the kind.
 
     Attributes:
-      kind: what the component is, for messages, such as `optimizer`.
+      kind: the name of the kind in messages, such as `optimizer`.
       name: the name under which the class is registered.
       registered: the components of the kind by name.
     """
@@ -65,7 +65,7 @@ class Component:
     registered: ClassVar[dict[str, type[Self]]]
 
     def __init_subclass__(cls, kind: str | None = None, **options: Any) -> None:
-        """Gives a new kind its own registry."""
+        """Creates the registry of a new kind."""
         super().__init_subclass__(**options)
         if kind is not None:
             cls.kind, cls.registered = kind, {}
@@ -75,8 +75,8 @@ class Component:
         """Returns the component of this kind that is registered under a name.
 
         Args:
-          name: as given to `register`.
-          path: the config field that holds it, for the message.
+          name: the name that was passed to `register`.
+          path: the dotted name of the config field, for the error message.
 
         Raises:
           FlaxdigitsError: if no such component is registered; the message lists the known names.
@@ -89,30 +89,30 @@ class Component:
             raise FlaxdigitsError(
                 f"{path} must be one of {', '.join(sorted(cls.registered))}, got {name!r}"
                 + (f"; did you mean {' or '.join(near)}?" if near else "")
-                + f"; a custom {cls.kind} is registered by its experiment "
-                "file: name that file with --experiment")
+                + f"; a custom {cls.kind} is registered by its experiment file: pass that file "
+                "with --experiment")
         return found
 
     @classmethod
     def resolve(cls, name: str, path: str) -> "type[Self] | None":
-        """Returns a component that is built when its name is asked for, or None.
+        """Returns a component that is not registered but derived from its name, or None.
 
-        A kind overrides it; the arguments are those of `find`.
+        A kind may override this method; the arguments are those of `find`.
         """
         return None
 
     def check(self, path: str) -> None:
-        """Raises FlaxdigitsError if the fields are inconsistent with each other.
+        """Raises FlaxdigitsError if the values of the fields are not compatible with each other.
 
-        Each field's own type and bounds are checked before.
+        The type and bounds of each field are checked before this method is called.
 
         Args:
-          path: the config field that holds the component, for the message.
+          path: the dotted name of the config field, for the error message.
         """
 
 
 def article(word: str) -> str:
-    """Returns the indefinite article of a word."""
+    """Returns the indefinite article for a word: `a` or `an`."""
     return "an" if word[0] in "aeiouAEIOU" else "a"
 
 
@@ -120,12 +120,12 @@ def register(name: str) -> Callable[[AnyComponent], AnyComponent]:
     """Returns a class decorator that makes a dataclass a component of its kind.
 
     Args:
-      name: by which the config names it. A file that is executed again registers its class anew;
-        the name of a component of this package cannot be taken.
+      name: the name of the component in configs. If an experiment file is executed again, the new
+        class replaces the old one; the name of a shipped component cannot be reused.
 
     Raises:
       FlaxdigitsError: from the decorator, if the class is not a frozen dataclass of a kind, a field
-        has no default or a type that `--set` cannot parse, or the name is taken.
+        has no default or a type that `--set` cannot parse, or the name is not available.
     """
     def add(cls: AnyComponent) -> AnyComponent:
         if not (isinstance(cls, type) and issubclass(cls, Component) and hasattr(cls, "kind")):
@@ -149,13 +149,13 @@ def register(name: str) -> Callable[[AnyComponent], AnyComponent]:
         _check_field_types(cls, f"register({name!r})")
         if not re.fullmatch(r"[A-Za-z_]\w*", name) or name.lower() == "none":
             raise FlaxdigitsError(
-                f"register({name!r}): the name must be a word that does not begin with a digit, "
-                "and not none")
+                f"register({name!r}): the name must consist of letters, digits and underscores, "
+                "not begin with a digit, and not be none")
         other = cls.registered.get(name)
         if other is not None and is_shipped(other) and not is_shipped(cls):
             raise FlaxdigitsError(
-                f"register({name!r}): the package has {article(cls.kind)} {cls.kind} of this name: "
-                "choose another")
+                f"register({name!r}): flaxdigits already has {article(cls.kind)} {cls.kind} of "
+                "this name: choose another name")
         cls.name = name
         cls.registered[name] = cls
         return cls
@@ -163,39 +163,44 @@ def register(name: str) -> Callable[[AnyComponent], AnyComponent]:
     return add
 
 
-def _check_field_types(cls: type, place: str) -> None:
-    """Raises FlaxdigitsError if a field of a dataclass cannot be set by `--set` or held in JSON."""
+def _check_field_types(cls: type, call: str) -> None:
+    """Raises FlaxdigitsError if `--set` cannot parse, or JSON cannot hold, a field of a dataclass.
+
+    Args:
+      cls: the dataclass.
+      call: the call of `register`, for the error message.
+    """
     try:
         hints = typing.get_type_hints(cls)
     except NameError as error:
-        raise FlaxdigitsError(f"{place}: a type of {cls.__name__} is unknown: {error}") from error
+        raise FlaxdigitsError(f"{call}: a type of {cls.__name__} is unknown: {error}") from error
     for field in dataclasses.fields(cls):
         hint = hints[field.name]
         if isinstance(hint, type) and issubclass(hint, Component):
             continue
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            _check_field_types(hint, place)
+            _check_field_types(hint, call)
         elif not (is_supported(hint) or (typing.get_origin(hint) is tuple and isinstance(
                 item := typing.get_args(hint)[0], type) and issubclass(item, Component))):
             raise FlaxdigitsError(
-                f"{place}: the field {field.name} of {cls.__name__} has the type "
+                f"{call}: the field {field.name} of {cls.__name__} has the type "
                 f"{getattr(field.type, '__name__', field.type)}; use int, float, str, bool, "
                 "Literal of strings, tuple[int, ...] (or of float, str, bool), one of these "
                 "| None, a component, or tuple[<component>, ...]")
 
 
 def is_shipped(cls: type) -> bool:
-    """Returns whether a class is one of this package's own."""
+    """Returns whether a class is part of flaxdigits."""
     return cls.__module__.partition(".")[0] == "flaxdigits"
 
 
 @contextlib.contextmanager
 def reraise_with_component(component: Component, path: str) -> Iterator[None]:
-    """Converts an exception of a component's code into a FlaxdigitsError of one line.
+    """Converts an exception in the code of a component into a FlaxdigitsError of one line.
 
     Args:
-      component: whose code the block calls.
-      path: the config field that holds the component.
+      component: the component whose code the block calls.
+      path: the dotted name of the config field, for the error message.
     """
     try:
         yield
@@ -215,9 +220,9 @@ def reraise_with_component(component: Component, path: str) -> Iterator[None]:
 def replace_component(old: Component, cls: type[Component]) -> Component:
     """Returns a component of another class that keeps the values of the fields they share.
 
-    Fields are shared if they have the same name and type. A field that is at its default in `old`,
-    where the two classes have different defaults, takes the new class's default: choosing `adamw`
-    in place of `adam` brings its weight decay.
+    Fields are shared if they have the same name and type. If the value in `old` is the default of
+    its class, and the new class has another default, the new default is used: selecting `adamw`
+    instead of `adam` also sets the weight decay of `adamw`.
     """
     if type(old) is cls:
         return old
@@ -230,6 +235,6 @@ def replace_component(old: Component, cls: type[Component]) -> Component:
 
 
 def defaults(cls: type[Component]) -> Mapping[str, Any]:
-    """Returns the default of every field."""
+    """Returns the default of every field by name."""
     return {field.name: field.default_factory() if field.default is dataclasses.MISSING
             else field.default for field in dataclasses.fields(cls)}

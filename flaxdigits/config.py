@@ -1,9 +1,9 @@
 """The configuration of an experiment: frozen dataclasses that do not depend on JAX.
 
 An experiment file returns an `ExperimentConfig`. Its sections contain numbers, strings and
-components (`flaxdigits.components`): the optimizer with its schedule, the loss, the augmentations
-and the metrics. `flaxdigits.overrides` sets single fields by name and checks types and ranges;
-`to_dict` and `from_dict` convert a config to JSON values and back.
+components (`flaxdigits.components`), such as the optimizer with its schedule, the loss and the
+metrics. `flaxdigits.overrides` sets single fields by name and checks types and ranges; `to_dict`
+and `from_dict` convert a config to JSON values and back.
 """
 
 import contextlib
@@ -31,17 +31,17 @@ from flaxdigits.schedules import Schedule
 class DataConfig:
     """The data set, its split, and the transformations of its images; see docs/data.md."""
 
-    dataset: str = "mnist"  # as registered in flaxdigits.datasets, or tfds:<builder>
+    dataset: str = "mnist"  # a name that is registered in flaxdigits.datasets, or tfds:<builder>
     split: Literal["official", "holdout", "kaggle", "random", "kfold", "writers",
                    "indices"] = "official"
-    fold: int = bounded(0, at_least=0, below=1000)  # the tested one, of the kfold and writers split
-    folds: int = bounded(10, at_least=3, at_most=1000)  # of the kfold and writers split
-    split_seed: int = bounded(0, at_least=0, below=2**32)  # of the seeded splits
-    stratify: bool = False  # holdout, kaggle and random: equal shares of the classes in each part
+    fold: int = bounded(0, at_least=0, below=1000)  # the test fold of the kfold and writers splits
+    folds: int = bounded(10, at_least=3, at_most=1000)  # number of folds of these splits
+    split_seed: int = bounded(0, at_least=0, below=2**32)  # seed of the random splits
+    stratify: bool = False  # holdout, kaggle, random: the same share of each class in every part
     indices: str | None = None  # the file of the indices split
-    folder: str | None = None  # of the custom data of idx_files or image_folder; the file of npz
-    image_size: int | None = bounded(None, at_least=4, at_most=4096)  # of image_folder: square
-    limit: int | None = count(None)  # use only the first examples of the training split
+    folder: str | None = None  # folder of idx_files or image_folder; the file of npz
+    image_size: int | None = bounded(None, at_least=4, at_most=4096)  # image_folder: side in pixels
+    limit: int | None = count(None)  # train on the first examples only
     preprocessing: Literal["unit", "column_norm", "raw"] = "unit"
     augmentation: tuple[Augmentation, ...] = ()  # applied in order
 
@@ -51,7 +51,7 @@ class DataConfig:
 class TrainConfig:
     """The length of the training, its batches, loss and objective, and the use of devices."""
 
-    batch_size: int = count(32)  # over all devices
+    batch_size: int = count(32)  # examples per step, over all devices
     epochs: int = count(1)
     steps: int | None = count(None)  # instead of epochs
     stop_after: int | None = count(None)  # pause after this step; the schedule spans the full run
@@ -65,8 +65,8 @@ class TrainConfig:
     parallel: Literal["jit", "pmap"] = "jit"
     # Seeds that one compiled call trains at the same time; None: as many as suit the device.
     seeds_per_call: int | None = count(None)
-    # Of matrix products and convolutions. tf32 and bf16 are faster on GPUs and TPUs; parameters
-    # stay float32. On a CPU tf32 is the same as fp32, and bf16 only rounds, without being faster.
+    # Precision of matrix products and convolutions. tf32 and bf16 are faster on GPUs and TPUs;
+    # parameters stay float32. On a CPU tf32 is the same as fp32, and bf16 rounds but is not faster.
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     deterministic: bool = False  # on a GPU: use slower kernels that give bitwise equal results
 
@@ -77,7 +77,7 @@ class EvaluateConfig:
 
     batch_size: int | None = count(None)  # None: 32 on a CPU, 1,000 elsewhere
     every_steps: int | None = count(None)  # None: at the end of every epoch
-    # None: the preprocessing of training. A different one shows what such a mistake costs.
+    # None: the same as in training. Another one measures the effect of mismatched preprocessing.
     preprocessing: Literal["unit", "column_norm", "raw"] | None = None
     metrics: tuple[Metric, ...] = ()  # in addition to accuracy, loss and errors
 
@@ -137,13 +137,13 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> ExperimentConfig:
-    """Creates a config from the output of `to_dict`, of this or an earlier version.
+    """Creates a config from the output of `to_dict` of this or an earlier version.
 
     Args:
       values: JSON values.
 
     Raises:
-      FlaxdigitsError: naming the field that is unknown or invalid.
+      FlaxdigitsError: if a field is unknown or invalid; the message names it.
     """
     if not isinstance(values, dict):
         raise FlaxdigitsError(f"config: must be an object, got {quoted(values)}")
@@ -156,7 +156,7 @@ def _build(cls: type, values: Any, path: str) -> Any:
     Args:
       cls: the dataclass.
       values: the JSON values of its fields.
-      path: the dotted name of the section, for error messages; empty for the config.
+      path: the dotted name of the section, for error messages; empty for the whole config.
     """
     if not isinstance(values, dict):
         raise FlaxdigitsError(f"config: {path} must be an object, got {quoted(values)}")
@@ -205,7 +205,7 @@ def is_component_list(hint: Any) -> bool:
     return typing.get_origin(hint) is tuple and is_component(typing.get_args(hint)[0])
 
 
-# The current names of fields of earlier versions. Overrides and `config.json` may use the old ones.
+# Fields that have been renamed. Overrides and `config.json` may still use the old names.
 RENAMED = {
     "train.together": "train.seeds_per_call",
     "checkpoint.report": "checkpoint.select",
@@ -218,7 +218,7 @@ RENAMED = {
 }
 
 
-# Classes of earlier versions that an experiment file may import.
+# Classes that have been replaced, but that an experiment file may still import.
 MOVED = {
     "OptimizerConfig": "a class for each optimizer, such as flaxdigits.optimizers.Adam, with a "
                        "schedule such as flaxdigits.schedules.Cosine",
@@ -228,8 +228,8 @@ MOVED = {
 def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
     """Converts the JSON values of a config of an earlier version to the current format.
 
-    In earlier versions the fields of all optimizers and schedules were in one flat group; those
-    that the selected optimizer and schedule do not have are dropped. Values of an unknown format
+    In earlier versions the fields of all optimizers and schedules were in one flat group; fields
+    that the selected optimizer and schedule do not have are dropped. Values in an unknown format
     are returned unchanged.
     """
     values = dict(values)
@@ -261,7 +261,7 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def complete(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Upgrades the JSON values of a config and adds the fields that later versions introduced.
+    """Upgrades the JSON values of a config and adds missing fields with their defaults.
 
     A model that is not registered is not changed. Values that are not a valid config are only
     upgraded.
@@ -277,12 +277,13 @@ def complete(values: Mapping[str, Any]) -> dict[str, Any]:
     return known | ({} if model is None else {"model": model})
 
 
-# What the one config of all models held in earlier versions, where a model did not use it.
+# In earlier versions one class held the configs of all models. These were the values of the fields
+# that a model did not use.
 UNUSED: Mapping[str, Any] = {"filters": (), "dense": (), "dropout": (), "batch_norm": False}
 
 
 def _without_unused(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a model's values without the fields of earlier versions that it does not have."""
+    """Returns the values of a model without the unused fields that earlier versions stored."""
     name = model.get("name")
     cls = Model.registered.get(name) if isinstance(name, str) else None
     if cls is None:
@@ -307,7 +308,7 @@ def validate(config: ExperimentConfig) -> ExperimentConfig:
       The config. Lists are converted to tuples, and integers to floats in float fields.
 
     Raises:
-      FlaxdigitsError: naming the first invalid field.
+      FlaxdigitsError: if a field is invalid; the message names the first one.
     """
     if not isinstance(config, ExperimentConfig):
         raise FlaxdigitsError("the config must be an ExperimentConfig, such as "
@@ -321,7 +322,7 @@ def validate(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def _checked(node: Any, path: str) -> Any:
-    """Returns a section or component with every field checked."""
+    """Checks every field of a section or component; returns it with the converted values."""
     hints = typing.get_type_hints(type(node))
     values = {}
     for field in dataclasses.fields(node):
@@ -421,7 +422,7 @@ def _check_data(data: DataConfig) -> None:
 
 
 class _ModelByName:
-    """`ModelConfig("dense_cnn", filters=(32,))`, as experiment files of earlier versions have it.
+    """Supports `ModelConfig("dense_cnn", filters=(32,))` in experiment files of earlier versions.
 
     Earlier versions had one class for the configs of all models.
     """
@@ -430,7 +431,7 @@ class _ModelByName:
         self, name: str, filters: tuple[int, ...] = (), dense: tuple[int, ...] = (),
         dropout: tuple[float, ...] = (), batch_norm: bool = False, **fields: Any,
     ) -> Model:
-        """Returns the config of a registered model, in which what is not given is empty.
+        """Returns the config of a registered model; fields that are not passed are empty.
 
         Raises:
           FlaxdigitsError: if there is no such model, or it has no such field.
@@ -448,9 +449,9 @@ class _ModelByName:
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
         raise FlaxdigitsError(
-            "flaxdigits.config.ModelConfig is no base class: give the linen module under "
-            "@flaxdigits.models.register the fields, with types and defaults, and choose it by "
-            "model=<its class>.Config(...)")
+            "flaxdigits.config.ModelConfig cannot be a base class: declare the fields, with types "
+            "and defaults, in the linen module that is decorated with @flaxdigits.models.register, "
+            "and use model=<its class>.Config(...)")
 
 
 ModelConfig: _ModelByName = _ModelByName()

@@ -1,6 +1,6 @@
-"""The data sets by name, with the splits and fields of each; `register` adds a custom one.
+"""The registry of data sets: their names, splits and config fields; `register` adds a custom one.
 
-A custom data set is a function in an experiment file, which returns arrays:
+A custom data set is a function in an experiment file that returns arrays:
 
 ```python
 @flaxdigits.datasets.register("bars")
@@ -9,8 +9,8 @@ def load_bars(config):
     return flaxdigits.DataArrays(images, labels)
 ```
 
-`data.dataset=bars` then chooses it. This module imports neither NumPy nor JAX, so that a config can
-be checked without them; the files of the shipped data sets are read by `flaxdigits.data`.
+`data.dataset=bars` then selects it. This module imports neither NumPy nor JAX, so that a config can
+be checked without them; `flaxdigits.data` reads the files of the shipped data sets.
 """
 
 import dataclasses
@@ -21,25 +21,25 @@ from typing import Any
 
 from flaxdigits.errors import FlaxdigitsError, quoted
 
-TFDS = "tfds:"  # begins the name of a data set that tensorflow-datasets has prepared
+TFDS = "tfds:"  # the prefix of the names of data sets that tensorflow-datasets has prepared
 _TFDS_NAME = re.compile(
     r"tfds:[A-Za-z]\w*(/[\w-][\w.+-]*)?(:\d+\.\d+\.\d+)?", re.ASCII)  # name/config:version
 SPLITS = ("official", "holdout", "random", "kfold", "writers", "indices")
-PARTS = ("train", "validation", "test")  # into which a split divides the examples
+PARTS = ("train", "validation", "test")  # the parts of a split
 
 Load = Callable[[Any], Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetEntry:
-    """What a config may say about a data set.
+    """The config fields that a data set accepts.
 
     Attributes:
-      splits: the values of `data.split`; those that need parts or writers are refused later for
-        data without them.
-      required: the fields of `data` that must be set.
-      optional: the fields of `data` that may be set, of those that not every data set has.
-      load: of a registered data set, the function that returns its arrays; else None.
+      splits: the accepted values of `data.split`. A split that needs an official test part or
+        writers is rejected when the data are loaded and lack them.
+      required: the names of the data-set-specific fields of `data` that must be set.
+      optional: the names of the data-set-specific fields of `data` that may be set.
+      load: the function that returns the arrays of a registered data set; None for the others.
     """
 
     splits: tuple[str, ...] = SPLITS
@@ -63,31 +63,31 @@ def register(name: str) -> Callable[[Load], Load]:
     """Returns a decorator that makes a function the data set `data.dataset=<name>`.
 
     The function takes the `DataConfig`, of which it may use `folder` and `image_size`, and returns
-    a `flaxdigits.DataArrays`. It must return the same arrays every time: a run records a
-    fingerprint of them and does not resume on others.
+    a `flaxdigits.DataArrays`. It must return the same arrays every time: a run stores their
+    fingerprint and does not resume with other data.
 
     Args:
-      name: by which the config names the data set. A file that is executed again registers its
-        function anew; the name of a shipped data set cannot be taken.
+      name: the name of the data set in configs. If an experiment file is executed again, the new
+        function replaces the old one; the name of a shipped data set cannot be reused.
 
     Raises:
-      FlaxdigitsError: from the decorator, if the name is taken or no word, or what is decorated is
-        not a function.
+      FlaxdigitsError: from the decorator, if the name is not valid or not available, or the
+        decorated object is not a function.
     """
     def add(load: Load) -> Load:
         if not callable(load):
             raise FlaxdigitsError(
-                f"datasets.register({name!r}) decorates a function of the data's config, got "
+                f"datasets.register({name!r}) must decorate a function of the DataConfig, got "
                 f"{quoted(load)}")
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*", name) or (
                 name.lower() == "none"):
             raise FlaxdigitsError(
-                f"datasets.register({name!r}): the name must be a word that does not begin with a "
-                "digit, and not none")
+                f"datasets.register({name!r}): the name must consist of letters, digits and "
+                "underscores, not begin with a digit, and not be none")
         if name in _SHIPPED:
             raise FlaxdigitsError(
-                f"datasets.register({name!r}): the package has a data set of this name: choose "
-                "another")
+                f"datasets.register({name!r}): flaxdigits already has a data set of this name: "
+                "choose another name")
         DATASETS[name] = DatasetEntry(optional=("folder", "image_size"), load=load)
         return load
 
@@ -98,7 +98,7 @@ def find_dataset(name: str) -> DatasetEntry:
     """Returns the data set that `data.dataset` names.
 
     Raises:
-      FlaxdigitsError: if there is none of this name; the message lists those that there are.
+      FlaxdigitsError: if there is no data set of this name; the message lists the known names.
     """
     if name in DATASETS:
         return DATASETS[name]
@@ -109,11 +109,11 @@ def find_dataset(name: str) -> DatasetEntry:
         f"data.dataset must be one of {', '.join(sorted(DATASETS))}, or tfds: and the name of a "
         f"tensorflow-datasets builder, such as tfds:emnist/letters, got {quoted(name)}"
         + (f"; did you mean {near[0]}?" if near else "")
-        + "; a custom data set is registered by its experiment file: name that file with "
+        + "; a custom data set is registered by its experiment file: pass that file with "
         "--experiment")
 
 
 def datasets_with(field: str) -> list[str]:
-    """Returns the names of the data sets that take a field of `data`."""
+    """Returns the names of the data sets that accept a field of `data`, sorted."""
     return sorted(name for name, entry in DATASETS.items()
                   if field in entry.required + entry.optional)

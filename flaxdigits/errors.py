@@ -13,7 +13,7 @@ class FlaxdigitsError(Exception):
     library catch the exception.
 
     Args:
-      message: one line. Control characters, such as a line break in a file name, are escaped.
+      message: the line. Control characters, such as a line break in a file name, are escaped.
     """
 
     def __init__(self, message: str) -> None:

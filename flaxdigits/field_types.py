@@ -1,4 +1,4 @@
-"""Checks that the value of a config field has the right type and is within its bounds."""
+"""Checks that the value of a config field has the declared type and is within its bounds."""
 
 import dataclasses
 import math
@@ -12,12 +12,21 @@ SMALLEST_FLOAT32 = 2.0**-126  # smaller values are flushed to zero in the comput
 
 
 def check(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
-    """Returns the value of a field, converted to the type `hint` and checked against its bounds.
+    """Checks the type and bounds of a value, and converts it to the type of its field.
 
-    Lists become tuples, and integers become floats in float fields.
+    Lists are converted to tuples, and integers to floats in float fields.
+
+    Args:
+      value: the value.
+      hint: the type of the field.
+      field: the dataclass field, whose metadata contain the bounds.
+      path: the dotted name of the field, for the error message.
+
+    Returns:
+      The converted value.
 
     Raises:
-      FlaxdigitsError: if the value does not fit; the message starts with `path`, the field's name.
+      FlaxdigitsError: if the value has another type or is out of bounds.
     """
     if not _fits(value, hint):
         raise FlaxdigitsError(f"{path} must be {describe(hint)}, got {quoted(value)}")
@@ -50,7 +59,7 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def is_supported(hint: Any) -> bool:
-    """Returns whether `--set` can parse a value of this type, and JSON can hold it."""
+    """Returns whether `--set` can parse values of a type and JSON can represent them."""
     if _is_union(hint):
         return all(not _is_union(part) and is_supported(part) for part in alternatives(hint))
     if typing.get_origin(hint) is Literal:

@@ -1,8 +1,8 @@
-"""Pins the JAX settings that affect results, so that every call computes with the same ones.
+"""Pins the JAX settings that affect results, so that all runs use the same values.
 
 JAX reads its settings from environment variables such as `JAX_ENABLE_X64`, and a program can change
-them. With a different random number generator a resumed run would end with a different result, and
-the strict modes (`JAX_NUMPY_RANK_PROMOTION=raise`) reject operations that Flax and Optax rely on.
+them. With another random number generator a resumed run would have another result, and strict modes
+such as `JAX_NUMPY_RANK_PROMOTION=raise` reject operations that Flax and Optax use.
 """
 
 import contextlib
@@ -32,15 +32,16 @@ _log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def pinned_settings() -> Iterator[None]:
-    """Applies the settings in `PINNED`, logs the ones that differed, and restores them at the end.
+    """Applies the settings in `PINNED`, and restores the previous values at the end.
 
-    Can be used as a context manager or as a decorator.
+    Logs a warning that names the settings whose values differed. It can be used as a context
+    manager or as a decorator.
     """
     found = {name: getattr(jax.config, name) for name in PINNED if hasattr(jax.config, name)}
     changed = {name: value for name, value in found.items() if value != PINNED[name]}
     if changed:
         names = ", ".join(f"{name.upper()}={value}" for name, value in changed.items())
-        _log.warning("ignored, since results must not depend on it: %s", names)
+        _log.warning("JAX settings ignored, since results must not depend on them: %s", names)
     for name in changed:
         jax.config.update(name, PINNED[name])
     try:

@@ -1,7 +1,7 @@
 """Reads JSON files and checks their fields.
 
-A file on disk may hold anything. The readers return values of the expected kinds, or raise an error
-of one line that says which file and which field is wrong.
+A file on disk may have any content. The readers return values of the expected kinds, or raise an
+error of one line that names the file and the field.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ class Kind:
 
     Attributes:
       description: completes the message "must be ...".
-      fits: returns whether a JSON value is of this kind.
+      fits: a function that returns whether a JSON value is of this kind.
     """
 
     description: str
@@ -67,10 +67,11 @@ def read_bytes(path: Path, advice: str) -> bytes:
 
     Args:
       path: the path of the file.
-      advice: what the user can do about an error; ends the error message.
+      advice: what the user can do about an error; the end of the error message.
 
     Raises:
-      FlaxdigitsError: if it is not a regular file (a pipe would never end), or cannot be read.
+      FlaxdigitsError: if the file is not a regular file (reading a pipe may never end), or cannot
+        be read.
       FileNotFoundError: if the file does not exist.
     """
     try:
@@ -87,14 +88,14 @@ def read_bytes(path: Path, advice: str) -> bytes:
 
 
 def read_object(path: Path, advice: str) -> dict[str, Any]:
-    """Returns the JSON object that a file holds.
+    """Returns the JSON object in a file.
 
     Args:
       path: the path of the file.
-      advice: what the user can do about an error; ends the error message.
+      advice: what the user can do about an error; the end of the error message.
 
     Raises:
-      FlaxdigitsError: if the file cannot be read, or does not hold a JSON object.
+      FlaxdigitsError: if the file cannot be read, or its content is not a JSON object.
       FileNotFoundError: if the file does not exist.
     """
     try:
@@ -107,14 +108,14 @@ def read_rows(path: Path, advice: str) -> Iterator[tuple[int, dict[str, Any] | N
     """Yields the number and the JSON object of each line of a file; None for a damaged line.
 
     A line is damaged if it is not JSON; a line with a JSON value other than an object is an error.
-    An incomplete last line, left behind by a process that was killed, is skipped.
+    An incomplete last line of a process that was killed is skipped.
 
     Args:
       path: the path of the file; nothing is yielded if it does not exist.
-      advice: what the user can do about an error; ends the error message.
+      advice: what the user can do about an error; the end of the error message.
 
     Raises:
-      FlaxdigitsError: if the file cannot be read, or a line holds no object.
+      FlaxdigitsError: if the file cannot be read, or a line is not a JSON object.
     """
     try:
         content = read_bytes(path, advice)
@@ -138,7 +139,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
 
     Raises:
       ValueError: if the content is not a JSON object, is nested more than `MAX_NESTING` levels
-        deep, or holds a number or a string that cannot be printed or written again.
+        deep, or contains a number or a string that cannot be printed or written again.
     """
     try:
         value = json.loads(content.decode())
@@ -164,7 +165,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
 
 
 def check_fields(values: Mapping[str, Any], kinds: Mapping[str, Kind], optional: bool) -> None:
-    """Checks the fields of an object. Fields that are not in `kinds` are ignored.
+    """Checks the fields of an object; fields that are not in `kinds` are ignored.
 
     Args:
       values: the object.
@@ -172,7 +173,7 @@ def check_fields(values: Mapping[str, Any], kinds: Mapping[str, Kind], optional:
       optional: whether fields may be missing.
 
     Raises:
-      ValueError: naming the first field that is missing or holds a value of another kind.
+      ValueError: if a field is missing or its value is of another kind; the message names it.
     """
     for name, kind in kinds.items():
         if name not in values:

@@ -24,8 +24,8 @@ class Loss(Component, kind="loss"):
 
         Args:
           logits: [batch, classes] float32.
-          targets: [batch, classes] float32, each row a distribution over the classes: one-hot, or
-            soft where an objective mixes examples.
+          targets: [batch, classes] float32; each row is a distribution over the classes: one-hot,
+            or soft if an objective mixes examples.
 
         Returns:
           [batch] float32.
@@ -33,7 +33,12 @@ class Loss(Component, kind="loss"):
         raise NotImplementedError
 
     def check_classes(self, num_classes: int, path: str) -> None:
-        """Raises FlaxdigitsError if the loss does not fit data of that many classes."""
+        """Raises FlaxdigitsError if the loss cannot be used with this number of classes.
+
+        Args:
+          num_classes: the number of classes of the data set.
+          path: the dotted name of the loss in the config, for the error message.
+        """
 
 
 @register("cross_entropy")
@@ -42,10 +47,11 @@ class CrossEntropy(Loss):
     """Softmax cross-entropy.
 
     Attributes:
-      label_smoothing: the share of each target that is spread over all classes (Szegedy et al.
-        2016).
-      class_weights: a factor of the loss for each class, or none. The mean over the batch divides
-        by the number of examples, as in Keras, not by the sum of the weights, as in PyTorch.
+      label_smoothing: the fraction of each target that is distributed evenly over all classes
+        (Szegedy et al. 2016).
+      class_weights: a factor of the loss for each class; empty for no factors. The mean over the
+        batch is divided by the number of examples, as in Keras, and not by the sum of the weights,
+        as in PyTorch.
     """
 
     label_smoothing: float = bounded(0.0, at_least=0, below=1)
@@ -63,13 +69,13 @@ class CrossEntropy(Loss):
                 f"class, got {len(self.class_weights)}")
         if self.class_weights and not any(self.class_weights):
             raise FlaxdigitsError(
-                f"{path}.class_weights must not all be 0: nothing would be learned")
+                f"{path}.class_weights must not all be 0: the loss would always be 0")
 
 
 @register("mse")
 @dataclasses.dataclass(frozen=True)
 class MeanSquaredError(Loss):
-    """The mean over the classes of the squared difference between softmax and target, as in Keras.
+    """Mean squared error between the softmax and the target, averaged over the classes as in Keras.
     """
 
     def losses(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
@@ -82,13 +88,13 @@ class Focal(Loss):
     """Cross-entropy that down-weights well-classified examples (Lin et al. 2017).
 
     Attributes:
-      gamma: the exponent of 1 - p; 0 is cross-entropy.
+      gamma: the exponent of the factor 1 - p; with 0 the loss is cross-entropy.
     """
 
     gamma: float = bounded(2.0, at_least=0)
 
     def losses(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
         log_p = jax.nn.log_softmax(logits)
-        # 1 - p, computed from log p for precision where p is near 1.
-        missing = jnp.clip(-jnp.expm1(log_p), 1e-7, 1.0)
-        return -(targets * missing ** self.gamma * log_p).sum(-1)
+        # Computed from log p, since 1 - p would lose precision where p is near 1.
+        one_minus_p = jnp.clip(-jnp.expm1(log_p), 1e-7, 1.0)
+        return -(targets * one_minus_p ** self.gamma * log_p).sum(-1)

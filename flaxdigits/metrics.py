@@ -1,7 +1,7 @@
-"""Metrics of a split: functions of its logits and labels, computed on the host after scoring.
+"""Metrics of a split: functions of its logits and labels, which are computed on the host.
 
-Accuracy, loss, errors and examples are always computed; `evaluate.metrics` names further ones:
-`--set evaluate.metrics=macro_f1,top_k`.
+Accuracy, loss and the numbers of errors and examples are always computed. `evaluate.metrics` adds
+further ones: `--set evaluate.metrics=macro_f1,top_k`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Format:
     """How a metric is printed and compared.
 
     Attributes:
-      is_fraction: whether the metric is printed in per cent, and a difference in percentage points.
-      higher_is_better: whether a comparison calls a higher value better.
+      is_fraction: whether the metric is printed in percent, and a difference in percentage points.
+      higher_is_better: whether higher values are better.
     """
 
     is_fraction: bool
@@ -38,8 +38,8 @@ class Metric(Component, kind="metric"):
     """Base class of the metrics.
 
     Attributes:
-      higher_is_better: whether a comparison calls a higher value better.
-      is_fraction: whether tables print the metric in per cent.
+      higher_is_better: whether higher values are better.
+      is_fraction: whether the metric is printed in percent.
     """
 
     higher_is_better: ClassVar[bool] = True
@@ -47,7 +47,7 @@ class Metric(Component, kind="metric"):
 
     @property
     def key(self) -> str:
-        """Its name in results: `test_<key>`, `validation_<key>`."""
+        """The name of the metric in results: `test_<key>`, `validation_<key>`."""
         return self.name
 
     def compute(self, logits: np.ndarray, labels: np.ndarray) -> float:
@@ -69,7 +69,7 @@ class TopK(Metric):
 
     @property
     def key(self) -> str:
-        """Such as `top_3`."""
+        """The name of the metric in results, such as `top_3`."""
         return f"top_{self.k}"
 
     def compute(self, logits: np.ndarray, labels: np.ndarray) -> float:
@@ -80,7 +80,7 @@ class TopK(Metric):
 @register("balanced_accuracy")
 @dataclasses.dataclass(frozen=True)
 class BalancedAccuracy(Metric):
-    """The mean of the accuracies within the classes that occur."""
+    """The mean of the accuracies of the classes that occur in the split."""
 
     def compute(self, logits: np.ndarray, labels: np.ndarray) -> float:
         table = confusion(logits, labels)
@@ -92,7 +92,7 @@ class BalancedAccuracy(Metric):
 @register("macro_f1")
 @dataclasses.dataclass(frozen=True)
 class MacroF1(Metric):
-    """The mean F1 score of the classes that occur or are predicted."""
+    """The mean F1 score of the classes that occur in the split or are predicted."""
 
     def compute(self, logits: np.ndarray, labels: np.ndarray) -> float:
         table = confusion(logits, labels)
@@ -104,7 +104,7 @@ class MacroF1(Metric):
 @register("negative_log_likelihood")
 @dataclasses.dataclass(frozen=True)
 class NegativeLogLikelihood(Metric):
-    """The mean of -log p(label) in nats, whatever the loss of the training is."""
+    """The mean of -log p(label) in nats; it does not depend on `train.loss`."""
 
     higher_is_better: ClassVar[bool] = False
     is_fraction: ClassVar[bool] = False
@@ -119,8 +119,9 @@ class NegativeLogLikelihood(Metric):
 class CalibrationError(Metric):
     """The expected calibration error (Guo et al. 2017).
 
-    The examples are put into `bins` equal intervals of confidence, the probability of the predicted
-    class; the result is the mean difference between accuracy and confidence, weighted by examples.
+    The confidence of an example is the probability of its predicted class. The examples are divided
+    into `bins` equal intervals of confidence; the metric is the absolute difference between the
+    accuracy and the mean confidence of an interval, averaged over the examples.
     """
 
     higher_is_better: ClassVar[bool] = False
@@ -136,7 +137,11 @@ class CalibrationError(Metric):
 
 
 def formats(metrics: Sequence[Metric]) -> dict[str, Format]:
-    """Returns the formats of all metrics of a split by key, with those that are always computed."""
+    """Returns the formats of the metrics of a split by key.
+
+    Args:
+      metrics: the metrics in addition to accuracy, loss and errors, which are always included.
+    """
     return {
         "accuracy": Format(True, True), "loss": Format(False, False),
         "errors": Format(False, False),
@@ -144,7 +149,7 @@ def formats(metrics: Sequence[Metric]) -> dict[str, Format]:
            for metric in metrics}}
 
 
-# Fields of every split in results; no other metric can have one of these keys.
+# The fields of every split in results; a metric in `evaluate.metrics` cannot use these keys.
 RESERVED = ("accuracy", "loss", "errors", "examples", "accuracy_running")
 
 
@@ -152,12 +157,12 @@ def compute_metric(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> fl
     """Returns a metric of a split as a Python float, which JSON can hold.
 
     Args:
-      metric: one of `evaluate.metrics`.
+      metric: a metric in `evaluate.metrics`.
       logits: [examples, classes] float32.
       labels: [examples] int32.
 
     Raises:
-      FlaxdigitsError: if the metric is not a single number.
+      FlaxdigitsError: if the metric does not return a single number.
     """
     value = metric.compute(logits, labels)
     is_number = (np.ndim(value) == 0 and value is not None
@@ -178,23 +183,22 @@ def check_metric(metric: Metric, num_classes: int) -> None:
 
 
 def check_keys(metrics: Sequence[Metric]) -> None:
-    """Raises FlaxdigitsError if two metrics have one key, or a key is not a free identifier."""
+    """Raises FlaxdigitsError if two metrics have the same key, or a key is invalid or reserved."""
     keys = [metric.key for metric in metrics]
     for key in keys:
         if key in RESERVED or not re.fullmatch(r"\w+", key):
             raise FlaxdigitsError(
-                f"evaluate.metrics: the key of a metric must be a word and not one of "
-                f"{', '.join(RESERVED)}, got {key!r}: register it under another name")
+                f"evaluate.metrics: the key of a metric must consist of letters, digits and "
+                f"underscores and not be one of {', '.join(RESERVED)}, got {key!r}: register the "
+                "metric under another name")
         if keys.count(key) > 1:
             raise FlaxdigitsError(
-                f"evaluate.metrics: two metrics have the key {key}: leave one out, or give its "
-                "class a key that depends on its fields")
+                f"evaluate.metrics: two metrics have the key {key}: remove one of them, or "
+                "override `key` in its class so that it depends on the fields")
 
 
 def confusion(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns how often each label was predicted as each class: [classes, classes] int64.
-
-    Rows are labels, columns are predictions.
+    """Returns the confusion matrix: [classes, classes] int64; rows are labels, columns predictions.
     """
     classes = logits.shape[1]
     return np.bincount(

@@ -1,9 +1,9 @@
-"""Objectives: what a train step minimises, as a function of the forward pass and the batch.
+"""Objectives: the functions that a train step minimises, given the forward pass and the batch.
 
 `supervised` is the mean loss of the batch. The others change the images, the targets, the loss or
-the gradient, and leave the training loop as it is: `--set train.objective=mixup`. All give the same
-result on one device and on many: their randomness depends on the step and on the position of each
-example in the global batch.
+the gradient, without changes to the training loop: `--set train.objective=mixup`. Their results do
+not depend on the number of devices: random values depend only on the step and on the position of
+each example in the global batch.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ with epy.lazy_imports():
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """A training batch, or a device's part of it, as an objective sees it.
+    """A training batch, or the part of it on one device.
 
     Attributes:
-      positions: [batch] int32, each example's position in the global batch.
-      count: [] int32, how many examples the global batch has, without padding.
-      load: returns the images ([batch, height, width, channels] float32, augmented and
-        preprocessed) and the targets ([batch, classes] float32) at the given positions of the
-        global batch.
-      key: the step's PRNG key of the objective.
+      positions: [batch] int32, the position of each example in the global batch.
+      count: [] int32, the number of examples in the global batch, without padding.
+      load: a function of positions in the global batch that returns their images ([batch, height,
+        width, channels] float32, augmented and preprocessed) and targets ([batch, classes]
+        float32).
+      key: the PRNG key of the objective for this step.
     """
 
     positions: jax.Array
@@ -41,18 +41,18 @@ class Batch:
     key: jax.Array
 
     def keys(self) -> jax.Array:
-        """Returns a PRNG key for each example."""
+        """Returns a PRNG key for each example: [batch] keys."""
         return jax.vmap(jax.random.fold_in, (None, 0))(self.key, self.positions)
 
     def load_pairs(self) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-        """Returns the images and targets of every example, and those of its partner."""
+        """Returns the images and targets of the examples, and those of their partners."""
         return self.load(self.positions), self.load(self.partners())
 
     def partners(self) -> jax.Array:
-        """Returns for each example the position of another one: [batch] int32.
+        """Returns the position of a random partner for each example: [batch] int32.
 
-        The pairing is a rotation of the batch by a random offset, so that every example is used
-        exactly once. A batch of one is paired with itself.
+        The partners are the batch rotated by a random offset, so that every example is the partner
+        of exactly one other. A batch of one example is paired with itself.
         """
         distance = jax.random.randint(
             jax.random.fold_in(self.key, 2**32 - 1), (), 1, jnp.maximum(self.count, 2))
@@ -66,11 +66,12 @@ class Forward:
     Attributes:
       logits: the function `(params, images) -> (logits, model_state)`.
       losses: the function `(logits, targets) -> losses`, [batch] float32.
-      mean: the mean of [batch] values over the unpadded examples of the global batch: on one of
-        several devices this device's contribution, to be summed with `all_reduce`.
-      all_reduce: the sum over the devices of a tree of such contributions.
-      teacher_logits: the function `images -> logits` of the run that the objective names as its
-        `teacher`, or None.
+      mean: the function `values -> mean`: the mean of [batch] values over the examples of the
+        global batch, without padding. On several devices it returns the contribution of this
+        device, which is to be summed by `all_reduce`.
+      all_reduce: the function that sums a pytree of such contributions over the devices.
+      teacher_logits: the function `images -> logits` of the network of the objective's `teacher`,
+        or None.
     """
 
     logits: Callable[[Any, jax.Array], tuple[jax.Array, Any]]
@@ -82,7 +83,7 @@ class Forward:
     def loss(
         self, params: Any, images: jax.Array, targets: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-        """Returns the mean loss of a batch, and the logits and the model's state beside it."""
+        """Returns the mean loss of a batch, and the tuple of the logits and the model state."""
         logits, model_state = self.logits(params, images)
         return self.mean(self.losses(logits, targets)), (logits, model_state)
 
@@ -96,13 +97,13 @@ class Objective(Component, kind="objective"):
     """Base class of the objectives; a subclass overrides one of the three methods."""
 
     def inputs(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        """Returns the images and the targets that the step trains on."""
+        """Returns the images and the targets of the train step."""
         return batch.load(batch.positions)
 
     def loss(
         self, forward: Forward, params: Any, images: jax.Array, targets: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-        """Returns the loss whose gradient is taken, and the logits and the model's state."""
+        """Returns the loss to be minimised, and the tuple of the logits and the model state."""
         return forward.loss(params, images, targets)
 
     def gradient(
@@ -110,14 +111,14 @@ class Objective(Component, kind="objective"):
     ) -> Result:
         """Returns the loss (with logits and model state) and its gradient for the parameters.
 
-        On one of several devices these are this device's contributions; the step sums them.
+        On several devices these are the contributions of this device, which the train step sums.
 
         Args:
           forward: the forward pass.
-          params: of the model.
-          images: from `inputs`.
-          targets: from `inputs`.
-          batch: that `inputs` was given.
+          params: the parameters of the model.
+          images: the images that `inputs` returned.
+          targets: the targets that `inputs` returned.
+          batch: the batch that was passed to `inputs`.
         """
         return jax.value_and_grad(
             lambda params: self.loss(forward, params, images, targets), has_aux=True)(params)
@@ -132,10 +133,10 @@ class Supervised(Objective):
 @register("mixup")
 @dataclasses.dataclass(frozen=True)
 class Mixup(Objective):
-    """Mixes every example with another of the batch, images and targets alike (Zhang et al. 2018).
+    """Mixes the images and targets of every example with those of another (Zhang et al. 2018).
 
     Attributes:
-      alpha: of the Beta(alpha, alpha) distribution from which each example's share is drawn.
+      alpha: the parameter of the Beta(alpha, alpha) distribution of the mixing weights.
     """
 
     alpha: float = bounded(0.2, above=0)
@@ -150,10 +151,12 @@ class Mixup(Objective):
 @register("cutmix")
 @dataclasses.dataclass(frozen=True)
 class CutMix(Objective):
-    """Pastes a box of another example into every one; targets by area (Yun et al. 2019).
+    """Pastes a box of another image into every image (Yun et al. 2019).
+
+    The targets are mixed in proportion to the areas.
 
     Attributes:
-      alpha: of the Beta(alpha, alpha) distribution from which each box's area is drawn.
+      alpha: the parameter of the Beta(alpha, alpha) distribution of the area of the box.
     """
 
     alpha: float = bounded(1.0, above=0)
@@ -177,10 +180,14 @@ class CutMix(Objective):
 @register("sam")
 @dataclasses.dataclass(frozen=True)
 class SharpnessAware(Objective):
-    """Takes the gradient where the loss is highest nearby (Foret et al. 2021): two passes a step.
+    """Sharpness-aware minimisation (Foret et al. 2021).
+
+    The gradient is computed at the point of the highest loss within a radius of the parameters.
+    A step takes two forward and backward passes.
 
     Attributes:
-      radius: how far, as the Euclidean norm over all parameters (the paper's rho).
+      radius: the Euclidean norm over all parameters of the distance to that point (rho in the
+        paper).
     """
 
     radius: float = bounded(0.05, above=0)
@@ -200,14 +207,15 @@ class SharpnessAware(Objective):
 @register("fast_adversarial")
 @dataclasses.dataclass(frozen=True)
 class FastAdversarial(Objective):
-    """Trains on adversarially perturbed images (Wong et al. 2020): two passes a step.
+    """Trains on adversarially perturbed images (Wong et al. 2020).
 
-    A random start within the box of `epsilon`, then one signed-gradient step of size `step`,
-    clipped to the box and to [0, 1]. For `data.preprocessing=unit`.
+    The perturbation starts at a random value within `epsilon` for each pixel and is changed by one
+    signed-gradient step of size `step`; it is clipped to `epsilon`, and the image to [0, 1]. A step
+    takes two forward and backward passes. Needs `data.preprocessing=unit`.
 
     Attributes:
-      epsilon: the largest change of a pixel, of images from 0 to 1.
-      step: the length of the gradient's step, of images from 0 to 1.
+      epsilon: the largest change of a pixel, for pixel values from 0 to 1.
+      step: the size of the gradient step, for pixel values from 0 to 1.
     """
 
     epsilon: float = bounded(0.1, above=0, at_most=1)
@@ -216,33 +224,34 @@ class FastAdversarial(Objective):
     def gradient(
         self, forward: Forward, params: Any, images: jax.Array, targets: jax.Array, batch: Batch
     ) -> Result:
-        def loss(moved: jax.Array) -> jax.Array:
-            return forward.loss(params, moved, targets)[0]
+        def loss(perturbed: jax.Array) -> jax.Array:
+            return forward.loss(params, perturbed, targets)[0]
 
         start = jax.vmap(lambda key, image: jax.random.uniform(
             key, image.shape, minval=-self.epsilon, maxval=self.epsilon))(batch.keys(), images)
         slope = jax.grad(loss)(jnp.clip(images + start, 0, 1))
         change = jnp.clip(start + self.step * jnp.sign(slope), -self.epsilon, self.epsilon)
-        moved = jax.lax.stop_gradient(jnp.clip(images + change, 0, 1))
-        return super().gradient(forward, params, moved, targets, batch)
+        perturbed = jax.lax.stop_gradient(jnp.clip(images + change, 0, 1))
+        return super().gradient(forward, params, perturbed, targets, batch)
 
 
 @register("distillation")
 @dataclasses.dataclass(frozen=True)
 class Distillation(Objective):
-    """Learns from the logits of a trained network, the teacher (Hinton et al. 2015).
+    """Knowledge distillation: trains on the logits of a trained network (Hinton et al. 2015).
 
-    The loss is `(1 - weight) * train.loss + weight * temperature^2 * KL(teacher || student)`, of
-    the softmax of both logits divided by the temperature; with the factor `temperature^2` the
-    gradient does not depend on the temperature's scale. The teacher sees the same augmented images,
-    in evaluation mode. Its weights are fixed: they are no part of the train state or of a
-    checkpoint, and the run folder of the teacher is needed for as long as the run trains.
+    The loss is `(1 - weight) * train.loss + weight * temperature^2 * KL(teacher || student)`, where
+    the distributions are the softmax of the logits divided by the temperature. With the factor
+    `temperature^2` the magnitude of the gradient hardly depends on the temperature. The teacher is
+    applied to the same augmented images in evaluation mode. Its weights are constant and are not
+    part of the train state or of a checkpoint, so that its run folder is needed until the training
+    is complete.
 
     Attributes:
-      teacher: the run folder of the teacher, with its last checkpoint, or another one as in
+      teacher: the run folder of the teacher, for its last checkpoint; for another checkpoint
         `runs/x@best` or `runs/x@5000`.
-      temperature: by which logits are divided; the higher, the softer the distributions.
-      weight: of the teacher's part of the loss.
+      temperature: the divisor of the logits; a higher temperature gives softer distributions.
+      weight: the weight of the term of the teacher in the loss.
     """
 
     teacher: str | None = None
@@ -268,7 +277,7 @@ class Distillation(Objective):
 
 
 def _beta(keys: jax.Array, alpha: float) -> jax.Array:
-    """Returns a draw from Beta(alpha, alpha) for each key: [keys] float32."""
+    """Samples from Beta(alpha, alpha) for each key: [keys] float32."""
     return jax.vmap(lambda key: jax.random.beta(key, alpha, alpha))(keys)
 
 

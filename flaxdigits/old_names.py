@@ -1,4 +1,4 @@
-"""Accepts the names that fields of public dataclasses had in earlier versions."""
+"""Accepts the names of fields of public dataclasses from earlier versions."""
 
 import functools
 from collections.abc import Callable

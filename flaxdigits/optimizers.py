@@ -1,8 +1,8 @@
-"""Optimizers, with Keras's arithmetic where it and optax differ.
+"""Optimizers, with the defaults of Keras where those of optax differ.
 
 An update clips the gradient, applies the update rule, then decoupled weight decay, then the
-learning rate of the schedule. Any optimizer of optax can also be had by its function's name, with
-the function's own keyword arguments as fields: `--set optimizer.name=optax.adabelief`.
+learning rate of the schedule. Any other optimizer of optax can be selected by the name of its
+function, whose keyword arguments are then the fields: `--set optimizer.name=optax.adabelief`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Optimizer(Component, kind="optimizer"):
     """Base class of the optimizers; a subclass overrides `build`.
 
     Attributes:
-      learning_rate: the peak of the schedule.
-      schedule: the rate over the run.
-      clip_norm: the largest global norm of the gradient; a larger one is scaled down to it.
+      learning_rate: the peak learning rate.
+      schedule: the learning rate as a function of the step.
+      clip_norm: the maximum global norm of the gradient; None for no clipping.
     """
 
     learning_rate: float = bounded(1e-3, above=0)
@@ -39,31 +39,31 @@ class Optimizer(Component, kind="optimizer"):
     clip_norm: float | None = bounded(None, above=0)
 
     def build(self, learning_rate: optax.Schedule) -> optax.GradientTransformation:
-        """Returns the optimizer; clipping to `clip_norm` is added before it by `create`.
+        """Returns the optimizer without clipping, which `create` adds.
 
         Args:
-          learning_rate: the schedule's rate as a function of the step.
+          learning_rate: the learning rate as a function of the step.
         """
         raise NotImplementedError
 
     def transforms(self, learning_rate: optax.Schedule) -> list[optax.GradientTransformation]:
-        """Returns what `create` chains after the clipping."""
+        """Returns the transformations that `create` chains after the clipping."""
         return [self.build(learning_rate)]
 
     def create(self, learning_rate: optax.Schedule) -> optax.GradientTransformation:
-        """Returns the whole optimizer, clipping included."""
+        """Returns the complete optimizer, including clipping."""
         clip = [] if self.clip_norm is None else [optax.clip_by_global_norm(self.clip_norm)]
         return optax.chain(*clip, *self.transforms(learning_rate))
 
     @classmethod
     def resolve(cls, name: str, path: str) -> type[Optimizer] | None:
-        """Returns the component of a function of optax, such as `optax.adabelief`."""
+        """Returns the component for a function of optax, such as `optax.adabelief`."""
         is_prefixed = name.startswith("optax.")
         found = _optax_optimizer(name.removeprefix("optax."))
         if found is None and is_prefixed:
             raise FlaxdigitsError(
-                f"{path}={name}: there is no such function in optax or optax.contrib, or it is no "
-                "optimizer that needs the gradient alone")
+                f"{path}={name}: optax and optax.contrib have no such function, or it is not an "
+                "optimizer whose update needs only the gradient")
         if found is not None and not is_prefixed:
             raise FlaxdigitsError(
                 f"{path} must be one of {', '.join(sorted(cls.registered))}, or an optimizer of "
@@ -73,29 +73,31 @@ class Optimizer(Component, kind="optimizer"):
 
 @dataclasses.dataclass(frozen=True)
 class DecayedOptimizer(Optimizer):
-    """Base class of optimizers: an update rule, decoupled weight decay, the learning rate.
+    """Base class of the optimizers with an update rule and decoupled weight decay.
 
     Attributes:
-      weight_decay: decoupled from the gradient (Loshchilov and Hutter 2019): every step subtracts
+      weight_decay: the decoupled weight decay (Loshchilov and Hutter 2019): every step subtracts
         this fraction of the weights, times the learning rate.
-      decayed: which parameters are decayed: kernels only, or biases and norms too.
+      decayed: the parameters that decay: `kernels`, or `all` for biases and normalisation
+        parameters too.
     """
 
     weight_decay: float = bounded(0.0, at_least=0)
     decayed: Literal["kernels", "all"] = "kernels"
 
     def update_rule(self) -> list[optax.GradientTransformation]:
-        """Returns the transforms that turn the gradient into an update direction."""
+        """Returns the transformations that convert the gradient into an update direction."""
         raise NotImplementedError
 
     def transforms(self, learning_rate: optax.Schedule) -> list[optax.GradientTransformation]:
-        """Returns the method, the weight decay if there is any, and the learning rate."""
+        """Returns the update rule, the weight decay if it is not 0, and the learning rate."""
         decay = [optax.add_decayed_weights(self.weight_decay, mask=self.decay_mask())]
         return [*self.update_rule(), *(decay if self.weight_decay else []),
                 optax.scale_by_learning_rate(learning_rate)]
 
     def decay_mask(self) -> Callable[[optax.Params], optax.Params] | None:
-        """Returns the function from the parameters to which of them decay; None: all."""
+        """Returns a function that maps the parameters to booleans, whether each decays; None: all.
+        """
         return _kernels if self.decayed == "kernels" else None
 
 
@@ -106,11 +108,11 @@ def _kernels(params: optax.Params) -> optax.Params:
 @register("adam")
 @dataclasses.dataclass(frozen=True)
 class Adam(DecayedOptimizer):
-    """Adam (Kingma and Ba 2015), with Keras's default epsilon.
+    """Adam (Kingma and Ba 2015), with the default epsilon of Keras.
 
-    Epsilon is added to the root of the bias-corrected second moment, as in the paper's algorithm 1;
-    Keras adds it before the correction, so that in Keras epsilon counts for more in the first
-    steps (3.2e-6 in place of 1e-7 in the very first).
+    Epsilon is added to the square root of the bias-corrected second moment, as in algorithm 1 of
+    the paper. Keras adds it before the correction, which is equivalent to a larger epsilon in the
+    first steps (3.2e-6 instead of 1e-7 in the first one).
     """
 
     beta1: float = bounded(0.9, at_least=0, below=1)
@@ -124,7 +126,8 @@ class Adam(DecayedOptimizer):
 @register("adamw")
 @dataclasses.dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), of 0.01 as in PyTorch."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), by default 0.01 as in PyTorch.
+    """
 
     weight_decay: float = bounded(0.01, at_least=0)
 
@@ -144,8 +147,8 @@ class SGD(DecayedOptimizer):
     """Stochastic gradient descent.
 
     Attributes:
-      momentum: 0 is none.
-      nesterov: whether the gradient is taken as if one step ahead (Sutskever et al. 2013).
+      momentum: the momentum; 0 for none.
+      nesterov: whether to use Nesterov momentum (Sutskever et al. 2013).
     """
 
     momentum: float = bounded(0.0, at_least=0, below=1)
@@ -159,7 +162,7 @@ class SGD(DecayedOptimizer):
 @register("rmsprop")
 @dataclasses.dataclass(frozen=True)
 class RMSprop(DecayedOptimizer):
-    """RMSprop (Hinton 2012), with epsilon outside the square root, as in Keras."""
+    """RMSprop (Hinton 2012), with epsilon outside of the square root, as in Keras."""
 
     rho: float = bounded(0.9, at_least=0, below=1)
     epsilon: float = bounded(1e-7, above=0)
@@ -197,7 +200,7 @@ class Adadelta(DecayedOptimizer):
 @register("lion")
 @dataclasses.dataclass(frozen=True)
 class Lion(DecayedOptimizer):
-    """Lion (Chen et al. 2023), to be used with a tenth to a third of Adam's learning rate."""
+    """Lion (Chen et al. 2023); use a tenth to a third of the learning rate of Adam."""
 
     beta1: float = bounded(0.9, at_least=0, below=1)
     beta2: float = bounded(0.99, at_least=0, below=1)
@@ -209,10 +212,11 @@ class Lion(DecayedOptimizer):
 @register("lamb")
 @dataclasses.dataclass(frozen=True)
 class Lamb(Adam):
-    """LAMB (You et al. 2020): Adam's direction with the decay, scaled to the norm of each array."""
+    """LAMB (You et al. 2020): Adam with weight decay, scaled by the norm of each parameter array.
+    """
 
     def transforms(self, learning_rate: optax.Schedule) -> list[optax.GradientTransformation]:
-        """Returns optax's LAMB."""
+        """Returns `optax.lamb`."""
         return [optax.lamb(
             learning_rate, self.beta1, self.beta2, self.epsilon, weight_decay=self.weight_decay,
             mask=self.decay_mask())]
@@ -221,15 +225,15 @@ class Lamb(Adam):
 @register("muon")
 @dataclasses.dataclass(frozen=True)
 class Muon(Optimizer):
-    """Muon (Jordan et al. 2024, `optax.contrib.muon`) for matrices, AdamW for everything else.
+    """Muon (Jordan et al. 2024, `optax.contrib.muon`) for matrices, AdamW for other parameters.
 
     Attributes:
-      beta: of the momentum.
-      nesterov: whether the momentum is Nesterov's.
-      weight_decay: of the matrices, decoupled.
-      beta1: of AdamW.
-      beta2: of AdamW.
-      adam_weight_decay: of what AdamW updates.
+      beta: the momentum of Muon.
+      nesterov: whether Muon uses Nesterov momentum.
+      weight_decay: the decoupled weight decay of the matrices.
+      beta1: the decay rate of the first moment of AdamW.
+      beta2: the decay rate of the second moment of AdamW.
+      adam_weight_decay: the decoupled weight decay of the other parameters.
     """
 
     beta: float = bounded(0.95, at_least=0, below=1)
@@ -247,10 +251,11 @@ class Muon(Optimizer):
 
 @functools.cache
 def _optax_optimizer(function: str) -> type[Optimizer] | None:
-    """Returns the component of `optax.<function>` or `optax.contrib.<function>`.
+    """Returns the component for `optax.<function>` or `optax.contrib.<function>`.
 
-    Its fields are the function's keyword arguments that hold numbers, strings or booleans. None
-    if there is no such optimizer, or its update takes more than gradient, state and parameters.
+    Its fields are the keyword arguments of the function that are numbers, strings or booleans.
+    Returns None if there is no such optimizer, or its update needs more than gradient, state and
+    parameters.
     """
     build = getattr(optax, function, None) or getattr(optax.contrib, function, None)
     if not callable(build) or not _updates_by_gradient(build):
@@ -276,7 +281,7 @@ def _optax_optimizer(function: str) -> type[Optimizer] | None:
 
 
 def _hint(name: str, default: Any) -> Any:
-    """Returns the type of a keyword argument by its default; None if no config can hold it."""
+    """Returns the type of a keyword argument, from its default; None if a config cannot hold it."""
     if "mask" in name or "dtype" in name or name in ("key", "seed"):
         return None
     if default is None:
@@ -287,7 +292,10 @@ def _hint(name: str, default: Any) -> Any:
 
 
 def _updates_by_gradient(build: Callable[..., Any]) -> bool:
-    """Returns whether this makes an optimizer whose update takes nothing beside the gradient."""
+    """Returns whether a function creates an optimizer whose update needs only the gradient.
+
+    The state and the parameters are available, too.
+    """
     def update(params: optax.Params) -> optax.Updates:
         optimizer = build(learning_rate=1e-3)
         return optimizer.update(params, optimizer.init(params), params)[0]
@@ -295,5 +303,5 @@ def _updates_by_gradient(build: Callable[..., Any]) -> bool:
     try:
         params = {"kernel": jax.ShapeDtypeStruct((2, 2), "float32")}
         return jax.eval_shape(update, params) == params
-    except Exception:  # optax exports other callables too
+    except Exception:  # optax also exports callables that are not optimizers
         return False

@@ -1,9 +1,9 @@
-"""Overrides such as `--set data.fold=3`: set single fields of a config by name.
+"""Overrides such as `--set data.fold=3`, which set single fields of a config by name.
 
-A component is selected by its name (`optimizer.name=lion`, or shorter `optimizer=lion`), and keeps
-the values of the fields that it shares with the component it replaces. A list of components is set
-by their names (`data.augmentation=affine,cutout`), and a field of an entry through the entry's name
-(`data.augmentation.affine.rotation=10`, which adds the entry if it is missing).
+A component is selected by its name (`optimizer.name=lion`, or `optimizer=lion` for short), and
+keeps the values of the fields that it shares with the component that it replaces. A list of
+components is set by their names (`data.augmentation=affine,cutout`), and a field of an entry by the
+name of the entry (`data.augmentation.affine.rotation=10`, which adds the entry if it is missing).
 """
 
 import dataclasses
@@ -63,7 +63,8 @@ def _parse_assignment(assignment: Any) -> tuple[list[str], str]:
 
 
 def _order(config: Any, parts: list[str]) -> int:
-    """Returns the sort key of an assignment: the depth of the component it selects, else 1000."""
+    """Returns the sort key of an assignment: the depth of the component that it selects, else 1000.
+    """
     value, hint = config, type(config)
     for part in parts:
         if part == "name" and isinstance(value, Component):
@@ -104,7 +105,15 @@ class _Override:
     def apply(
         self, value: Any, hint: Any, field: dataclasses.Field | None, parts: list[str], path: str
     ) -> Any:
-        """Returns `value`, the node at `path`, with the field at the relative path `parts` set."""
+        """Returns `value`, the node at `path`, with the field at the relative path `parts` set.
+
+        Args:
+          value: a section, a component, a list of components or the value of a field.
+          hint: the type of the node.
+          field: the dataclass field of the node; None for the config.
+          parts: the names that lead from the node to the field.
+          path: the dotted name of the node.
+        """
         if is_component_list(hint):
             return self._entries(value, typing.get_args(hint)[0], parts, path)
         if is_component(hint) and parts in ([], ["name"]):
@@ -148,8 +157,8 @@ class _Override:
             raise FlaxdigitsError(
                 f"{path}.{name}: the list has {len(entries)} entries, numbered from 0")
         if len(positions) > 1:
-            raise FlaxdigitsError(f"{path}.{name}: the list has several of this name; use the "
-                                  f"number of the entry, from 0, as in {path}.{positions[0]}")
+            raise FlaxdigitsError(f"{path}.{name}: the list has several entries of this name; use "
+                                  f"the number of an entry, as in {path}.{positions[0]}")
         if not positions:
             positions, entries = [len(entries)], (*entries, kind.find(name, path)())
         position = positions[0]
@@ -173,7 +182,7 @@ class _Override:
 
 
 def _parse(text: str, hint: Any, name: str) -> Any:
-    """Parses a value as the first type of the hint that accepts its text."""
+    """Parses a value as the first alternative of a type that accepts its text."""
     for option in alternatives(hint):
         try:
             return _parse_as(text, option)

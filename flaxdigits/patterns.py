@@ -1,4 +1,4 @@
-"""Paths and glob patterns that a user typed: expands `~` and finds the files that match."""
+"""Expands `~` in paths, and finds the files that match a glob pattern."""
 
 import glob
 import os
@@ -10,15 +10,15 @@ from flaxdigits.errors import FlaxdigitsError
 def expand_user(path: str | os.PathLike[str]) -> Path:
     """Expands a leading `~` or `~user` to the home folder.
 
-    A file whose name starts with `~` has to be written as `./~name`; the returned path is then
-    absolute.
+    A path to a file whose name starts with `~` must be written as `./~name`; the returned path is
+    then absolute.
 
     Raises:
       FlaxdigitsError: if the user does not exist or has no home folder.
     """
     text = os.fspath(path)
     if not text.startswith("~"):
-        path = Path(text)  # which drops the `./` of `./~name`
+        path = Path(text)  # this drops the `./` of `./~name`
         return Path.cwd() / path if str(path).startswith("~") else path
     try:
         return Path(text).expanduser()
@@ -28,9 +28,9 @@ def expand_user(path: str | os.PathLike[str]) -> Path:
 
 
 def find_paths(pattern: str) -> list[str]:
-    """Returns the paths that match a pattern, sorted.
+    """Returns the paths that match a glob pattern, sorted.
 
-    A path that exists under exactly this name is returned without treating it as a pattern.
+    If the pattern is the path of an existing file, only this path is returned.
     """
     expanded = str(expand_user(pattern))
     return [expanded] if os.path.exists(expanded) else sorted(glob.glob(expanded, recursive=True))

@@ -1,7 +1,7 @@
-"""Learning-rate schedules: the rate as a function of the step.
+"""Learning-rate schedules: the learning rate as a function of the step.
 
-Every schedule scales the optimizer's `learning_rate`, which is its peak. All but `onecycle`, which
-rises by itself, can begin with a linear warm-up.
+The peak of every schedule is the `learning_rate` of the optimizer. All schedules except `onecycle`,
+whose first part is a rise, can begin with a linear warm-up.
 """
 
 from __future__ import annotations
@@ -20,27 +20,30 @@ with epy.lazy_imports():
 
 @dataclasses.dataclass(frozen=True)
 class Schedule(Component, kind="schedule"):
-    """Base class of the schedules; subclass it for one without a warm-up."""
+    """Base class of the schedules; subclass `WarmupSchedule` for a schedule with a warm-up."""
 
     def build(self, peak: float, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
         """Returns the learning rate as a function of the step, from 0 to `total_steps` - 1.
 
         Args:
-          peak: the optimizer's `learning_rate`.
-          total_steps: of the whole run.
-          steps_per_epoch: of the run's data and batch size.
+          peak: the `learning_rate` of the optimizer.
+          total_steps: the number of steps of the whole run.
+          steps_per_epoch: the number of steps in an epoch.
 
         Raises:
-          FlaxdigitsError: if the schedule does not fit a run of that length.
+          FlaxdigitsError: if the schedule is not possible for a run of that length.
         """
         raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
 class WarmupSchedule(Schedule):
-    """Base class of the schedules that begin with a linear warm-up from zero to the peak.
+    """Base class of the schedules that begin with a linear warm-up from 0 to the peak.
 
     A subclass overrides `after_warmup`.
+
+    Attributes:
+      warmup_steps: the number of steps of the warm-up; 0 for none.
     """
 
     warmup_steps: int = bounded(0, at_least=0, below=2**31)
@@ -48,16 +51,17 @@ class WarmupSchedule(Schedule):
     def after_warmup(self, peak: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
         """Returns the schedule after the warm-up, as a function of the steps since its end.
 
+        During the warm-up the function is called with negative steps, and its value is not used.
+
         Args:
-          peak: the optimizer's `learning_rate`.
-          steps: the number of steps after the warm-up. During the warm-up the function is called
-            with negative steps, and its value is not used.
-          steps_per_epoch: of the run.
+          peak: the `learning_rate` of the optimizer.
+          steps: the number of steps after the warm-up.
+          steps_per_epoch: the number of steps in an epoch.
         """
         raise NotImplementedError
 
     def build(self, peak: float, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
-        """Returns the warm-up joined with what follows it; see `Schedule.build`."""
+        """Returns the warm-up joined with the schedule after it; see `Schedule.build`."""
         steps = total_steps - self.warmup_steps
         if steps < 1:
             raise FlaxdigitsError(
@@ -73,7 +77,7 @@ class WarmupSchedule(Schedule):
 @register("constant")
 @dataclasses.dataclass(frozen=True)
 class Constant(WarmupSchedule):
-    """The peak throughout."""
+    """A constant learning rate."""
 
     def after_warmup(self, peak: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
         return optax.constant_schedule(peak)
@@ -82,7 +86,7 @@ class Constant(WarmupSchedule):
 @register("linear")
 @dataclasses.dataclass(frozen=True)
 class Linear(WarmupSchedule):
-    """A straight line from the peak to `end_factor` times the peak at the end of the run."""
+    """Linear decay from the peak to `end_factor` times the peak at the end of the run."""
 
     end_factor: float = bounded(0.0, at_least=0)
 
@@ -93,7 +97,7 @@ class Linear(WarmupSchedule):
 @register("cosine")
 @dataclasses.dataclass(frozen=True)
 class Cosine(WarmupSchedule):
-    """Half a cosine from the peak to `end_factor` times the peak (Loshchilov and Hutter 2017)."""
+    """Cosine decay from the peak to `end_factor` times the peak (Loshchilov and Hutter 2017)."""
 
     end_factor: float = bounded(0.0, at_least=0, at_most=1)
 
@@ -104,12 +108,12 @@ class Cosine(WarmupSchedule):
 @register("onecycle")
 @dataclasses.dataclass(frozen=True)
 class OneCycle(Schedule):
-    """A cosine up to the peak and another down (Smith and Topin 2018), with optax's defaults.
+    """A cosine rise to the peak and a cosine decay (Smith and Topin 2018), with optax's defaults.
 
     Attributes:
-      rise: the fraction of the run in which the rate rises.
-      start_divisor: the first rate is the peak divided by this.
-      end_divisor: the last rate is the first divided by this.
+      rise: the fraction of the run during which the learning rate rises.
+      start_divisor: the quotient of the peak and the first learning rate.
+      end_divisor: the quotient of the first and the last learning rate.
     """
 
     rise: float = bounded(0.3, above=0, below=1)
@@ -124,10 +128,13 @@ class OneCycle(Schedule):
 @register("exponential")
 @dataclasses.dataclass(frozen=True)
 class Exponential(WarmupSchedule):
-    """The peak times `factor` every `every_steps` steps; None: every epoch.
+    """Exponential decay.
 
     Attributes:
-      staircase: whether the rate changes only at those steps, or decays at every step.
+      factor: the factor by which the learning rate changes in `every_steps` steps.
+      every_steps: the number of steps; None for an epoch.
+      staircase: whether the learning rate changes only once in `every_steps` steps instead of
+        continuously.
     """
 
     factor: float = bounded(0.95, above=0, at_most=1)
@@ -142,11 +149,11 @@ class Exponential(WarmupSchedule):
 @register("piecewise")
 @dataclasses.dataclass(frozen=True)
 class Piecewise(WarmupSchedule):
-    """The peak, multiplied by each of `factors` when its fraction of the steps is done.
+    """A piecewise constant learning rate, which is multiplied by a factor at each boundary.
 
     Attributes:
-      boundaries: fractions of the steps after the warm-up, rising.
-      factors: as many, each applied to the rate before it.
+      boundaries: the boundaries as fractions of the steps after the warm-up, in ascending order.
+      factors: the factor of each boundary, which is applied to the previous learning rate.
     """
 
     boundaries: tuple[float, ...] = bounded((0.5, 0.75), above=0, below=1)
@@ -158,20 +165,21 @@ class Piecewise(WarmupSchedule):
                 f"{path}.factors must have as many numbers as {path}.boundaries has, "
                 f"{len(self.boundaries)}, got {len(self.factors)}")
         if sorted(set(self.boundaries)) != list(self.boundaries):
-            raise FlaxdigitsError(f"{path}.boundaries must rise, got {self.boundaries}")
+            raise FlaxdigitsError(
+                f"{path}.boundaries must be in ascending order, got {self.boundaries}")
 
     def after_warmup(self, peak: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
-        places = [round(boundary * steps) for boundary in self.boundaries]
-        rates: dict[int, float] = {}
-        for place, factor in zip(places, self.factors, strict=True):
-            rates[place] = rates.get(place, 1.0) * factor  # two may round to one step
-        return optax.piecewise_constant_schedule(peak, rates)
+        changes = [round(boundary * steps) for boundary in self.boundaries]
+        factors: dict[int, float] = {}
+        for step, factor in zip(changes, self.factors, strict=True):
+            factors[step] = factors.get(step, 1.0) * factor  # two may round to the same step
+        return optax.piecewise_constant_schedule(peak, factors)
 
 
 @register("inverse_time")
 @dataclasses.dataclass(frozen=True)
 class InverseTime(WarmupSchedule):
-    """The peak divided by 1 + `decay_rate` * step: the `decay` of Keras's legacy optimizers."""
+    """The peak divided by 1 + `decay_rate` * step, as by `decay` in Keras's legacy optimizers."""
 
     decay_rate: float = bounded(0.0, at_least=0)
 

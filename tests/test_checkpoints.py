@@ -207,7 +207,7 @@ def test_eval_uses_the_checkpoint_before_a_damaged_last_one_and_notes_it(finishe
     assert done.returncode == 0 and done.stdout.startswith("step 4 "), done.stderr
     assert done.stderr.count("\n") == 1, done.stderr[:2000]
     assert f"{finished_copy / 'checkpoints' / '6'}: the checkpoint is damaged" in done.stderr
-    assert "that of step 4 is used in its place" in done.stderr
+    assert "the checkpoint of step 4 is used instead" in done.stderr
     assert [row["step"] for row in scored_rows(finished_copy)] == [4]
 
 

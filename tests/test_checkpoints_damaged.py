@@ -182,7 +182,7 @@ def test_training_resumes_from_the_checkpoint_before_a_damaged_one(
     train_tiny(unfinished)
     assert_ended_as(unfinished, finished)
     assert f"{unfinished / 'checkpoints' / '6'}: the checkpoint is damaged" in caplog.text
-    assert "that of step 4 is used in its place" in caplog.text
+    assert "the checkpoint of step 4 is used instead" in caplog.text
     np.testing.assert_array_equal(
         last_state(unfinished).params["Dense_0"]["kernel"], whole.params["Dense_0"]["kernel"])
 
@@ -193,7 +193,7 @@ def test_without_an_intact_checkpoint_training_is_refused_and_nothing_deleted(
     for step in (2, 4, 6):
         (unfinished / "checkpoints" / str(step) / "record" / "metadata").write_text("{")
     before = sorted(unfinished.rglob("*"))
-    assert f"{unfinished / 'checkpoints'}: no checkpoint is whole" in refusal(
+    assert f"{unfinished / 'checkpoints'}: all checkpoints are damaged" in refusal(
         train_tiny, unfinished)
     assert [path for path in before if not path.exists()] == []
     assert not (unfinished / "diverged.json").exists()
@@ -231,8 +231,8 @@ def test_checkpoints_without_digests_are_restored_with_a_note(finished_copy, lau
     without_digests(finished_copy / "checkpoints" / "6")
     again = rows_of_eval(launch_here, finished_copy)[-1]
     assert again == row
-    assert f"{finished_copy / 'checkpoints' / '6'}: the checkpoint was saved by a version that " \
-        "kept no digests, and cannot be verified" in caplog.text
+    assert f"{finished_copy / 'checkpoints' / '6'}: the checkpoint was saved by an earlier " \
+        "version without digests and cannot be verified" in caplog.text
 
 
 def rows_of_eval(launch_here, workdir, *flags):

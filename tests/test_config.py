@@ -320,14 +320,15 @@ def test_the_constructor_of_earlier_versions_gives_the_same_models():
         class Own(ModelConfig):
             pass
 
-    assert "is no base class" in refusal(subclass)
+    assert "cannot be a base class" in refusal(subclass)
 
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"optimizer.schedule": Cosine(warmup_steps=10), "train.steps": 10},
      "optimizer.schedule.warmup_steps must be below train.steps=10"),
     ({"optimizer.schedule": Piecewise(factors=(0.1,))}, "optimizer.schedule.factors"),
-    ({"optimizer.schedule": Piecewise(boundaries=(0.5, 0.5))}, "boundaries must rise"),
+    ({"optimizer.schedule": Piecewise(boundaries=(0.5, 0.5))},
+     "boundaries must be in ascending order"),
     ({"train.objective": FastAdversarial(), "data.preprocessing": "raw"},
      "train.objective=fast_adversarial needs data.preprocessing=unit"),
     ({"evaluate.metrics": (TopK(), TopK())}, "two metrics have the key top_3"),

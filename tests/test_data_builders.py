@@ -223,8 +223,8 @@ def test_a_damaged_file_of_a_copy_is_named(tmp_path, name, damage):
     with pytest.raises(FlaxdigitsError) as error:
         prepared_tiny(tmp_path)
     assert str(error.value) == (
-        f"{folder / name}: the prepared copy is damaged; delete the folder {folder} and run again "
-        "to prepare it again")
+        f"{folder / name}: the prepared copy is damaged; delete the folder {folder} and run the "
+        "command again to prepare it again")
 
 
 def prepared_tiny(data_dir: Path) -> Examples:

@@ -67,15 +67,15 @@ def test_idx_files_without_a_test_part(tmp_path):
 
 DAMAGED = {
     "last byte missing": (
-        "train-images-idx3-ubyte", idx(IMAGES)[:-1], "declares 210 bytes and it has only 209"),
+        "train-images-idx3-ubyte", idx(IMAGES)[:-1], "declares 210 bytes, but it has only 209"),
     "one byte more": ("train-images-idx3-ubyte", idx(IMAGES) + b"x", "has more than that"),
     "cut in the header": (
-        "train-images-idx3-ubyte", idx(IMAGES)[:9], "cut short within its header"),
+        "train-images-idx3-ubyte", idx(IMAGES)[:9], "truncated within its header"),
     "labels for images": ("train-images-idx3-ubyte", idx(LABELS), "not an idx file"),
     "empty": ("train-images-idx3-ubyte", b"", "starts with nothing"),
-    "no rows": ("train-images-idx3-ubyte", idx(IMAGES[:0]), "0 x 6 x 5, which is empty"),
+    "no rows": ("train-images-idx3-ubyte", idx(IMAGES[:0]), "the empty shape 0 x 6 x 5"),
     "no pixels": (
-        "train-images-idx3-ubyte", bytes([0, 0, 8, 3]) + bytes(4) + b"\xff" * 8, "which is empty"),
+        "train-images-idx3-ubyte", bytes([0, 0, 8, 3]) + bytes(4) + b"\xff" * 8, "the empty shape"),
     "fewer images": ("train-images-idx3-ubyte", idx(IMAGES[:3]), "7 labels for 3 images"),
     "gzip cut": (
         "train-labels-idx1-ubyte.gz", gzip.compress(idx(LABELS))[:-9], "cannot be read"),
@@ -225,7 +225,7 @@ def test_what_is_left_out_is_counted(tmp_path, caplog):
     (tmp_path / "labels.csv").write_text("x")
     assert len(load("image_folder", tmp_path).images) == 3
     left_out, deeper = caplog.messages
-    assert "5 files are left out" in left_out and "1 .txt" in left_out
+    assert "5 files are skipped" in left_out and "1 .txt" in left_out
     assert "pillow-heif" in left_out and "1 broken links" in left_out
     assert "1 not regular files" in left_out
     assert "1 outside the folders of the classes" in left_out
@@ -271,7 +271,7 @@ def test_a_bomb_is_refused_without_a_warning(tmp_path, recwarn):
     write_image(tmp_path / "a" / "0.png", IMAGES[0])
     (tmp_path / "b").mkdir()
     Image.new("1", (10_000, 10_000)).save(tmp_path / "b" / "0.png")
-    assert "larger than the" in error_line("image_folder", tmp_path) and not list(recwarn)
+    assert "larger than the supported" in error_line("image_folder", tmp_path) and not list(recwarn)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
@@ -290,9 +290,9 @@ def test_links_are_followed(tmp_path, kind):
 
 
 def test_empty_and_missing_folders(tmp_path):
-    assert "holds no folders of images" in error_line("image_folder", tmp_path)
+    assert "contains no folders of images" in error_line("image_folder", tmp_path)
     (tmp_path / "a").mkdir()
-    assert "holds no images" in error_line("image_folder", tmp_path)
+    assert "contains no readable images" in error_line("image_folder", tmp_path)
     assert "no such folder" in error_line("idx_files", tmp_path / "nowhere")
 
 

@@ -95,7 +95,7 @@ def test_whole(behaviour, server, tmp_path):
 
 @pytest.mark.parametrize("behaviour, message", [
     ("refused", "HTTP 403"),
-    ("cut", "cut short: 511000 of 512000 bytes"),
+    ("cut", "incomplete: 511000 of 512000 bytes"),
     ("altered", "not the file meant"),
     ("stalling", "no answer in time"),
 ])

@@ -108,7 +108,7 @@ def test_parts_with_other_columns_are_refused(tmp_path):
     write(tmp_path, {
         "train-images-idx3-ubyte": IMAGES, "train-labels-idx2-int": qmnist(LABELS),
         "t10k-images-idx3-ubyte": IMAGES, "t10k-labels-idx1-ubyte": LABELS})
-    assert "the labels of one part have other columns" in refusal(tmp_path)
+    assert "the labels of the two parts have different numbers of columns" in refusal(tmp_path)
 
 
 def test_emnist_is_turned_upright_and_has_no_class_without_images(tmp_path, caplog):
@@ -124,7 +124,7 @@ def test_emnist_is_turned_upright_and_has_no_class_without_images(tmp_path, capl
     assert data.class_names == ("1", "2", "3")
     assert data.labels.tolist() == [*LABELS, *LABELS[:2]]
     (record,) = caplog.records
-    assert "turned upright" in record.message and str(tmp_path) in record.message
+    assert "transposed back" in record.message and str(tmp_path) in record.message
 
 
 def test_emnist_under_other_names_is_suspected(tmp_path, caplog):
@@ -167,7 +167,7 @@ def test_several_data_sets_in_one_folder(tmp_path):
 
 def test_two_files_for_one_part(tmp_path):
     write(tmp_path, MNIST | {"t10k-images-idx3-ubyte": IMAGES, "test-images-idx3-ubyte": IMAGES})
-    assert "holds both t10k-images-idx3-ubyte and test-images-idx3-ubyte" in refusal(tmp_path)
+    assert "contains both t10k-images-idx3-ubyte and test-images-idx3-ubyte" in refusal(tmp_path)
 
 
 def test_a_gzipped_header_that_promises_gigabytes_takes_no_memory(tmp_path):

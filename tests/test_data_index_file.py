@@ -95,7 +95,7 @@ def test_a_run_of_an_index_file_is_resumed_with_the_same_indices_alone(
     other.write_text(json.dumps({"train": list(range(1, 101)), "validation": [0]}))
     refused = launch_here(*command, f"--set=data.indices={other}")
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
-    assert "holds another run: data.indices was '" in refused.stderr
+    assert "contains another run: data.indices was '" in refused.stderr
 
     moved = tmp_path / "moved.json"
     shutil.move(indices, moved)

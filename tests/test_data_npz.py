@@ -82,7 +82,7 @@ def test_a_validation_part_and_columns_of_labels(tmp_path, caplog):
     parts = split_indices(DataConfig("npz", "holdout", folder="a"), data)
     assert {name: sorted(rows) for name, rows in parts.items()} == {
         "train": [0, 1, 2, 3, 4], "validation": [5, 6], "test": [7, 8]}
-    assert "arrays that are not read: ids" in caplog.text
+    assert "ignored arrays: ids" in caplog.text
 
 
 def test_fortran_order_is_read_as_it_is_meant(tmp_path):
@@ -92,7 +92,7 @@ def test_fortran_order_is_read_as_it_is_meant(tmp_path):
 
 WRONG = {
     "no labels": ({"images": IMAGES}, "lacks images and labels"),
-    "other names": ({"a": IMAGES}, "it holds a"),
+    "other names": ({"a": IMAGES}, "it contains a"),
     "test without labels": (
         {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES},
         "has x_test but lacks test_labels"),
@@ -109,7 +109,7 @@ WRONG = {
         "labels must be indices into the 2 class_names, 0 to 1, got 4 to 9"),
     "names twice": (
         {"images": IMAGES, "labels": LABELS % 2, "class_names": ["a", "a"]},
-        "class_names must differ"),
+        "class_names must be unique"),
     "numbers as names": (
         {"images": IMAGES, "labels": LABELS % 2, "class_names": [1, 2]},
         "class_names must be strings"),
@@ -126,7 +126,7 @@ WRONG = {
         "a validation or test image has the label 5"),
     "writers of one part": (
         {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS,
-         "train_writers": LABELS}, "all parts must have writers, or none"),
+         "train_writers": LABELS}, "either all parts or none must have writers"),
     "writers that are no numbers": (
         {"images": IMAGES, "labels": LABELS, "writers": ["a"] * 9}, "writers must be integers"),
     "writers beyond int32": (
@@ -164,7 +164,7 @@ def test_what_a_header_declares_is_checked_before_memory_is_taken(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
         file.writestr("images.npy", header + bytes(60))
         file.writestr("labels.npy", npy(LABELS))
-    assert "its header declares [3, 4, 5000000000] of uint8, and it has" in refusal(
+    assert "its header declares [3, 4, 5000000000] of uint8, but it has" in refusal(
         tmp_path / "a.npz")
 
 

@@ -67,7 +67,7 @@ def test_a_registered_data_set_is_trained_on_resumed_and_scored(
     lost = launch("--mode=eval", f"--workdir={whole}")
     assert lost.returncode == 2 and lost.stderr.count("\n") == 1
     assert "got 'bars'; did you mean" in lost.stderr or "got 'bars'; a custom" in lost.stderr
-    assert "name that file with --experiment" in lost.stderr
+    assert "pass that file with --experiment" in lost.stderr
 
 
 @pytest.mark.parametrize(("body", "said"), [
@@ -86,8 +86,8 @@ def test_what_a_function_does_wrong_is_said_in_a_line(body, said, write, launch_
 
 
 @pytest.mark.parametrize(("name", "said"), [
-    ("mnist", "the package has a data set of this name"),
-    ("tfds:mnist", "the name must be a word"),
+    ("mnist", "flaxdigits already has a data set of this name"),
+    ("tfds:mnist", "the name must consist of letters"),
     ("none", "the name must be a word"),
 ])
 def test_names_that_cannot_be_registered(name, said):
@@ -116,7 +116,7 @@ def test_arrays_are_given_in_python(tiny_config, tmp_path):
     other = DataArrays(255 - data.images, data.labels, train=80)
     with pytest.raises(FlaxdigitsError, match="was trained on other data"):
         flaxdigits.evaluate(tmp_path / "run", data=other)
-    with pytest.raises(FlaxdigitsError, match="these arrays are given in Python"):
+    with pytest.raises(FlaxdigitsError, match="the arrays must be passed in Python"):
         flaxdigits.evaluate(tmp_path / "run")
     with pytest.raises(FlaxdigitsError, match=r"needs data\.dataset=arrays, got idx_files"):
         flaxdigits.train(tiny_config, tmp_path / "other", data=data)

@@ -188,7 +188,7 @@ def test_own_data_of_any_size(official_train, split, expected):
     (CHINESE_MNIST, DataConfig(split="writers", fold=10), "data.fold must be 0 to 9, got 10"),
     (CHINESE_MNIST, DataConfig(split="writers", fold=-1), "data.fold must be 0 to 9, got -1"),
     (MNIST, DataConfig(split="holdout", fold=3), "data.fold=3 needs data.split=writers"),
-    (dataset("idx_files", 3), DataConfig(split="holdout"), "leaves nothing for"),
+    (dataset("idx_files", 3), DataConfig(split="holdout"), "has no examples for"),
     (dataset("npz", 9), DataConfig(split="writers"), "npz has no such split; use one of holdout"),
     (dataset("npz", 9, writers=np.arange(9) % 4), DataConfig(split="writers"),
      "data.folds=10: npz has only 4 writers"),

@@ -148,9 +148,9 @@ def test_a_builder_of_this_package_is_read_as_any_other(tmp_path):
 @pytest.mark.parametrize(("name", "said"), [
     ("colour_pets:9.9.9", "nothing is prepared in"),
     ("cifar10", ".download_and_prepare(), which needs TensorFlow for most builders"),
-    ("several_sizes", "its images are of several sizes, such as [7, 6, 3] and [8, 6, 3]"),
+    ("several_sizes", "its images have different sizes, such as [7, 6, 3] and [8, 6, 3]"),
     ("unlabelled", "is not image classification: it must have one image and one ClassLabel"),
-    ("only_test", "has no part train"),
+    ("only_test", "has no training part"),
 ])
 def test_what_is_not_read_is_said_in_a_line(name, said, data_dir):
     assert said in refusal(name, data_dir)
@@ -168,7 +168,7 @@ def test_another_format_needs_tensorflow(tmp_path):
     builder = prepare(ColourPets, tmp_path)
     path = builder.data_path / "dataset_info.json"
     path.write_text(path.read_text().replace("array_record", "tfrecord"))
-    assert "is prepared as tfrecord, which only TensorFlow reads" in refusal(
+    assert "is prepared as tfrecord, which needs TensorFlow to be read" in refusal(
         "colour_pets", tmp_path)
 
 

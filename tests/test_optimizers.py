@@ -216,8 +216,8 @@ def test_every_optimizer_lowers_a_quadratic_loss(name):
 
 
 @pytest.mark.parametrize(("name", "said"), [
-    ("optax.lbfgs", "no optimizer that needs the gradient alone"),
-    ("optax.no_such", "there is no such function in optax"),
+    ("optax.lbfgs", "not an optimizer whose update needs only the gradient"),
+    ("optax.no_such", "optax and optax.contrib have no such function"),
     ("adabelief", "an optimizer of optax with its prefix: optax.adabelief"),
     ("lio", "did you mean lion?"),
     (None, "optimizer.name must be one of adadelta"),

@@ -189,7 +189,7 @@ def test_a_list_of_components_is_set_by_names_and_an_entry_by_its_own():
     assert config.data.augmentation == (Cutout(size=0.5), Noise(0.3), Elastic(strength=0.1))
     assert apply_overrides(config, ["data.augmentation=none"]).data.augmentation == ()
     twice = apply_overrides(base(), ["data.augmentation=noise,noise"])
-    assert "the list has several of this name" in refusal(
+    assert "the list has several entries of this name" in refusal(
         "data.augmentation.noise.deviation=1", config=twice)
 
 

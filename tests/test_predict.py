@@ -104,7 +104,7 @@ def test_an_unwritable_figure_is_an_error_before_anything_is_computed(finished, 
     with pytest.raises(FlaxdigitsError) as message:
         predict(finished, images / "a.png", figure=tmp_path / "file" / "seen.png")
     assert "seen.png: cannot write: " in str(message.value)
-    assert "name another place" in str(message.value) and "workdir" not in str(message.value)
+    assert "choose another path" in str(message.value) and "workdir" not in str(message.value)
 
 
 def test_the_files_of_the_training_set_are_read_as_they_were_trained_on(tmp_path, launch_here):

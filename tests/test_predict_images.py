@@ -184,15 +184,15 @@ def test_the_framings_are_those_of_the_real_data(name, raw_data_dir):
 @pytest.mark.parametrize("grain", [0, 0.02, 0.05])
 def test_nothing_is_seen_on_blank_paper(grain, tmp_path):
     in_light(Image.new("RGB", (500, 300), (220, 210, 200)), grain).save(tmp_path / "blank.png")
-    with pytest.raises(FlaxdigitsError, match="nothing on it"):
+    with pytest.raises(FlaxdigitsError, match="the image is empty"):
         find_ink(read_photo(tmp_path / "blank.png"))
 
 
 @pytest.mark.parametrize(("name", "message"), [
     ("missing.png", "no such file"), ("folder", "a folder; name its files"),
-    ("text.png", "of no format"),
-    ("cut.png", "truncated"), ("bomb.png", "larger than"), ("program.eps", "of no format"),
-    ("clear.png", "all of it is transparent")])
+    ("text.png", "of an unsupported format"),
+    ("cut.png", "truncated"), ("bomb.png", "larger than"), ("program.eps", "of an unsupported format"),
+    ("clear.png", "it is completely transparent")])
 def test_a_file_that_is_not_an_image_is_reported_in_one_line(name, message, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "text.png").write_text("no image")

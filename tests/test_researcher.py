@@ -183,7 +183,7 @@ def test_custom_components_are_trained_resumed_and_evaluated_in_a_new_process(
 
     lost = launch("--mode=eval", f"--workdir={tmp_path / 'whole'}")
     assert lost.returncode == 2 and lost.stderr.count("\n") == 1
-    assert "name that file with --experiment" in lost.stderr
+    assert "pass that file with --experiment" in lost.stderr
 
 
 @pytest.mark.slow
@@ -221,7 +221,7 @@ def test_custom_components_are_checked_like_the_shipped_ones(own, launch_here, a
 # --- what register refuses -----------------------------------------------------------------------
 
 def test_a_name_of_the_package_cannot_be_taken():
-    with pytest.raises(FlaxdigitsError, match="the package has an optimizer of this name"):
+    with pytest.raises(FlaxdigitsError, match="flaxdigits already has an optimizer of this name"):
         @register("adam")
         @dataclasses.dataclass(frozen=True)
         class Adam(Optimizer):

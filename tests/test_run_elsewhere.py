@@ -190,7 +190,7 @@ def test_a_text_is_as_good_as_a_path_or_a_run_folder(finished, tiny_config, tiny
     with pytest.raises(FlaxdigitsError, match="there is no such file"):
         read_record(f"{text}/none.json")
     for wrong in (3, None, ["a"]):
-        assert refusal(RunFolder, wrong) == f"a run folder is named by its path, got {wrong!r}"
-        assert "named by its path" in refusal(load_network, wrong)
-        assert "named by its path" in refusal(
+        assert refusal(RunFolder, wrong) == f"a run folder must be given as a path, got {wrong!r}"
+        assert "must be given as a path" in refusal(load_network, wrong)
+        assert "must be given as a path" in refusal(
             lambda wrong=wrong: next(evaluate_checkpoints(tiny_config, tiny_data, wrong, "last")))

@@ -133,7 +133,7 @@ def test_a_truncated_row_loses_only_itself(name, folder, caplog):
     assert caplog.text == ""
     folder.append(name, rows[1])
     assert folder.rows(name) == rows
-    assert "line 2 is damaged and left out" in caplog.text
+    assert "line 2 is damaged and is skipped" in caplog.text
 
 
 def test_a_folder_without_a_run_is_an_error(tmp_path):

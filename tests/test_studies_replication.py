@@ -261,7 +261,8 @@ REFUSED = {
     "a seed": (["--set=seed=7"], "--mode=replicate trains several seeds: set them"),
     "nothing there": (["--collect=nowhere/*"], "--collect=nowhere/*: no file or folder matches"),
     "no file": (["--update=no.md"],
-                "no.md: cannot read: No such file or directory; name a file that is there"),
+                "no.md: cannot read: No such file or directory; name a file that exists and is "
+                "readable"),
     "no markers": (["--update=empty.md"], "empty.md: expected one line <!-- replication: begin"),
     "no claims": (["--experiment=other.py"], "other.py: has no get_replication()"),
     "wrong mode": (["--mode=train", "--collect=runs"], "--collect is only for --mode=replicate"),

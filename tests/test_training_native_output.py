@@ -11,7 +11,7 @@ START = """
 import logging, os, sys
 logging.basicConfig()
 from flaxdigits.training.native_output import delay_native_output
-from flaxdigits.training.peers import leave
+from flaxdigits.training.peers import exit_now
 stderr = delay_native_output()
 os.write(2, b"native")
 """
@@ -28,7 +28,7 @@ def test_native_messages_are_shown_at_the_end_without_delaying_others():
 
 
 def test_a_process_that_leaves_shows_one_line_alone():
-    done = run("print('kept')\nleave('lost', 1, stderr)")
+    done = run("print('kept')\nexit_now('lost', 1, stderr)")
     assert (done.returncode, done.stdout, done.stderr) == (1, "kept\n", "error: lost\n")
 
 
@@ -37,7 +37,7 @@ def test_an_abort_leaves_time_for_that_line():
 import ctypes, threading, time
 threading.Thread(target=ctypes.CDLL(None).abort, daemon=True).start()
 time.sleep(0.5)
-leave('lost', 1, stderr)
+exit_now('lost', 1, stderr)
 """)
     assert (done.returncode, done.stderr) == (1, "error: lost\n")
 

@@ -12,7 +12,7 @@ from conftest import ROOT
 PROCESS = """
 import os, sys, time
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.training.peers import ProcessInfo, join, leave, listen, wait_for_others
+from flaxdigits.training.peers import ProcessInfo, exit_now, join, listen, wait_for_others
 
 process, processes, port, seconds = map(int, sys.argv[1:5])
 here = ProcessInfo.here(process, processes)
@@ -31,7 +31,7 @@ if sys.argv[5] == "fail":
     peers.fail("no data", 2)
     print("error: no data", file=sys.stderr)
 if not peers.end():
-    leave("", peers.exit_status)
+    exit_now("", peers.exit_status)
 peers.close()
 sys.exit(peers.exit_status if sys.argv[5] == "fail" else 0)
 """

@@ -54,7 +54,7 @@ def test_an_unknown_precision_names_the_choices(launch_here):
 
 @pytest.mark.parametrize(("precision", "words"), [
     ("bf16", "train.precision=bf16 on a CPU rounds to bfloat16 and multiplies in float32"),
-    ("tf32", "train.precision=tf32 is fp32 on a CPU"), ("fp32", None)])
+    ("tf32", "train.precision=tf32 is the same as fp32 on a CPU"), ("fp32", None)])
 def test_a_run_on_a_cpu_notes_what_its_precision_means(
     precision, words, compiled_once, train_tiny, tmp_path, caplog
 ):

@@ -95,7 +95,7 @@ def test_a_second_process_in_the_same_folder_is_refused(
     second = launch(*recipe, f"--workdir={tmp_path}")
     process.send_signal(signal.SIGCONT)
     assert second.returncode == 2 and second.stderr.count("\n") == 1
-    assert f"{tmp_path}: another process trains there" in second.stderr
+    assert f"{tmp_path}: another process is training in this folder" in second.stderr
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert_bitwise_equal(tmp_path, undisturbed)

@@ -1,4 +1,4 @@
-"""Zip and 7z archives read in memory, within the sizes that they declare."""
+"""Reads zip and 7z archives in memory, without exceeding the sizes that they declare."""
 
 import bz2
 import lzma
@@ -8,24 +8,24 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-_LOCAL_HEADER = 30  # bytes; the lengths of name and extra field are its last four
-_ENCRYPTED = 1  # of an entry's flags
+_LOCAL_HEADER = 30  # bytes; the last four are the lengths of the name and the extra field
+_ENCRYPTED = 1  # the flag of an encrypted entry
 _LZMA_MEMORY = 1 << 28
 
 
 class ArchiveError(Exception):
-    """An archive is damaged, larger than expected or of a kind that is not read."""
+    """An archive is damaged, larger than expected, or of an unsupported kind."""
 
 
 def zip_entries(file: BinaryIO) -> list[zipfile.ZipInfo]:
-    """Returns the entries of a zip's directory.
+    """Returns the entries in the directory of a zip file.
 
     Raises:
-      ArchiveError: the file is no zip or its directory is damaged.
+      ArchiveError: if the file is not a zip file, or its directory is damaged.
     """
     try:
         return zipfile.ZipFile(file).infolist()
-    except Exception as error:  # many kinds, of which only BadZipFile is documented
+    except Exception as error:  # of many types, of which only BadZipFile is documented
         raise ArchiveError(_one_line(error)) from error
 
 
@@ -38,14 +38,14 @@ def check_size(name: str, declared: int, largest: int) -> None:
 
 
 def read_zip_entry(file: BinaryIO, entry: zipfile.ZipInfo) -> bytes:
-    """Returns the content of a zip's entry: as many bytes as its directory declares.
+    """Returns the content of an entry of a zip file: as many bytes as the directory declares.
 
-    `ZipFile.read` expands LZMA and bzip2 without a bound. The CRC is not compared here: whoever
-    reads has a better checksum.
+    `ZipFile.read` is not used, since it expands LZMA and bzip2 without a bound. The CRC is not
+    checked, since the callers verify the content by a better checksum.
 
     Raises:
-      ArchiveError: the entry is damaged, encrypted, or compressed in another way than stored,
-        deflated, bzip2 or LZMA.
+      ArchiveError: if the entry is damaged or encrypted, or its compression method is not stored,
+        deflate, bzip2 or LZMA.
     """
     name = ascii(entry.filename)[:80]
     if entry.flag_bits & _ENCRYPTED:
@@ -55,7 +55,7 @@ def read_zip_entry(file: BinaryIO, entry: zipfile.ZipInfo) -> bytes:
         header = file.read(_LOCAL_HEADER)
         skipped = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:], "little")
         file.seek(skipped, os.SEEK_CUR)
-        # Nothing grows by half when it is compressed, but for a header.
+        # Apart from a header, no compressed content is longer than 3/2 of the original.
         compressed = file.read(min(entry.compress_size, 3 * entry.file_size // 2 + 1024))
         content = _expand(compressed, entry.compress_type, entry.file_size + 1)
     except (OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError) as error:
@@ -68,17 +68,20 @@ def read_zip_entry(file: BinaryIO, entry: zipfile.ZipInfo) -> bytes:
 def read_7z(
     file: BinaryIO, is_wanted: Callable[[str], bool], largest: int, largest_sum: int
 ) -> Iterator[tuple[str, bytes]]:
-    """Reads those files of a 7z archive whose names are wanted.
+    """Reads files of a 7z archive.
 
     Args:
-      largest: the most bytes that one of them may have.
-      largest_sum: the most bytes that all files of the archive may have together.
+      file: the archive.
+      is_wanted: a function of the name of a file that returns whether it is read.
+      largest: the maximum size of one of these files, in bytes.
+      largest_sum: the maximum size of all files in the archive together, in bytes.
 
-    Yields: names and contents.
+    Yields:
+      Names and contents of the files.
 
     Raises:
-      ArchiveError: the archive is damaged or declares larger files.
-      ImportError: py7zr is not installed.
+      ArchiveError: if the archive is damaged, or declares larger files.
+      ImportError: if py7zr is not installed.
     """
     import py7zr
 
@@ -87,13 +90,13 @@ def read_7z(
         with py7zr.SevenZipFile(file) as archive:
             files = archive.list()
             wanted = [info for info in files if is_wanted(info.filename)]
-            check_size("the whole", sum(info.uncompressed for info in files), largest_sum)
+            check_size("the archive", sum(info.uncompressed for info in files), largest_sum)
             for info in wanted:
                 check_size(info.filename, info.uncompressed, largest)
             archive.extract(targets=[info.filename for info in wanted], factory=contents)
     except ArchiveError:
         raise
-    except Exception as error:  # of a damaged archive py7zr lets many kinds through
+    except Exception as error:  # py7zr raises many types for a damaged archive
         raise ArchiveError(_one_line(error)) from error
     for name, content in contents.products.items():
         content.seek(0)
@@ -109,13 +112,13 @@ def _expand(content: bytes, method: int, largest: int) -> bytes:
         case zipfile.ZIP_BZIP2:
             return bz2.BZ2Decompressor().decompress(content, largest)
         case zipfile.ZIP_LZMA:
-            # A version and the length of the properties, then those, then the stream. With an
-            # unknown length after the properties it is a file as LZMADecompressor reads it.
+            # The entry has a version, the length of the properties, the properties and the stream.
+            # LZMADecompressor expects the properties, an unknown length (-1), and the stream.
             length = int.from_bytes(content[2:4], "little")
             stream = content[4:4 + length] + b"\xff" * 8 + content[4 + length:]
             decompressor = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LZMA_MEMORY)
             return decompressor.decompress(stream, largest)
-    raise ValueError(f"compressed by method {method}, which is not read")
+    raise ValueError(f"the compression method {method} is not supported")
 
 
 def _one_line(error: Exception) -> str:

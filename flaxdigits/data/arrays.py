@@ -1,4 +1,4 @@
-"""Images and labels as arrays: what every custom data set is read into, checked."""
+"""Images and labels as arrays, which are checked: the common format of all custom data sets."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,23 +12,24 @@ from flaxdigits.errors import FlaxdigitsError, quoted
 
 @dataclasses.dataclass(frozen=True)
 class DataArrays:
-    """Images with labels, the training part first, then validation and test, as far as there are.
+    """Images with labels: the training part, then a validation and a test part, if any.
 
     The arrays are checked when the object is created.
 
     Attributes:
       images: [n, height, width] or [n, height, width, channels] uint8.
       labels: [n] integers: indices into `class_names`. Without `class_names`, the classes are the
-        labels of the training part in order, named by their numbers. Once created, int32 indices.
-      class_names: in the order of the labels.
-      writers: [n] integers, who wrote each image, or any other group that the `writers` split must
-        not divide; None if unknown.
-      train: the number of training examples; None: all that are not for validation.
-      validation: the number of validation examples; the rest after them is the test part.
+        different labels of the training part in ascending order, and their names are the numbers.
+        They are converted to int32 indices.
+      class_names: the names of the classes in the order of the labels.
+      writers: [n] integers, the writer of each image, or any other group that the `writers` split
+        must not divide; None if unknown.
+      train: the number of training examples; None: all examples that are not for validation.
+      validation: the number of validation examples; the examples after them are the test part.
 
     Raises:
-      FlaxdigitsError: naming the array that has the wrong type, shape or length, or a label that no
-        training example has.
+      FlaxdigitsError: if an array has the wrong type, shape or length, or a label does not occur in
+        the training part; the message names it.
     """
 
     images: np.ndarray
@@ -75,18 +76,18 @@ class DataArrays:
         return self.train if self.train + self.validation < len(self.labels) else None
 
 
-def arrays_of(place: str | Path, *arrays: Any, **options: Any) -> DataArrays:
-    """Returns `DataArrays(...)`; its errors begin with `place`, where the arrays come from."""
+def arrays_of(source: str | Path, *arrays: Any, **options: Any) -> DataArrays:
+    """Returns `DataArrays(*arrays, **options)`; its error messages begin with `source`, a path."""
     try:
         return DataArrays(*arrays, **options)
     except FlaxdigitsError as error:
-        raise FlaxdigitsError(f"{place}: {error}") from error
+        raise FlaxdigitsError(f"{source}: {error}") from error
 
 
 def _array(value: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(value)
-    except Exception as error:  # NumPy has several kinds, of which ragged lists are one
+    except Exception as error:  # NumPy raises several types, for instance for ragged lists
         raise FlaxdigitsError(f"{name} must be an array: {error}") from error
 
 
@@ -120,7 +121,7 @@ def _classes(
         if unknown.size:
             raise FlaxdigitsError(
                 f"a validation or test image has the label {unknown[0]}, which no training image "
-                "has; add training images of it or remove those of the other parts")
+                "has; add training images with this label, or remove it from the other parts")
         names = tuple(map(str, known.tolist()))
         labels = np.searchsorted(known, labels)
     else:
@@ -128,7 +129,7 @@ def _classes(
         if not all(isinstance(name, str) and name and _is_unicode(name) for name in names):
             raise FlaxdigitsError(f"class_names must be strings, got {quoted(list(names))}")
         if len(set(names)) < len(names):
-            raise FlaxdigitsError(f"class_names must differ, got {quoted(list(names))}")
+            raise FlaxdigitsError(f"class_names must be unique, got {quoted(list(names))}")
         if labels.min() < 0 or labels.max() >= len(names):
             raise FlaxdigitsError(
                 f"labels must be indices into the {len(names)} class_names, 0 to {len(names) - 1}, "
@@ -141,5 +142,5 @@ def _classes(
 
 
 def _is_unicode(text: str) -> bool:
-    """Returns whether a text can be written to a file: one with half a surrogate pair cannot."""
+    """Returns whether a string can be encoded, which is not possible with a lone surrogate."""
     return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class BatchPlan:
-    """Divides an epoch of `examples` into batches; the last, smaller one is masked.
+    """Divides an epoch into batches; a mask marks the padding of the last, smaller batch.
 
     Attributes:
       examples: the number of examples in an epoch.
-      batch_size: the number of examples of a step, over all devices.
+      batch_size: the number of examples per step, over all devices.
       devices: the number of devices over which a batch is sharded.
     """
 
@@ -22,28 +22,29 @@ class BatchPlan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """The number of steps in which every example is used once."""
+        """The number of steps in an epoch, which uses every example once."""
         return -(-self.examples // self.batch_size)
 
     @property
     def rows(self) -> int:
-        """Examples of the largest batch: fewer than `batch_size` if there are no more."""
+        """The number of examples in the largest batch: `batch_size`, or `examples` if it is less.
+        """
         return min(self.batch_size, self.examples)
 
     @property
     def padded_batch_size(self) -> int:
-        """Rows of the batch in memory: the same number on every device."""
+        """The number of rows of a batch including padding, a multiple of the number of devices."""
         return -(-self.rows // self.devices) * self.devices
 
     def select(self, step: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns the indices of a step's examples in the epoch's order, and a mask of padding.
+        """Selects the examples of a step.
 
         Args:
           step: [] int32, counted from the start of training.
           positions: [rows] int32, positions in the global batch.
 
         Returns:
-          indices: [rows] int32 within the epoch; any valid index for a row of padding.
+          indices: [rows] int32, positions in the order of the epoch; 0 for padding.
           mask: [rows] bool, False for padding.
         """
         indices = step % self.steps_per_epoch * self.batch_size + positions
@@ -52,5 +53,11 @@ class BatchPlan:
 
 
 def epoch_order(rng: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Array:
-    """Returns the split's indices in the data set, shuffled for one epoch: [examples] int32."""
+    """Returns the indices of the training examples in the order of an epoch: [examples] int32.
+
+    Args:
+      rng: the PRNG key of the run.
+      epoch: [] int32, the number of the epoch.
+      index: [examples] int32, the indices of the training examples in the data set.
+    """
     return jax.random.permutation(jax.random.fold_in(rng, epoch), index)

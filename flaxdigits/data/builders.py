@@ -1,7 +1,7 @@
 """The two tensorflow-datasets builders, `flaxdigits_mnist` and `flaxdigits_chinese_mnist`.
 
-Each has two configs: `real` (the default) and `drawn`, which is synthetic. They prepare ArrayRecord
-files in the raw order, without TensorFlow.
+Each builder has two configs: `real` (the default) and `drawn` (synthetic data). The builders
+prepare ArrayRecord files in the order of the raw files, without TensorFlow.
 """
 
 import contextlib
@@ -25,32 +25,33 @@ from flaxdigits.data.files import open_regular
 from flaxdigits.errors import FlaxdigitsError
 
 DRAWN_SEED = 0
-# A prepared copy is found by its version: increase it when the synthetic data change.
+# The path of a prepared copy contains the version: increase it when the synthetic data change.
 DRAWN_VERSION = "1.0.0"
 
 _ROWS_AT_ONCE = 4096
-_METADATA = ("dataset_info.json", "features.json", "metadata.json")  # of a prepared copy
+_METADATA = ("dataset_info.json", "features.json", "metadata.json")  # files of a prepared copy
 
 
 class CheckedInfo(tfds.core.DatasetInfo):
-    """A DatasetInfo whose error names the damaged file of a prepared copy in one line."""
+    """A DatasetInfo that reports a damaged prepared copy in one line that names the file."""
 
     def read_from_directory(self, dataset_info_dir: str | os.PathLike[str]) -> None:
         """Reads the metadata of a prepared copy.
 
         Raises:
-          FlaxdigitsError: a file is missing, damaged or not a regular one.
+          FlaxdigitsError: if a file is missing, damaged or not a regular file.
         """
         folder = Path(dataset_info_dir)
         _check_files(folder)
         try:
             super().read_from_directory(folder)
-        except Exception as error:  # protobuf, JSON and assertions, and which is not documented
+        except Exception as error:  # of several undocumented types
             raise _damaged(folder / "dataset_info.json", folder) from error
 
 
 class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """The base class of both builders: reads raw files or synthetic data, and prepares them."""
+    """Base class of both builders: prepares a data set from its raw files or from synthetic data.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS: ClassVar = [
@@ -62,42 +63,42 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     # Set by each builder.
     class_names: tuple[str, ...]
     image_size: tuple[int, int]  # height, width
-    official_train: int | None  # rows before the official test part
+    official_train: int | None  # number of training examples; None: no official test part
     has_writers: bool
-    read_raw: Callable[[Path], Examples]  # from the folder of the raw files
-    fetch_raw: Callable[[Path], None]  # to the folder of the raw files
-    draw: Callable[[int], Examples]  # by a seed
+    read_raw: Callable[[Path], Examples]  # reads the folder of the raw files
+    fetch_raw: Callable[[Path], None]  # downloads to the folder of the raw files
+    draw: Callable[[int], Examples]  # generates synthetic data from a seed
 
     def __init__(self, *, raw_data_dir: Path | None = None, **kwargs: Any) -> None:
         """Opens the prepared copy if there is one; `download_and_prepare` creates it.
 
         Args:
-          raw_data_dir: the folder of the raw files; None downloads them.
-          **kwargs: data_dir, config and version, as every tensorflow-datasets builder takes them.
+          raw_data_dir: the folder of the raw files; None to download them.
+          **kwargs: the arguments of every tensorflow-datasets builder: data_dir, config, version.
         """
         self._raw_data_dir = raw_data_dir
         super().__init__(**kwargs)
         self._original_state["raw_data_dir"] = raw_data_dir  # for pickling
 
     def is_prepared(self) -> bool:
-        """Returns whether there is a prepared copy, whose folder is renamed into place at the end.
+        """Returns whether there is a prepared copy; its folder gets its name when it is complete.
         """
         return self.data_path.exists()
 
     def download_and_prepare(self, *, file_format: str = "array_record", **kwargs: Any) -> None:
         """Prepares the data set unless it is prepared, in one process at a time.
 
-        A preparation that is killed leaves no folder that looks like a prepared copy.
+        If the process is killed, the incomplete folder is not mistaken for a prepared copy.
 
         Raises:
-          FlaxdigitsError: the raw files are missing or damaged, or `data_dir` cannot be written.
-          FetchError: they had to be downloaded and could not be.
+          FlaxdigitsError: if the raw files are missing or damaged, or `data_dir` cannot be written.
+          FetchError: if the raw files had to be downloaded, and the download failed.
         """
         if kwargs or not self.is_prepared():
             try:
                 with _locked(Path(self.data_path.parent)):
                     super().download_and_prepare(file_format=file_format, **kwargs)
-            except (OSError, RuntimeError) as error:  # the latter is ArrayRecord's for a full disk
+            except (OSError, RuntimeError) as error:  # RuntimeError: ArrayRecord on a full disk
                 raise FlaxdigitsError(
                     f"{self.data_dir_root}: the prepared data set cannot be written there "
                     f"({getattr(error, 'strerror', None) or error}); free space or choose another "
@@ -107,10 +108,10 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             self.info.read_from_directory(self.data_dir)
 
     def read(self) -> Examples:
-        """Returns all examples, the parts one after another, in the raw order.
+        """Returns all examples in the order of the raw files, the training part first.
 
         Raises:
-          FlaxdigitsError: the prepared copy is damaged.
+          FlaxdigitsError: if the prepared copy is damaged.
         """
         folder = Path(self.data_dir)
         _check_files(folder)
@@ -125,7 +126,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = {
-            # As plain bytes: several times faster to read back than as numbers or PNGs.
+            # Plain bytes are several times faster to read than integers or PNGs.
             "image": tfds.features.Tensor(
                 shape=(*self.image_size, 1), dtype=np.uint8, encoding="bytes"),
             "label": tfds.features.ClassLabel(names=self.class_names),
@@ -170,7 +171,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             images = np.empty((count, *self.image_size), np.uint8)
             columns = {name: np.empty(count, np.int32) for name in names}
             paths = {part: split.filepaths[0] for part, split in self.info.splits.items()}
-        except Exception as error:  # of impossible numbers and names
+        except Exception as error:  # the metadata contain invalid numbers or names
             raise _damaged(folder / "dataset_info.json", folder) from error
         row = 0
         for part, path in paths.items():
@@ -181,13 +182,13 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                     for name, column in columns.items():
                         column[row] = features[name].int64_list.value[0]
                     row += 1
-            except Exception as error:  # the readers do not say which kinds they raise
+            except Exception as error:  # of several undocumented types
                 raise _damaged(Path(path), folder) from error
         return Examples(images, *columns.values())
 
     def _rows(self, part: str) -> Iterator[Mapping[str, Any]]:
         """Yields the stored features of each row of a part, in order."""
-        # Three times faster than the row-by-row decoding of tensorflow-datasets.
+        # Three times as fast as the row-by-row decoding of tensorflow-datasets.
         source = self.as_data_source(
             part, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
         for start in range(0, len(source), _ROWS_AT_ONCE):
@@ -196,14 +197,14 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 yield tf_example_pb2.Example.FromString(record).features.feature
 
     def _log_download_bytes(self) -> None:
-        """Prints nothing, in place of a line that the size is unknown."""
+        """Does nothing; the base class prints that the size is unknown."""
 
     def _log_download_done(self) -> None:
-        """Prints nothing, in place of a line about the folder."""
+        """Does nothing; the base class prints the folder."""
 
 
 class FlaxdigitsMnist(DigitsBuilder):
-    """MNIST: handwritten digits, 60,000 to train on and 10,000 to test on, 28x28, grey."""
+    """MNIST: 60,000 training and 10,000 test images of handwritten digits, 28x28, greyscale."""
 
     class_names = raw_mnist.CLASS_NAMES
     image_size = (28, 28)
@@ -214,15 +215,15 @@ class FlaxdigitsMnist(DigitsBuilder):
 
     @staticmethod
     def draw(seed: int) -> Examples:
-        """Returns synthetic digits, as many of each part as MNIST has."""
-        from flaxdigits.data.drawn import draw_mnist  # 0.2 s, which real data do without
+        """Returns synthetic digits, with the same number of examples in each part as in MNIST."""
+        from flaxdigits.data.drawn import draw_mnist  # takes 0.2 s, not needed for real data
 
         drawn = draw_mnist(seed)
         return Examples(drawn.images, drawn.labels)
 
 
 class FlaxdigitsChineseMnist(DigitsBuilder):
-    """Chinese MNIST: 15 handwritten characters by 100 writers, 10 times each, 64x64, grey."""
+    """Chinese MNIST: 15 characters, each written 10 times by 100 writers, 64x64, greyscale."""
 
     class_names = raw_chinese_mnist.CLASS_NAMES
     image_size = (64, 64)
@@ -233,8 +234,9 @@ class FlaxdigitsChineseMnist(DigitsBuilder):
 
     @staticmethod
     def draw(seed: int) -> Examples:
-        """Returns synthetic characters, by as many writers and as often as in Chinese MNIST."""
-        from flaxdigits.data.drawn import draw_chinese_mnist  # 0.2 s, as above
+        """Returns synthetic characters, with the numbers of writers and samples of Chinese MNIST.
+        """
+        from flaxdigits.data.drawn import draw_chinese_mnist  # takes 0.2 s, as above
 
         drawn = draw_chinese_mnist(seed)
         return Examples(drawn.images, drawn.labels, drawn.writers, drawn.samples)
@@ -257,15 +259,15 @@ def _generate(examples: Examples, rows: range) -> Iterator[tuple[int, dict[str, 
 
 def _damaged(path: Path, folder: Path) -> FlaxdigitsError:
     return FlaxdigitsError(
-        f"{path}: the prepared copy is damaged; delete the folder {folder} and run again to "
-        "prepare it again")
+        f"{path}: the prepared copy is damaged; delete the folder {folder} and run the command "
+        "again to prepare it again")
 
 
 def _check_files(folder: Path) -> None:
-    """Checks that a prepared copy's metadata are JSON and all files in it can be read.
+    """Checks that the metadata of a prepared copy are JSON and all its files are readable.
 
     Raises:
-      FlaxdigitsError: naming the first file that is wrong.
+      FlaxdigitsError: if not; the message names the first such file.
     """
     path = folder
     try:
@@ -276,20 +278,20 @@ def _check_files(folder: Path) -> None:
         for path in (folder / name for name in _METADATA):
             with open_regular(path) as file:
                 if not isinstance(json.load(file), dict):
-                    raise ValueError("no JSON object")
+                    raise ValueError("not a JSON object")
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(path, folder) from error
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Locks the folder for this process, and deletes what killed preparations left in it.
+    """Locks the folder for this process, and deletes incomplete copies of killed processes in it.
 
-    The kernel releases the lock when the process ends, however it ends. On a file system without
-    locks each process prepares everything, and nothing is deleted.
+    The kernel releases the lock when the process ends for any reason. On a file system without
+    locks, every process prepares the data set, and nothing is deleted.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # Opened for both, as opening a FIFO only for writing waits for a reader.
+    # Opened for reading and writing, since opening a FIFO only for writing waits for a reader.
     with open(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666), "rb") as lock:
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Custom data sets: idx files, a folder of images, an .npz file, or a registered function."""
+"""Reads custom data sets: idx files, a folder of images, an .npz file, or a registered function."""
 
 import traceback
 from pathlib import Path
@@ -17,7 +17,7 @@ def read_custom(config: DataConfig) -> DataArrays:
     """Returns the arrays of the custom data set that `config.dataset` names.
 
     Raises:
-      FlaxdigitsError: if a file is missing, damaged or of another kind, or the training images
+      FlaxdigitsError: if a file is missing, damaged or of another format, or the training images
         have fewer than two classes.
     """
     load = find_dataset(config.dataset).load
@@ -25,14 +25,14 @@ def read_custom(config: DataConfig) -> DataArrays:
         return _call(load, config)
     if config.dataset == "arrays":
         raise FlaxdigitsError(
-            "data.dataset=arrays: these arrays are given in Python: "
+            "data.dataset=arrays: the arrays must be passed in Python: "
             "flaxdigits.train(config, workdir, data=flaxdigits.DataArrays(images, labels))")
     path = expand_user(config.folder or "").resolve()
     if config.dataset == "npz":
         return read_npz(path)
     if not config.folder or not path.is_dir():
         raise FlaxdigitsError(
-            f"data.folder={config.folder}: no such folder; data.dataset={config.dataset} reads one")
+            f"data.folder={config.folder}: no such folder; data.dataset={config.dataset} needs one")
     if config.dataset == "idx_files":
         return read_idx_folder(path)
     return _image_folder(path, config.image_size)
@@ -45,7 +45,7 @@ def _image_folder(folder: Path, image_size: int | None) -> DataArrays:
 
 
 def _call(load: Load, config: DataConfig) -> DataArrays:
-    """Returns the arrays of a registered function; its exceptions become one line."""
+    """Returns the arrays of a registered function; converts its exceptions to FlaxdigitsError."""
     try:
         arrays = load(config)
     except FlaxdigitsError as error:

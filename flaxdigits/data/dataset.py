@@ -1,4 +1,4 @@
-"""A data set in memory: loaded by the name that the config has."""
+"""Loads the data set of a config into memory."""
 
 import dataclasses
 import functools
@@ -23,20 +23,20 @@ from flaxdigits.datasets import TFDS
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.patterns import expand_user
 
-XLA_ALIGNMENT = 64  # bytes; XLA copies arrays that do not start at a multiple of it
+XLA_ALIGNMENT = 64  # bytes; XLA copies arrays whose address is not a multiple of it
 
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class DataLocations:
-    """Where to look for data; never part of a config.
+    """The folders and the source of the data; they are not part of a config.
 
     Attributes:
-      raw_data_dir: the folder of the raw files; None downloads them.
-      data_dir: the folder of prepared data; None is that of TFDS_DATA_DIR, else
-        ~/tensorflow_datasets.
-      source: "real" refuses synthetic data, "drawn" requires them, "auto" falls back on them.
+      raw_data_dir: the folder of the raw files; None to download them.
+      data_dir: the folder of prepared data; None: TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      source: "real" for real data, "drawn" for synthetic data, "auto" for synthetic data if there
+        are no real data.
     """
 
     raw_data_dir: Path | None = None
@@ -46,23 +46,23 @@ class DataLocations:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """All examples of a data set in its raw order, all official parts one after another.
+    """All examples of a data set: its training part, then its validation and its test part, if any.
 
     Attributes:
-      name: as in `DataConfig.dataset`.
+      name: the name of the data set (`DataConfig.dataset`).
       source: "real" or "drawn" (synthetic).
-      class_names: in the order of the labels.
+      class_names: the names of the classes in the order of the labels.
       images: [n, height, width, channels] uint8, read-only.
       labels: [n] int32.
-      writers: [n] int32, who wrote each image, or another group; None if unknown.
-      samples: [n] int32, the number of the sample by its writer; None if unknown.
-      official_train: the number of examples in the official training part, which come first; None
-        without a test part.
-      fingerprint: SHA-256, in hex, over the bytes of images and labels and, of MNIST and Chinese
-        MNIST, of the writers.
-      validation: the rows of the validation part that the data set itself has, between its
-        training and its test part.
-      index_file: the parts of the `indices` split.
+      writers: [n] int32, the writer of each image, or another group; None if unknown.
+      samples: [n] int32, the number of the image among those of its writer and class; None if
+        unknown.
+      official_train: the number of examples in the official training part; None if there is no
+        official test part.
+      fingerprint: the hexadecimal SHA-256 of the images, the labels and, for MNIST and Chinese
+        MNIST, the writers.
+      validation: the rows of the official validation part, between the training and the test part.
+      index_file: the parts of the `indices` split; None for other splits.
     """
 
     name: str
@@ -78,11 +78,12 @@ class Dataset:
     index_file: IndexFile | None = None
 
     def identity(self) -> dict[str, Any]:
-        """Returns what identifies the data, as JSON values.
+        """Returns the JSON values that identify the data.
 
-        `dataset`, `source`, `fingerprint` and, with an index file, the digest of its `indices`; of
-        custom data also what the fingerprint does not cover: `class_names`, `official_train`,
-        the number of `validation` images, the `image_shape` and a digest of the `writers`.
+        These are `dataset`, `source`, `fingerprint` and, with an index file, `indices`, its digest.
+        For custom data there are also values that the fingerprint does not cover: `class_names`,
+        `official_train`, `validation` (the number of images), `image_shape`, and `writers` (a
+        digest).
         """
         values = {"dataset": self.name, "source": self.source, "fingerprint": self.fingerprint}
         if self.index_file is not None:
@@ -96,9 +97,9 @@ class Dataset:
             "validation": len(self.validation), "image_shape": list(self.images.shape[1:])}
 
     def description(self) -> dict[str, Any]:
-        """Returns the identity and, of grey custom data, their `framing`, as JSON values.
+        """Returns the identity and, for greyscale custom data, the `framing`, as JSON values.
 
-        They suffice to use a trained network without its data.
+        A trained network can be used with these values, without the data.
         """
         if self.name in BUILDERS or self.images.shape[-1] > 1:
             return self.identity()
@@ -115,15 +116,15 @@ class Dataset:
 
 
 def load_dataset(config: DataConfig, locations: DataLocations) -> Dataset:
-    """Reads the data set that `config` names, and its index file.
+    """Loads the data set that `config` names, and its index file.
 
-    With source "auto", the first of these that there is: a prepared copy, the raw files in
-    `raw_data_dir` (if one is given they must be there), a download, synthetic data (with a
-    warning).
+    With source "auto", MNIST and Chinese MNIST are loaded from the first available of: a prepared
+    copy, the raw files in `raw_data_dir` (an error if it is set and lacks them), a download, and
+    synthetic data (with a warning).
 
     Raises:
-      FlaxdigitsError: files are missing, damaged or cannot be written; or source is "real" and
-        there is no prepared copy, no `raw_data_dir` and no download.
+      FlaxdigitsError: if files are missing, damaged or cannot be written; or if source is "real",
+        and there are no prepared copy, no `raw_data_dir` and no download.
     """
     if config.dataset in BUILDERS:
         return with_index_file(_published(config, locations), config)
@@ -139,7 +140,7 @@ def load_dataset(config: DataConfig, locations: DataLocations) -> Dataset:
 
 
 def dataset_of_arrays(config: DataConfig, arrays: DataArrays) -> Dataset:
-    """Returns custom data as the data set that `config` names, with its index file.
+    """Converts custom data to the data set that `config` names, with its index file.
 
     Raises:
       FlaxdigitsError: if the index file is missing or does not fit the data.
@@ -149,7 +150,7 @@ def dataset_of_arrays(config: DataConfig, arrays: DataArrays) -> Dataset:
                      "data.split=holdout validates on them", config.folder or config.dataset,
                      arrays.validation)
     dataset = Dataset(
-        config.dataset, "real", arrays.class_names, _in_place(arrays.images), arrays.labels,
+        config.dataset, "real", arrays.class_names, _aligned(arrays.images), arrays.labels,
         arrays.writers, None, arrays.official_train,
         fingerprint(arrays.images, arrays.labels, None),
         range(arrays.train, arrays.train + arrays.validation) if arrays.validation else range(0))
@@ -157,7 +158,7 @@ def dataset_of_arrays(config: DataConfig, arrays: DataArrays) -> Dataset:
 
 
 def with_index_file(dataset: Dataset, config: DataConfig) -> Dataset:
-    """Returns the data set with the index file that `config.indices` names, or without one.
+    """Returns the data set with the index file that `config.indices` names, if it names one.
 
     Raises:
       FlaxdigitsError: if the file is missing or does not fit the data.
@@ -171,7 +172,7 @@ def with_index_file(dataset: Dataset, config: DataConfig) -> Dataset:
 
 
 def _published(config: DataConfig, locations: DataLocations) -> Dataset:
-    """Returns MNIST or Chinese MNIST; the sources are those of `load_dataset`."""
+    """Returns MNIST or Chinese MNIST from the sources that `load_dataset` describes."""
     if locations.source == "drawn":
         return _prepared(config.dataset, "drawn", locations)
     try:
@@ -207,13 +208,13 @@ def _prepared(name: str, source: str, locations: DataLocations) -> Dataset:
     builder.download_and_prepare()
     read = builder.read()
     return Dataset(
-        name, source, builder.class_names, _in_place(read.images), read.labels, read.writers,
+        name, source, builder.class_names, _aligned(read.images), read.labels, read.writers,
         read.samples, builder.official_train,
         fingerprint(read.images, read.labels, read.writers))
 
 
-def _in_place(images: np.ndarray) -> np.ndarray:
-    """Returns a read-only copy that JAX uses as a CPU array without copying it again.
+def _aligned(images: np.ndarray) -> np.ndarray:
+    """Returns an aligned, read-only copy, which JAX can use as a CPU array without another copy.
 
     Args:
       images: [n, height, width] or [n, height, width, channels] uint8.
@@ -223,7 +224,7 @@ def _in_place(images: np.ndarray) -> np.ndarray:
     """
     memory = np.empty(images.nbytes + XLA_ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % XLA_ALIGNMENT
-    placed = memory[start:start + images.nbytes].reshape(images.shape)
-    placed[...] = images
-    placed.flags.writeable = False
-    return placed[..., None] if images.ndim == 3 else placed
+    aligned = memory[start:start + images.nbytes].reshape(images.shape)
+    aligned[...] = images
+    aligned.flags.writeable = False
+    return aligned[..., None] if images.ndim == 3 else aligned

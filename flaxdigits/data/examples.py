@@ -1,4 +1,4 @@
-"""The examples of MNIST or Chinese MNIST as arrays, in the raw order."""
+"""The examples of MNIST or Chinese MNIST as arrays, in the order of the raw files."""
 
 import dataclasses
 import hashlib
@@ -13,8 +13,9 @@ class Examples:
     Attributes:
       images: [n, height, width] uint8.
       labels: [n] int32.
-      writers: [n] int32, who wrote each image; None if unknown.
-      samples: [n] int32, the number of the sample by its writer; None if unknown.
+      writers: [n] int32, the writer of each image; None if unknown.
+      samples: [n] int32, the number of the image among those of its writer and class; None if
+        unknown.
     """
 
     images: np.ndarray
@@ -24,7 +25,8 @@ class Examples:
 
 
 def fingerprint(images: np.ndarray, labels: np.ndarray, writers: np.ndarray | None) -> str:
-    """Returns the SHA-256, in hex, of images (uint8), labels and writers (little-endian int32)."""
+    """Returns the hexadecimal SHA-256 of images (uint8), labels and writers (little-endian int32).
+    """
     digest = hashlib.sha256(np.ascontiguousarray(images, np.uint8))
     for column in (labels, writers):
         if column is not None:

@@ -26,11 +26,17 @@ class FetchError(FlaxdigitsError):
 
 @dataclasses.dataclass(frozen=True)
 class Timeouts:
-    """Seconds. `connect` limits the check whether any address answers, over all of them."""
+    """Timeouts in seconds.
+
+    Attributes:
+      connect: the time to connect to all addresses, in parallel.
+      read: the time without receiving a byte.
+      total: the time for downloading a file from one address.
+    """
 
     connect: float = 8.0
-    read: float = 30.0  # without a single byte
-    total: float = 900.0  # for one file from one address
+    read: float = 30.0
+    total: float = 900.0
 
 
 TIMEOUTS = Timeouts()
@@ -42,30 +48,33 @@ def fetch(
     check: Callable[[Path], None],
     timeouts: Timeouts = TIMEOUTS,
 ) -> None:
-    """Downloads a file from the first address that provides one which `check` accepts.
+    """Downloads a file from the first address that provides a file which `check` accepts.
 
-    The file streams to `<destination>.part` and is renamed once it is whole and checked; the
-    `.part` is removed whatever happens.
+    The file is downloaded to `<destination>.part`, and renamed when it is complete and has been
+    checked. The `.part` file is removed in any case.
 
     Args:
-      addresses: http or https, tried in this order.
-      check: called with the downloaded path; raises FlaxdigitsError if it is the wrong file.
+      addresses: http or https addresses, which are tried in this order.
+      destination: the path of the file.
+      check: called with the path of the downloaded file; raises FlaxdigitsError if it is the wrong
+        file.
+      timeouts: the timeouts.
 
     Raises:
-      FetchError: no address provided the file; names each address and the reason.
-      FlaxdigitsError: the destination cannot be written.
+      FetchError: if no address provided the file; the message names each address and the reason.
+      FlaxdigitsError: if the destination cannot be written.
     """
     part = destination.with_name(destination.name + ".part")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        problems = _silent(addresses, timeouts.connect)
+        problems = _unreachable(addresses, timeouts.connect)
         for address in addresses:
             if address in problems:
                 continue
             try:
                 _download(address, part, timeouts)
                 check(part)
-            except (FlaxdigitsError, _Broken) as error:
+            except (FlaxdigitsError, _DownloadError) as error:
                 problems[address] = str(error)
             else:
                 part.replace(destination)
@@ -75,46 +84,46 @@ def fetch(
             f"{destination}: cannot be written ({error.strerror}); free space there or choose "
             "another folder with --data_dir") from error
     finally:
-        with contextlib.suppress(OSError):  # where nothing can be written there is no `.part`
+        with contextlib.suppress(OSError):  # if nothing can be written, there is no `.part` file
             part.unlink(missing_ok=True)
     reasons = "; ".join(f"{address}: {problems[address]}" for address in addresses)
     raise FetchError(f"{destination.name} could not be downloaded ({reasons})")
 
 
-class _Broken(Exception):
-    """One address failed."""
+class _DownloadError(Exception):
+    """The download from one address failed."""
 
 
 def _download(address: str, part: Path, timeouts: Timeouts) -> None:
     deadline = time.monotonic() + timeouts.total
     request = urllib.request.Request(address, headers={"User-Agent": "flaxdigits"})
     context = ssl.create_default_context()
-    context.load_verify_locations(certifi.where())  # some Pythons come without certificates
+    context.load_verify_locations(certifi.where())  # some Python installations lack certificates
     try:
         response = urllib.request.urlopen(request, timeout=timeouts.read, context=context)
     except urllib.error.HTTPError as error:
         error.close()
-        raise _Broken(f"refused with HTTP {error.code}") from error
-    except (OSError, http.client.HTTPException, ValueError) as error:  # the last: odd redirects
-        raise _Broken(_reason(error)) from error
-    part.unlink(missing_ok=True)  # it may be what a killed download left, or a FIFO
+        raise _DownloadError(f"refused with HTTP {error.code}") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: bad redirects
+        raise _DownloadError(_reason(error)) from error
+    part.unlink(missing_ok=True)  # it may remain from a killed download, or be a FIFO
     with response, part.open("xb") as file:
         while chunk := _next_chunk(response):
             file.write(chunk)
             if time.monotonic() > deadline:
-                raise _Broken(f"not finished after {timeouts.total:g} s")
+                raise _DownloadError(f"not finished after {timeouts.total:g} s")
         expected, got = response.headers.get("Content-Length", "").strip(), file.tell()
-    # A malformed length is ignored, and one of more digits than Python converts.
+    # A malformed length is ignored, as is one with more digits than Python converts.
     if expected.isdecimal() and len(expected) < 20 and int(expected) != got:
-        raise _Broken(f"cut short: {got} of {expected} bytes received")
+        raise _DownloadError(f"incomplete: {got} of {expected} bytes received")
 
 
 def _next_chunk(response: http.client.HTTPResponse) -> bytes:
-    # Separate from writing, so that a broken connection is not reported as a full disk.
+    # Reading is separate from writing, so that a broken connection is not reported as a full disk.
     try:
         return response.read1(_CHUNK)
     except (OSError, http.client.HTTPException) as error:
-        raise _Broken(_reason(error)) from error
+        raise _DownloadError(_reason(error)) from error
 
 
 def _reason(error: Exception) -> str:
@@ -126,22 +135,22 @@ def _reason(error: Exception) -> str:
     return str(reason) or type(reason).__name__
 
 
-def _silent(addresses: Sequence[str], seconds: float) -> dict[str, str]:
+def _unreachable(addresses: Sequence[str], seconds: float) -> dict[str, str]:
     """Returns the addresses whose hosts accept no connection within `seconds`, with the reason.
 
-    All are tried at once, in threads that are not joined: looking up a name has no timeout.
+    The connections are tried in parallel, in daemon threads, since a DNS lookup has no timeout.
     """
     problems = dict.fromkeys(addresses, f"no connection within {seconds:g} s")
 
-    def ask(address: str) -> None:
+    def connect(address: str) -> None:
         try:
-            # Half the time, so that a host's second address has its chance.
+            # Half of the time, so that there is time for a second IP address of the host.
             socket.create_connection(_gateway(address), timeout=seconds / 2).close()
             del problems[address]
         except OSError as error:
             problems[address] = _reason(error)
 
-    threads = [threading.Thread(target=ask, args=(address,), daemon=True)
+    threads = [threading.Thread(target=connect, args=(address,), daemon=True)
                for address in problems]
     for thread in threads:
         thread.start()
@@ -152,7 +161,7 @@ def _silent(addresses: Sequence[str], seconds: float) -> dict[str, str]:
 
 
 def _gateway(address: str) -> tuple[str, int]:
-    """Returns the host and port to connect to: those of the address, or of its proxy."""
+    """Returns the host and port to connect to: those of the address, or of its HTTP proxy."""
     parts = urlsplit(address)
     proxy = urllib.request.getproxies().get(parts.scheme)
     if proxy and not urllib.request.proxy_bypass(parts.hostname):

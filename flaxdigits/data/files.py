@@ -1,4 +1,4 @@
-"""Opening files that come from outside: only regular files are read."""
+"""Opens files of the user; only regular files are accepted."""
 
 import errno
 import os
@@ -10,12 +10,12 @@ from typing import BinaryIO
 def open_regular(path: Path) -> BinaryIO:
     """Opens a regular file, or a link to one, for buffered reading.
 
-    FIFOs, devices and sockets are refused at once: reading them may never end.
+    FIFOs, devices and sockets are rejected, since reading them may never end.
 
     Raises:
-      OSError: as `open` does, and if the path is anything but a regular file.
+      OSError: if the file cannot be opened, or is not a regular file.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    # Non-blocking, in case a FIFO takes the place of the file between the two calls.
+    # Non-blocking, in case the file is replaced by a FIFO between the two calls.
     return open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")

@@ -15,33 +15,34 @@ from flaxdigits.data.squares import border_median
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.field_types import check
 
-MEASURED = 300  # images of a data set, at equal intervals
-VISIBLE = 0.25  # of an image's strongest ink: fainter is not measured
+MEASURED = 300  # number of images of a data set to measure, at equal intervals
+VISIBLE = 0.25  # of the strongest ink of an image; fainter ink is not measured
 
-# Ground and ink of 255, box, row and column of the centre in pixels: how far outside the range of
-# the measured images an image may be, in addition to a tenth of that range.
-SPARE = np.array([8, 8, 1, 1, 1])
-# Gap across, gap down, size of the second piece: what a single character may have in any data set,
-# and how much more than the data set's own.
+# How far the features of an image may be outside of the range of the measured images, in addition
+# to a tenth of that range: ground and ink (of 255), box, row and column of the centre (pixels).
+TOLERANCE = np.array([8, 8, 1, 1, 1])
+# The layout that counts as a single character in any data set (horizontal gap, vertical gap, size
+# of the second component), and the tolerance beyond the layout of the data set.
 ONE_CHARACTER = np.array([0.15, 0.15, 0.5])
-MORE_THAN_USUAL = 0.1
+LAYOUT_TOLERANCE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Framing:
-    """Where and how large a data set's characters are, and how thick and strong their strokes.
+    """The position and size of the characters of a data set, and the width of their strokes.
 
     Attributes:
-      height, width: of the images.
-      box: the longer side of the box around the strokes, in pixels.
-      centring: what is in the centre of the images: the strokes' centre of mass or that of the box.
-      stroke: how wide strokes are at least, in pixels.
-      ground: the value of what is not ink, 0 to 255.
+      height, width: the size of the images in pixels.
+      box: the longer side of the bounding box of the strokes, in pixels.
+      centring: what is at the centre of the images: `mass`, the centre of mass of the strokes, or
+        `box`, the centre of their bounding box.
+      stroke: the smallest width of the strokes, in pixels.
+      ground: the value of the background, 0 to 255.
       ink: the value of the strongest ink, 0 to 255.
-      layout: the largest gap across and gap down in a character, and its second largest piece, as
-        `layout` measures them; empty if unknown.
-      lowest, highest: the range that images have in ground, ink, box, and row and column of the
-        centre of mass; empty where an image of that range is framed as any other.
+      layout: the largest horizontal and vertical gap in a character, and the size of its second
+        largest component (see the function `layout`); empty if unknown.
+      lowest, highest: the range of ground, ink, box, and row and column of the centre of mass over
+        the images; empty if it is unknown, so that every image is reframed.
     """
 
     height: int
@@ -60,8 +61,8 @@ class Framing:
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
-# MNIST's box and centre are its authors' (yann.lecun.com/exdb/mnist); the rest was measured with
-# `measure_framing`: Chinese MNIST keeps the size and position of each handwritten character.
+# The box and the centring of MNIST are documented by its authors (yann.lecun.com/exdb/mnist). The
+# other values were measured by `measure_framing`.
 FRAMINGS = {
     "mnist": Framing(
         28, 28, box=20, centring="mass", stroke=1.8, ground=0, ink=255, layout=(0.0, 0.0, 0.5)),
@@ -73,11 +74,11 @@ FRAMINGS = {
 def measure_framing(images: np.ndarray) -> Framing:
     """Measures the framing of a data set on up to 300 of its images.
 
-    Sizes and values are medians; the stroke is thinner in only one of twenty images, and one of a
-    hundred exceeds the layout.
+    Box, ground and ink are medians over the images, the stroke is their 5th percentile, and the
+    layout their 99th percentile.
 
     Args:
-      images: [examples, height, width, 1] uint8, grey.
+      images: [examples, height, width, 1] uint8, greyscale.
     """
     chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), MEASURED)).astype(int))
     values = images[chosen, ..., 0].astype(np.float32)
@@ -107,7 +108,7 @@ def measure_framing(images: np.ndarray) -> Framing:
 
 
 def is_framed(image: np.ndarray, framing: Framing) -> bool:
-    """Returns whether an image is already framed as those of the data set are.
+    """Returns whether the framing of an image is already that of the data set.
 
     Args:
       image: [height, width] uint8.
@@ -120,40 +121,40 @@ def is_framed(image: np.ndarray, framing: Framing) -> bool:
         return False
     features = _features(image.astype(np.float32), framing.ground, direction)
     lowest, highest = np.array(framing.lowest), np.array(framing.highest)
-    spare = SPARE + 0.1 * (highest - lowest)
-    return bool(np.all((features >= lowest - spare) & (features <= highest + spare)))
+    tolerance = TOLERANCE + 0.1 * (highest - lowest)
+    return bool(np.all((features >= lowest - tolerance) & (features <= highest + tolerance)))
 
 
 def seems_several(ink: Ink, framing: Framing) -> bool:
-    """Returns whether strokes are as far apart as those of several characters.
+    """Returns whether the strokes seem to be those of several characters.
 
-    They are compared with the characters of the data set, since a Chinese character may have
-    separate parts.
+    Their layout is compared with that of the data set, since a Chinese character may have separate
+    parts.
     """
     if not framing.layout:
         return False
-    usual = np.maximum(np.array(framing.layout) + MORE_THAN_USUAL, ONE_CHARACTER)
-    return bool(np.any(layout(ink.strength) > usual))
+    largest = np.maximum(np.array(framing.layout) + LAYOUT_TOLERANCE, ONE_CHARACTER)
+    return bool(np.any(layout(ink.strength) > largest))
 
 
 def layout(strength: np.ndarray) -> np.ndarray:
     """Measures how far apart the strokes of a character are.
 
     Args:
-      strength: [height, width], 0 is ground.
+      strength: [height, width]; 0 is the background.
 
     Returns:
-      [3] float64: the widest empty band from top to bottom between strokes, that from left to
-      right, and the longer side of the second largest connected piece; the former as fractions of
-      the longer side of the box around the strokes, the latter of the largest piece's.
+      [3] float64: the width of the widest empty column band between strokes and the height of the
+      highest empty row band, as fractions of the longer side of the bounding box; and the longer
+      side of the second largest connected component, as a fraction of that of the largest one.
     """
     visible = strength > VISIBLE * strength.max()
     columns, rows = (np.flatnonzero(visible.any(axis=axis)) for axis in (0, 1))
     side = max(np.ptp(rows), np.ptp(columns)) + 1
-    across, down = (np.diff(places, prepend=places[0] - 1).max() - 1 for places in (columns, rows))
-    pieces, _ = ndimage.label(visible, np.ones((3, 3)))
+    across, down = (np.diff(lines, prepend=lines[0] - 1).max() - 1 for lines in (columns, rows))
+    components, _ = ndimage.label(visible, np.ones((3, 3)))
     sizes = sorted(max(side.stop - side.start for side in box)
-                   for box in ndimage.find_objects(pieces))
+                   for box in ndimage.find_objects(components))
     return np.array([across / side, down / side, sizes[-2] / sizes[-1] if len(sizes) > 1 else 0.0])
 
 
@@ -170,12 +171,12 @@ def _rounded(values: np.ndarray) -> tuple[float, ...]:
     return tuple(round(float(value), 2) for value in values)
 
 
-def recorded_framing(values: dict[str, Any] | None, place: Path) -> Framing | None:
-    """Returns the framing that a run recorded; None if it recorded none, or not all of it.
+def recorded_framing(values: dict[str, Any] | None, path: Path) -> Framing | None:
+    """Returns the framing that a run recorded; None if it recorded no or an incomplete framing.
 
     Args:
-      values: the field of the JSON file of the run.
-      place: the path of that file, for error messages.
+      values: the field `framing` of the `config.json` of the run.
+      path: the path of that file, for the error message.
 
     Raises:
       FlaxdigitsError: if a value has the wrong type, or is not possible for an image.
@@ -189,7 +190,7 @@ def recorded_framing(values: dict[str, Any] | None, place: Path) -> Framing | No
                               f"data.framing.{field.name}")
             for field in dataclasses.fields(Framing)})
     except FlaxdigitsError as error:
-        raise FlaxdigitsError(f"{place}: {error}; restore it from a copy") from error
+        raise FlaxdigitsError(f"{path}: {error}; restore the file from a copy") from error
     if not (1 <= framing.height <= 2**16 and 1 <= framing.width <= 2**16
             and 1 <= framing.box <= 2**16 and 0 <= framing.stroke <= 2**16
             and 0 <= framing.ground <= 255 and 0 <= framing.ink <= 255
@@ -197,16 +198,16 @@ def recorded_framing(values: dict[str, Any] | None, place: Path) -> Framing | No
             and len(framing.lowest) == len(framing.highest)
             and len(framing.lowest) in (0, len(SPARE))):
         raise FlaxdigitsError(
-            f"{place}: data.framing is not possible for an image, got {values!r}; restore it from "
-            "a copy")
+            f"{path}: data.framing is not possible for an image, got {values!r}; restore the file "
+            "from a copy")
     return framing
 
 
 def frame(ink: Ink, framing: Framing) -> np.ndarray:
     """Renders a character as an image of the data set: [height, width] uint8.
 
-    Thin strokes are thickened, the box is scaled, and the result is moved by whole pixels, so that
-    an image of MNIST hardly changes.
+    Thin strokes are thickened, the character is scaled to the box of the framing, and it is moved
+    by whole pixels, so that an image of MNIST hardly changes.
     """
     strength = ink.strength
     more = framing.stroke * max(strength.shape) / framing.box - stroke_width(strength)
@@ -221,7 +222,7 @@ def frame(ink: Ink, framing: Framing) -> np.ndarray:
     middle = (ndimage.center_of_mass(small) if framing.centring == "mass"
               else ((height - 1) / 2, (width - 1) / 2))
     top, left = (
-        min(max(int(whole / 2 - place + 0.5), 0), whole - side) for whole, place, side in zip(
+        min(max(int(length / 2 - centre + 0.5), 0), length - side) for length, centre, side in zip(
             (framing.height, framing.width), middle, small.shape, strict=True))
     placed = np.zeros((framing.height, framing.width), np.float32)
     placed[top:top + height, left:left + width] = small
@@ -229,27 +230,35 @@ def frame(ink: Ink, framing: Framing) -> np.ndarray:
 
 
 def stroke_width(strength: np.ndarray) -> float:
-    """Returns the width of the strokes, in pixels, where ink has at least half of full strength.
+    """Returns the mean width of the strokes in pixels.
 
-    It is four times the mean distance of their points to the ground, as for a straight band.
+    Strokes are where the strength is above 0.5. For a straight band, the width is four times the
+    mean distance to the background.
 
     Args:
       strength: [height, width] float32, 0 to 1.
     """
-    factor = max(1, 256 // max(strength.shape))  # thin strokes are measured between the pixels
+    factor = max(1, 256 // max(strength.shape))  # measure thin strokes with subpixel precision
     padded = np.pad(strength, 1)
     is_ink = (ndimage.zoom(padded, factor, order=1) if factor > 1 else padded) > 0.5
     if not is_ink.any():
         return 0.0
-    distances = ndimage.distance_transform_edt(is_ink)[is_ink] - 0.5  # to the border of ink
+    distances = ndimage.distance_transform_edt(is_ink)[is_ink] - 0.5  # to the edge of the ink
     return 4 * float(distances.mean()) / factor
 
 
 def thickened(strength: np.ndarray, radius: int) -> np.ndarray:
-    """Returns the strokes dilated by a disc.
+    """Dilates strokes by a disc.
 
     The disc is processed row by row, since the time of a running maximum along a row does not
-    depend on its width; the dilation of a large image by the complete disc takes seconds.
+    depend on its width; dilating a large image by the whole disc at once takes seconds.
+
+    Args:
+      strength: [height, width] float32, 0 to 1.
+      radius: the radius of the disc in pixels.
+
+    Returns:
+      [height + 2 * radius, width + 2 * radius] float32.
     """
     if radius < 1:
         return strength

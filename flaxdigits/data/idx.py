@@ -1,8 +1,8 @@
-"""The idx format of MNIST's files: a magic number, the dimensions, then the values.
+"""Reads files in the idx format of MNIST: a magic number, the dimensions, then the values.
 
-Described at http://yann.lecun.com/exdb/mnist: two zero bytes, the type of the values (0x08 for
-unsigned bytes, 0x0c for 32-bit integers), the number of dimensions, then each dimension as a
-big-endian 32-bit integer.
+The format is described at http://yann.lecun.com/exdb/mnist: two zero bytes, the type of the values
+(0x08 for unsigned bytes, 0x0c for 32-bit integers), the number of dimensions, then each dimension
+as a big-endian 32-bit integer.
 """
 
 import gzip
@@ -22,7 +22,7 @@ INTEGERS = np.dtype(">i4")
 
 _CODES = {UNSIGNED_BYTES: 0x08, INTEGERS: 0x0C}
 _NAMES = {UNSIGNED_BYTES: "unsigned bytes", INTEGERS: "32-bit integers"}
-_LARGEST = 1 << 31  # bytes; it has to fit in memory several times
+_LARGEST = 1 << 31  # bytes; several copies must fit in memory
 _CHUNK = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -30,18 +30,20 @@ _GZIP_MAGIC = b"\x1f\x8b"
 def read_idx(
     path: Path, dimensions: int, dtype: np.dtype = UNSIGNED_BYTES, largest: int = _LARGEST
 ) -> np.ndarray:
-    """Reads an idx file, plain or gzipped, which its first bytes decide and not its name.
+    """Reads an idx file; a gzipped one is recognised by its first bytes, not by its name.
 
     Args:
-      dimensions: the number of dimensions that the file must have.
-      dtype: UNSIGNED_BYTES or INTEGERS, which the file must hold.
-      largest: the most bytes of values that are read.
+      path: the path of the file.
+      dimensions: the expected number of dimensions.
+      dtype: the expected type of the values, UNSIGNED_BYTES or INTEGERS.
+      largest: the maximum size of the values in bytes.
 
-    Returns: an array of that type with that many dimensions.
+    Returns:
+      An array of this type and number of dimensions.
 
     Raises:
-      FlaxdigitsError: the file is missing, not regular, not an idx file of that type and number
-        of dimensions, cut short, longer than its header declares, or larger than `largest`.
+      FlaxdigitsError: if the file is missing, not a regular file, not an idx file of this type and
+        number of dimensions, truncated, longer than its header declares, or larger than `largest`.
     """
     try:
         with open_regular(path) as raw:
@@ -56,7 +58,8 @@ def read_idx(
 
 
 def content_sha256(array: np.ndarray) -> str:
-    """Returns the sha256, in hex, of the decompressed idx file that holds these unsigned bytes."""
+    """Returns the hexadecimal SHA-256 of the decompressed idx file of an array of unsigned bytes.
+    """
     shape = np.array(array.shape, ">u4").tobytes()
     digest = hashlib.sha256(bytes([0, 0, _CODES[UNSIGNED_BYTES], array.ndim]) + shape)
     digest.update(np.ascontiguousarray(array))
@@ -73,16 +76,16 @@ def _parse(
             f"(it starts with {magic.hex() or 'nothing'}); download the file again")
     header = file.read(4 * dimensions)
     if len(header) < 4 * dimensions:
-        raise FlaxdigitsError(f"{path}: cut short within its header; download the file again")
+        raise FlaxdigitsError(f"{path}: truncated within its header; download the file again")
     shape = np.frombuffer(header, ">u4").tolist()
     expected = math.prod(shape) * dtype.itemsize
     if expected > largest:
         raise FlaxdigitsError(
-            f"{path}: its header declares {expected} bytes, and at most {largest} are read; "
+            f"{path}: its header declares {expected} bytes, and at most {largest} are supported; "
             "download the file again")
     if not expected:
         raise FlaxdigitsError(
-            f"{path}: its header declares {' x '.join(map(str, shape))}, which is empty; "
+            f"{path}: its header declares the empty shape {' x '.join(map(str, shape))}; "
             "download the file again")
     content = bytearray()  # grows with the content of the file, not with the size in its header
     while len(content) <= expected:
@@ -93,6 +96,6 @@ def _parse(
     if len(content) != expected:
         found = "more than that" if len(content) > expected else f"only {len(content)}"
         raise FlaxdigitsError(
-            f"{path}: its header declares {expected} bytes and it has {found}; download the file "
+            f"{path}: its header declares {expected} bytes, but it has {found}; download the file "
             "again")
     return np.frombuffer(content, dtype).reshape(shape)

@@ -1,4 +1,4 @@
-"""A folder of idx files: MNIST's names, and those of Fashion-MNIST, KMNIST, QMNIST and EMNIST."""
+"""Reads a folder of idx files, named as those of MNIST, Fashion-MNIST, KMNIST, QMNIST or EMNIST."""
 
 import logging
 import re
@@ -10,8 +10,8 @@ from flaxdigits.data.arrays import DataArrays, arrays_of
 from flaxdigits.data.idx import INTEGERS, UNSIGNED_BYTES, read_idx
 from flaxdigits.errors import FlaxdigitsError
 
-# As in train-images-idx3-ubyte.gz, train-labels.idx1-ubyte, emnist-letters-test-images-idx3-ubyte
-# and qmnist-test-labels-idx2-int.
+# Names such as train-images-idx3-ubyte.gz, train-labels.idx1-ubyte,
+# emnist-letters-test-images-idx3-ubyte and qmnist-test-labels-idx2-int.
 _NAME = re.compile(
     r"(?P<prefix>[^.].*?[-_.])?(?P<part>train|t10k|test)[-_.]"
     r"(?P<content>(images|labels)[-_.]idx(?P<dimensions>[123])-(?P<type>ubyte|int))(\.gz)?",
@@ -21,30 +21,30 @@ _IMAGES = ("images-idx3-ubyte",)
 _LABELS = ("labels-idx1-ubyte", "labels-idx1-int", "labels-idx2-int")
 _PARTS = {"train": ("train",), "t10k": ("t10k", "test")}
 
-# Of EMNIST's letters, balanced, byclass (bymerge has as many) and digits.
+# The number of training images in EMNIST letters, balanced, byclass (and bymerge) and digits.
 _TRAINING_IMAGES_OF_EMNIST = (124_800, 112_800, 697_932, 240_000)
 
-# QMNIST's: class, NIST series, writer, number of the writer's digit, NIST class, NIST index, two
-# more.
+# The columns of QMNIST labels: class, NIST series, writer, number of the digit of this writer, NIST
+# class, NIST index, and two more.
 _QMNIST_COLUMNS, _QMNIST_WRITER = 8, 2
 
 _log = logging.getLogger(__name__)
 
 
 def read_idx_folder(folder: Path) -> DataArrays:
-    """Reads images and labels of a training part and, if there is one, of a test part.
+    """Reads the images and labels of a training part and, if there is one, of a test part.
 
-    The files are named as MNIST's, `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the
-    same of `t10k`, each plain or with .gz. A dot in place of a hyphen, a prefix such as
-    `emnist-letters-` and `test` in place of `t10k` are allowed, and labels may be QMNIST's
-    `idx2-int`, whose first column is the class.
+    The files are named as in MNIST: `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, and the
+    same with `t10k`, each with or without .gz. Also accepted are a dot instead of a hyphen, a
+    prefix such as `emnist-letters-`, `test` instead of `t10k`, and the labels of QMNIST
+    (`idx2-int`), whose first column is the class.
 
-    The classes are the labels that the training part has, in order, each named by its number.
-    QMNIST's labels also give the writers. Files whose names begin with `emnist` are transposed, as
-    EMNIST stores its images.
+    The classes are the labels of the training part in ascending order, named by their numbers. The
+    labels of QMNIST also contain the writers. Images of files whose names begin with `emnist` are
+    transposed, since EMNIST stores transposed images.
 
     Raises:
-      FlaxdigitsError: a file is missing or damaged, the files do not fit each other, or the
+      FlaxdigitsError: if a file is missing or damaged, the files do not match each other, or the
         training part has fewer than two classes.
     """
     files = _files(folder)
@@ -56,30 +56,31 @@ def read_idx_folder(folder: Path) -> DataArrays:
     if len(set(sizes)) > 1:
         raise FlaxdigitsError(
             f"{folder}: training images are {sizes[0]} and test images {sizes[1]}; both must have "
-            "one size")
+            "the same size")
     if len({columns.shape[1] for _, columns in parts}) > 1:
         raise FlaxdigitsError(
-            f"{folder}: the labels of one part have other columns than those of the other; take "
-            "both from the same data set")
+            f"{folder}: the labels of the two parts have different numbers of columns; use files "
+            "of the same data set")
     images, columns = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     train = len(parts[0][0])
     if prefix.startswith("emnist"):
-        _log.warning("%s: EMNIST stores its images transposed; they are turned upright", folder)
+        _log.warning("%s: EMNIST stores transposed images; they are transposed back", folder)
         images = np.ascontiguousarray(images.transpose(0, 2, 1))
     elif train in _TRAINING_IMAGES_OF_EMNIST:
         _log.warning(
-            "%s: has as many images as EMNIST, which stores them transposed; if it is EMNIST, give "
-            "the files their published names (emnist-...) and they are turned upright", folder)
+            "%s: has as many images as EMNIST, which stores transposed images; if it is EMNIST, "
+            "rename the files to their published names (emnist-...), so that the images are "
+            "transposed back", folder)
     writers = columns[:, _QMNIST_WRITER] if columns.shape[1] == _QMNIST_COLUMNS else None
     return arrays_of(folder, images, columns[:, 0], None, writers, train)
 
 
-# (prefix, part, content), such as ("", "train", "images-idx3-ubyte"), and where it lies.
+# The paths of the files by prefix, part and content, such as ("", "train", "images-idx3-ubyte").
 _Files = dict[tuple[str, str, str], Path]
 
 
 def _files(folder: Path) -> _Files:
-    """Returns the idx files in the folder; of a plain file and its .gz, the latter."""
+    """Returns the idx files in the folder; if a file also exists with .gz, only that one."""
     try:
         paths = sorted(folder.iterdir(), key=lambda path: (path.suffix.lower() == ".gz", path.name))
     except OSError as error:
@@ -95,31 +96,35 @@ def _files(folder: Path) -> _Files:
     if len(prefixes) > 1:
         names = ", ".join(sorted(prefix.rstrip("-_.") or "without a prefix" for prefix in prefixes))
         raise FlaxdigitsError(
-            f"{folder}: holds idx files of several data sets ({names}); move each to its own "
-            "folder")
+            f"{folder}: contains idx files of several data sets ({names}); move each data set to a "
+            "separate folder")
     return files
 
 
 def _part(
     folder: Path, files: _Files, prefix: str, part: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images, [n, height, width] uint8, and labels, [n, columns], the first the class."""
-    images_path = _one(folder, files, prefix, part, _IMAGES)
-    labels_path = _one(folder, files, prefix, part, _LABELS)
+    """Returns the images and labels of a part.
+
+    Returns:
+      Images, [n, height, width] uint8, and labels, [n, columns], whose first column is the class.
+    """
+    images_path = _find(folder, files, prefix, part, _IMAGES)
+    labels_path = _find(folder, files, prefix, part, _LABELS)
     images, columns = _read(images_path), _read(labels_path)
     columns = columns.reshape(len(columns), -1)
     if len(images) != len(columns):
         raise FlaxdigitsError(
             f"{labels_path}: {len(columns)} labels for {len(images)} images in "
-            f"{images_path.name}; there must be as many of both")
+            f"{images_path.name}; the numbers must be equal")
     if columns[:, 0].min() < 0:
         raise FlaxdigitsError(
-            f"{labels_path}: has the label {columns[:, 0].min()}; labels are 0 or greater; "
+            f"{labels_path}: has the label {columns[:, 0].min()}, and labels must not be negative; "
             "download the file again")
     return images, columns
 
 
-def _one(
+def _find(
     folder: Path, files: _Files, prefix: str, part: str, contents: tuple[str, ...]
 ) -> Path:
     paths = [files[prefix, name, content] for name in _PARTS[part] for content in contents
@@ -127,11 +132,11 @@ def _one(
     if not paths:
         name = f"{prefix}{part}-{contents[0]}"
         raise FlaxdigitsError(
-            f"{folder}: lacks {name} or {name}.gz, which data.dataset=idx_files reads; give the "
-            "files these names")
+            f"{folder}: lacks {name} or {name}.gz, which data.dataset=idx_files needs; rename the "
+            "files accordingly")
     if len(paths) > 1:
         raise FlaxdigitsError(
-            f"{folder}: holds both {paths[0].name} and {paths[1].name}; remove one of them")
+            f"{folder}: contains both {paths[0].name} and {paths[1].name}; remove one of them")
     return paths[0]
 
 

@@ -1,4 +1,4 @@
-"""A folder of image files by class, as arrays."""
+"""Reads a folder of image files, with a subfolder for each class, into arrays."""
 
 import collections
 import dataclasses
@@ -13,7 +13,7 @@ from flaxdigits.data.photos import HEIF_SUFFIXES, NEED_HEIF, image_suffixes, rea
 from flaxdigits.data.squares import border_median, fit_within, grey, pad_to_square
 from flaxdigits.errors import FlaxdigitsError
 
-# The names of the folders that hold a part, in lower case.
+# The names of the folders of each part, in lower case.
 PARTS = {
     "train": ("train", "training"),
     "validation": ("valid", "val", "validation"),
@@ -25,14 +25,14 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class ImageFolder:
-    """The images of a folder: those of train, validation and test one after another.
+    """The images of a folder: the training, validation and test images one after another.
 
     Attributes:
       images: [n, height, width] uint8.
       labels: [n] int32.
-      class_names: by label.
-      counts: how many images each of "train", "validation" and "test" has; all are in "train"
-        where the folder has no parts.
+      class_names: the names of the classes in the order of the labels.
+      counts: the number of images in "train", "validation" and "test"; all images are in "train" if
+        the folder has no parts.
     """
 
     images: np.ndarray
@@ -44,24 +44,28 @@ class ImageFolder:
 def read_image_folder(folder: Path, image_size: int | None) -> ImageFolder:
     """Reads <folder>/<class>/<image>, or <folder>/<part>/<class>/<image>.
 
-    The parts are train (or training), valid (val, validation) and test (testing). Images may be
-    in subfolders of the folder of their class, and links are followed. They become grey as
-    `flaxdigits.data.photos` reads them. With `image_size` each is scaled to fit a square of that
-    size and padded with the folder's ground, the median of the images' borders; without, all must
-    have one size. Classes and images are sorted by name; rows take one image of each class in
-    turn, so that the first few hold every class.
+    The parts are train (or training), valid (or val, validation) and test (or testing). Images may
+    be in subfolders of the folder of their class, and links are followed. Images are read by
+    `flaxdigits.data.photos` and converted to greyscale. With `image_size`, each image is scaled to
+    fit a square of this size, and padded with the median value of the borders of all images;
+    without it, all images must have the same size. Classes and images are sorted by name. The
+    images alternate between the classes, so that the first few images include every class.
 
-    Files that cannot be images, and files outside the classes' folders, are left out; a warning
-    counts them.
+    Files that are not images, and files outside of the folders of the classes, are skipped with a
+    warning.
+
+    Args:
+      folder: the path of the folder.
+      image_size: the side of the images in pixels; None to keep their size.
 
     Raises:
-      FlaxdigitsError: the folder holds no classes, a class has no images, an image is damaged, or
-        sizes differ.
+      FlaxdigitsError: if the folder has no classes, a class has no images, an image is damaged, or
+        the sizes differ.
     """
-    left_out = _LeftOut(folder)
+    skipped = _SkippedFiles(folder)
     try:
-        roots = _parts(folder, left_out)
-        files = {part: _files_by_class(root, left_out) for part, root in roots.items()}
+        roots = _parts(folder, skipped)
+        files = {part: _files_by_class(root, skipped) for part, root in roots.items()}
     except OSError as error:
         raise FlaxdigitsError(
             f"{error.filename or folder}: cannot be read ({error.strerror or error}); make it "
@@ -72,16 +76,16 @@ def read_image_folder(folder: Path, image_size: int | None) -> ImageFolder:
             raise FlaxdigitsError(
                 f"{roots[part] / min(unknown)}: a class without a folder in {roots['train']}; add "
                 "training images of it or remove it")
-    rows = {part: list(_in_turn(by_class, class_names)) for part, by_class in files.items()}
-    images = _read_all([path for part in rows.values() for path, _ in part], image_size, left_out)
-    left_out.warn()
+    rows = {part: list(_alternating(by_class, class_names)) for part, by_class in files.items()}
+    images = _read_all([path for part in rows.values() for path, _ in part], image_size, skipped)
+    skipped.warn()
     return ImageFolder(
         images, np.array([label for part in rows.values() for _, label in part], np.int32),
         class_names, {part: len(rows.get(part, ())) for part in PARTS})
 
 
-class _LeftOut:
-    """Counts files that are not read, and files that are read in an unexpected way."""
+class _SkippedFiles:
+    """Collects the files that are skipped, and the files that are read in an unexpected way."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -89,21 +93,21 @@ class _LeftOut:
         self._remarks: dict[str, list[Path]] = collections.defaultdict(list)
 
     def add(self, path: Path, kind: str) -> None:
-        """Counts a file that is left out."""
+        """Adds a file that is skipped."""
         self._files[kind].append(path)
 
     def remark(self, path: Path, what: str) -> None:
-        """Counts a file that is read."""
+        """Adds a file that is read, with a remark about it."""
         self._remarks[what].append(path)
 
     def warn(self) -> None:
-        """Logs a line about the files left out, and one for each remark."""
+        """Logs a warning about the skipped files, and one for each remark."""
         count = sum(map(len, self._files.values()))
         if count:
             kinds = ", ".join(f"{len(paths)} {kind}" for kind, paths in sorted(
                 self._files.items(), key=lambda item: -len(item[1])))
             first = min(path for paths in self._files.values() for path in paths)
-            _log.warning("%s: %d file%s left out, such as %s: %s", self._folder, count,
+            _log.warning("%s: %d file%s skipped, such as %s: %s", self._folder, count,
                          "s are" if count > 1 else " is", self._name(first), kinds)
         for what, paths in self._remarks.items():
             _log.warning("%s: %d file%s %s, such as %s", self._folder, len(paths),
@@ -113,8 +117,8 @@ class _LeftOut:
         return path.relative_to(self._folder)
 
 
-def _parts(folder: Path, left_out: _LeftOut) -> dict[str, Path]:
-    """Returns the folder of each part that there is; "train" is the whole if there are none."""
+def _parts(folder: Path, skipped: _SkippedFiles) -> dict[str, Path]:
+    """Returns the folder of each part; without parts, the whole folder is "train"."""
     found = {part: [path for path in _entries(folder)
                     if path.name.lower() in names and path.is_dir()]
              for part, names in PARTS.items()}
@@ -127,36 +131,36 @@ def _parts(folder: Path, left_out: _LeftOut) -> dict[str, Path]:
     roots = {part: paths[0] for part, paths in found.items() if paths}
     for path in _entries(folder):
         if not path.is_dir():
-            left_out.add(path, "outside the folders of the classes")
+            skipped.add(path, "outside the folders of the classes")
         elif path not in roots.values():
             for file, kind in _walk(path):
                 if kind is None:
-                    left_out.add(file, f"in {path.name}, which is no part")
+                    skipped.add(file, f"in {path.name}, which is not a part")
     return roots
 
 
-def _files_by_class(root: Path, left_out: _LeftOut) -> dict[str, list[Path]]:
+def _files_by_class(root: Path, skipped: _SkippedFiles) -> dict[str, list[Path]]:
     """Returns the image files of each class, both sorted by name."""
     files: dict[str, list[Path]] = {}
     for entry in _entries(root):
         if not entry.is_dir():
-            left_out.add(entry, "outside the folders of the classes")
+            skipped.add(entry, "outside the folders of the classes")
             continue
         files[entry.name] = []
         for path, kind in _walk(entry):
             if kind is not None:
-                left_out.add(path, kind)
+                skipped.add(path, kind)
                 continue
             files[entry.name].append(path)
             if path.parent != entry:
-                left_out.remark(path, "in folders within that of a class counted to the class")
+                skipped.remark(path, "in folders within that of a class counted to the class")
     if not files:
-        raise FlaxdigitsError(f"{root}: holds no folders of images, one for each class")
+        raise FlaxdigitsError(f"{root}: contains no folders of images, one for each class")
     for name, paths in files.items():
         if not paths:
             raise FlaxdigitsError(
-                f"{root / name}: holds no images that can be read (such as .png, .jpg, .tif); add "
-                "some or remove the folder")
+                f"{root / name}: contains no readable images (such as .png, .jpg, .tif); add some, "
+                "or remove the folder")
     return files
 
 
@@ -166,9 +170,9 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, str | None]]:
-    """Yields every file in a folder, sorted, with the reason it is not read; None for images."""
+    """Yields every file in a folder, sorted, with the reason to skip it; None for images."""
     real = folder.resolve()
-    if real in above:  # a link to a folder that holds it
+    if real in above:  # a link to a parent folder
         return
     for path in _entries(folder):
         suffix = path.suffix.lower()
@@ -184,26 +188,27 @@ def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, st
             yield path, suffix or "without a suffix"
 
 
-def _in_turn(
+def _alternating(
     files: dict[str, list[Path]], class_names: tuple[str, ...]
 ) -> Iterator[tuple[Path, int]]:
-    for same_place in zip_longest(*(files.get(name, ()) for name in class_names)):
-        yield from ((path, label) for label, path in enumerate(same_place) if path is not None)
+    """Yields the paths and labels of all images, alternating between the classes."""
+    for paths in zip_longest(*(files.get(name, ()) for name in class_names)):
+        yield from ((path, label) for label, path in enumerate(paths) if path is not None)
 
 
-def _read_all(paths: list[Path], image_size: int | None, left_out: _LeftOut) -> np.ndarray:
+def _read_all(paths: list[Path], image_size: int | None, skipped: _SkippedFiles) -> np.ndarray:
     """Returns the images: [n, height, width] uint8."""
     images: list[np.ndarray] = []
     for path in paths:
         picture = read_picture(path)
         if picture.has_more:
-            left_out.remark(path, "with several pictures, of which the first is read")
+            skipped.remark(path, "with several pictures, of which the first is read")
         image = grey(picture.image)
         images.append(np.asarray(image if image_size is None else fit_within(image, image_size)))
         if image_size is None and images[-1].shape != images[0].shape:
             raise FlaxdigitsError(
-                f"{path}: is {_size(images[-1])} and the first image is {_size(images[0])}; make "
-                "them one size, or set data.image_size")
+                f"{path}: is {_size(images[-1])}, but the first image is {_size(images[0])}; use "
+                "images of one size, or set data.image_size")
     if image_size is not None:
         ground = round(float(np.median([border_median(image) for image in images])))
         images = [pad_to_square(image, image_size, ground) for image in images]

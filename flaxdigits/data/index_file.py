@@ -23,8 +23,9 @@ class IndexFile:
     """The indices of each part, and a digest of them that does not depend on the file's format.
 
     Attributes:
-      parts: int32 arrays under "train", and "validation" or "test" or both, in the file's order.
-      digest: SHA-256, in hex.
+      parts: int32 arrays under "train", and "validation" or "test" or both, in the order of the
+        file.
+      digest: the hexadecimal SHA-256.
     """
 
     parts: Mapping[str, np.ndarray]
@@ -35,12 +36,12 @@ def read_index_file(path: Path, count: int) -> IndexFile:
     """Reads the indices of a split from a JSON file or an .npz file.
 
     Args:
-      path: of the file, whose name ends in .npz, or else is JSON.
+      path: the path of the file; it is read as .npz if the name ends in .npz, else as JSON.
       count: the number of examples in the data set.
 
     Raises:
       FlaxdigitsError: if the file cannot be read, lacks `train` or both other parts, or has an
-        index that is no integer, outside the data set, or there twice.
+        index that is not an integer, is out of range, or occurs twice.
     """
     if path.suffix.lower() == ".npz":
         values: Mapping[str, Any] = read_npz_arrays(path, sorted(npz_names(path)))
@@ -60,8 +61,8 @@ def read_index_file(path: Path, count: int) -> IndexFile:
     for one, other in itertools.combinations(parts, 2):
         if (both := np.intersect1d(parts[one], parts[other])).size:
             raise FlaxdigitsError(
-                f"{path}: the index {both[0]} is in both {one} and {other}; an example belongs to "
-                "one part")
+                f"{path}: the index {both[0]} is in both {one} and {other}; an example must be in "
+                "only one part")
     digest = hashlib.sha256()
     for name, indices in parts.items():
         digest.update(f"{name} {len(indices)} ".encode() + indices.astype("<i4").tobytes())
@@ -69,7 +70,7 @@ def read_index_file(path: Path, count: int) -> IndexFile:
 
 
 def _indices(path: Path, name: str, value: Any, count: int) -> np.ndarray:
-    """Returns the indices of a part: [examples] int32, all different and in range(count)."""
+    """Returns the indices of a part: [examples] int32, unique and in range(count)."""
     if isinstance(value, np.ndarray):
         if value.ndim != 1 or value.dtype.kind not in "iu":
             raise FlaxdigitsError(f"{path}: {name} must be an array of integers, [examples], got "

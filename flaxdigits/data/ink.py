@@ -1,7 +1,7 @@
-"""Finds the strokes of one character on paper, a board or a screen, in any light.
+"""Finds the strokes of a character in an image of paper, a board or a screen, in any light.
 
-Ink is what is thin and differs in colour from its surroundings. Dark on light, light on dark and
-one colour on another are treated alike, and shadows and gradients of light are not ink.
+Ink is thin and differs in colour from its surroundings. It may be darker or lighter than the
+background, or of another colour. Shadows and gradual changes of brightness are not ink.
 """
 
 import dataclasses
@@ -11,25 +11,25 @@ from scipy import ndimage
 
 from flaxdigits.errors import FlaxdigitsError
 
-FAINTEST = 0.05  # smallest difference of colour, of 1, that counts as ink
-SPECK = 0.03  # of the largest stroke's ink: less is dirt
-BRIEF = 0.25  # of the border that strokes of a tightly cut image cover at most
-SKEWED = 0.7  # smallest skewness that distinguishes ink from ground
-TWO_COLOURS = 0.78  # of the variance that two colours explain; of an even gradient it is 0.75
-BOLDEST = 0.45  # of the picture's longer side that a stroke at its border is wide
-BOLDEST_CROPPED = 0.6  # where the strokes reach all of its sides
-CLEAR_OF_GRAIN = 1.5  # times as strong as the strongest grain of the ground ink is at least
+FAINTEST = 0.05  # smallest difference in colour, of 1, that counts as ink
+SPECK = 0.03  # components with a smaller fraction of the ink of the largest one are dirt
+BRIEF = 0.25  # largest fraction of the border that strokes of a tightly cropped image cover
+SKEWED = 0.7  # smallest skewness that distinguishes ink from background
+TWO_COLOURS = 0.78  # smallest fraction of the variance that two colours explain (gradient: 0.75)
+BOLDEST = 0.45  # largest width of a stroke at the border, as a fraction of the longer side
+BOLDEST_CROPPED = 0.6  # the same if the strokes reach all four sides
+CLEAR_OF_GRAIN = 1.5  # smallest ratio of the ink to the noise of the background
 
-NOTHING = "there is nothing on it, or it is too faint"
+NOTHING = "the image is empty, or its strokes are too faint"
 
 
 @dataclasses.dataclass(frozen=True)
 class Ink:
-    """A character's strokes.
+    """The strokes of a character.
 
     Attributes:
-      strength: [height, width] float32, 0 (ground) to 1 (ink), cut to the strokes.
-      top, left: of it in the picture, in pixels.
+      strength: [height, width] float32, 0 (background) to 1 (ink), cropped to the strokes.
+      top, left: the position of this array in the image, in pixels.
     """
 
     strength: np.ndarray
@@ -38,25 +38,28 @@ class Ink:
 
 
 def find_ink(pixels: np.ndarray) -> Ink:
-    """Finds the strokes on an image of one character.
+    """Finds the strokes in an image of one character.
 
-    What touches the border is left out as long as something else is there (edges of the paper,
-    ruled lines, parts of other characters), unless the picture is cut tightly around its strokes.
+    Components that touch the border (edges of the paper, ruled lines, parts of other characters)
+    are ignored if there are others, unless the image is cropped tightly around the strokes.
 
     Args:
       pixels: [height, width, 3] float32, 0 to 1.
 
     Raises:
-      FlaxdigitsError: if there is nothing on it.
+      FlaxdigitsError: if there are no strokes.
     """
     longest = max(pixels.shape)
-    blur = longest / 500 if longest > 250 else 0  # of a photo's grain
+    blur = longest / 500 if longest > 250 else 0  # removes the noise of photos
     values, details = _along_contrast(ndimage.gaussian_filter(pixels, (blur, blur, 0)))
     return _in_two_colours(values, blur) or _in_uneven_light(values, details, blur)
 
 
 def _in_two_colours(values: np.ndarray, blur: float) -> Ink | None:
-    """Finds bold or thin strokes of a drawing, a scan or a crop; None if it has more colours."""
+    """Finds strokes of any width in an image of two colours; None if there are more colours.
+
+    Such images are drawings, scans and cropped characters.
+    """
     threshold = _threshold(values)
     is_high = values > threshold
     if not 0 < is_high.mean() < 1:
@@ -66,7 +69,7 @@ def _in_two_colours(values: np.ndarray, blur: float) -> Ink | None:
     if between < FAINTEST or explained < TWO_COLOURS * values.var():
         return None
     contrast, is_ink = (values, is_high) if _is_ink(is_high) else (-values, ~is_high)
-    ground = contrast[~ndimage.binary_dilation(is_ink, np.ones((3, 3)))]  # no edges of strokes
+    ground = contrast[~ndimage.binary_dilation(is_ink, np.ones((3, 3)))]  # without stroke edges
     level = np.median(ground) if ground.size else contrast.min()
     contrast = contrast - level
     strokes = _strokes(np.clip(contrast, 0, None), is_ink)
@@ -77,9 +80,9 @@ def _in_two_colours(values: np.ndarray, blur: float) -> Ink | None:
 
 
 def _is_surface(strokes: np.ndarray) -> bool:
-    """Returns whether it is a shadow, or the table around the paper, which are wider than strokes.
+    """Returns whether the components are a shadow, or the table around the paper, and not strokes.
 
-    They reach one to three sides of the picture; strokes reach none, or all if cut tightly.
+    These are wider than strokes and reach at least one side of the image.
     """
     reached = sum(side.any() for side in (
         strokes[0], strokes[-1], strokes[:, 0], strokes[:, -1]))
@@ -89,9 +92,12 @@ def _is_surface(strokes: np.ndarray) -> bool:
 
 
 def _in_uneven_light(values: np.ndarray, details: np.ndarray, blur: float) -> Ink:
-    """Finds the strokes of a photo: what is narrower than a third of it; shadows are wider."""
-    values = values if _rises_to_ink(values, details) else -values
-    values = values - _trend(values)  # which would stand out at the border
+    """Finds the strokes of a photo: structures that are narrower than a third of the image.
+
+    Shadows are wider.
+    """
+    values = values if _is_ink_higher(values, details) else -values
+    values = values - _trend(values)  # the trend would be visible as contrast at the border
     contrast = ndimage.white_tophat(values, 2 * (max(values.shape) // 6) + 1, mode="nearest")
     if contrast.max() < FAINTEST:
         raise FlaxdigitsError(NOTHING)
@@ -106,18 +112,18 @@ def _ink(contrast: np.ndarray, strokes: np.ndarray, grain: float, blur: float) -
     """Returns the strokes with their strength.
 
     Args:
-      contrast: [height, width], to the ground.
+      contrast: [height, width], the contrast to the background.
       strokes: [height, width] bool.
-      grain: the strongest contrast that the ground has in itself.
-      blur: of the picture, in pixels.
+      grain: the contrast of the noise of the background.
+      blur: the standard deviation in pixels by which the image was blurred.
 
     Raises:
-      FlaxdigitsError: if they are hardly stronger than the grain.
+      FlaxdigitsError: if the strokes are hardly stronger than the noise.
     """
     full = np.percentile(contrast[strokes], 90)
     if full < max(FAINTEST, CLEAR_OF_GRAIN * grain):
         raise FlaxdigitsError(NOTHING)
-    # Strokes fade into the ground where they end; its grain is not part of them.
+    # Strokes fade out at their edges; the noise of the background is subtracted.
     strength = np.clip((contrast - grain) / (full - grain), 0, 1)
     near = ndimage.binary_dilation(strokes, np.ones((3, 3)), iterations=1 + int(2 * blur))
     rows, columns = ndimage.find_objects(strokes.astype(np.uint8))[0]
@@ -126,10 +132,14 @@ def _ink(contrast: np.ndarray, strokes: np.ndarray, grain: float, blur: float) -
 
 
 def _along_contrast(colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Projects the image, and its details, on the axis of colour on which details differ most.
+    """Projects the image and its details onto the colour axis with the largest contrast of details.
+
+    Args:
+      colours: [height, width, 3].
 
     Returns:
-      Both [height, width]; ink is at either end of the axis.
+      The projected image and the projected details, [height, width] each. Ink has either the
+      highest or the lowest values.
     """
     size = max(colours.shape) // 4 + 1
     details = colours - ndimage.uniform_filter(colours, (size, size, 1), mode="nearest")
@@ -139,39 +149,39 @@ def _along_contrast(colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _is_ink(mask: np.ndarray) -> bool:
-    """Returns whether the mask, one of two colours of an image, is the ink rather than the ground.
+    """Returns whether the mask, one of the two colours of an image, is the ink.
 
-    The ground has the border, or most of the picture. On a crop where neither is so, the strokes
-    are in one piece and the ground around them in several.
+    The background covers nearly all of the border, or most of the image. If neither decides, as in
+    a tight crop, the strokes are one component and the background consists of several.
     """
     border = _border(mask)
     for share, clear in ((border, 0.05), (mask.mean(), 0.2)):
         if not clear < share < 1 - clear:
             return share < 0.5
-    whole, other_whole = _is_whole(mask), _is_whole(~mask)
-    return whole if whole != other_whole else border < 0.5
+    is_connected, is_rest_connected = _is_connected(mask), _is_connected(~mask)
+    return is_connected if is_connected != is_rest_connected else border < 0.5
 
 
 def _border(mask: np.ndarray) -> float:
-    """Returns the share of the mask in the border of the image."""
+    """Returns the fraction of the border of the image that the mask covers."""
     width = max(1, min(mask.shape) // 20)
     border = np.ones(mask.shape, bool)
     border[width:-width, width:-width] = False
     return mask[border].mean()
 
 
-def _is_whole(mask: np.ndarray) -> bool:
-    """Returns whether nearly all of the mask is one connected piece."""
+def _is_connected(mask: np.ndarray) -> bool:
+    """Returns whether nearly all of the mask is one connected component."""
     parts, _ = ndimage.label(mask, np.ones((3, 3)))
     return np.bincount(parts[mask]).max() > 0.9 * mask.sum()
 
 
-def _rises_to_ink(values: np.ndarray, details: np.ndarray) -> bool:
-    """Returns whether ink has higher values than the ground of a photo.
+def _is_ink_higher(values: np.ndarray, details: np.ndarray) -> bool:
+    """Returns whether ink has higher values than the background of a photo.
 
-    Thin ink covers less of the image than the ground, which shows in the skewness; edges of shadows
-    have equal amounts of both sides. Thick ink may cover more; then the ground is the colour that
-    covers more of the border.
+    Thin ink covers less of the image than the background, so that the details are skewed; the edges
+    of shadows are not, since both their sides cover equal areas. If the skewness does not decide,
+    the background is the colour that covers more of the border.
     """
     scale = np.square(details).mean() ** 1.5
     skewness = np.power(details, 3).mean() / max(scale, 1e-12)
@@ -181,7 +191,7 @@ def _rises_to_ink(values: np.ndarray, details: np.ndarray) -> bool:
 
 
 def _trend(values: np.ndarray) -> np.ndarray:
-    """Fits a quadratic surface, such as a gradient of light or a vignette."""
+    """Fits a quadratic surface to the brightness, such as a gradient or a vignette."""
     y, x = (np.linspace(-1, 1, side, dtype=np.float32) for side in values.shape)
     y, x = np.meshgrid(y, x, indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6)
@@ -190,7 +200,7 @@ def _trend(values: np.ndarray) -> np.ndarray:
 
 
 def _threshold(values: np.ndarray) -> float:
-    """Returns Otsu's threshold (1979), which maximises the variance between ground and ink."""
+    """Returns Otsu's threshold (1979), which maximises the variance between background and ink."""
     counts, edges = np.histogram(values, 256)
     middles = (edges[1:] + edges[:-1]) / 2
     below, sums = np.cumsum(counts)[:-1], np.cumsum(counts * middles)[:-1]
@@ -201,7 +211,7 @@ def _threshold(values: np.ndarray) -> float:
 
 
 def _strokes(contrast: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """[height, width] bool: the parts of the mask that are of the character."""
+    """Returns the components of the mask that are part of the character: [height, width] bool."""
     parts, count = ndimage.label(mask, np.ones((3, 3)))
     sides = parts[0], parts[-1], parts[:, 0], parts[:, -1]
     border = np.concatenate(sides)

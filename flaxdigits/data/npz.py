@@ -1,4 +1,4 @@
-"""NumPy's .npz files, read without pickle: single arrays, and images with labels."""
+"""Reads NumPy's .npz files without pickle: single arrays, or images with labels."""
 
 import io
 import logging
@@ -16,9 +16,9 @@ from flaxdigits.data.files import open_regular
 from flaxdigits.datasets import PARTS
 from flaxdigits.errors import FlaxdigitsError
 
-_LARGEST = 1 << 31  # bytes of an array; it has to fit in memory several times
+_LARGEST = 1 << 31  # bytes of an array; several copies must fit in memory
 _PREFIXES = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
-_CONTENTS = {  # what each array may be called, within a part
+_CONTENTS = {  # the names of the arrays of a part
     "images": ("{part}_images", "x_{part}"),
     "labels": ("{part}_labels", "y_{part}"),
     "writers": ("{part}_writers", "{part}_groups"),
@@ -30,15 +30,15 @@ _log = logging.getLogger(__name__)
 def read_npz(path: Path) -> DataArrays:
     """Reads images and labels from an .npz file.
 
-    It holds either `images` and `labels`, or the same for each part: `train_images` and
-    `train_labels`, or as in Keras's mnist.npz `x_train` and `y_train`; those of `test` and of
-    `validation` (or `val`) may be missing. Images are [n, height, width] or
+    The file contains either `images` and `labels`, or these arrays for each part: `train_images`
+    and `train_labels`, or `x_train` and `y_train` as in Keras's mnist.npz. The parts `test` and
+    `validation` (or `val`) are optional. Images are [n, height, width] or
     [n, height, width, channels] uint8, and labels [n] or [n, 1] integers. `class_names` are
-    optional, and so are `writers` (or `groups`, `train_writers`, ...), integers for each image.
+    optional, as are `writers` (or `groups`, `train_writers`, ...), [n] integers.
 
     Raises:
-      FlaxdigitsError: if the file is missing, damaged or too large, holds Python objects, lacks an
-        array, or has one of another type or shape.
+      FlaxdigitsError: if the file is missing, damaged or too large, contains Python objects, lacks
+        an array, or an array has the wrong type or shape.
     """
     names = npz_names(path)
     if "images" in names or "labels" in names:
@@ -51,20 +51,20 @@ def read_npz(path: Path) -> DataArrays:
     if not parts.get("train", {}).keys() >= {"images", "labels"}:
         raise FlaxdigitsError(
             f"{path}: lacks images and labels (or train_images and train_labels, or x_train and "
-            f"y_train); it holds {', '.join(sorted(names)) or 'nothing'}")
+            f"y_train); it contains {', '.join(sorted(names)) or 'nothing'}")
     for part, found in parts.items():
         for content in ("images", "labels"):
             if content not in found:
                 raise FlaxdigitsError(
                     f"{path}: has {next(iter(found.values()))} but lacks {part}_{content}")
         if ("writers" in found) != ("writers" in parts["train"]):
-            raise FlaxdigitsError(f"{path}: all parts must have writers, or none; {part} and train "
-                                  "differ")
+            raise FlaxdigitsError(f"{path}: either all parts or none must have writers; {part} and "
+                                  "train differ")
     wanted = [name for found in parts.values() for name in found.values()]
     if "class_names" in names:
         wanted.append("class_names")
     if unread := sorted(names - set(wanted)):
-        _log.warning("%s: arrays that are not read: %s", path, ", ".join(unread))
+        _log.warning("%s: ignored arrays: %s", path, ", ".join(unread))
     arrays = read_npz_arrays(path, wanted)
     return _join(path, {part: {content: arrays[name] for content, name in found.items()}
                         for part, found in parts.items()}, arrays.get("class_names"))
@@ -76,30 +76,30 @@ def npz_names(path: Path) -> set[str]:
     Raises:
       FlaxdigitsError: if the file is missing or damaged.
     """
-    with _Opened(path) as opened:
-        return set(opened.entries)
+    with _NpzFile(path) as file:
+        return set(file.entries)
 
 
 def read_npz_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Reads arrays from an .npz file without unpickling anything.
 
-    The size that the file declares is checked before an array is expanded.
+    The size that the file declares is checked before an array is decompressed.
 
     Raises:
       FlaxdigitsError: if the file or an array is missing, damaged or larger than 2 GiB, or an array
-        holds Python objects.
+        contains Python objects.
     """
-    with _Opened(path) as opened:
-        return {name: opened.read(name) for name in names}
+    with _NpzFile(path) as file:
+        return {name: file.read(name) for name in names}
 
 
-class _Opened:
-    """An .npz file, open; its errors name the path."""
+class _NpzFile:
+    """An open .npz file; its error messages name the path."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def __enter__(self) -> "_Opened":
+    def __enter__(self) -> "_NpzFile":
         try:
             self._file: BinaryIO = open_regular(self._path)
         except OSError as error:
@@ -138,27 +138,32 @@ class _Opened:
 
 
 def _parse(content: bytes) -> np.ndarray:
-    """Returns the array of an .npy file, whose header must declare as many bytes as there are."""
+    """Returns the array in the content of an .npy file.
+
+    Raises:
+      ValueError: if the header is damaged or does not match the number of bytes, or the array
+        contains Python objects.
+    """
     file = io.BytesIO(content)
     try:
         version = np.lib.format.read_magic(file)
         read_header = {(1, 0): np.lib.format.read_array_header_1_0,
                        (2, 0): np.lib.format.read_array_header_2_0}[version]
         shape, is_fortran, dtype = read_header(file)
-    except Exception as error:  # of a damaged header NumPy raises several kinds
+    except Exception as error:  # NumPy raises several types for a damaged header
         raise ValueError("not an array as numpy.savez writes it") from error
     if dtype.hasobject:
-        raise ValueError("an array of Python objects, which is not read: save numbers or "
-                         "strings, such as numpy.array(names, dtype=str)")
+        raise ValueError("an array of Python objects is not supported: save numbers or strings, "
+                         "such as numpy.array(names, dtype=str)")
     if math.prod(shape) * dtype.itemsize != len(content) - file.tell():
-        raise ValueError(f"its header declares {list(shape)} of {dtype}, and it has "
+        raise ValueError(f"its header declares {list(shape)} of {dtype}, but it has "
                          f"{len(content) - file.tell()} bytes")
     array = np.frombuffer(content, dtype, offset=file.tell())
     return array.reshape(shape, order="F" if is_fortran else "C")
 
 
 def _find_part(part: str, names: set[str]) -> dict[str, str]:
-    """Returns the names of a part's arrays by what they hold."""
+    """Returns the names of the arrays of a part by content: images, labels and writers."""
     return {content: name for content, patterns in _CONTENTS.items()
             for prefix in _PREFIXES[part] for pattern in patterns
             if (name := pattern.format(part=prefix)) in names}
@@ -167,9 +172,9 @@ def _find_part(part: str, names: set[str]) -> dict[str, str]:
 def _join(
     path: Path, parts: dict[str, dict[str, np.ndarray]], class_names: np.ndarray | None
 ) -> DataArrays:
-    """Returns the parts one after another, checked."""
+    """Concatenates the arrays of the parts, and checks them."""
     for part, arrays in parts.items():
-        if arrays["labels"].ndim == 2 and arrays["labels"].shape[1] == 1:  # as MedMNIST has them
+        if arrays["labels"].ndim == 2 and arrays["labels"].shape[1] == 1:  # as in MedMNIST
             arrays["labels"] = arrays["labels"][:, 0]
         images, labels = arrays["images"], arrays["labels"]
         if not images.ndim or labels.shape != images.shape[:1]:
@@ -179,7 +184,7 @@ def _join(
         if images.shape[1:] != parts["train"]["images"].shape[1:]:
             raise FlaxdigitsError(
                 f"{path}: the images of {part} are {list(images.shape[1:])} and those of train "
-                f"{list(parts['train']['images'].shape[1:])}; all must have one shape")
+                f"{list(parts['train']['images'].shape[1:])}; all must have the same shape")
     joined = {content: np.concatenate([arrays[content] for arrays in parts.values()])
               for content in parts["train"]}
     counts = {part: len(arrays["labels"]) for part, arrays in parts.items()}

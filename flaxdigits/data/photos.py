@@ -1,7 +1,7 @@
-"""The reader of image files: photos, scans and drawings of any size, mode and orientation.
+"""Reads image files: photos, scans and drawings of any size, mode and orientation.
 
-Image folders, `predict` and reports all use `read_picture`, so that a file looks the same in all of
-them.
+Image folders, `predict` and reports all use `read_picture`, so that they read a file in the same
+way.
 """
 
 import contextlib
@@ -17,20 +17,20 @@ from PIL import Image
 
 from flaxdigits.errors import FlaxdigitsError
 
-# The formats of Pillow that are decoded in this process (EPS, for one, starts a program) and
-# recognised by their first bytes. HEIF is there with the plugin pillow-heif.
+# The formats that Pillow decodes in this process (for EPS it would start a program) and recognises
+# by their first bytes. HEIF needs the plugin pillow-heif.
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "SGI", "TIFF",
            "WEBP")
-# Their first bytes are ambiguous, so that the suffix of the file name must match as well.
+# The first bytes of these formats are ambiguous, so that the suffix of the name must match, too.
 FORMATS_BY_NAME = ("DIB", "PCX", "TGA")
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 NEED_HEIF = "HEIC needs the plugin pillow-heif: pip install pillow-heif"
 
 LONGEST = 1024  # pixels of the longer side; larger photos are scaled down
-SAME_COLOUR = 0.2  # of 1: colours that differ by less do not show strokes
+SAME_COLOUR = 0.2  # smallest difference, of 1, between the colours of strokes and background
 
-ORIENTATION = 0x0112  # of EXIF
+ORIENTATION = 0x0112  # EXIF tag
 TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
@@ -61,49 +61,51 @@ def image_suffixes() -> frozenset[str]:
 
 
 def read_picture(path: Path, longest: int | None = None) -> Picture:
-    """Reads the first picture of an image file.
+    """Reads the first image of an image file.
 
-    Grey or colour, 1 to 16 bits or floating point; values of more than 8 bits are scaled so that
-    the lowest becomes black and the highest white, and those that are no finite number become the
-    median of the others. The EXIF orientation is applied. What is transparent becomes the
-    picture's most common colour, or, where the opaque part has only one colour or most is
-    transparent, black below light strokes and white below dark ones.
+    The image may be greyscale or colour, with 1 to 16 bits or floating-point values. Values of more
+    than 8 bits are scaled so that the lowest is black and the highest white; values that are not
+    finite are replaced by the median of the others. The EXIF orientation is applied. Transparent
+    parts are filled with the most common colour of the image. If the opaque part has only one
+    colour, or most of the image is transparent, they are filled with black behind light strokes
+    and with white behind dark strokes.
 
     Args:
-      path: of the file.
-      longest: pixels that the longer side has at most; None keeps the size.
+      path: the path of the file.
+      longest: the maximum length of the longer side in pixels; None keeps the size.
 
     Raises:
-      FlaxdigitsError: it is not there, not a regular file, no image, damaged, wholly transparent,
-        or larger than `PIL.Image.MAX_IMAGE_PIXELS`, 89 million pixels.
+      FlaxdigitsError: if the file does not exist or is not a regular file, or if the image is
+        damaged, completely transparent, or larger than `PIL.Image.MAX_IMAGE_PIXELS` (89 million
+        pixels).
     """
     try:
         _check_regular(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on metadata, palettes and the like
+            warnings.simplefilter("ignore")  # Pillow warns of metadata, palettes and the like
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_formats_for(path)) as image:
                 return Picture(_upright_and_opaque(image, longest), _has_more(image))
-    except Exception as error:  # Pillow's readers do not say which kinds they raise
+    except Exception as error:  # Pillow's readers raise undocumented types
         raise FlaxdigitsError(
-            f"{path}: cannot be read as an image ({_reason(path, error)}); repair it or leave it "
-            "out") from error
+            f"{path}: cannot be read as an image ({_reason(path, error)}); repair or remove it"
+        ) from error
 
 
 def read_photo(path: Path) -> np.ndarray:
-    """Returns the pixels of `read_picture`, at most 1,024 high and wide.
+    """Returns the pixels of the image of `read_picture`, at most 1,024 high and wide.
 
     Returns:
       [height, width, 3] float32, 0 to 1.
 
     Raises:
-      FlaxdigitsError: as `read_picture` does.
+      FlaxdigitsError: as in `read_picture`.
     """
     return colours(read_picture(path, LONGEST).image)
 
 
 def colours(image: Image.Image) -> np.ndarray:
-    """Returns an image of mode L or RGB, at most 1,024 high and wide.
+    """Converts an image of mode L or RGB to an array, at most 1,024 high and wide.
 
     Returns:
       [height, width, 3] float32, 0 to 1.
@@ -115,7 +117,7 @@ def colours(image: Image.Image) -> np.ndarray:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Returns the `FORMATS` that the installed Pillow has."""
+    """Returns those `FORMATS` that the installed Pillow supports."""
     with contextlib.suppress(ImportError):
         importlib.import_module("pillow_heif").register_heif_opener()
     Image.init()
@@ -129,7 +131,7 @@ def _formats_for(path: Path) -> tuple[str, ...]:
 
 
 def _check_regular(path: Path) -> None:
-    """Raises ValueError unless it is a regular file: opening a FIFO would wait without end."""
+    """Raises ValueError unless the path is a regular file: opening a FIFO may never return."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -142,7 +144,7 @@ def _check_regular(path: Path) -> None:
 
 def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
-        return f"larger than the {Image.MAX_IMAGE_PIXELS} pixels that are read"
+        return f"larger than the supported {Image.MAX_IMAGE_PIXELS} pixels"
     if isinstance(error, Image.UnidentifiedImageError):
         with path.open("rb") as file:
             start = file.read(32)
@@ -150,18 +152,18 @@ def _reason(path: Path, error: Exception) -> str:
             return NEED_HEIF
         if start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis"):
             return "AVIF needs Pillow 11.3 or later: pip install --upgrade pillow"
-        return "of no format that is read here" if start else "it is empty"
+        return "of an unsupported format" if start else "the file is empty"
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def _has_more(image: Image.Image) -> bool:
-    # The further pictures of MPO are other views of the first, as many phones write them.
+    # Many phones write MPO files, whose further images are other views of the first.
     return image.format != "MPO" and bool(getattr(image, "is_animated", False))
 
 
 def _upright_and_opaque(image: Image.Image, longest: int | None) -> Image.Image:
     if longest is not None:
-        image.draft("RGB", (longest, longest))  # spares a large JPEG most of its decoding
+        image.draft("RGB", (longest, longest))  # decodes a large JPEG at a lower resolution
     image.load()
     transposition = TRANSPOSITIONS.get(_orientation(image))
     if image.mode[0] in "IF":
@@ -187,14 +189,14 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _scaled(image: Image.Image) -> Image.Image:
-    """Scales values of an unknown range to 0 to 255 by their minimum and maximum."""
+    """Scales values of an unknown range linearly to 0 to 255."""
     values = np.asarray(image, np.float64)
     finite = np.isfinite(values)
     if not finite.any():
         raise ValueError("no pixel has a finite value")
     values = np.where(finite, values, np.median(values[finite]))
     low, high = values.min(), values.max()
-    # Both are halved, as their difference may be larger than a float.
+    # Both are halved, since their difference may overflow.
     fraction = (values / 2 - low / 2) / max(high / 2 - low / 2, np.finfo(np.float64).tiny)
     return Image.fromarray((fraction * 255).round().astype(np.uint8))
 
@@ -205,7 +207,7 @@ def _opaque(image: Image.Image) -> Image.Image:
     alpha = pixels[..., 3]
     visible = pixels[alpha > 0.5, :3]
     if not len(visible):
-        raise ValueError("all of it is transparent")
+        raise ValueError("it is completely transparent")
     ground = np.median(visible, axis=0)
     differs = np.abs(visible - ground).max(axis=1) > SAME_COLOUR
     if alpha.mean() <= 0.5 or not differs.any():

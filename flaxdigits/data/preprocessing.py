@@ -1,4 +1,4 @@
-"""Preprocessing: from uint8 images to the inputs of the network, on the device."""
+"""Preprocessing of uint8 images to network inputs, on the device."""
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,9 @@ def preprocess(images: jax.Array, name: str) -> jax.Array:
 
     Args:
       images: [batch, height, width, channels], values 0 to 255, any dtype.
-      name: `unit`: divided by 255. `column_norm`: every image column divided by its L2 norm, as
-        `keras.utils.normalize(images, axis=1)` does; a column of zeros stays. `raw`: unchanged.
+      name: `unit` divides by 255. `column_norm` divides every column of an image by its L2 norm, as
+        `keras.utils.normalize(images, axis=1)` does; columns of zeros are not changed. `raw` does
+        not change the values.
 
     Returns:
       [batch, height, width, channels] float32.

@@ -1,9 +1,9 @@
-"""Chinese MNIST's 15,000 JPEGs: in which archives they come, their order, their verification.
+"""Downloads, reads and verifies the 15,000 JPEGs of Chinese MNIST.
 
 K. Nazarpour, M. Chen (2017), Handwritten Chinese Numbers, Newcastle University,
 doi 10.17634/137930-3, CC BY 4.0; on Kaggle as gpreda/chinese-mnist. 100 writers ("suites") wrote
-15 characters ("codes") 10 times each ("samples"). The two addresses are untested, and so is
-whether the article's JPEGs are Kaggle's byte for byte: if they are not, it is refused by checksum.
+15 characters ("codes") 10 times each ("samples"). The two addresses have not been tested. If the
+JPEGs of the original article are not identical to those of Kaggle, the checksum rejects them.
 """
 
 import hashlib
@@ -32,13 +32,13 @@ ADDRESSES = (
     "https://www.kaggle.com/api/v1/datasets/download/gpreda/chinese-mnist",
     "https://data.ncl.ac.uk/ndownloader/articles/10280831/versions/1",
 )
-# Over the bytes of the 15,000 JPEGs, one after another, by suite, sample and code as numbers.
+# Of the concatenated bytes of the 15,000 JPEGs, sorted by suite, sample and code as numbers.
 SHA256 = "484d091a6a5a7eece3934c208e96cf8f4cda2168df0377172fcd3334fe50d300"
 
 _WRITERS, _SAMPLES, _CODES = range(1, 101), range(1, 11), range(1, 16)
 _IN_KAGGLES_ZIP = re.compile(r"input_([0-9]{1,3})_([0-9]{1,2})_([0-9]{1,2})\.jpg")
 _IN_THE_ARTICLE = re.compile(r"Locate([0-9]{1,3}),([0-9]{1,2}),([0-9]{1,2})\.jpg")
-_LARGEST_JPEG = 1 << 12  # bytes; the real ones have at most 1002
+_LARGEST_JPEG = 1 << 12  # bytes; the official JPEGs have at most 1002
 _LARGEST_ARCHIVE = 1 << 28
 _7Z_MAGIC = b"7z\xbc\xaf'\x1c"
 
@@ -50,7 +50,8 @@ _KEYS = frozenset(itertools.product(_WRITERS, _SAMPLES, _CODES))
 def raw_order() -> list[Key]:
     """Returns the 15,000 keys in the row order of Kaggle's chinese_mnist.csv.
 
-    The codes go 10 to 15, then 1 to 9; within one, suites and samples are sorted as text.
+    The codes are in the order 10 to 15, 1 to 9; within a code, suites and samples are sorted as
+    strings.
     """
     codes = [*range(10, 16), *range(1, 10)]
     return [(suite, sample, code) for code in codes
@@ -58,10 +59,10 @@ def raw_order() -> list[Key]:
 
 
 def read_chinese_mnist(raw_data_dir: Path) -> Examples:
-    """Returns the 15,000 images, decoded, in the row order of the CSV. Labels are code - 1.
+    """Returns the 15,000 decoded images in the row order of the CSV; a label is the code - 1.
 
     Raises:
-      FlaxdigitsError: as `read_jpegs`.
+      FlaxdigitsError: as in `read_jpegs`.
     """
     jpegs, order = read_jpegs(raw_data_dir), raw_order()
     writers, samples, codes = np.array(order, np.int32).T
@@ -71,19 +72,20 @@ def read_chinese_mnist(raw_data_dir: Path) -> Examples:
 
 
 def read_jpegs(raw_data_dir: Path) -> dict[Key, bytes]:
-    """Reads the 15,000 JPEGs in `<raw_data_dir>/chinese_mnist`, verified.
+    """Reads and verifies the 15,000 JPEGs in `<raw_data_dir>/chinese_mnist`.
 
-    That folder has Kaggle's zip (under any name) or its files unpacked, or the original article's
-    zip, its `Raw Dataset.7z`, or that unpacked. Of several, the first undamaged one is read.
+    This folder contains the zip file of Kaggle (with any name) or its extracted files, or the zip
+    file of the original article, its `Raw Dataset.7z`, or the extracted files of that. If there are
+    several, the first undamaged one is read.
 
     Raises:
-      FlaxdigitsError: nothing is there, it cannot be read, or the JPEGs are not the official ones.
+      FlaxdigitsError: if the files are missing, unreadable, or not the official JPEGs.
     """
     folder = raw_data_dir / FOLDER
     if not folder.is_dir():
         raise FlaxdigitsError(
-            f"{folder}: no such folder; put Kaggle's {ARCHIVE} there, or leave --raw_data_dir "
-            "out to download it")
+            f"{folder}: no such folder; put {ARCHIVE} from Kaggle there, or omit --raw_data_dir to "
+            "download it")
     archives = [path for path in folder.glob("*") if path.suffix.lower() in (".zip", ".7z")]
     problems = []
     for path in sorted(archives, key=lambda path: (path.name.lower() != ARCHIVE, path.name)):
@@ -103,10 +105,10 @@ def fetch_chinese_mnist(
     addresses: Sequence[str] = ADDRESSES,
     timeouts: Timeouts = TIMEOUTS,
 ) -> None:
-    """Downloads the archive to `<raw_data_dir>/chinese_mnist`, unless it is there and whole.
+    """Downloads the archive to `<raw_data_dir>/chinese_mnist`, unless an undamaged one exists.
 
     Raises:
-      FetchError: no address has it.
+      FetchError: if no address provides the archive.
     """
     path = raw_data_dir / FOLDER / ARCHIVE
     try:
@@ -116,12 +118,13 @@ def fetch_chinese_mnist(
 
 
 def read_archive(path: Path) -> dict[Key, bytes]:
-    """Reads the JPEGs of Kaggle's zip, the article's zip or its 7z, verified; in memory only.
+    """Reads and verifies the JPEGs in Kaggle's zip file, or in the zip or 7z file of the article.
 
-    Sizes that an archive declares are checked before anything is expanded, and bound what is.
+    Everything is read in memory. The sizes that the archive declares are checked before anything is
+    decompressed, and are not exceeded.
 
     Raises:
-      FlaxdigitsError: the archive is damaged, or its JPEGs are not the official ones.
+      FlaxdigitsError: if the archive is damaged, or its JPEGs are not the official ones.
     """
     try:
         with open_regular(path) as file:
@@ -137,13 +140,13 @@ def read_archive(path: Path) -> dict[Key, bytes]:
             f"{path}: truncated or damaged ({error}); download the archive again") from error
     except ImportError as error:
         raise FlaxdigitsError(
-            f"{path}: the original article is a 7z archive, and reading it needs py7zr; "
+            f"{path}: reading the 7z archive of the original article needs py7zr; "
             "pip install -e '.[article]'") from error
     return _verified(jpegs, path)
 
 
 def _key(name: str) -> Key | None:
-    """Returns the key in an image's file name, in any folder; None for any other name."""
+    """Returns the key in the file name of an image; None for other names. Folders are ignored."""
     name = PurePosixPath(name).name
     match = _IN_KAGGLES_ZIP.fullmatch(name) or _IN_THE_ARTICLE.fullmatch(name)
     key = match and tuple(map(int, match.groups()))
@@ -185,13 +188,13 @@ def _verified(jpegs: dict[Key, bytes], path: Path) -> dict[Key, bytes]:
     expected = len(_WRITERS) * len(_SAMPLES) * len(_CODES)
     if jpegs.keys() != _KEYS:
         raise FlaxdigitsError(
-            f"{path}: holds {len(jpegs)} of Chinese MNIST's images instead of all {expected:,}; "
-            "download it again")
+            f"{path}: contains {len(jpegs)} of Chinese MNIST's {expected:,} images; download it "
+            "again")
     digest = hashlib.sha256()
     for key in sorted(jpegs):
         digest.update(jpegs[key])
     if digest.hexdigest() != SHA256:
         raise FlaxdigitsError(
-            f"{path}: altered, the sha256 over its JPEGs is {digest.hexdigest()} and Chinese "
-            f"MNIST's is {SHA256}; download it again")
+            f"{path}: altered: the SHA-256 of its JPEGs is {digest.hexdigest()}, and that of "
+            f"Chinese MNIST is {SHA256}; download it again")
     return jpegs

@@ -1,7 +1,7 @@
-"""MNIST's four official files: their addresses, their checksums and a reader.
+"""Downloads, reads and verifies the four official files of MNIST.
 
-Y. LeCun, C. Cortes, C. Burges. The checksums are over the decompressed files, so that it does not
-matter who compressed them. The addresses are untested.
+MNIST is by Y. LeCun, C. Cortes and C. Burges. The checksums are those of the decompressed files, so
+that they do not depend on the compression. The addresses have not been tested.
 """
 
 import functools
@@ -18,7 +18,7 @@ from flaxdigits.errors import FlaxdigitsError
 
 FOLDER = "mnist"
 CLASS_NAMES = tuple("0123456789")
-OFFICIAL_TRAIN = 60_000  # the rows before the test set's 10,000
+OFFICIAL_TRAIN = 60_000  # training images, which are followed by 10,000 test images
 
 ADDRESSES = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -42,12 +42,13 @@ _LARGEST = 60_000 * 28 * 28
 def read_mnist(raw_data_dir: Path) -> Examples:
     """Reads the 60,000 training images, then the 10,000 test images.
 
-    The four files are in `<raw_data_dir>/mnist` or, as torchvision leaves them, in
-    `<raw_data_dir>/MNIST/raw`; each is plain or gzipped, and named with a hyphen or a dot
-    (`train-images.idx3-ubyte`). Of several copies of a file, the first undamaged one is read.
+    The four files are in `<raw_data_dir>/mnist` or, as torchvision stores them, in
+    `<raw_data_dir>/MNIST/raw`. Each file is plain or gzipped, and its name has a hyphen or a dot
+    (`train-images.idx3-ubyte`). If there are several copies of a file, the first undamaged one is
+    read.
 
     Raises:
-      FlaxdigitsError: a file is missing or damaged, or its content is not the official file's.
+      FlaxdigitsError: if a file is missing or damaged, or is not the official file.
     """
     train_images, train_labels, test_images, test_labels = (
         _read_first(raw_data_dir, name) for name in SHA256)
@@ -61,13 +62,16 @@ def fetch_mnist(
     addresses: Sequence[str] = ADDRESSES,
     timeouts: Timeouts = TIMEOUTS,
 ) -> None:
-    """Downloads those of the four files that `<raw_data_dir>/mnist` lacks or has damaged.
+    """Downloads those of the four files that are missing or damaged in `<raw_data_dir>/mnist`.
 
     Args:
-      addresses: folders that have the four files, each ending in a slash, tried in this order.
+      raw_data_dir: the folder of the raw files.
+      addresses: the addresses of folders that contain the four files, each with a final slash;
+        they are tried in this order.
+      timeouts: the timeouts of the downloads.
 
     Raises:
-      FetchError: no address provided a file.
+      FetchError: if no address provides a file.
     """
     for name in SHA256:
         path = raw_data_dir / FOLDER / f"{name}.gz"
@@ -79,27 +83,33 @@ def fetch_mnist(
 
 
 def read_verified(path: Path, name: str) -> np.ndarray:
-    """Reads the official file `name`, plain or gzipped, from a path.
+    """Reads an official file, plain or gzipped, and verifies it.
 
-    Returns: uint8, of the shape in the file's header.
+    Args:
+      path: the path of the file.
+      name: the official name of the file, a key of `SHA256`.
+
+    Returns:
+      An uint8 array with the shape in the header of the file.
 
     Raises:
-      FlaxdigitsError: the file is missing or damaged, or its content is not the official file's.
+      FlaxdigitsError: if the file is missing or damaged, or is not the official file.
     """
     array = read_idx(path, dimensions=3 if "idx3" in name else 1, largest=_LARGEST)
     sha256 = content_sha256(array)
     if sha256 != SHA256[name]:
         raise FlaxdigitsError(
-            f"{path}: altered, the sha256 of its decompressed content is {sha256} and that of "
+            f"{path}: altered: the SHA-256 of its decompressed content is {sha256}, and that of "
             f"MNIST's official {name} is {SHA256[name]}; download the file again")
     return array
 
 
 def _read_first(raw_data_dir: Path, name: str) -> np.ndarray:
-    """Returns the first copy of a file that is the official one.
+    """Reads the first copy of a file that is the official one.
 
     Raises:
-      FlaxdigitsError: there is no copy, or none is the official one (names the first).
+      FlaxdigitsError: if there is no copy, or no copy is the official file; the message then names
+        the first copy.
     """
     names = [f"{name}.gz", name]
     names += [other.replace("-idx", ".idx") for other in names]
@@ -113,5 +123,5 @@ def _read_first(raw_data_dir: Path, name: str) -> np.ndarray:
     if problems:
         raise problems[0]
     raise FlaxdigitsError(
-        f"{paths[0]}: no such file, nor {name} plain or in MNIST/raw; put MNIST's official file "
-        "there, or leave --raw_data_dir out to download it")
+        f"{paths[0]}: no such file, and no {name} there or in MNIST/raw; put MNIST's official file "
+        "there, or omit --raw_data_dir to download it")

@@ -1,8 +1,8 @@
-"""Named splits: which examples of a data set train, validate and test.
+"""Splits a data set into training, validation and test examples.
 
-Seeded splits follow `permutation`, which sorts raw words of a Philox generator. NumPy promises
-that a bit generator's raw stream stays the same in all versions and on all platforms, but not that
-`Generator.permutation` does, so the latter is not used.
+Random splits use `permutation`, which sorts raw words of a Philox generator. NumPy guarantees that
+the raw stream of a bit generator is the same in all versions and on all platforms. It does not
+guarantee this for `Generator.permutation`, which is therefore not used.
 """
 
 from collections.abc import Callable
@@ -18,22 +18,23 @@ Split = dict[str, np.ndarray]
 
 
 def split_indices(config: DataConfig, dataset: Dataset) -> Split:
-    """Returns the indices of each part of the split that `config` names.
+    """Returns the indices of the examples in each part of the split that `config` names.
 
     Returns:
-      int32 arrays under "train" and, where the split has them, "validation" and "test". Parts of a
-      seeded split are in a random order, so that the first `config.limit` of "train" are a fair
-      sample; those of `official` are in the data set's order, those of `indices` in the file's.
+      int32 arrays under "train" and, if the split has them, "validation" and "test". Parts of a
+      random split are in random order, so that the first `config.limit` examples of "train" are a
+      random sample. Parts of `official` are in the order of the data set, and those of `indices` in
+      the order of the file.
 
     Raises:
-      FlaxdigitsError: if the data set does not have that split or fold, or is too small for it.
+      FlaxdigitsError: if the data set does not have this split or fold, or is too small for it.
     """
     _check(config, dataset)
     parts = _SPLITS[config.split](config, dataset)
     empty = [name for name, rows in parts.items() if not len(rows)]
     if empty:
         raise FlaxdigitsError(
-            f"data.split={config.split} leaves nothing for {empty[0]}: {dataset.name} has only "
+            f"data.split={config.split} has no examples for {empty[0]}: {dataset.name} has only "
             f"{len(dataset.labels)} examples; use another split or more data")
     parts["train"] = parts["train"][:config.limit]
     return {name: rows.astype(np.int32) for name, rows in parts.items()}
@@ -47,7 +48,8 @@ def splits_of(dataset: Dataset) -> tuple[str, ...]:
 
 
 def permutation(count: int, seed: int) -> np.ndarray:
-    """Returns a permutation of range(count), int64, the same everywhere and in every NumPy."""
+    """Returns a permutation of range(count), int64, the same in all NumPy versions and platforms.
+    """
     return np.argsort(np.random.Philox(key=seed).random_raw(count), kind="stable")
 
 
@@ -70,7 +72,7 @@ def _official(config: DataConfig, dataset: Dataset) -> Split:
 
 
 def _holdout(config: DataConfig, dataset: Dataset) -> Split:
-    """MNIST's proportions, 55 : 5 : 10, except that the parts of the data set itself are kept."""
+    """Splits randomly in the proportions 55 : 5 : 10, except that official parts are kept."""
     count = len(dataset.labels)
     given = np.arange(dataset.validation.start, dataset.validation.stop)
     train_count = dataset.validation.start if len(given) else dataset.official_train or count
@@ -86,7 +88,7 @@ def _holdout(config: DataConfig, dataset: Dataset) -> Split:
 
 
 def _kaggle(config: DataConfig, dataset: Dataset) -> Split:
-    """All 70,000 images in the proportions of Kaggle's Digit Recognizer: 54 %, 6 %, 40 %."""
+    """Splits all examples randomly into 54 %, 6 % and 40 %, as Kaggle's Digit Recognizer does."""
     count = len(dataset.labels)
     order = permutation(count, config.split_seed)
     train, order = _cut(config, dataset, order, round(0.54 * count))
@@ -95,9 +97,9 @@ def _kaggle(config: DataConfig, dataset: Dataset) -> Split:
 
 
 def _random(config: DataConfig, dataset: Dataset) -> Split:
-    """Four fifths of all images train, one fifth validates, whoever wrote them; no test part.
+    """Splits all examples randomly into 80 % training and 20 % validation; there is no test part.
 
-    If the data set has a validation part, that part validates and only the training part trains.
+    If the data set has an official validation part, the training and validation parts are kept.
     """
     if dataset.validation:
         return {"train": permutation(dataset.validation.start, config.split_seed),
@@ -109,25 +111,25 @@ def _random(config: DataConfig, dataset: Dataset) -> Split:
 
 
 def _kfold(config: DataConfig, dataset: Dataset) -> Split:
-    """All examples in folds with the same share of every class, whatever part they belong to.
+    """Splits all examples of all parts into folds with the same share of every class.
 
-    Fold k tests, the next one validates, the others train. Sizes of folds, and counts of a class,
-    differ by at most one between folds.
+    Fold k is the test part, the next fold the validation part, and the other folds the training
+    part. The sizes of the folds, and the counts of a class, differ by at most one.
     """
     count = len(dataset.labels)
     order = permutation(count, config.split_seed)
-    fold = np.empty(count, np.int64)  # of each place in the order
+    fold = np.empty(count, np.int64)  # the fold of each index in `order`
     fold[np.argsort(dataset.labels[order], kind="stable")] = np.arange(count) % config.folds
     return _folded(config, order, fold)
 
 
 def _writers(config: DataConfig, dataset: Dataset) -> Split:
-    """Writers in folds: fold k tests, the next one validates, the others train."""
+    """Splits the writers into folds, and the examples accordingly; the parts are as in `_kfold`."""
     writers = np.unique(dataset.writers)
     if len(writers) < config.folds:
         raise FlaxdigitsError(
             f"data.folds={config.folds}: {dataset.name} has only {len(writers)} writers; every "
-            "fold needs one")
+            "fold needs at least one")
     folds = np.array_split(writers[permutation(len(writers), config.split_seed)], config.folds)
     order = permutation(len(dataset.labels), config.split_seed)
     fold_of = np.empty(len(writers), np.int64)
@@ -140,9 +142,9 @@ def _folded(config: DataConfig, order: np.ndarray, fold: np.ndarray) -> Split:
     """Returns the parts of one fold.
 
     Args:
-      config: which fold, of how many.
-      order: [examples] int, all indices in a random order.
-      fold: [examples] int, the fold of each.
+      config: the data config, with the number of the test fold and the number of folds.
+      order: [examples] int, all indices in random order.
+      fold: [examples] int, the fold of each index in `order`.
     """
     is_test, is_validation = fold == config.fold, fold == (config.fold + 1) % config.folds
     return {"train": order[~is_test & ~is_validation], "validation": order[is_validation],
@@ -156,10 +158,10 @@ def _indices(config: DataConfig, dataset: Dataset) -> Split:
 def _cut(
     config: DataConfig, dataset: Dataset, order: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns `count` of the indices, and the rest, both in their order.
+    """Divides indices into `count` selected ones and the others, both in the given order.
 
-    They are the first ones; with `config.stratify`, instead evenly spaced ones of the indices
-    sorted by class, so that each class has its share of both to within one example.
+    The selected indices are the first ones. With `config.stratify` they are evenly spaced among the
+    indices sorted by class, so that the share of each class is the same to within one example.
     """
     if not config.stratify:
         return order[:count], order[count:]

@@ -1,16 +1,16 @@
-"""Pictures of any shape as images of one size, their proportions kept."""
+"""Scales and pads images of any shape to one size, keeping their aspect ratio."""
 
 import numpy as np
 from PIL import Image
 
 
 def grey(image: Image.Image) -> Image.Image:
-    """Returns the image in mode L, by the luma of ITU-R 601."""
+    """Converts an image to greyscale (mode L) by the luma of ITU-R 601."""
     return image.convert("L")
 
 
 def fit_within(image: Image.Image, side: int) -> Image.Image:
-    """Scales an image so that its longer side is `side` pixels; the shorter has at least one."""
+    """Scales an image so that its longer side is `side` pixels; the shorter one is at least 1."""
     scale = side / max(image.size)
     width, height = (max(1, round(length * scale)) for length in image.size)
     return image.resize((width, height), Image.Resampling.BILINEAR)
@@ -22,12 +22,12 @@ def border_median(image: np.ndarray) -> float:
 
 
 def pad_to_square(image: np.ndarray, side: int, ground: int) -> np.ndarray:
-    """Centres an image, at most `side` high and wide, on a square of the value `ground`.
+    """Pads an image to a square, in which it is centred.
 
     Args:
-      image: [height, width] uint8.
-      side: of the square.
-      ground: 0 to 255.
+      image: [height, width] uint8, at most `side` high and wide.
+      side: the side of the square in pixels.
+      ground: the value of the padding, 0 to 255.
 
     Returns:
       [side, side] uint8.
@@ -40,12 +40,12 @@ def pad_to_square(image: np.ndarray, side: int, ground: int) -> np.ndarray:
 
 
 def fit_colours(image: Image.Image, height: int, width: int) -> np.ndarray:
-    """Scales an image to fit, and centres it on the median colour of its border.
+    """Scales an image to fit a size, and pads it with the median colour of its border.
 
     Args:
-      image: of any mode and size; one of this size is only converted to RGB.
-      height: of the result.
-      width: of the result.
+      image: an image of any mode and size; if it has this size, it is only converted to RGB.
+      height: the height of the result in pixels.
+      width: the width of the result in pixels.
 
     Returns:
       [height, width, 3] uint8.

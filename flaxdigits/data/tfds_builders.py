@@ -1,7 +1,7 @@
-"""Data sets that tensorflow-datasets has prepared, read from their files without TensorFlow.
+"""Reads data sets that tensorflow-datasets has prepared, without TensorFlow.
 
-A prepared copy describes itself (`dataset_info.json`, `features.json`), so that the code of its
-builder, which often needs TensorFlow, is neither imported nor run.
+A prepared copy contains its own description (`dataset_info.json`, `features.json`), so that the
+code of its builder, which often needs TensorFlow, is neither imported nor executed.
 """
 
 import itertools
@@ -18,8 +18,8 @@ from flaxdigits.data.files import open_regular
 from flaxdigits.datasets import PARTS
 from flaxdigits.errors import FlaxdigitsError
 
-_WRITERS = ("writer", "writer_id", "group")  # names of features that become `writers`
-_FEATURES = "tensorflow_datasets.core.features."  # where the classes of features must come from
+_WRITERS = ("writer", "writer_id", "group")  # names of features that are read as `writers`
+_FEATURES = "tensorflow_datasets.core.features."  # the module of all accepted feature classes
 _ROWS_AT_ONCE = 4096
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -28,13 +28,13 @@ def read_tfds(name: str, data_dir: Path) -> DataArrays:
     """Reads the parts train, validation and test of a prepared image-classification data set.
 
     Args:
-      name: `<builder>`, `<builder>/<config>`, each with or without `:<version>`; the newest version
-        is read otherwise.
-      data_dir: the folder in which tensorflow-datasets keeps what it prepares.
+      name: `<builder>` or `<builder>/<config>`, optionally with `:<version>`; without a version the
+        newest one is read.
+      data_dir: the folder in which tensorflow-datasets stores prepared data.
 
     Raises:
-      FlaxdigitsError: if the data set is not prepared, not in a format that is read without
-        TensorFlow, damaged, or not of images with one label each.
+      FlaxdigitsError: if the data set is not prepared, needs TensorFlow to be read, is damaged, or
+        does not consist of images with one label each.
     """
     folder = _find(name, data_dir)
     _check_features(folder)
@@ -43,12 +43,12 @@ def read_tfds(name: str, data_dir: Path) -> DataArrays:
         features, counts = builder.info.features, {
             part: builder.info.splits[part].num_examples for part in PARTS
             if part in builder.info.splits}
-    except Exception as error:  # protobuf, JSON and assertions, and which is not documented
+    except Exception as error:  # of several undocumented types
         raise _damaged(folder, error) from error
     image, label, writer = _roles(folder, features)
     if not counts.get("train"):
-        raise FlaxdigitsError(f"{folder}: has no part train, which is what is trained on; it has "
-                              f"{', '.join(builder.info.splits) or 'none'}")
+        raise FlaxdigitsError(f"{folder}: has no training part, which must be named train; its "
+                              f"parts are {', '.join(builder.info.splits) or 'none'}")
     read = [_read_part(folder, builder, part, [image, label, *writer])
             for part, count in counts.items() if count]
     images, labels, *writers = (
@@ -56,8 +56,8 @@ def read_tfds(name: str, data_dir: Path) -> DataArrays:
     shapes = sorted({one.shape for one in images})
     if len(shapes) > 1:
         raise FlaxdigitsError(
-            f"{folder}: its images are of several sizes, such as {list(shapes[0])} and "
-            f"{list(shapes[-1])}; only builders whose images have one size are read")
+            f"{folder}: its images have different sizes, such as {list(shapes[0])} and "
+            f"{list(shapes[-1])}; only data sets whose images have one size are supported")
     return arrays_of(
         folder, np.stack(images), np.array(labels, np.int64), features[label].names,
         np.array(writers[0], np.int64) if writers else None, counts["train"],
@@ -91,7 +91,7 @@ def _find(name: str, data_dir: Path) -> Path:
 
 
 def _check_features(folder: Path) -> None:
-    """Checks that features.json names only classes of tensorflow-datasets: they are imported.
+    """Checks that features.json names only classes of tensorflow-datasets, since they are imported.
 
     Raises:
       FlaxdigitsError: if it names another class, or cannot be read.
@@ -109,8 +109,8 @@ def _check_features(folder: Path) -> None:
                 value = node.get(key, _FEATURES)
                 if isinstance(value, str) and "." in value and not value.startswith(_FEATURES):
                     raise FlaxdigitsError(
-                        f"{path}: names the class {value!r}, and only the features of "
-                        "tensorflow-datasets itself are read")
+                        f"{path}: names the class {value!r}, but only the feature classes of "
+                        "tensorflow-datasets itself are supported")
             waiting.extend(node.values())
         elif isinstance(node, list):
             waiting.extend(node)
@@ -131,20 +131,20 @@ def _roles(folder: Path, features: Any) -> tuple[str, str, list[str]]:
     if len(images) != 1 or len(labels) != 1:
         raise FlaxdigitsError(
             f"{folder}: is not image classification: it must have one image and one ClassLabel, "
-            f"and has {len(images)} and {len(labels)} in {', '.join(columns) or 'no features'}")
+            f"but has {len(images)} and {len(labels)} in {', '.join(columns) or 'no features'}")
     writers = [name for name in _WRITERS if name in columns
                and type(columns[name]) is kinds.Scalar and columns[name].np_dtype.kind in "iu"]
     return images[0], labels[0], writers[:1]
 
 
 def _read_part(folder: Path, builder: Any, part: str, names: list[str]) -> list[list[Any]]:
-    """Returns a list of each feature's values."""
+    """Returns a list of values for each feature name."""
     try:
         source = builder.as_data_source(part)
     except NotImplementedError as error:
         raise FlaxdigitsError(
-            f"{folder}: is prepared as {builder.info.file_format.value}, which only "
-            "TensorFlow reads; prepare it with file_format='array_record'") from error
+            f"{folder}: is prepared as {builder.info.file_format.value}, which needs TensorFlow to "
+            "be read; prepare it with file_format='array_record'") from error
     except Exception as error:
         raise _damaged(folder, error) from error
     columns: list[list[Any]] = [[] for _ in names]
@@ -154,7 +154,7 @@ def _read_part(folder: Path, builder: Any, part: str, names: list[str]) -> list[
             for example in source.__getitems__(rows):
                 for column, name in zip(columns, names, strict=True):
                     column.append(example[name])
-    except Exception as error:  # the readers do not say which kinds they raise
+    except Exception as error:  # the readers raise undocumented types
         raise _damaged(folder, error) from error
     return columns
 

@@ -88,7 +88,7 @@ def _evaluate_all(
             continue
         except DamagedCheckpoint as error:
             damaged.append(step)
-            _log.warning("%s: the checkpoint is damaged (%s) and is not evaluated", error.place,
+            _log.warning("%s: the checkpoint is damaged (%s) and is not evaluated", error.path,
                          error.reason)
             continue
         row = _evaluate(experiment, state, step)

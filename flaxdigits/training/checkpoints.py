@@ -1,8 +1,8 @@
-"""Checkpoints of a run, saved by Orbax and verified whenever they are restored.
+"""Saves the checkpoints of a run with Orbax, and verifies them whenever they are restored.
 
-Each holds the whole train state and a record: what is known of the run at that step, whose
-checkpoint it is, and a digest of every array. Saving is asynchronous, and what lies in the folder
-under its final name is complete.
+A checkpoint contains the train state and a record: the clocks and scores of the run at that step,
+the identity of the run, and a digest of every array. Saving is asynchronous. A checkpoint gets its
+final name only when it is complete.
 """
 
 import contextlib
@@ -25,7 +25,8 @@ from flaxdigits.training.parallel import all_reduce, first_line, is_writer
 SAVE = "cannot save a checkpoint: {}; is there space, and may you write there?"
 REFUSED = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "Permission denied", "Too many open files")
 
-# Where Orbax moves what is to be deleted: at a stroke, so that a kill leaves no half of a step.
+# Orbax moves a checkpoint into this folder before it deletes it. The move is atomic, so that a
+# process that is killed meanwhile does not leave a part of a checkpoint under its final name.
 DELETED = ".deleted"
 
 _log = logging.getLogger(__name__)
@@ -34,42 +35,43 @@ T = TypeVar("T")
 
 
 class DamagedCheckpoint(FlaxdigitsError):
-    """A checkpoint cannot be read, or is not what was saved.
+    """A checkpoint cannot be read, or its content is not what was saved.
 
     Args:
-      place: its folder.
-      reason: in a few words.
+      path: the folder of the checkpoint.
+      reason: what is wrong with it, in a few words.
     """
 
-    def __init__(self, place: Path, reason: str) -> None:
-        self.place, self.reason = place, reason
-        super().__init__(f"{place}: cannot read a checkpoint: {reason}; it is damaged: name "
-                         "another with --checkpoint, or delete its folder to use the one before")
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"{path}: cannot read a checkpoint: {reason}; it is damaged: select "
+                         "another one with --checkpoint, or delete this folder to use the previous "
+                         "checkpoint")
 
 
 class MissingCheckpoint(FlaxdigitsError):
-    """A checkpoint was deleted since the folder was listed."""
+    """A checkpoint has been deleted since the folder was listed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """What is known of a run at a checkpoint, beside its state."""
+    """The clocks and validation scores of a run at the step of a checkpoint."""
 
     seconds_compiling: float = 0.0
     seconds_training: float = 0.0
     seconds_evaluating: float = 0.0
-    validation_accuracy: float | None = None  # None: not scored at this step
+    validation_accuracy: float | None = None  # None: not evaluated at this step
     validation_loss: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class SavedRecord:
-    """All that the record of a checkpoint holds.
+    """The record of a checkpoint as it is saved.
 
     Attributes:
-      record: what is known of the run.
-      arrays: `dtype`, `shape` and `digest` of every array by its dotted path; None of checkpoints
-        of versions that saved no digests, which cannot be verified.
+      record: the clocks and scores of the run.
+      arrays: `dtype`, `shape` and `digest` of every array by its dotted path; None for a checkpoint
+        of an earlier version, which saved no digests, so that it cannot be verified.
       run: the identity of the run (`flaxdigits.training.identity`), or None.
     """
 
@@ -79,14 +81,15 @@ class SavedRecord:
 
 
 class Checkpoints:
-    """The checkpoints of one run folder.
+    """The checkpoints of one run.
 
     Args:
-      folder: made when missing.
-      keep: how many of the newest are kept, beside the best; None: all.
-      access: `write` clears away what a killed run left half saved; `read` touches nothing.
-      run: the identity of the run, which is saved with each checkpoint; those of another run are
-        refused. None: neither.
+      folder: the folder of the checkpoints; it is created if it does not exist.
+      keep: the number of newest checkpoints to keep, in addition to the best one; None keeps all.
+      access: `write` first deletes the incomplete checkpoints of a run that was killed; `read`
+        changes nothing in the folder.
+      run: the identity of the run. It is saved with each checkpoint, and checkpoints of another run
+        are rejected. None saves and compares no identity.
     """
 
     def __init__(
@@ -97,8 +100,8 @@ class Checkpoints:
         self._keep, self._run = keep, run
         is_writing = access == "write"
         if is_writing:
-            self._clear_deleted()  # of a run that was killed meanwhile
-        with self._save_errors(), _without_warnings():  # that reading is but reading
+            self._remove_deleted()  # by a run that was killed before it had removed them
+        with self._save_errors(), _absl_warnings_disabled():  # Orbax warns of read-only access
             self._manager = ocp.CheckpointManager(
                 self._folder,
                 options=ocp.CheckpointManagerOptions(
@@ -110,36 +113,39 @@ class Checkpoints:
         self._records: dict[int, SavedRecord] = {}
 
     def steps(self) -> list[int]:
-        """The steps that are saved, in order."""
+        """Returns the saved steps in ascending order."""
         return sorted(self._steps)
 
     def last(self) -> int | None:
-        """The newest step."""
+        """Returns the newest step, or None if there is no checkpoint."""
         return max(self.steps(), default=None)
 
     def best(self) -> int | None:
-        """The step of highest validation accuracy (then lowest loss, then newest) of those kept.
+        """Returns the step with the highest validation accuracy among the checkpoints.
+
+        Of equal accuracies the lowest loss decides, then the newest step. Returns None if no
+        checkpoint has been evaluated.
 
         Raises:
-          DamagedCheckpoint: if the record of any of them is damaged.
+          DamagedCheckpoint: if the record of any checkpoint is damaged.
         """
         return _best({step: self.record(step) for step in self.steps()})
 
     def record(self, step: int) -> RunRecord:
-        """What was known at a saved step.
+        """Returns the clocks and scores that were saved at a step.
 
         Raises:
-          DamagedCheckpoint: if it cannot be read, or is not what was saved.
-          MissingCheckpoint: if it was deleted meanwhile.
-          FlaxdigitsError: if it is of another run.
+          DamagedCheckpoint: if the record cannot be read, or is not what was saved.
+          MissingCheckpoint: if the checkpoint has been deleted.
+          FlaxdigitsError: if the checkpoint is of another run.
         """
         return self._saved_record(step).record
 
     def save(self, step: int, state: Any, record: RunRecord) -> None:
-        """Starts saving; a step that is saved already stays as it is.
+        """Starts saving a checkpoint, unless the step is saved already.
 
         Raises:
-          FlaxdigitsError: if this or the save before it could not be written.
+          FlaxdigitsError: if this checkpoint or the previous one could not be written.
         """
         if step in self._steps:
             return
@@ -154,18 +160,22 @@ class Checkpoints:
         self._prune()
 
     def restore(self, step: int, target: Any) -> Any:
-        """The state saved at `step`, with the structure and shardings of `target`, verified.
+        """Returns the state saved at `step`, verified by its digests.
+
+        Args:
+          step: a saved step.
+          target: a state that has the structure, dtypes and shardings of the returned one.
 
         Raises:
-          DamagedCheckpoint: if it cannot be read, or is not what was saved.
-          MissingCheckpoint: if it was deleted meanwhile.
+          DamagedCheckpoint: if the checkpoint cannot be read, or is not what was saved.
+          MissingCheckpoint: if it has been deleted.
           FlaxdigitsError: if it is of another architecture, optimizer or run.
         """
         self.wait()
         return self._restored(step, lambda: self._read_state(step, target))
 
     def restore_arrays(self, step: int) -> dict[str, Any]:
-        """The state saved at `step` as nested dictionaries of NumPy arrays, verified.
+        """Returns the state saved at `step` as nested dictionaries of NumPy arrays, verified.
 
         Raises:
           FlaxdigitsError: as `restore` does.
@@ -173,15 +183,15 @@ class Checkpoints:
         return self._restored(step, lambda: self._read_arrays(step))
 
     def restore_newest_intact(self, restore: Callable[[int], T]) -> tuple[int, T]:
-        """The newest step that is not damaged, and what `restore` returns for it.
+        """Returns the newest step that is not damaged, and the value of `restore` for it.
 
-        Each damaged one is named in a warning.
+        Logs a warning for each damaged checkpoint.
 
         Args:
-          restore: called with a step; a DamagedCheckpoint that it raises leads to the step before.
+          restore: a function of a step. If it raises DamagedCheckpoint, the previous step is tried.
 
         Raises:
-          FlaxdigitsError: if none is whole.
+          FlaxdigitsError: if there is no undamaged checkpoint.
         """
         damaged: dict[int, DamagedCheckpoint] = {}
         while True:
@@ -193,17 +203,17 @@ class Checkpoints:
             except DamagedCheckpoint as error:
                 damaged[step] = error
             except MissingCheckpoint:
-                self.list_again()
+                self.reload()
             else:
                 break
         for error in damaged.values():
             if is_writer():
-                _log.warning("%s: the checkpoint is damaged (%s); that of step %d is used in its "
-                             "place", error.place, error.reason, step)
+                _log.warning("%s: the checkpoint is damaged (%s); the checkpoint of step %d is "
+                             "used instead", error.path, error.reason, step)
         return step, restored
 
-    def list_again(self) -> None:
-        """Looks which steps there are now, while another process saves and deletes them."""
+    def reload(self) -> None:
+        """Lists the folder again, to which another process may save and from which it deletes."""
         self._manager.reload()
         self._steps = set(self._manager.all_steps())
 
@@ -214,24 +224,28 @@ class Checkpoints:
                 self._manager.delete(step)
                 self._steps.remove(step)
                 self._records.pop(step, None)
-        self._clear_deleted()
+        self._remove_deleted()
 
     def wait(self) -> None:
-        """Returns when everything is on disk.
+        """Waits until all checkpoints are on disk.
 
         Raises:
-          FlaxdigitsError: if something could not be written.
+          FlaxdigitsError: if a checkpoint could not be written.
         """
         with self._save_errors():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and lets go of the folder."""
+        """Waits until all checkpoints are on disk, and closes the Orbax manager.
+
+        Raises:
+          FlaxdigitsError: if a checkpoint could not be written.
+        """
         with self._save_errors():
             self._manager.close()
 
     def _restored(self, step: int, read: Callable[[], T]) -> T:
-        """What `read` returns, verified; all processes raise DamagedCheckpoint if one does."""
+        """Returns the value of `read`, verified; if one process finds damage, all of them raise."""
         damage = None
         try:
             restored = read()
@@ -274,14 +288,19 @@ class Checkpoints:
         return jax.tree.map(np.asarray, restored)
 
     def _verify(self, step: int, restored: dict[str, Any]) -> None:
-        """Raises DamagedCheckpoint if the arrays, by their paths, are not those that were saved."""
+        """Raises DamagedCheckpoint if the arrays are not those that were saved.
+
+        Args:
+          step: the step of the checkpoint.
+          restored: the arrays by their dotted paths.
+        """
         saved = self._saved_record(step).arrays
         if saved is None:
             if not all(np.isfinite(array).all() for array in restored.values()):
-                raise self._damage(step, "it holds numbers that are not finite")
+                raise self._damage(step, "it contains numbers that are not finite")
             if is_writer():
-                _log.warning("%s: the checkpoint was saved by a version that kept no digests, and "
-                             "cannot be verified", self._folder / str(step))
+                _log.warning("%s: the checkpoint was saved by an earlier version without digests "
+                             "and cannot be verified", self._folder / str(step))
             return
         described = describe_arrays(restored)
         for path in sorted(saved.keys() | described.keys()):
@@ -296,21 +315,20 @@ class Checkpoints:
         saved = self._records[step]
         if None not in (saved.run, self._run) and saved.run != self._run:
             raise FlaxdigitsError(
-                f"{self._folder / str(step)}: a checkpoint of another run than config.json tells "
-                "of, with another config or other data; delete its folder, or choose another "
-                "--workdir")
+                f"{self._folder / str(step)}: this checkpoint is of another run than config.json, "
+                "with another config or other data; delete its folder, or choose another --workdir")
         return saved
 
-    def _damage(self, step: int, what: str) -> DamagedCheckpoint:
-        return DamagedCheckpoint(self._folder / str(step), what)
+    def _damage(self, step: int, reason: str) -> DamagedCheckpoint:
+        return DamagedCheckpoint(self._folder / str(step), reason)
 
     def _no_intact_checkpoint(self, damaged: dict[int, DamagedCheckpoint]) -> FlaxdigitsError:
         if not damaged:
-            return FlaxdigitsError(f"{self._folder}: has no checkpoint any more")
+            return FlaxdigitsError(f"{self._folder}: all checkpoints have been deleted")
         reason = damaged[max(damaged)].reason
         return FlaxdigitsError(
-            f"{self._folder}: no checkpoint is whole; of that of step {max(damaged)}, {reason}; "
-            "name another --workdir, or delete this folder to train from the start")
+            f"{self._folder}: all checkpoints are damaged; step {max(damaged)}: {reason}; choose "
+            "another --workdir, or delete this folder to train from the start")
 
     def _prune(self) -> None:
         if self._keep is None:
@@ -319,21 +337,21 @@ class Checkpoints:
         for step in self.steps():
             try:
                 records[step] = self.record(step)
-            except DamagedCheckpoint:  # it may be the best: selecting that is an error
+            except DamagedCheckpoint:  # it may be the best one; selecting the best is an error then
                 unreadable.add(step)
         kept = {*self.steps()[-self._keep:], _best(records), *unreadable}
-        doomed = [step for step in self.steps() if step not in kept]
-        if doomed:
-            self.wait()  # what replaces them must be on disk before they go
-        self.discard(doomed)
+        obsolete = [step for step in self.steps() if step not in kept]
+        if obsolete:
+            self.wait()  # the newer checkpoints must be on disk before these are deleted
+        self.discard(obsolete)
 
-    def _clear_deleted(self) -> None:
+    def _remove_deleted(self) -> None:
         if is_writer():
             shutil.rmtree(self._folder / DELETED, ignore_errors=True)
 
     @contextlib.contextmanager
     def _save_errors(self) -> Iterator[None]:
-        """Turns the many kinds of errors of orbax and tensorstore into one line."""
+        """Converts the exceptions of Orbax and TensorStore into a FlaxdigitsError of one line."""
         try:
             yield
         except FlaxdigitsError:
@@ -343,34 +361,44 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _read_errors(self, step: int) -> Iterator[None]:
-        """Turns them into one line that says whether the checkpoint is damaged."""
-        place = self._folder / str(step)
+        """Converts an exception of the block that reads a checkpoint.
+
+        Raises:
+          DamagedCheckpoint: if the checkpoint is damaged.
+          MissingCheckpoint: if it has been deleted.
+          FlaxdigitsError: if reading failed for a reason outside of the checkpoint.
+        """
+        path = self._folder / str(step)
         try:
             yield
         except FlaxdigitsError:
             raise
         except Exception as error:
-            if not place.is_dir():
-                raise MissingCheckpoint(f"{place}: the checkpoint is not there any more") from error
+            if not path.is_dir():
+                raise MissingCheckpoint(f"{path}: the checkpoint has been deleted") from error
             if isinstance(error, MemoryError) or any(word in str(error) for word in REFUSED):
                 raise FlaxdigitsError(
-                    f"{place}: cannot read a checkpoint: {first_line(error)}; it may be whole: "
-                    "see to it that it can be read") from error
+                    f"{path}: cannot read a checkpoint: {first_line(error)}; it may be undamaged: "
+                    "make it readable and try again") from error
             reason = first_line(error).partition(" See full TensorStore details")[0]
             raise self._damage(step, reason) from error
 
 
 def _parse_record(step: int, saved: dict[str, Any]) -> SavedRecord:
-    """The record of a checkpoint; raises ValueError or TypeError if it is damaged."""
+    """Parses the record of a checkpoint.
+
+    Raises:
+      ValueError, TypeError, KeyError: if the record is damaged.
+    """
     if not isinstance(saved, dict):
         raise ValueError("its record is not an object")
     if "digest" not in saved:
         record = RunRecord(**saved)
         if not all(isinstance(value, int | float | None)
                    for value in dataclasses.asdict(record).values()):
-            raise ValueError("its record holds other values than numbers")
+            raise ValueError("its record contains values that are not numbers")
         if (record.validation_accuracy is None) != (record.validation_loss is None):
-            raise ValueError("its record holds half of a score")
+            raise ValueError("its record lacks the validation accuracy or loss")
         return SavedRecord(record)
     digest = saved.pop("digest")
     if digest != json_digest(saved):
@@ -391,7 +419,7 @@ def _best(records: dict[int, RunRecord]) -> int | None:
 
 
 @contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
+def _absl_warnings_disabled() -> Iterator[None]:
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -402,13 +430,13 @@ def _without_warnings() -> Iterator[None]:
 
 
 def flat_arrays(tree: Any) -> dict[str, Any]:
-    """The arrays of a tree by their dotted paths."""
+    """Returns the arrays of a pytree by their dotted paths."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {".".join(_name(key) for key in path): leaf for path, leaf in flat}
 
 
 def paths_and_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """The shape of every array of a tree, by its dotted path."""
+    """Returns the shape of every array of a pytree by its dotted path."""
     return {path: tuple(leaf.shape) for path, leaf in flat_arrays(tree).items()}
 
 
@@ -417,13 +445,19 @@ def _name(key: Any) -> str:
                     if hasattr(key, attribute)))
 
 
-def check_same_shapes(saved: dict[str, tuple[int, ...]], target: Any, place: os.PathLike) -> None:
-    """Raises FlaxdigitsError naming the first array in which the two differ."""
+def check_same_shapes(saved: dict[str, tuple[int, ...]], target: Any, path: os.PathLike) -> None:
+    """Raises FlaxdigitsError if the arrays of a checkpoint do not have the shapes of a target.
+
+    Args:
+      saved: the shapes of the checkpoint's arrays by dotted path.
+      target: a pytree of arrays.
+      path: the folder of the checkpoint, for the error message.
+    """
     wanted = paths_and_shapes(target)
-    for path in sorted(saved.keys() | wanted.keys()):
-        if saved.get(path) != wanted.get(path):
+    for name in sorted(saved.keys() | wanted.keys()):
+        if saved.get(name) != wanted.get(name):
             def describe(shape: tuple[int, ...] | None) -> str:
                 return "no such array" if shape is None else f"shape {list(shape)}"
             raise FlaxdigitsError(
-                f"{place}: a checkpoint of another model: {path} has {describe(saved.get(path))}, "
-                f"this config's has {describe(wanted.get(path))}")
+                f"{path}: a checkpoint of another model: {name} has {describe(saved.get(name))}, "
+                f"this config's has {describe(wanted.get(name))}")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that the loop reads between steps."""
+"""Records Ctrl-C and SIGTERM, so that the training loop can stop between two steps."""
 
 import signal
 import threading
@@ -10,12 +10,12 @@ from flaxdigits.training.parallel import all_reduce
 
 
 class Interrupts:
-    """While it is entered, notes the signals instead of dying of them; a second one is obeyed.
+    """A context manager that records SIGINT and SIGTERM; a second signal ends the process.
 
-    Within another, such as that of several trainings, both note the same.
+    A signal that is received in a nested context is recorded in the outer one, too.
 
     Attributes:
-      received: the first signal that came, or None.
+      received: the number of the first signal, or None.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -27,7 +27,7 @@ class Interrupts:
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+            self._before = {number: signal.signal(number, self._record) for number in self.SIGNALS}
             outer = getattr(self._before[signal.SIGINT], "__self__", None)
             if isinstance(outer, Interrupts):
                 self._outer, self.received = outer, outer.received
@@ -40,12 +40,12 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
             signal.signal(number, self._before[number])
             signal.raise_signal(number)
         elif self._outer is not None:
-            self._outer._note(number, frame)
+            self._outer._record(number, frame)
         self.received = number
 
 

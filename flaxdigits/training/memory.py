@@ -1,4 +1,4 @@
-"""The memory of the devices: what is free, and whether a program fits."""
+"""Estimates the memory that a train step needs, and checks that a device has it."""
 
 import re
 from pathlib import Path
@@ -14,14 +14,14 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def check_memory(needed: int, what: str) -> None:
-    """Checks that something fits the memory of a device before it is computed.
+    """Checks that a device has enough free memory for a computation.
 
     Args:
-      needed: bytes, beside what is in memory now.
-      what: a few words that name it.
+      needed: the number of bytes, in addition to what is in memory now.
+      what: the name of the computation, for the error message.
 
     Raises:
-      FlaxdigitsError: if there is less.
+      FlaxdigitsError: if less memory is free.
     """
     free = free_memory()
     if free is not None and needed > free:
@@ -31,7 +31,10 @@ def check_memory(needed: int, what: str) -> None:
 
 
 def free_memory() -> int | None:
-    """Returns the bytes that are free on a device, on a CPU in the machine; None if unknown."""
+    """Returns the number of free bytes of a device, for a CPU those of the machine.
+
+    Returns None if it is unknown.
+    """
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         stats = device.memory_stats() or {}
@@ -42,24 +45,25 @@ def free_memory() -> int | None:
 
 
 def state_bytes(state: Any) -> int:
-    """Returns the bytes of a tree of arrays or of `jax.ShapeDtypeStruct`."""
+    """Returns the size in bytes of a pytree of arrays or `jax.ShapeDtypeStruct`."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
 
 def step_bytes(
     model: nn.Module, variables: Any, image_shape: tuple[int, ...], rows: int
 ) -> int:
-    """Returns about how many bytes a train step takes beside the train state, at least.
+    """Returns an approximate lower bound of the bytes of a train step without the train state.
 
-    The gradient, and of every row of the batch the outputs of all layers twice: as they are kept
-    for the backward pass, and as gradients. Nothing is computed. (XLA's own analysis of a step of
-    `mnist_cnn` with images of 280x280 gives 1.9 times the outputs.)
+    It is the size of the gradient, plus twice the size of the outputs of all layers for every row
+    of the batch: one copy is kept for the backward pass, and one holds their gradients. The shapes
+    are derived without computing the step. (XLA's memory analysis of a step of `mnist_cnn` with
+    images of 280x280 gives 1.9 times the outputs.)
 
     Args:
       model: a linen module from images to logits.
-      variables: of the model.
+      variables: the variables of the model.
       image_shape: (height, width, channels).
-      rows: of a batch on one device.
+      rows: the number of rows of a batch on one device.
     """
     def outputs(variables: Any) -> Any:
         images = jnp.zeros((1, *image_shape))
@@ -76,7 +80,7 @@ def _free_of_machine() -> int | None:
 
 
 def _free_of_cgroup() -> int | None:
-    """Of a container's limit: version 2 of the kernel's interface, else version 1."""
+    """Returns the free bytes within the limit of a container (cgroup version 2, else version 1)."""
     for limit, usage, statistics in (
             ("memory.max", "memory.current", "memory.stat"),
             ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat")):

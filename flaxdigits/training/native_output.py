@@ -1,8 +1,8 @@
-"""What native libraries write to standard error, and their aborts, delayed for a few seconds.
+"""Delays what native libraries write to standard error, and their aborts, by a few seconds.
 
-When a process of a run is lost, the native libraries of the others write dozens of lines and
-abort, each at a moment of its own. The delay gives this process the time to find out what
-happened, to say it in one line, and to end before the rest is shown.
+When a process of a run is lost, the native libraries of the other processes write dozens of lines
+and abort at different times. The delay allows this process to determine the cause, to print it in
+one line, and to exit before the output of the libraries is shown.
 """
 
 import atexit
@@ -16,16 +16,17 @@ import sys
 import threading
 import time
 
-SECONDS = 5.0  # less than an abort is delayed
+SECONDS = 5.0  # must be shorter than the delay of an abort
 
 
 def delay_native_output() -> int:
-    """Delays native libraries' messages on standard error by 5 s and their aborts by 6 s.
+    """Delays messages of native libraries on standard error by 5 s and their aborts by 6 s.
 
-    What Python writes to `sys.stderr` is not delayed. At a regular exit the rest is shown.
+    Output of Python to `sys.stderr` is not delayed. At a regular exit the remaining messages are
+    shown.
 
     Returns:
-      A file descriptor of the real standard error, which nothing delays.
+      A file descriptor of the original standard error; output to it is not delayed.
     """
     shown = os.dup(2)
     _point_python_to(shown)
@@ -48,15 +49,15 @@ def delay_native_output() -> int:
 
 
 def _point_python_to(descriptor: int) -> None:
-    """Makes `sys.stderr`, and the handlers that log to it, write to this descriptor."""
+    """Redirects `sys.stderr`, and the logging handlers that write to it, to this descriptor."""
     before = sys.stderr
     try:
         if before.fileno() != 2:
             return
-    except (AttributeError, OSError):  # there is none, or it is a notebook's
+    except (AttributeError, OSError):  # there is no stderr, or it belongs to a notebook
         return
     before.flush()
-    sys.stderr = open(  # noqa: SIM115 it is open as long as the process
+    sys.stderr = open(  # noqa: SIM115 it stays open until the process ends
         descriptor, "w", buffering=1, encoding=before.encoding, errors=before.errors,
         closefd=False)
     for handler in logging.getLogger().handlers:
@@ -88,14 +89,15 @@ def _write(descriptor: int, content: bytes) -> None:
     try:
         while content:
             content = content[os.write(descriptor, content):]
-    except OSError:  # nobody reads it any more
+    except OSError:  # the reader has closed it
         pass
 
 
 def _delay_aborts() -> None:
-    """Makes the C library's `sleep` the handler of SIGABRT, called with its number, 6.
+    """Installs the C function `sleep` as the handler of SIGABRT.
 
-    The thread that aborts sleeps for 6 s while the others go on, and the abort follows then.
+    The handler is called with the number of the signal, 6: the thread that aborts sleeps for 6 s
+    before the process aborts, while other threads continue.
     """
     library = ctypes.CDLL(None)
     library.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]

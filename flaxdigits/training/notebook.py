@@ -1,4 +1,4 @@
-"""What a person sees in a notebook while a run goes on: one bar, and a table that grows."""
+"""Shows the progress of a run in a notebook: a progress bar and a table of metrics."""
 
 from collections.abc import Sequence
 from html import escape
@@ -16,46 +16,48 @@ RIGHT = "text-align:right;padding:0.1em 1em 0.1em 0"
 
 
 class NotebookBar(Tracker):
-    """One output that is replaced: a bar, the time left, and a row for every scored epoch.
+    """Shows a progress bar, the remaining time, and a row for every evaluated epoch.
 
-    It needs no widgets, so that a saved notebook still shows where the run ended.
+    All are in one output, which is updated in place. It is plain HTML without widgets, so that a
+    saved notebook still shows the last state of the run.
     """
 
     def start(
         self, config: ExperimentConfig, workdir: Path, step: int, total_steps: int
     ) -> None:
-        """Shows the bar."""
-        self._step, self._total, self._figures = step, total_steps, ""
+        """Shows the progress bar."""
+        self._step, self._total, self._status = step, total_steps, ""
         self._rows: list[list[str]] = []
-        self._handle = display(self._shown(), raw=True, display_id=True)
+        self._handle = display(self._content(), raw=True, display_id=True)
 
     def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
-        """Moves it."""
+        """Updates the progress bar and the metrics beside it."""
         self._step = step
-        self._figures = (f"loss {loss:.4f}, accuracy {accuracy:.2%}, {rate:,.1f} steps/s, "
-                         f"{(self._total - step) / rate:,.0f} s left")
-        self._handle.update(self._shown(), raw=True)
+        self._status = (f"loss {loss:.4f}, accuracy {accuracy:.2%}, {rate:,.1f} steps/s, "
+                        f"{(self._total - step) / rate:,.0f} s left")
+        self._handle.update(self._content(), raw=True)
 
     def row(self, row: dict[str, Any]) -> None:
-        """Adds a row where a validation was scored, and at the end."""
+        """Adds a row to the table if the row has validation metrics or is the last one."""
         if row["step"] == self._total or "validation_accuracy" in row:
             self._rows.append([form.format(row[name]) if name in row else ""
                                for name, form in COLUMNS.items()])
-            self._handle.update(self._shown(), raw=True)
+            self._handle.update(self._content(), raw=True)
 
     def finish(self, result: dict[str, Any], figures: dict[str, Path]) -> None:
-        """Says how long it took."""
-        self._figures = (f"{result['seconds_training']:,.1f} s of training, "
-                         f"{result['steps_per_second']:,.1f} steps/s")
-        self._handle.update(self._shown(), raw=True)
+        """Shows how long the training took."""
+        self._status = (f"{result['seconds_training']:,.1f} s of training, "
+                        f"{result['steps_per_second']:,.1f} steps/s")
+        self._handle.update(self._content(), raw=True)
 
-    def _shown(self) -> dict[str, str]:
+    def _content(self) -> dict[str, str]:
+        """Returns the output by MIME type."""
         text = f"{self._step:,} of {self._total:,} steps"
-        if self._figures:
-            text += f": {self._figures}"
+        if self._status:
+            text += f": {self._status}"
         names = [name.replace("_", " ") for name in COLUMNS]
-        used = [place for place in range(len(names)) if any(row[place] for row in self._rows)]
-        rows = [[row[place] for place in used] for row in [names, *self._rows]]
+        used = [column for column in range(len(names)) if any(row[column] for row in self._rows)]
+        rows = [[row[column] for column in used] for row in [names, *self._rows]]
         html = (f"<div><progress value={self._step} max={self._total} style='width:20em'>"
                 f"</progress> {escape(text)}</div>")
         if self._rows:

@@ -1,4 +1,4 @@
-"""Devices: one or many, of one process or of many, under `jit` or `pmap`."""
+"""Runs train steps on one or several devices of one or several processes, by `jit` or `pmap`."""
 
 import dataclasses
 import functools
@@ -10,34 +10,36 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src import xla_bridge  # the only place that says whether JAX has started
+from jax._src import xla_bridge  # no public function reports whether JAX is initialized
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.step import TrainTask, train_steps
 
-AXIS = "data"  # the batch is sharded over it; everything else is replicated
+AXIS = "data"  # the mesh axis over which the batch is sharded; everything else is replicated
 
 
 def ask_for_deterministic_kernels() -> None:
-    """Makes GPU runs give the same bits every time; call it before any other use of JAX.
+    """Sets the XLA flag with which GPU runs are bitwise reproducible.
+
+    It must be called before any other use of JAX.
 
     Raises:
-      FlaxdigitsError: if this process has used a GPU before, which makes it too late.
+      FlaxdigitsError: if this process has already used a GPU.
     """
     flag, flags = "--xla_gpu_deterministic_ops=true", os.environ.get("XLA_FLAGS", "")
     if flag in flags.split():
         return
     if xla_bridge.backends_are_initialized() and jax.default_backend() == "gpu":
         raise FlaxdigitsError(
-            "train.deterministic=true must come before anything else that uses the GPU in this "
-            "process: restart it (in a notebook, its kernel) and begin with this run")
+            "train.deterministic=true must be set before this process uses the GPU: restart the "
+            "process (in a notebook, the kernel) and begin with this run")
     os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an exception's message, or the name of its type."""
+    """Returns the first line of an exception's message, or the name of its type if it is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -47,11 +49,11 @@ def is_writer() -> bool:
 
 
 def all_reduce(value: int, how: Callable[[np.ndarray], Any]) -> int:
-    """Reduces one integer of every process to a single one, the same in all of them.
+    """Reduces the integers of all processes to one, which every process returns.
 
     Args:
-      value: of this process.
-      how: reduces an array of the values of all processes, such as `np.max`.
+      value: the integer of this process.
+      how: a function that reduces the array of all values, such as `np.max`.
     """
     if jax.process_count() == 1:
         return value
@@ -65,16 +67,16 @@ def check_same_everywhere(what: str, value: Any) -> None:
       what: the name of the value in the error message.
       value: any object; values are compared by their repr.
     """
-    mark = zlib.crc32(repr(value).encode()) >> 1
-    if all_reduce(mark, np.min) != all_reduce(mark, np.max):
+    checksum = zlib.crc32(repr(value).encode()) >> 1
+    if all_reduce(checksum, np.min) != all_reduce(checksum, np.max):
         raise FlaxdigitsError(
-            f"the processes of this run do not all have the same {what}: start each with the same "
-            "command, the same data and a --workdir that all of them share")
+            f"the processes of this run do not all have the same {what}: start all of them with "
+            "the same command and data and with a shared --workdir")
 
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """The devices of a run, in a mesh with one axis."""
+    """The devices of a run as a mesh with one axis."""
 
     mesh: jax.sharding.Mesh
 
@@ -130,21 +132,22 @@ def parallel_steps(task: TrainTask, devices: Devices) -> Callable[..., Any]:
 
 
 def parallel_steps_of_runs(task: TrainTask, devices: Devices, number: int) -> Callable[..., Any]:
-    """Returns `train_steps` compiled for several runs at once, sharded over the devices by run.
+    """Returns `train_steps` compiled for several runs, which are sharded over the devices.
 
     The function takes `(states, examples, orders, positions, streams, counts)`: a list of `number`
     states, which are donated, and the arguments of `parallel_steps` with a leading axis of runs
-    (`positions` and `examples` are shared). It returns the list of new states and the stacked
-    reports. A run whose loss is not finite stops at that step; the others continue.
+    (`positions` and `examples` have no such axis and are shared by the runs). It returns the list
+    of new states and the stacked reports. A run whose loss is not finite stops at that step; the
+    others continue.
 
     Args:
-      task: shared by the runs.
-      devices: each computes the whole batches of `number / devices.count` runs.
-      number: how many runs; a multiple of `devices.count`.
+      task: the task, which is the same for all runs.
+      devices: the devices; each one trains `number / devices.count` runs with complete batches.
+      number: the number of runs, a multiple of `devices.count`.
     """
     task = dataclasses.replace(task, plan=dataclasses.replace(task.plan, devices=1))
 
-    def here(
+    def steps_on_device(
         state: Any, examples: Any, order: Any, positions: Any, streams: Any, count: Any
     ) -> tuple[Any, Any]:
         steps = functools.partial(train_steps, task)
@@ -156,20 +159,26 @@ def parallel_steps_of_runs(task: TrainTask, devices: Devices, number: int) -> Ca
         return jax.tree.map(
             lambda x: x[None], steps(state, examples, order, positions, streams, count))
 
-    each, whole = PartitionSpec(AXIS), PartitionSpec()
-    spread = jax.shard_map(
-        here, mesh=devices.mesh, in_specs=(each, whole, each, whole, each, each),
-        out_specs=each, check_vma=False)
+    by_run, replicated = PartitionSpec(AXIS), PartitionSpec()
+    sharded_steps = jax.shard_map(
+        steps_on_device, mesh=devices.mesh,
+        in_specs=(by_run, replicated, by_run, replicated, by_run, by_run),
+        out_specs=by_run, check_vma=False)
 
     def steps(states: list[Any], *others: Any) -> tuple[list[Any], Any]:
-        state, report = spread(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states), *others)
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+        state, report = sharded_steps(stacked, *others)
         return [jax.tree.map(lambda x, run=run: x[run], state) for run in range(number)], report
 
     return jax.jit(steps, donate_argnums=0, out_shardings=devices.replicated)
 
 
 def all_positions(task: TrainTask, devices: Devices) -> Any:
-    """Returns the positions of the global batch, int32, for `parallel_steps`."""
+    """Returns the argument `positions` of `parallel_steps`: the rows of the global batch.
+
+    Returns:
+      int32, [padded_batch_size], or [devices, padded_batch_size / devices] for `pmap`.
+    """
     positions = np.arange(task.plan.padded_batch_size, dtype=np.int32)
     if task.config.train.parallel == "jit":
         return devices.replicate(positions)

@@ -1,10 +1,11 @@
-"""Makes the processes of a run watch each other, so that none waits for a lost one.
+"""Lets the processes of a run watch each other, so that none waits for a process that is lost.
 
 Each process has a TCP connection to process 0, over which a thread sends a message every second.
-A connection that closes without notice, or `SILENCE_SECONDS` without a message, means that the
-process at its other end is lost. Process 0 notifies the others, and every remaining process prints
-one line and ends with exit status 1: its main thread may be waiting for the lost process within a
-native library, where nothing else can reach it. Messages are JSON objects, one a line.
+If a connection closes without notice, or no message arrives for `SILENCE_SECONDS`, the process at
+its other end counts as lost. Process 0 notifies the others, and every remaining process prints one
+line and exits with status 1 from that thread: its main thread may be waiting for the lost process
+within a native library, where an exception cannot interrupt it. A message is a line with a JSON
+object.
 """
 
 import contextlib
@@ -23,9 +24,9 @@ from flaxdigits.errors import FlaxdigitsError
 
 HEARTBEAT_SECONDS = 1.0  # seconds between two messages
 SILENCE_SECONDS = 20.0  # seconds after which a silent process counts as lost
-GRACE_SECONDS = 8.0  # seconds until this process is ended after another one has failed
-LOST = 1  # exit status of a process that ends because another one has
-LONGEST_LINE = 1 << 16  # bytes of a message
+GRACE_SECONDS = 8.0  # seconds that a process has to end regularly after another one has failed
+LOST = 1  # the exit status of a process that ends because another one has ended
+LONGEST_LINE = 1 << 16
 
 State = Literal["running", "failed", "ending", "closed", "gone"]
 
@@ -35,8 +36,8 @@ class ProcessInfo:
     """A process of a run.
 
     Attributes:
-      process: the index of the process, from 0.
-      processes: the number of processes.
+      process: the number of the process, from 0.
+      processes: the number of processes of the run.
       host: the name of the machine.
       pid: the process id on that machine.
     """
@@ -53,7 +54,7 @@ class ProcessInfo:
 
     @classmethod
     def read(cls, message: dict[str, Any]) -> "ProcessInfo | None":
-        """Returns the process that a message describes, or None."""
+        """Returns the process that a message describes, or None if it does not describe one."""
         values = [message.get(field.name) for field in dataclasses.fields(cls)]
         is_valid = all(type(value) is kind for value, kind in
                        zip(values, (int, int, str, int), strict=True))
@@ -64,7 +65,7 @@ class ProcessInfo:
 
 
 class Connection:
-    """Messages over a socket.
+    """Sends and receives messages over a socket.
 
     Attributes:
       socket: the socket.
@@ -79,12 +80,13 @@ class Connection:
         self._received, self._lock = b"", threading.Lock()
 
     def send(self, **message: Any) -> None:
-        """Sends a message; a broken connection is only noticed by `receive`."""
+        """Sends a message; a broken connection is ignored here and reported by `receive`."""
         with self._lock, contextlib.suppress(OSError):
             self.socket.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self) -> list[dict[str, Any]] | None:
-        """Waits for some bytes, and returns complete messages; None if the connection is closed."""
+        """Returns the messages that have arrived within a second; None if the connection is closed.
+        """
         try:
             received = self.socket.recv(1 << 16)
         except TimeoutError:
@@ -101,7 +103,7 @@ class Connection:
         return messages if all(isinstance(message, dict) for message in messages) else None
 
     def first(self, deadline: float) -> dict[str, Any] | None:
-        """Returns the first message; None if there is none before the deadline."""
+        """Returns the first message, or None at the deadline or if the connection is closed."""
         while time.monotonic() < deadline:
             messages = self.receive()
             if messages is None:
@@ -121,13 +123,13 @@ class Peers:
 
     Args:
       here: this process.
-      members: all processes in the order of their indices.
-      connections: the connections by the index of the other process: those of process 0 to all
-        others, and those of the others to process 0.
+      members: all processes of the run, by number.
+      connections: the connections of this process by the number of the process at the other end:
+        in process 0 one to each other process, elsewhere only the one to process 0.
 
     Attributes:
-      exit_status: the exit status of this process if it has failed.
-      stderr: the file descriptor to which the reason for the end of this process is printed.
+      exit_status: the exit status of this process after it has failed.
+      stderr: a file descriptor for the line that reports why this process exits.
     """
 
     def __init__(
@@ -135,15 +137,15 @@ class Peers:
     ) -> None:
         self.exit_status, self.stderr = LOST, 2
         self._here, self._members, self._connections = here, members, connections
-        self._heard = dict.fromkeys(connections, time.monotonic())
+        self._last_message = dict.fromkeys(connections, time.monotonic())
         self._states: dict[int, State] = {
             member.process: "running" for member in members if member != here}
         self._changed = threading.Condition()
         self._has_failed = False
-        self._failure: tuple[float, str] | None = None  # the time and the message
+        self._failure: tuple[float, str] | None = None  # the time and line of another's failure
 
     def watch(self, stderr: int) -> None:
-        """Starts the thread that watches the other processes until this one ends.
+        """Starts the thread that watches the other processes until this process ends.
 
         Args:
           stderr: see the attribute.
@@ -152,9 +154,10 @@ class Peers:
         threading.Thread(target=self._watch, name="peers", daemon=True).start()
 
     def fail(self, text: str, exit_status: int) -> None:
-        """Notifies the others that this process ends with an error; later calls do nothing.
+        """Notifies the other processes that this process ends with an error.
 
-        If another process is lost, the error is a consequence of it, and this call does not return.
+        Further calls do nothing. If another process is lost, the error is a consequence of that
+        loss, and this process exits during the call.
         """
         if self._has_failed:
             return
@@ -165,21 +168,21 @@ class Peers:
         self._announce("failed", text=text)
 
     def end(self) -> bool:
-        """Waits until every process has finished its work.
+        """Waits until all processes have finished their work.
 
         Returns:
-          Whether all other processes are still connected; if not, some have failed.
+          Whether all other processes are still connected; if not, some of them have failed.
         """
         if not self._has_failed:
             self._announce("ending")
         with self._changed:
             while "running" in self._states.values() or (
-                    self._failure and not self._has_failed):  # the watch ends this process
+                    self._failure and not self._has_failed):  # the thread ends this process
                 self._changed.wait()
             return "gone" not in self._states.values()
 
     def close(self) -> None:
-        """Notifies the others that this process ends, and that none has to wait for it."""
+        """Notifies the others that this process exits; none of them waits for it any more."""
         self._announce("closed")
 
     def _announce(self, state: State, **more: Any) -> None:
@@ -197,8 +200,8 @@ class Peers:
                 ready = selector.select(HEARTBEAT_SECONDS / 2)
                 now = time.monotonic()
                 if now - last > 3 * HEARTBEAT_SECONDS:  # this process itself was stopped
-                    self._heard = {process: heard + now - last
-                                   for process, heard in self._heard.items()}
+                    self._last_message = {process: received + now - last for process, received
+                                          in self._last_message.items()}
                 last = now
                 if now - sent >= HEARTBEAT_SECONDS:
                     self._announce("running")
@@ -206,8 +209,8 @@ class Peers:
                 for key, _ in ready:
                     if not self._receive(key.data, now):
                         selector.unregister(key.fileobj)
-                for process, heard in self._heard.items():
-                    is_silent = now - heard > SILENCE_SECONDS
+                for process, received in self._last_message.items():
+                    is_silent = now - received > SILENCE_SECONDS
                     if is_silent and self._states[process] not in ("closed", "gone"):
                         self._mark_lost(process, f"has been silent for {SILENCE_SECONDS:.0f} s "
                                                  "(stopped, or its machine cannot be reached)")
@@ -216,17 +219,17 @@ class Peers:
                     self._exit_with(self._failure[1])
 
     def _receive(self, process: int, now: float) -> bool:
-        """Handles the received messages; returns whether the connection is still open."""
+        """Handles the messages that have arrived; returns whether the connection is still open."""
         messages = self._connections[process].receive()
         if messages is None:
             if self._states[process] in ("running", "ending"):
                 self._mark_lost(process, "ended without notice (killed?)")
             self._set(process, "gone")
-            if process == 0:  # which forwards the messages of the others
+            if process == 0:  # which forwarded the messages of the others
                 for other in self._states:
                     self._set(other, "gone")
             return False
-        self._heard[process] = now
+        self._last_message[process] = now
         for message in messages:
             self._handle(process, message)
         return True
@@ -242,7 +245,7 @@ class Peers:
         if state == "lost":
             if not self._has_failed:
                 self._exit_with(text if process != self._here.process else
-                            f"this process, {self._here}, was considered lost by the others "
+                            f"the other processes count this process, {self._here}, as lost "
                             f"(silent for {SILENCE_SECONDS:.0f} s)")
             self._set(process, "gone")
             return
@@ -266,13 +269,19 @@ class Peers:
                 self._states[process] = state
             self._changed.notify_all()
 
-    def _exit_with(self, why: str) -> NoReturn:
-        leave(f"{why}; saved checkpoints are kept: start all processes again with the same command",
-              LOST, self.stderr)
+    def _exit_with(self, reason: str) -> NoReturn:
+        exit_now(f"{reason}; to resume from the last checkpoint, start all processes again with "
+                 "the same command", LOST, self.stderr)
 
 
-def leave(line: str, status: int, stderr: int = 2) -> NoReturn:
-    """Prints one line and ends this process immediately, without waiting for other threads."""
+def exit_now(line: str, status: int, stderr: int = 2) -> NoReturn:
+    """Prints an error line and ends this process without waiting for its other threads.
+
+    Args:
+      line: the message; empty prints nothing.
+      status: the exit status.
+      stderr: the file descriptor to which the line is written.
+    """
     flushing = threading.Thread(target=_flush_stdout, daemon=True)  # which may block
     flushing.start()
     flushing.join(timeout=1)
@@ -288,11 +297,11 @@ def _flush_stdout() -> None:
 
 
 def local_addresses() -> list[str]:
-    """Returns addresses by which other machines may reach this one, the likeliest first."""
+    """Returns host names and IP addresses of this machine, the most likely reachable one first."""
     addresses = []
-    for family, far in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+    for family, remote in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((far, 9))  # sends nothing, but selects the interface
+            probe.connect((remote, 9))  # sends nothing, but selects the network interface
             addresses.append(probe.getsockname()[0])
     return [*addresses, socket.gethostname(), "localhost"]
 
@@ -301,7 +310,7 @@ def listen(port: int) -> socket.socket:
     """Returns a socket that listens on a port of all addresses of this machine; 0: a free port.
 
     Raises:
-      FlaxdigitsError: if another program listens there.
+      FlaxdigitsError: if the port is used by another program.
     """
     is_dual = socket.has_dualstack_ipv6()
     try:
@@ -320,13 +329,14 @@ def wait_for_others(
     """Waits, in process 0, until all other processes have connected to `server`, and closes it.
 
     Args:
-      server: the socket that `listen` returned.
+      server: the socket from `listen`.
       here: process 0.
-      token: the token that the other processes must send.
-      seconds: how long to wait.
+      token: a secret that the other processes must send.
+      seconds: the timeout.
 
     Raises:
-      FlaxdigitsError: if a process has not connected in time, with the missing indices.
+      FlaxdigitsError: if processes have not connected in time (the message names them), or two
+        processes have the same number or disagree on the number of processes.
     """
     members, connections, refusal = {0: here}, {}, None
     deadline = time.monotonic() + seconds
@@ -338,7 +348,7 @@ def wait_for_others(
                 message = connection.first(time.monotonic() + 2 * HEARTBEAT_SECONDS) or {}
                 member = ProcessInfo.read(message)
                 if member is None or message.get("token") != token:
-                    connection.close()  # something else has found this port
+                    connection.close()  # another program has connected to this port
                     continue
                 refusal = _refusal(member, here, connections)
                 if refusal:
@@ -381,16 +391,16 @@ def _numbered(processes: Sequence[int]) -> str:
 def join(
     addresses: Sequence[tuple[str, int]], here: ProcessInfo, token: str, seconds: float,
 ) -> Peers:
-    """Connects to process 0, in all other processes, and waits until all have connected.
+    """Connects another process to process 0, and waits until all processes are connected.
 
     Args:
-      addresses: hosts and ports of process 0; the first that answers is used.
+      addresses: hosts and ports of process 0; the first one that answers is used.
       here: this process.
-      token: the token that process 0 passes to `wait_for_others`.
-      seconds: how long to try.
+      token: the secret that was passed to `wait_for_others`.
+      seconds: the timeout.
 
     Raises:
-      FlaxdigitsError: if process 0 does not answer, or another process does not connect.
+      FlaxdigitsError: if process 0 does not answer, or not all of the processes connect.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -401,7 +411,7 @@ def join(
             except (OSError, ValueError):  # the latter of an impossible host or port
                 continue
             connection.send(token=token, **dataclasses.asdict(here))
-            # Process 0 may wait longer than this process; it knows which ones are missing.
+            # Process 0 may have started to wait later; it reports which processes are missing.
             answer = connection.first(deadline + 2 * HEARTBEAT_SECONDS) or {}
             if "refused" in answer:
                 connection.close()

@@ -1,4 +1,4 @@
-"""Connects the processes of a run, which then watch each other and end together."""
+"""Connects the processes of a run, lets them watch each other, and ends them together."""
 
 import atexit
 import contextlib
@@ -27,8 +27,8 @@ from flaxdigits.training.peers import (
     LOST,
     Peers,
     ProcessInfo,
+    exit_now,
     join,
-    leave,
     listen,
     local_addresses,
     wait_for_others,
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
-# The other processes, once they are connected, which they stay until this one ends; see `connect`.
+# The other processes, or None before `connect`. They stay connected until this process ends.
 _peers: Peers | None = None
 
 
@@ -48,28 +48,29 @@ def connect(
     coordinator: str | None, num_processes: int | None, process_id: int | None,
     timeout: float = CONNECT_TIMEOUT,
 ) -> None:
-    """Connects this process to the others of a run, if any; call it before any other use of JAX.
+    """Connects to the other processes of a run, if there are any.
 
-    SLURM steps of several tasks and Cloud TPU VMs are detected; elsewhere the three arguments
-    are needed. From then on the processes watch each other: if one of them is lost, or fails
-    while the others do not, each of the others prints one line that names it and ends with exit
-    status 1. To make this possible, messages of native libraries on standard error are delayed by
-    a few seconds.
+    It must be called before any other use of JAX. SLURM steps with several tasks and Cloud TPU VMs
+    are detected; elsewhere the first three arguments are needed. From then on the processes watch
+    each other: if one of them is lost, or fails while the others do not, every other one prints a
+    line that names it and exits with status 1. For this purpose, messages of native libraries on
+    standard error are delayed by a few seconds.
 
     Args:
-      coordinator: the address (`host:port`) of process 0, or None.
+      coordinator: the address of process 0 as "host:port", or None.
       num_processes: the number of processes, or None.
-      process_id: the index of this process, from 0, or None.
-      timeout: how many seconds to wait for the others.
+      process_id: the number of this process, from 0, or None.
+      timeout: the seconds to wait for the other processes.
 
     Raises:
-      FlaxdigitsError: if only some of the three are given, or the others cannot be reached.
+      FlaxdigitsError: if only some of the first three arguments are passed, or the other processes
+        cannot be reached.
     """
     global _peers
     given = [value is not None for value in (coordinator, num_processes, process_id)]
     if any(given) and not all(given):
         raise FlaxdigitsError(
-            "--coordinator, --num_processes and --process_id must be set together, or none of "
+            "--coordinator, --num_processes and --process_id must be passed together, or none of "
             "them")
     if all(given) and not 0 <= process_id < num_processes:
         raise FlaxdigitsError(
@@ -89,7 +90,7 @@ def connect(
                     coordinator, num_processes, process_id, _gpus_of_task() if slurm else None)
             except (RuntimeError, ValueError, OSError) as error:  # OSError: no TPU metadata
                 if is_tpu and not (all(given) or slurm):
-                    _log.warning("taken for a single TPU machine, not a pod: %s",
+                    _log.warning("running on a single TPU machine instead of a TPU pod: %s",
                                  first_line(error))
                     return
                 raise FlaxdigitsError(
@@ -101,7 +102,7 @@ def connect(
 def report_failures(
     function: Callable[_Parameters, _Result],
 ) -> Callable[_Parameters, _Result]:
-    """Notifies the other processes of the run if this function raises an exception."""
+    """Returns a function that notifies the other processes if `function` raises an exception."""
     @functools.wraps(function)
     def reporting(*arguments: _Parameters.args, **options: _Parameters.kwargs) -> _Result:
         try:
@@ -115,14 +116,14 @@ def report_failures(
 
 
 def _exit_status(error: BaseException) -> int:
-    """Returns the exit status of the command line for an exception."""
+    """Returns the exit status of the command for an exception."""
     if isinstance(error, KeyboardInterrupt):
         return 130
     return 2 if isinstance(error, FlaxdigitsError) else 1
 
 
 def _watch(peers: Peers) -> None:
-    """Watches the other processes, and makes this one wait for them at its end."""
+    """Watches the other processes, and makes this process end together with them."""
     global _peers
     _peers = peers
     peers.watch(delay_native_output())
@@ -130,19 +131,19 @@ def _watch(peers: Peers) -> None:
 
 
 def _end(peers: Peers) -> None:
-    """Waits for the others to finish before JAX shuts down; JAX would block on a lost process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # this process has finished its work
+    """Waits for the other processes before JAX shuts down; JAX would block on a lost process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the others have anything left to do
     uncaught = getattr(sys, "last_value", None)
     if uncaught is not None:
         peers.fail(first_line(uncaught), _exit_status(uncaught))
     if not peers.end():
-        leave("", peers.exit_status)
+        exit_now("", peers.exit_status)
     jax.distributed.shutdown()
     peers.close()
 
 
 def _meet(coordinator: str, here: ProcessInfo, timeout: float) -> Peers:
-    """Connects the processes through the port of the coordinator, before JAX listens there."""
+    """Connects the processes over the coordinator's port, before JAX listens on it."""
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise FlaxdigitsError(f"--coordinator must be host:port, got {coordinator!r}")
@@ -152,7 +153,7 @@ def _meet(coordinator: str, here: ProcessInfo, timeout: float) -> Peers:
 
 
 def _meet_by_jax(timeout: float) -> Peers:
-    """Connects processes that JAX has connected, through a port that process 0 chooses."""
+    """Connects processes that JAX has connected, over a port that process 0 selects."""
     here = ProcessInfo.here(jax.process_index(), jax.process_count())
     server = listen(0) if here.process == 0 else None
     offer = np.zeros(1024, np.uint8)
@@ -169,9 +170,9 @@ def _meet_by_jax(timeout: float) -> Peers:
 
 @contextlib.contextmanager
 def _ends_after(seconds: float) -> Iterator[None]:
-    """Ends this process with one line if the context takes longer; JAX would wait and abort."""
+    """Ends this process with one line if the block takes longer; JAX would wait and then abort."""
     def end() -> None:
-        leave(f"the processes of this run were not all connected within {seconds:.0f} s: start "
+        exit_now(f"the processes of this run were not all connected within {seconds:.0f} s: start "
               "all of them together, or wait longer with --connect_timeout", LOST,
               2 if _peers is None else _peers.stderr)
 
@@ -185,22 +186,23 @@ def _ends_after(seconds: float) -> Iterator[None]:
 
 
 def check_single_process() -> None:
-    """Raises FlaxdigitsError in a SLURM step of several tasks, which would all train the runs."""
+    """Raises FlaxdigitsError in a SLURM step with several tasks, which would all do the same work.
+    """
     if _slurm_tasks() > 1:
         raise FlaxdigitsError(
-            f"this is one of {_slurm_tasks()} tasks of a SLURM step, and several runs are trained "
-            "by one process with all its devices: start it with srun --ntasks=1")
+            f"this is one of {_slurm_tasks()} tasks of a SLURM step, but several runs must be "
+            "trained by one process with all its devices: start it with srun --ntasks=1")
 
 
 def _slurm_tasks() -> int:
-    """Returns the number of tasks of the SLURM step; 1 outside srun, whatever is allocated."""
+    """Returns the number of tasks of the SLURM step; 1 outside of srun, even in an allocation."""
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
 
 
 def _gpus_of_task() -> list[int] | None:
-    """Returns the local ids of the GPUs of this SLURM task, if no other task sees them.
+    """Returns the local ids of the GPUs of this SLURM task, if no other task uses the visible GPUs.
 
-    Returns None otherwise: JAX then assigns each task of the node one of the visible GPUs.
+    Returns None otherwise; JAX then assigns one of the visible GPUs to each task of the node.
     """
     seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     is_only_task = re.fullmatch(r"1(\(x\d+\))?", os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
@@ -208,6 +210,9 @@ def _gpus_of_task() -> list[int] | None:
 
 
 def _is_on_a_tpu_machine() -> bool:
-    """Returns whether this may be a TPU pod host; JAX reads its index from the metadata server."""
+    """Returns whether this machine may be a host of a TPU pod.
+
+    If so, JAX reads the number of this process from the metadata server.
+    """
     has_chips = any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*"))
     return has_chips and importlib.util.find_spec("libtpu") is not None

@@ -1,4 +1,4 @@
-"""Traces some training steps, for TensorBoard's profiler or ui.perfetto.dev."""
+"""Traces some training steps for TensorBoard's profiler or ui.perfetto.dev."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from flaxdigits.training.trackers import Tracker
 
 
 class Profile(Tracker):
-    """Traces the second call of compiled steps, when everything is compiled and warm.
+    """Traces the second compiled call of train steps, so that compilation is not included.
 
-    The trace is in `<workdir>/profile/plugins/profile/<time>/`: `*.xplane.pb` for TensorBoard,
-    `perfetto_trace.json.gz` for Perfetto.
+    The trace is written to `<workdir>/profile/plugins/profile/<time>/`: `*.xplane.pb` for
+    TensorBoard, and `perfetto_trace.json.gz` for Perfetto.
 
     Attributes:
-      trace: the path of `perfetto_trace.json.gz`, or None until it is written.
+      trace: the path of `perfetto_trace.json.gz`; None until it is written.
     """
 
     def __init__(self) -> None:
@@ -24,12 +24,12 @@ class Profile(Tracker):
     def start(
         self, config: ExperimentConfig, workdir: Path, step: int, total_steps: int
     ) -> None:
-        """Stores the folder of the trace."""
+        """Sets the folder of the trace."""
         self._folder = workdir / "profile"
         self._state = "waiting"
 
     def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
-        """Starts tracing after the first steps, and stops after the next ones."""
+        """Starts the trace after the first call of train steps, and stops it after the second."""
         if self._state == "waiting":
             jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
             self._state = "tracing"
@@ -37,7 +37,7 @@ class Profile(Tracker):
             self._end()
 
     def stop(self) -> None:
-        """Ends a trace that has not been ended by further steps."""
+        """Stops the trace if the run ends before its second call of train steps."""
         if self._state == "tracing":
             self._end()
 

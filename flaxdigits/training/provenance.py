@@ -1,4 +1,4 @@
-"""Where a run comes from: the versions of what it is made with, the commit, the device."""
+"""The provenance of a run: the versions of the packages, the git commit and the device."""
 
 import importlib.metadata
 import os
@@ -13,9 +13,10 @@ PACKAGES = ("flaxdigits", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint",
 
 
 def versions() -> dict[str, str]:
-    """Returns the installed version of every package that takes part, by name.
+    """Returns the installed versions of flaxdigits and the packages that it uses, by name.
 
-    A checkout that is not installed runs too; its version is `not installed`.
+    The version of a package without metadata, such as a checkout of flaxdigits that is not
+    installed, is `not installed`.
     """
     return {name: _version(name) for name in PACKAGES}
 
@@ -28,7 +29,10 @@ def _version(package: str) -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that runs, with `+changes` if it was altered; None outside git."""
+    """Returns the git commit of this checkout; None if the package is not in a checkout.
+
+    `+changes` is appended if files have been changed since the commit.
+    """
     root = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str:
@@ -37,7 +41,7 @@ def git_commit() -> str | None:
             capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
-        if Path(git("rev-parse", "--show-toplevel")) != root:  # installed inside another's checkout
+        if Path(git("rev-parse", "--show-toplevel")) != root:  # the checkout of another project
             return None
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):
@@ -45,12 +49,12 @@ def git_commit() -> str | None:
 
 
 def device_name() -> str:
-    """Like `cpu x 1` or `NVIDIA H100 x 8`."""
+    """Returns the kind and number of the devices, such as `cpu x 1` or `NVIDIA H100 x 8`."""
     return f"{jax.devices()[0].device_kind} x {jax.device_count()}"
 
 
 def machine() -> str:
-    """The device in a reader's words, like `AMD EPYC, 2 cores` or `NVIDIA H100 x 8`."""
+    """Returns the hardware, such as `AMD EPYC, 2 cores` for a CPU or `NVIDIA H100 x 8`."""
     if jax.default_backend() != "cpu":
         return device_name()
     try:
@@ -62,6 +66,11 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
-def is_deterministic(asked: bool) -> bool:
-    """Whether this run gives the same bits again: on CPU and TPU always, on a GPU when asked."""
-    return asked or jax.default_backend() in ("cpu", "tpu")
+def is_deterministic(requested: bool) -> bool:
+    """Returns whether a run is bitwise reproducible.
+
+    Args:
+      requested: `train.deterministic`, which only matters on a GPU: runs on a CPU or TPU are always
+        reproducible.
+    """
+    return requested or jax.default_backend() in ("cpu", "tpu")

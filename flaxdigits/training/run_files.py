@@ -1,4 +1,4 @@
-"""Reads the JSON files of a run folder, and checks the types of their fields."""
+"""Reads the JSON files of a run folder and checks the kinds of their fields."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -60,11 +60,11 @@ ROWS_ADVICE = "repair or delete the line"
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Returns what a `config.json` holds; `config` itself is an object of any fields.
+    """Returns the content of a `config.json`; the fields within `config` are not checked.
 
     Raises:
-      FlaxdigitsError: if it cannot be read, or a field is of another kind.
-      FileNotFoundError: if there is none.
+      FlaxdigitsError: if the file cannot be read, or a field has the wrong kind.
+      FileNotFoundError: if the file does not exist.
     """
     values = read_object(path, CONFIG_ADVICE)
     _checked(check_config, values, path, CONFIG_ADVICE)
@@ -72,11 +72,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Returns what a `result.json` holds.
+    """Returns the content of a `result.json`.
 
     Raises:
-      FlaxdigitsError: if it cannot be read, or a field is missing or of another kind.
-      FileNotFoundError: if there is none.
+      FlaxdigitsError: if the file cannot be read, or a field is missing or has the wrong kind.
+      FileNotFoundError: if the file does not exist.
     """
     values = read_object(path, RESULT_ADVICE)
 
@@ -89,11 +89,11 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def read_diverged(path: Path) -> dict[str, Any]:
-    """Returns what a `diverged.json` holds.
+    """Returns the content of a `diverged.json`.
 
     Raises:
-      FlaxdigitsError: if it cannot be read, or a field is missing or of another kind.
-      FileNotFoundError: if there is none.
+      FlaxdigitsError: if the file cannot be read, or a field is missing or has the wrong kind.
+      FileNotFoundError: if the file does not exist.
     """
     values = upgrade_diverged(read_object(path, DIVERGED_ADVICE))
     _checked(check_diverged, values, path, DIVERGED_ADVICE)
@@ -101,7 +101,7 @@ def read_diverged(path: Path) -> dict[str, Any]:
 
 
 def upgrade_diverged(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Renames the field that earlier versions wrote to `diverged.json` under another name."""
+    """Returns the values of a `diverged.json` of any version with the current names of fields."""
     return {"message" if name == "told" else name: value for name, value in values.items()}
 
 
@@ -109,7 +109,7 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     """Returns the rows of a `metrics.jsonl`, and the numbers of its damaged lines.
 
     Raises:
-      FlaxdigitsError: if it cannot be read, or a row has a field of another kind.
+      FlaxdigitsError: if the file cannot be read, or a field of a row has the wrong kind.
     """
     def check(row: Mapping[str, Any]) -> None:
         check_fields(row, ROW, optional=False)
@@ -122,7 +122,7 @@ def read_evaluations(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     """Returns the rows of an `eval.jsonl`, and the numbers of its damaged lines.
 
     Raises:
-      FlaxdigitsError: if it cannot be read, or a row has a field of another kind.
+      FlaxdigitsError: if the file cannot be read, or a field of a row has the wrong kind.
     """
     def check(row: Mapping[str, Any]) -> None:
         check_fields(row, SCORED_ROW, optional=False)
@@ -132,7 +132,7 @@ def read_evaluations(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 def check_config(values: Mapping[str, Any]) -> None:
-    """Checks the fields of a `config.json`; raises ValueError naming the first wrong one."""
+    """Raises ValueError for the first field of a `config.json` that is missing or wrong."""
     check_fields(values, CONFIG, optional=False)
     check_fields(values, OPTIONAL_CONFIG, optional=True)
     try:
@@ -143,18 +143,21 @@ def check_config(values: Mapping[str, Any]) -> None:
 
 
 def check_result(values: Mapping[str, Any]) -> None:
-    """Checks the fields of a result but its clocks; raises ValueError naming the first wrong."""
+    """Raises ValueError for the first field of a result, except its clocks, that is wrong."""
     check_fields(values, RESULT_FIELDS, optional=False)
     _check_scores(values)
 
 
 def check_diverged(values: Mapping[str, Any]) -> None:
-    """Checks the fields of a `diverged.json`; raises ValueError naming the first wrong one."""
+    """Raises ValueError for the first field of a `diverged.json` that is missing or wrong."""
     check_fields(values, DIVERGED, optional=False)
 
 
 def _check_scores(values: Mapping[str, Any]) -> None:
-    """Checks that each split has all of its scores, or null in place of all; training has some."""
+    """Raises ValueError unless each split has all its scores.
+
+    The scores of validation and test may instead all be null.
+    """
     for split in PARTS:
         kinds = {f"{split}_{name}": kind for name, kind in SCORES.items()}
         is_absent = split != "train" and all(values.get(name, 0) is None for name in kinds)

@@ -1,9 +1,10 @@
-"""The folder of a run: config, metrics, result, checkpoints and report.
+"""Reads and writes the folder of a run: config, metrics, result, checkpoints and report.
 
-A run whose loss stopped being finite has a `diverged.json` in place of a result.
+If the loss of a run becomes NaN or infinite, its folder contains a `diverged.json` instead of a
+result.
 
-Files are replaced by rename, so that each is whole at any moment. JSON goes in and out; nothing
-that is read is executed.
+Files are replaced by rename, so that each file is complete at any moment. All data are JSON;
+nothing that is read is executed.
 """
 
 import contextlib
@@ -22,79 +23,79 @@ from flaxdigits.config import ExperimentConfig, complete, flatten, from_dict, to
 from flaxdigits.errors import FlaxdigitsError, quoted
 from flaxdigits.training import run_files
 
-# Orbax takes the path of a checkpoint for a pattern when it writes one.
+# Orbax treats the path of a checkpoint as a glob pattern when it saves one.
 PATTERN = "[]*?"
 
-# What may differ between a run's start and its continuation: when to pause, with how many others
-# it is trained, and how many checkpoints to keep, decide nothing about the result. Nor does where
-# the data lie, whose fingerprint is compared.
+# The fields that may change when a run is resumed. They do not affect the result: when to pause,
+# with how many other seeds the run is trained, how many checkpoints to keep, and the paths of the
+# data, whose fingerprint is compared instead.
 CHANGEABLE = ("train.stop_after", "train.seeds_per_call", "checkpoint.keep", "data.folder",
               "data.indices")
 
 TEACHER = "train.objective.teacher"
 
-# What identifies the data of a run; `config.json` contains more about them.
+# The fields that identify the data of a run; `config.json` contains further ones.
 IDENTITY = ("dataset", "source", "fingerprint", "class_names", "official_train", "validation",
             "image_shape", "writers", "indices")
 
 LOCK = ".lock"
-PART = ".part"  # ends the name of a file that is being written
+PART = ".part"  # the suffix of a file that is being written
 WRITTEN_UNDER_LOCK = ("config.json", "metrics.jsonl", "result.json", "diverged.json")
 RUN_OUTPUTS = ("metrics.jsonl", "result.json", "diverged.json")
 
 _log = logging.getLogger(__name__)
 
-ADVICE = {"write": "name another place, or make this one writable and with space",
-          "read": "name a file that is there and may be read"}
+ADVICE = {"write": "free space and make it writable, or choose another path",
+          "read": "name a file that exists and is readable"}
 
 
 class RunFolder:
-    """Reads and writes the files of one run; in a run of many processes only one writes.
+    """Reads and writes the files of one run; in a run of several processes only one of them writes.
 
     Args:
-      path: the folder; made by the first write.
-      is_writer: whether this process writes at all.
+      path: the path of the folder, which is created by the first write.
+      is_writer: whether this process writes; if not, the methods that write do nothing.
     """
 
     def __init__(self, path: str | os.PathLike[str], is_writer: bool = True) -> None:
         if not isinstance(path, str | os.PathLike):
-            raise FlaxdigitsError(f"a run folder is named by its path, got {path!r}")
+            raise FlaxdigitsError(f"a run folder must be given as a path, got {path!r}")
         self.path: Path = Path(path).absolute()
         self._is_writer = is_writer
         self._lock: int | None = None
 
     def __fspath__(self) -> str:
-        """Returns the path, so that a RunFolder can stand where a path is expected."""
+        """Returns the path, so that a RunFolder is accepted wherever a path is."""
         return str(self.path)
 
     @classmethod
     def of(cls, folder: "RunFolder | str | os.PathLike[str]") -> "RunFolder":
-        """Returns a RunFolder as it is, and makes one of a path.
+        """Returns a RunFolder unchanged, and creates one from a path.
 
         Raises:
-          FlaxdigitsError: if it is neither.
+          FlaxdigitsError: if the argument is neither.
         """
         return folder if isinstance(folder, RunFolder) else cls(folder)
 
     @property
     def checkpoints(self) -> Path:
-        """Where the checkpoints are."""
+        """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
     def has_checkpoints(self) -> bool:
-        """Whether the run has saved anything to go on from."""
+        """Returns whether the run has a checkpoint from which it can resume."""
         return any(path.name.isdecimal() for path in self.checkpoints.glob("*"))
 
     def contents(self) -> list[str]:
-        """The names of its files and checkpoints."""
+        """Returns the names of the files and checkpoints, sorted."""
         return sorted(path.name for folder in (self.path, self.checkpoints)
                       for path in folder.glob("[!.]*"))
 
     def config(self) -> ExperimentConfig:
-        """The config of the run.
+        """Returns the config of the run.
 
         Raises:
-          FlaxdigitsError: if this is not a run folder or its config.json is damaged.
+          FlaxdigitsError: if this is not a run folder, or its `config.json` is damaged.
         """
         values = self._start()["config"]
         try:
@@ -103,26 +104,28 @@ class RunFolder:
             raise FlaxdigitsError(f"{self.path / 'config.json'}: {error}") from error
 
     def data(self) -> dict[str, Any]:
-        """What `config.json` holds about the run's data.
+        """Returns what `config.json` contains about the data of the run.
 
-        `dataset`, `source` and `fingerprint`; of custom data also `class_names`,
-        `official_train` and `framing`, unless an older version began the run.
+        The fields are `dataset`, `source` and `fingerprint`, and for custom data also
+        `class_names`, `official_train` and `framing`, unless the run was started by an earlier
+        version.
         """
         return self._start()["data"]
 
     def about(self) -> dict[str, Any]:
-        """Returns what `config.json` contains in addition to the config: data, versions, commit."""
+        """Returns the fields of `config.json` other than the config: data, versions, commit."""
         return {name: value for name, value in self._start().items() if name != "config"}
 
     def recorded(self) -> dict[str, Any]:
-        """Returns the content of `config.json`, with the config as it is written there."""
+        """Returns the content of `config.json`; the config is not upgraded to this version."""
         return self._start()
 
     def result(self) -> dict[str, Any] | None:
-        """Returns what `result.json` holds, or None if the run has not finished.
+        """Returns the content of `result.json`, or None if the run has not finished.
 
         Raises:
-          FlaxdigitsError: if it is damaged, or is the result of another run than `config.json`.
+          FlaxdigitsError: if the file is damaged, or is the result of another run than the one that
+            `config.json` describes.
         """
         try:
             result = run_files.read_result(self.path / "result.json")
@@ -140,7 +143,7 @@ class RunFolder:
         return result
 
     def diverged(self) -> dict[str, Any] | None:
-        """Of a run whose loss stopped being finite: the `step` and the `message`; or None.
+        """Returns the `step` and `message` of a run whose loss became NaN or infinite, or None.
 
         Raises:
           FlaxdigitsError: if `diverged.json` is damaged.
@@ -153,25 +156,27 @@ class RunFolder:
         """Returns whether the run has a result or has diverged.
 
         Raises:
-          FlaxdigitsError: if the file that says so is damaged.
+          FlaxdigitsError: if `result.json` or `diverged.json` is damaged.
         """
         return self.result() is not None or self.diverged() is not None
 
     def start(self, config: ExperimentConfig, about: dict[str, Any]) -> None:
-        """Writes `config.json`, or checks that the one there is of the same run.
+        """Writes `config.json`, or checks that the existing one is of the same run.
 
-        A run that goes on with its data in another place has that place in its config from then
-        on.
+        If a run is resumed and its data or initial weights have moved, the new paths are written
+        to `config.json`.
 
         Args:
-          config: resolved.
-          about: `data` (see `data()`), and `versions`, `git_commit`, `machine`, `init_from` and
-            `teacher`. The first three of these may differ. A caller that begins a run for others to
-            train leaves them out; they are added then.
+          config: the resolved config.
+          about: the other fields of `config.json`: `data` (see `data()`), `versions`, `git_commit`,
+            `machine`, `init_from` and `teacher`. `versions`, `git_commit` and `machine` may differ
+            when a run is resumed. A caller that creates a folder in which another process trains
+            passes `data` only; that process adds the others.
 
         Raises:
-          FlaxdigitsError: naming what differs, or if the folder cannot be written, `check_name`
-            refuses it, or it holds files of a run but no `config.json`.
+          FlaxdigitsError: if the folder is of another run (the message names what differs), if it
+            cannot be written, if `check_name` rejects it, or if it contains files of a run but no
+            `config.json`.
         """
         self.check_name()
         new = {"config": to_dict(config), **about}
@@ -189,10 +194,10 @@ class RunFolder:
             self.write_json("config.json", recorded | {"config": moved})
 
     def is_begun(self) -> bool:
-        """Returns whether there is a run in it.
+        """Returns whether the folder contains a run.
 
         Raises:
-          FlaxdigitsError: if there are files of a run, but not its `config.json`, so that it is
+          FlaxdigitsError: if the folder contains files of a run but no `config.json`, so that it is
             unknown which run they belong to.
         """
         with readable_os_errors(self.path):
@@ -203,17 +208,17 @@ class RunFolder:
             left.insert(0, "checkpoints")
         if left:
             raise FlaxdigitsError(
-                f"{self.path}: holds {' and '.join(left)} of a run, but no config.json to tell of "
-                "which: put that back, or choose another --workdir")
+                f"{self.path}: contains {' and '.join(left)} of a run but no config.json, so that "
+                "the run is unknown; restore config.json, or choose another --workdir")
         return False
 
     def check_same(self, config: ExperimentConfig, about: Mapping[str, Any]) -> None:
-        """Raises FlaxdigitsError naming what differs if the folder holds another run.
+        """Raises FlaxdigitsError if the folder is of another run; the message names what differs.
 
         Args:
-          config: resolved.
-          about: `data` (see `data()`), and the digests `init_from` and `teacher` of the weights
-            that `train.init_from` and `train.objective.teacher` name, if they are there.
+          config: the resolved config.
+          about: `data` (see `data()`), and `init_from` and `teacher`, the digests of the weights
+            that `train.init_from` and `train.objective.teacher` name, if these weights exist.
         """
         changes = self.differences({"config": to_dict(config), **about})
         if not changes:
@@ -222,18 +227,19 @@ class RunFolder:
         if any(change.startswith(("train.steps ", "train.epochs ")) for change in changes):
             advice += ("; to train longer, start another run from the weights of this one: "
                        f"--set train.init_from={self.path}")
-        raise FlaxdigitsError(f"{self.path} holds another run: {'; '.join(changes)}; {advice}")
+        raise FlaxdigitsError(f"{self.path} contains another run: {'; '.join(changes)}; {advice}")
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Returns how another run differs from the recorded one, such as `seed was 0 and is 1`.
 
-        The path of the data may differ if the fingerprint is the same. So may `train.init_from`,
-        once the run has a checkpoint, unless the weights at that path have another digest.
+        The path of the data may differ if the fingerprint is the same. Once the run has a
+        checkpoint, `train.init_from` may differ too, unless the weights at the new path have
+        another digest.
 
         Args:
-          other: `config` and `data`, as `recorded()` gives them, and `init_from` and `teacher`:
-            the digests of the weights that `train.init_from` and `train.objective.teacher` name,
-            missing or None if they are not there.
+          other: `config` and `data` in the format of `recorded()`, and `init_from` and `teacher`,
+            the digests of the weights that `train.init_from` and `train.objective.teacher` name;
+            a digest is None or missing if the weights do not exist.
         """
         recorded = self._start()
         free = CHANGEABLE
@@ -259,7 +265,8 @@ class RunFolder:
                 and other.get("init_from") in (None, digest))
 
     def check_name(self) -> None:
-        """Raises FlaxdigitsError if checkpoints could be saved here, but not read again."""
+        """Raises FlaxdigitsError if Orbax could not read a checkpoint that is saved at this path.
+        """
         strange = [character for character in PATTERN if character in str(self.path)]
         if strange:
             raise FlaxdigitsError(
@@ -267,7 +274,7 @@ class RunFolder:
                 "another --workdir")
 
     def check_writable(self) -> None:
-        """Raises FlaxdigitsError if files cannot be made here."""
+        """Raises FlaxdigitsError if no file can be created in the folder."""
         if self._is_writer:
             with readable_os_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -277,13 +284,13 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes from training in the folder, which is made if it is missing.
+        """Locks the folder, so that no other process trains in it; creates the folder if needed.
 
-        The lock is the kernel's, so that it goes with its process, however that ends. While it is
-        taken, every write checks that the folder is still the one that was locked.
+        The kernel releases the lock when the process ends for any reason. While the folder is
+        locked, every write checks that the folder is still the one that was locked.
 
         Raises:
-          FlaxdigitsError: if another process has it, or nothing can be written.
+          FlaxdigitsError: if another process has locked the folder, or it cannot be written.
         """
         if not self._is_writer:
             yield
@@ -296,8 +303,9 @@ class RunFolder:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise FlaxdigitsError(f"{self.path}: another process trains there; wait for it, "
-                                      "or choose another --workdir") from None
+                raise FlaxdigitsError(
+                    f"{self.path}: another process is training in this folder; wait until it ends, "
+                    "or choose another --workdir") from None
             except OSError:  # a file system without locks
                 pass
             self._lock = lock
@@ -311,8 +319,8 @@ class RunFolder:
     def check_present(self) -> None:
         """Raises FlaxdigitsError if the folder is not the one that was locked.
 
-        A folder that was deleted, moved or replaced while a run trains in it must not be filled
-        with the rest of that run.
+        If the folder has been deleted, moved or replaced during the training, nothing more may be
+        written to its path.
         """
         if self._lock is None:
             return
@@ -322,20 +330,20 @@ class RunFolder:
             there = os.stat(self.path / LOCK)
         if there is None or not os.path.samestat(there, locked):
             raise FlaxdigitsError(
-                f"{self.path}: was deleted, moved or replaced while a run trained there; nothing "
-                "more is written: restore it to resume from the last checkpoint, or start a new "
+                f"{self.path}: was deleted, moved or replaced during the training, so that nothing "
+                "more is written; restore it to resume from the last checkpoint, or start a new "
                 "run")
 
     def remove_if_recreated(self) -> None:
-        """Removes the folder if Orbax's background threads made it again after it was moved.
+        """Removes the folder if a background thread of Orbax has recreated it after it was moved.
 
-        Orbax creates missing parents of what it saves. Every folder that a run has locked holds a
-        lock file, so one without it that holds checkpoints alone is such a folder.
+        Orbax creates the missing parent folders of a checkpoint. A folder that a run has locked
+        contains a lock file; a folder that contains only checkpoints was therefore recreated.
         """
         try:
             self.check_present()
         except FlaxdigitsError:
-            # When a save has failed, other threads of it still write, and cannot be waited for.
+            # After a failed save other threads of Orbax still write, and cannot be joined.
             for _ in range(10):
                 with contextlib.suppress(OSError):
                     if os.listdir(self.path) == [self.checkpoints.name]:
@@ -343,11 +351,11 @@ class RunFolder:
                 time.sleep(0.1)
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
-        """Replaces a file by rename."""
+        """Writes a JSON file; an existing one is replaced by rename."""
         self.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
     def append(self, name: str, row: dict[str, Any]) -> None:
-        """Adds a line of JSON to a file; a last line that was cut short stays by itself."""
+        """Appends a line of JSON to a file; an incomplete last line stays a separate line."""
         if self._is_writer:
             self.check_present()
             with readable_os_errors(self.path / name), open(self.path / name, "ab+") as file:
@@ -358,26 +366,26 @@ class RunFolder:
                 file.write(json.dumps(row).encode() + b"\n")
 
     def rows(self, name: Literal["metrics.jsonl", "eval.jsonl"]) -> list[dict[str, Any]]:
-        """Returns the rows of a file; a last one that was cut short is left out.
+        """Returns the rows of a file, without an incomplete last line.
 
-        Other damaged lines are left out with a warning.
+        Other damaged lines are skipped with a warning.
 
         Raises:
-          FlaxdigitsError: if the file cannot be read, or a row has a field of another kind.
+          FlaxdigitsError: if the file cannot be read, or a field of a row has the wrong type.
         """
         read = {"metrics.jsonl": run_files.read_metrics, "eval.jsonl": run_files.read_evaluations}
         rows, damaged = read[name](self.path / name)
         for line in damaged:
-            _log.warning("%s: line %d is damaged and left out", self.path / name, line)
+            _log.warning("%s: line %d is damaged and is skipped", self.path / name, line)
         return rows
 
     def cut_metrics(self, step: int) -> None:
-        """Leaves only the rows of `metrics.jsonl` up to `step`."""
+        """Removes the rows after `step` from `metrics.jsonl`."""
         rows = [row for row in self.rows("metrics.jsonl") if row["step"] <= step]
         self.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def write(self, name: str, content: bytes) -> None:
-        """Replaces a file, which may be in a folder of its own, by rename."""
+        """Writes a file, whose name may include folders; an existing one is replaced by rename."""
         if not self._is_writer:
             return
         self.check_present()
@@ -401,7 +409,7 @@ class RunFolder:
         return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
 
     def _clear_parts(self) -> None:
-        """Deletes what a killed process left half written of the files that the lock protects."""
+        """Deletes incomplete copies of the files in `WRITTEN_UNDER_LOCK` that a killed run left."""
         for name in WRITTEN_UNDER_LOCK:
             for part in self.path.glob(f".{name}.*{PART}"):
                 with contextlib.suppress(OSError):
@@ -414,18 +422,18 @@ class RunFolder:
             runs = sorted(path for above in (".", "*", "folds/*")
                           for path in self.path.glob(f"{above}/seeds/*/config.json"))
             reason = (
-                f"holds several runs; name one of them, such as {runs[0].parent}," if runs else
+                f"contains several runs; name one of them, such as {runs[0].parent}," if runs else
                 "not a run folder, it has no config.json; name the folder of a run")
             raise FlaxdigitsError(f"{self.path}: {reason} with --workdir") from None
 
 
 def data_differences(recorded: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
-    """In what data are not those of a run, like `data.source was 'real' and is 'drawn'`.
+    """Returns how data differ from those of a run, such as `data.source was 'real' and is 'drawn'`.
 
     Args:
-      recorded: of the run, see `RunFolder.data`; what an older version did not record is not
-        compared.
-      data: as `Dataset.identity` gives them.
+      recorded: the data of the run (see `RunFolder.data`). Fields that an earlier version did not
+        record are not compared.
+      data: the output of `Dataset.identity`.
     """
     return [_difference(f"data.{name}", recorded[name], data[name]) for name in IDENTITY
             if name in recorded and name in data and recorded[name] != data[name]]
@@ -436,7 +444,7 @@ def _difference(name: str, old: Any, new: Any) -> str:
 
 
 def _places(run: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
-    """Where the data and the first weights of a run are, by section and field of its config."""
+    """Returns the paths of the data and initial weights of a run, by config section and field."""
     values = flatten(run["config"])
     return {(section, name): values.get(f"{section}.{name}")
             for section, name in (

@@ -1,4 +1,5 @@
-"""Writes TensorBoard event files with tensorboardX (the extra `tensorboard`), not TensorFlow."""
+"""Writes TensorBoard event files without TensorFlow: needs the extra `tensorboard` (tensorboardX).
+"""
 
 import contextlib
 import importlib.util
@@ -22,13 +23,14 @@ def is_installed() -> bool:
 
 
 class TensorBoard(Tracker):
-    """Writes `<workdir>/tensorboard`: curves, the config and the result as text, the figures."""
+    """Writes curves, config, result and figures to event files in `<workdir>/tensorboard`."""
 
     def start(
         self, config: ExperimentConfig, workdir: Path, step: int, total_steps: int
     ) -> None:
-        """Opens a file; TensorBoard ignores what a run that was killed wrote after `step`."""
-        with _not_found("torch"):  # tensorboardX needs only a name of it: 200 MB and over a second
+        """Opens an event file; points after `step` of an interrupted run are no longer shown."""
+        # tensorboardX imports torch only to check a type; it takes 200 MB and over a second.
+        with _import_blocked("torch"):
             from tensorboardX import SummaryWriter
 
         self._writer = SummaryWriter(
@@ -36,13 +38,13 @@ class TensorBoard(Tracker):
         self._text("config", to_dict(config), step)
 
     def row(self, row: dict[str, Any]) -> None:
-        """Adds the metrics of a row, such as `loss/train` and `loss/validation`."""
+        """Adds a point to the curve of each metric, such as `loss/train`."""
         for name, value in row.items():
             if name not in ("step", "epoch"):
                 self._writer.add_scalar(_tag(name), value, row["step"])
 
     def finish(self, result: dict[str, Any], figures: dict[str, Path]) -> None:
-        """Adds the test split's figures, the result and the PNG files."""
+        """Adds the test metrics, the result and the figures."""
         step = result["checkpoint_step"]
         for name in ("test_loss", "test_accuracy"):
             if result[name] is not None:
@@ -54,18 +56,18 @@ class TensorBoard(Tracker):
             self._writer.add_image(f"figures/{name}", pixels, step, dataformats="HWC")
 
     def stop(self) -> None:
-        """Closes the file."""
+        """Closes the event file."""
         self._writer.close()
 
     def _text(self, name: str, values: dict[str, Any], step: int) -> None:
         lines = json.dumps(values, indent=2, ensure_ascii=False).splitlines()
-        # Markdown shows lines that are indented by four spaces unchanged.
+        # Indented by four spaces, Markdown shows it as a code block.
         self._writer.add_text(name, "".join(f"    {line}\n" for line in lines), step)
 
 
 @contextlib.contextmanager
-def _not_found(module: str) -> Iterator[None]:
-    """Makes imports of this module fail within the context, unless it is already imported."""
+def _import_blocked(module: str) -> Iterator[None]:
+    """Makes imports of a module fail within the block, unless it is already imported."""
     if module in sys.modules:
         yield
         return
@@ -77,6 +79,9 @@ def _not_found(module: str) -> Iterator[None]:
 
 
 def _tag(name: str) -> str:
-    """Returns the tag of a metric: `loss/train` for `train_loss`, so that splits share a group."""
+    """Returns the tag of a metric, such as `loss/train` for `train_loss`.
+
+    TensorBoard groups the curves of all splits by the first part of the tag.
+    """
     split, _, what = name.partition("_")
     return f"{what}/{split}" if split in PARTS else name

@@ -12,10 +12,10 @@ _log = logging.getLogger(__name__)
 
 
 class Tracker:
-    """Receives callbacks as a run advances; subclass it and override the methods that you need.
+    """Base class of the trackers; subclass it and override the methods that you need.
 
-    All methods are called in one process, between compiled calls. A tracker that raises an
-    exception is disabled with a warning, and the run continues.
+    All methods are called in process 0, between compiled calls. A tracker that raises an exception
+    is disabled with a warning, and the run continues.
     """
 
     def start(
@@ -24,13 +24,13 @@ class Tracker:
         """Called when a run starts or resumes after `step` of `total_steps` steps."""
 
     def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
-        """Called after `step` steps; the metrics are means over the steps of the last call.
+        """Called after each compiled call of train steps.
 
         Args:
-          step: the number of steps done.
-          rate: steps per second.
-          loss: of the training batches.
-          accuracy: of the training batches.
+          step: the number of steps since the start of the run.
+          rate: the number of steps per second.
+          loss: the mean training loss over the steps of the last call.
+          accuracy: the mean training accuracy over the steps of the last call.
         """
 
     def row(self, row: dict[str, Any]) -> None:
@@ -41,11 +41,11 @@ class Tracker:
 
         Args:
           result: the content of `result.json`.
-          figures: PNG files by name; empty if they could not be drawn.
+          figures: the paths of the PNG files by name; empty if they could not be drawn.
         """
 
     def stop(self) -> None:
-        """Called last, however the run ends."""
+        """Called last, whether the run ended normally or with an error."""
 
 
 class Trackers:
@@ -83,7 +83,7 @@ class Trackers:
         for tracker in list(self._trackers):
             try:
                 getattr(tracker, method)(*arguments)
-            except Exception as error:  # a service that is down is no reason to lose a run
+            except Exception as error:  # a run must not fail because a service is not available
                 self._trackers.remove(tracker)
                 _log.warning(
                     "%s.%s failed and is disabled: %s: %s", type(tracker).__name__, method,
