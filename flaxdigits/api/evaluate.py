@@ -6,14 +6,12 @@ from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.context import check_devices, load_data_of_run, make_console
-from flaxdigits.api.experiment import moved_data, recorded_experiment
+from flaxdigits.api.experiment import moved_data, open_run
 from flaxdigits.api.sources import Source
 from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
 from flaxdigits.jax_settings import pinned_settings
-from flaxdigits.patterns import expand_user
 from flaxdigits.reports.result import evaluation_line, print_synthetic_data_notice, source_name
 from flaxdigits.training.parallel import ask_for_deterministic_kernels
-from flaxdigits.training.run_folder import RunFolder
 
 
 @pinned_settings()
@@ -28,7 +26,8 @@ def evaluate(
     Args:
       workdir: the run folder.
       checkpoint: `last`, `best` (by validation accuracy), `all`, or a step.
-      experiment: the experiment file of the run, if it registers a custom model or component.
+      experiment: the experiment file of the run, if it has custom components and the file with
+        which it was trained is gone or has changed.
       data: `auto` for the source that the run was trained on; `real` to use the real data, even if
         the run was trained on synthetic data.
       raw_data_dir: as for `train`.
@@ -45,12 +44,11 @@ def evaluate(
     Raises:
       FlaxdigitsError: if there is no such run or checkpoint, or the data are not those of the run.
     """
-    config = recorded_experiment(
+    folder, config = open_run(
         workdir, *moved_data(data_folder, data_indices), experiment=experiment)
     if config.train.deterministic:
         ask_for_deterministic_kernels()
     console = console or make_console()
-    folder = RunFolder(expand_user(workdir))
     check_devices()
     trained_on = folder.data()["source"]
     dataset = load_data_of_run(config, folder, data, raw_data_dir, data_dir)

@@ -6,13 +6,11 @@ from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.context import check_devices, load_data_of_run, make_console
-from flaxdigits.api.experiment import moved_data, recorded_experiment
+from flaxdigits.api.experiment import moved_data, open_run
 from flaxdigits.jax_settings import pinned_settings
-from flaxdigits.patterns import expand_user
 from flaxdigits.reports.finished_run import report_finished
 from flaxdigits.reports.result import print_synthetic_data_notice
 from flaxdigits.training.parallel import ask_for_deterministic_kernels
-from flaxdigits.training.run_folder import RunFolder
 
 
 @pinned_settings()
@@ -26,7 +24,8 @@ def report(
 
     Args:
       workdir: the run folder.
-      experiment: the experiment file of the run, if it registers a custom model or component.
+      experiment: the experiment file of the run, if it has custom components and the file with
+        which it was trained is gone or has changed.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
       data_folder: the current folder of the custom data that the run was trained on; None: it has
@@ -40,19 +39,17 @@ def report(
     Raises:
       FlaxdigitsError: if the run is not finished, or its data or checkpoint cannot be read.
     """
-    config = recorded_experiment(
+    folder, config = open_run(
         workdir, *moved_data(data_folder, data_indices), experiment=experiment)
     if config.train.deterministic:
         ask_for_deterministic_kernels()
     console = console or make_console()
-    workdir = expand_user(workdir)
-    folder = RunFolder(workdir)
     folder.check_writable()
     check_devices()
     dataset = load_data_of_run(
         config, folder, raw_data_dir=raw_data_dir, data_dir=data_dir)
     print_synthetic_data_notice(console, dataset.source)
     report_finished(config, dataset, folder)
-    page = workdir / "report.html"
-    console.print(f"figures in {workdir / 'figures'}, all in one page: {page}")
+    page = folder.path / "report.html"
+    console.print(f"figures in {folder.path / 'figures'}, all in one page: {page}")
     return page

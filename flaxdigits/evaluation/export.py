@@ -17,6 +17,7 @@ the size of the training images, in batches of any size:
 - `model.onnx`: preprocessing and network for ONNX runtimes; needs the extra `onnx`.
 """
 
+import functools
 import importlib.util
 import io
 import json
@@ -43,7 +44,8 @@ def program_file(network: TrainedNetwork) -> bytes:
     """Returns the content of `program.npz`: `program`, `class_names`, `input_shape`, `step`."""
     batch, = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *network.image_shape), jnp.uint8)
-    exported = export.export(jax.jit(network.logits), platforms=PLATFORMS)(images)
+    logits = functools.partial(network.apply, network.variables)
+    exported = export.export(jax.jit(logits), platforms=PLATFORMS)(images)
     file = io.BytesIO()
     np.savez(file, program=np.frombuffer(exported.serialize(), np.uint8),
              class_names=np.array(network.class_names), input_shape=network.image_shape,
@@ -69,7 +71,7 @@ def onnx_file(network: TrainedNetwork) -> bytes:
 
     def logits(images: jax.Array) -> jax.Array:
         with nn.intercept_methods(_use_standard_operations):
-            return network.logits(images)
+            return network.apply(network.variables, images)
 
     model = to_onnx(
         logits, [jax.ShapeDtypeStruct(("batch", *network.image_shape), jnp.uint8)],
