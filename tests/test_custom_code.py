@@ -54,7 +54,7 @@ class Wide(nn.Module):
 
     @nn.compact
     def __call__(self, images, training=None):
-        hidden = nn.relu(nn.Dense(self.dense)(images.reshape(len(images), -1)))
+        hidden = nn.relu(nn.Dense(self.dense)(images.reshape(images.shape[0], -1)))
         return nn.Dense(self.num_classes)(hidden)
 
 
@@ -172,7 +172,17 @@ def test_each_mode_works_with_the_copy(work, mode, launch_here):
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
     (flag,) = [word for word in refused.stderr.split() if word.startswith("--experiment=")]
     done = launch_here(*command, flag)
-    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert done.returncode == 0 and "changed" not in done.stderr, done.stderr
+
+
+def test_a_model_that_cannot_be_exported_is_an_error_of_one_line(work, launch_here):
+    edit(work / "mine.py", ("images.shape[0]", "len(images)"))
+    done = launch_here("--mode=export", f"--workdir={work / 'finished'}",
+                       f"--experiment={work / 'mine.py'}")
+    assert done.returncode == 2
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith("error: model wide: cannot be exported for any batch size: ")
+    assert "images.shape[0]" in error
 
 
 def test_components_registered_by_other_code_are_not_taken_for_those_of_the_run(work):

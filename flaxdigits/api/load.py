@@ -57,7 +57,7 @@ class Network(TrainedNetwork):
         Raises:
           FlaxdigitsError: as `logits` and `frame` do.
         """
-        inputs = self.frame(images) if isinstance(images, list | tuple) else images
+        inputs = self.frame(images) if isinstance(images, list) else images
         return self.logits(inputs).argmax(-1).astype(np.int32)
 
     @pinned_settings()
