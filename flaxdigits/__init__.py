@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from flaxdigits.api.compare import compare as compare
     from flaxdigits.api.data import prepare as prepare
     from flaxdigits.api.data import preview_data as preview_data
+    from flaxdigits.api.dataset import dataset as dataset
     from flaxdigits.api.evaluate import evaluate as evaluate
     from flaxdigits.api.experiment import experiment as experiment
     from flaxdigits.api.experiment import recorded_experiment as recorded_experiment
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from flaxdigits.api.folds import train_folds as train_folds
     from flaxdigits.api.growth import Growth as Growth
     from flaxdigits.api.growth import run_growth as run_growth
+    from flaxdigits.api.load import Network as Network
+    from flaxdigits.api.load import load as load
     from flaxdigits.api.predict import ImagePredictions as ImagePredictions
     from flaxdigits.api.predict import predict as predict
     from flaxdigits.api.replicate import ReplicationOutcome as ReplicationOutcome
@@ -85,6 +88,8 @@ _HOMES = {
     "run_benchmark": "api.benchmark",
     "run_growth": "api.growth",
     "evaluate": "api.evaluate",
+    "load": "api.load",
+    "dataset": "api.dataset",
     "predict": "api.predict",
     "export": "api.export",
     "report": "api.report",
@@ -101,6 +106,7 @@ _HOMES = {
     "FlaxdigitsError": "errors",
     "FoldsOutcome": "api.folds",
     "Growth": "api.growth",
+    "Network": "api.load",
     "Outcome": "training.results",
     "ImagePredictions": "api.predict",
     "ReplicationOutcome": "api.replicate",

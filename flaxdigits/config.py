@@ -385,6 +385,13 @@ FOLDED = ("kfold", "writers")  # the splits that have folds
 STRATIFIED = ("holdout", "kaggle", "random", "kfold")  # kfold always is
 
 
+def validate_data(data: DataConfig) -> DataConfig:
+    """Checks the fields of `data` as `validate` does, and returns the config."""
+    data = _checked(data, "data")
+    _check_data(data)
+    return data
+
+
 def _check_data(data: DataConfig) -> None:
     """Raises FlaxdigitsError if fields of `data` do not fit the data set or the split."""
     entry = find_dataset(data.dataset)

@@ -3,7 +3,9 @@
 import ast
 import contextlib
 import difflib
+import hashlib
 import importlib.util
+import logging
 import sys
 import traceback
 from collections.abc import Iterator
@@ -14,6 +16,8 @@ from typing import TypeVar
 from flaxdigits.config import ExperimentConfig, validate
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.patterns import expand_user
+from flaxdigits.training.custom_code import SOURCE
+from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.trackers import Tracker
 
 Result = TypeVar("Result")
@@ -22,6 +26,8 @@ HERE = Path(__file__).resolve().parent
 # Next to the package in a checkout, inside it where a wheel was installed.
 SHIPPED = HERE / "shipped" if (HERE / "shipped").is_dir() else HERE.parent / "experiments"
 ABLATIONS = SHIPPED / "ablations"
+
+_log = logging.getLogger(__name__)
 
 
 def list_experiments(folder: Path | None = None) -> dict[str, str]:
@@ -42,6 +48,50 @@ def load_experiment(name_or_path: str) -> ExperimentConfig:
     """
     return validate(load_and_call(
         find(name_or_path, "--experiment", SHIPPED), "get_config", ExperimentConfig))
+
+
+def run_config(folder: RunFolder, experiment: str | None = None) -> ExperimentConfig:
+    """Returns the config of a run, whose custom components are registered first.
+
+    They are registered by executing the experiment file that is passed; without one, by executing
+    the original files, unless the components are registered already. No file is executed only
+    because it is in the run folder, or because the run folder names it and it has changed.
+
+    Args:
+      folder: the run folder.
+      experiment: the experiment file of the run, or the name of the shipped experiment.
+
+    Raises:
+      FlaxdigitsError: if the folder is not a run folder, its config is not valid, or a component is
+        not registered; if an original file is missing or has changed, the message names its copy.
+    """
+    if experiment is not None:
+        return _config_by(folder, find(experiment, "--experiment", SHIPPED))
+    if folder.code():
+        with contextlib.suppress(FlaxdigitsError):  # a component is not registered
+            config = folder.config()
+            if not folder.code_changes(config):
+                return config
+        for path in folder.original_code():
+            with _reraise_with_location(path):
+                _execute(path)
+    return folder.config()
+
+
+def _config_by(folder: RunFolder, path: Path) -> ExperimentConfig:
+    """Returns the config of a run after executing an experiment file."""
+    with _reraise_with_location(path):
+        module = _execute(path)
+    config = folder.config()
+    if hasattr(module, "get_config"):
+        model = validate(call_loaded(path, "get_config", ExperimentConfig)).model
+        if model.name != config.model.name:
+            raise FlaxdigitsError(
+                f"{folder.path}: the model of the run is {config.model.name}, but {path} has "
+                f"{model.name}: pass the experiment file of the run, or leave out --experiment")
+    for change in folder.code_changes(config):
+        _log.warning("%s: %s", folder.path, change)
+    return config
 
 
 def load_trackers(name_or_path: str) -> list[Tracker]:
@@ -114,21 +164,26 @@ def call_loaded(path: Path, function: str, result_type: type[Result]) -> Result:
 
 
 def _execute(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(_module_name(path), str(path.absolute()))
+    source = path.read_bytes()
+    spec = importlib.util.spec_from_file_location(
+        _module_name(path, source), str(path.absolute()))
     module = importlib.util.module_from_spec(spec)
+    setattr(module, SOURCE, source)  # a run keeps a copy of it
     sys.modules[spec.name] = module  # dataclasses look up the module that defines them
-    spec.loader.exec_module(module)
+    # Not by the loader, which executes a file in __pycache__ in place of the source.
+    exec(compile(source, module.__file__, "exec"), vars(module))
     return module
 
 
 def _loaded(path: Path) -> ModuleType:
     """Returns the module of a file, and executes the file first if it has not been loaded."""
-    module = sys.modules.get(_module_name(path))
-    return _execute(path) if module is None or module.__file__ != str(path.absolute()) else module
+    return sys.modules.get(_module_name(path, path.read_bytes())) or _execute(path)
 
 
-def _module_name(path: Path) -> str:
-    return f"flaxdigits_experiment_{path.stem}"
+def _module_name(path: Path, source: bytes) -> str:
+    """Returns a name that differs for each file and each version of it."""
+    digest = hashlib.sha256(str(path.absolute()).encode() + source).hexdigest()
+    return f"flaxdigits_experiment_{path.stem}_{digest[:12]}"
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -176,14 +177,21 @@ def test_custom_components_are_trained_resumed_and_evaluated_in_a_new_process(
         "name": "sign_descent", "learning_rate": 0.002,
         "schedule": {"name": "halves", "every": 3}, "clip_norm": None, "decay": 0.8}
 
-    scored = launch("--mode=eval", f"--workdir={tmp_path / 'whole'}", f"--experiment={path}")
+    scored = launch("--mode=eval", f"--workdir={tmp_path / 'whole'}")
     assert scored.returncode == 0, scored.stderr
     row = json.loads((tmp_path / "whole/eval.jsonl").read_text())
     assert row["test_worst_class"] == kept[0]["test_worst_class"]
 
-    lost = launch("--mode=eval", f"--workdir={tmp_path / 'whole'}")
+    # The run is moved to a place where the experiment file does not exist.
+    elsewhere = shutil.copytree(tmp_path / "whole", tmp_path / "elsewhere" / "run")
+    path.unlink()
+    lost = launch("--mode=eval", f"--workdir={elsewhere}")
     assert lost.returncode == 2 and lost.stderr.count("\n") == 1
-    assert "pass that file with --experiment" in lost.stderr
+    copy = elsewhere / "code" / "mine.py"
+    assert f"{path}, which does not exist" in lost.stderr
+    assert f"pass --experiment={copy} " in lost.stderr
+    found = launch("--mode=eval", f"--workdir={elsewhere}", f"--experiment={copy}")
+    assert found.returncode == 0 and found.stdout == scored.stdout, found.stderr
 
 
 @pytest.mark.slow

@@ -50,6 +50,11 @@ def train(
 @pytest.fixture
 def registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forgets afterwards what a test registers."""
+    isolate_registries(monkeypatch)
+
+
+def isolate_registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restores the registries when the patch is undone."""
     monkeypatch.setattr(flaxdigits.datasets, "DATASETS", dict(flaxdigits.datasets.DATASETS))
     for kind in Component.__subclasses__():
         monkeypatch.setattr(kind, "registered", dict(kind.registered))

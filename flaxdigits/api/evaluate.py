@@ -5,13 +5,11 @@ from typing import Any
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.experiment import moved_data, recorded_experiment
+from flaxdigits.api.experiment import moved_data, open_run
 from flaxdigits.api.session import Session, Source
 from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
 from flaxdigits.jax_settings import pinned_settings
-from flaxdigits.patterns import expand_user
 from flaxdigits.reports.result import evaluation_line, print_synthetic_data_notice, source_name
-from flaxdigits.training.run_folder import RunFolder
 
 
 @pinned_settings()
@@ -26,7 +24,8 @@ def evaluate(
     Args:
       workdir: the run folder.
       checkpoint: `last`, `best` (by validation accuracy), `all`, or a step.
-      experiment: the experiment file of the run, if it registers a custom model or component.
+      experiment: the experiment file of the run, if it has custom components and the file with
+        which it was trained is gone or has changed.
       data: `auto` for the source that the run was trained on; `real` to use the real data, even if
         the run was trained on synthetic data.
       raw_data_dir: as for `train`.
@@ -43,10 +42,10 @@ def evaluate(
     Raises:
       FlaxdigitsError: if there is no such run or checkpoint, or the data are not those of the run.
     """
-    config = recorded_experiment(
+    folder, config = open_run(
         workdir, *moved_data(data_folder, data_indices), experiment=experiment)
     session = Session.start([config], console, data, raw_data_dir, data_dir)
-    console, folder = session.console, RunFolder(expand_user(workdir))
+    console = session.console
     trained_on = folder.data()["source"]
     dataset = session.load_of_run(config, folder)
     if dataset.source != trained_on:

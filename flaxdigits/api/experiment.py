@@ -5,8 +5,7 @@ import os
 
 from flaxdigits.api.arguments import PathLike
 from flaxdigits.config import ExperimentConfig, validate
-from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.experiments import load_experiment
+from flaxdigits.experiments import load_experiment, run_config
 from flaxdigits.objectives import Distillation
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.patterns import expand_user
@@ -35,22 +34,26 @@ def recorded_experiment(
     Args:
       workdir: the run folder.
       *overrides: as for `experiment`.
-      experiment: the experiment file of the run, if it registers a custom model or component.
+      experiment: the experiment file of the run, if it has custom components and the file with
+        which it was trained is gone or has changed.
 
     Raises:
-      FlaxdigitsError: if the folder is not a run folder, or its config is not valid.
+      FlaxdigitsError: if the folder is not a run folder, its config is not valid, or a custom
+        component is not registered.
     """
+    return open_run(workdir, *overrides, experiment=experiment)[1]
+
+
+def open_run(
+    workdir: PathLike, *overrides: str, experiment: PathLike | None = None
+) -> tuple[RunFolder, ExperimentConfig]:
+    """Returns the folder of a run and its config; see `recorded_experiment`."""
     folder = RunFolder(expand_user(workdir))
-    model = None if experiment is None else load_experiment(os.fspath(experiment)).model
-    config = folder.config()
-    if model is not None and model.name != config.model.name:
-        raise FlaxdigitsError(
-            f"{folder.path}: the model of the run is {config.model.name}, but {experiment} has "
-            f"{model.name}: pass the experiment file of the run, or leave out --experiment")
+    config = run_config(folder, None if experiment is None else os.fspath(experiment))
     # The step at which the run was paused the last time does not apply to a resumed run.
     config = dataclasses.replace(
         config, train=dataclasses.replace(config.train, stop_after=None))
-    return absolute_paths(apply_overrides(config, overrides))
+    return folder, absolute_paths(apply_overrides(config, overrides))
 
 
 def moved_data(folder: PathLike | None, indices: PathLike | None) -> list[str]:

@@ -5,13 +5,11 @@ from pathlib import Path
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.experiment import recorded_experiment
+from flaxdigits.api.experiment import open_run
 from flaxdigits.api.session import Session
 from flaxdigits.evaluation.export import has_onnx, onnx_file, program_file, weights_file
 from flaxdigits.evaluation.trained import load_network
 from flaxdigits.jax_settings import pinned_settings
-from flaxdigits.patterns import expand_user
-from flaxdigits.training.run_folder import RunFolder
 
 
 @pinned_settings()
@@ -26,7 +24,8 @@ def export(
     Args:
       workdir: the run folder.
       checkpoint: `last`, `best` (by validation accuracy) or a step.
-      experiment: the experiment file of the run, if it registers a custom model or component.
+      experiment: the experiment file of the run, if it has custom components and the file with
+        which it was trained is gone or has changed.
       console: as for `train`.
 
     Returns:
@@ -35,8 +34,7 @@ def export(
     Raises:
       FlaxdigitsError: if there is no such run or checkpoint, or the files cannot be written.
     """
-    config = recorded_experiment(workdir, experiment=experiment)
-    folder = RunFolder(expand_user(workdir))
+    folder, config = open_run(workdir, experiment=experiment)
     folder.check_writable()
     console = Session.start([], console).console
     network = load_network(folder, config, str(checkpoint))

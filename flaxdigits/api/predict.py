@@ -8,11 +8,9 @@ from rich.jupyter import JupyterMixin
 from rich.table import Table
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.experiment import recorded_experiment
-from flaxdigits.api.session import check_devices
+from flaxdigits.api.load import load
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.predict import ImagePrediction, predict_images
-from flaxdigits.evaluation.trained import load_network
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user, find_paths
 from flaxdigits.reports.figures import png
@@ -46,24 +44,22 @@ def predict(
       workdir: the run folder.
       images: paths or patterns such as `scans/*.png`, one or several.
       checkpoint: `last`, `best` (by validation accuracy) or a step.
-      experiment: the experiment file of the run, if it registers a custom model or component.
+      experiment: the experiment file of the run, if it has custom components and the file with
+        which it was trained is gone or has changed.
       figure: the path of a PNG file to write, which shows each image with the input of the network.
 
     Raises:
       FlaxdigitsError: if there is no such run or checkpoint, no file matches, or the figure cannot
         be written.
     """
-    folder = RunFolder(expand_user(workdir))
-    folder.data()
+    RunFolder(expand_user(workdir)).data()
     files = _find([images] if isinstance(images, str | os.PathLike) else images)
     figure_path = None if figure is None else expand_user(figure)
     if figure_path is not None:
         with readable_os_errors(figure_path):
             figure_path.parent.mkdir(parents=True, exist_ok=True)
         RunFolder(figure_path.parent).check_writable()
-    config = recorded_experiment(workdir, experiment=experiment)
-    check_devices()
-    network = load_network(folder, config, str(checkpoint))
+    network = load(workdir, checkpoint, experiment=experiment)
     predictions = predict_images(network, files)
     if figure_path is not None:
         grid = image_prediction_grid(predictions, network.class_names)

@@ -5,13 +5,11 @@ from pathlib import Path
 from rich.console import Console
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.experiment import moved_data, recorded_experiment
+from flaxdigits.api.experiment import moved_data, open_run
 from flaxdigits.api.session import Session
 from flaxdigits.jax_settings import pinned_settings
-from flaxdigits.patterns import expand_user
 from flaxdigits.reports.finished_run import report_finished
 from flaxdigits.reports.result import print_synthetic_data_notice
-from flaxdigits.training.run_folder import RunFolder
 
 
 @pinned_settings()
@@ -25,7 +23,8 @@ def report(
 
     Args:
       workdir: the run folder.
-      experiment: the experiment file of the run, if it registers a custom model or component.
+      experiment: the experiment file of the run, if it has custom components and the file with
+        which it was trained is gone or has changed.
       raw_data_dir: as for `train`.
       data_dir: as for `train`.
       data_folder: the current folder of the custom data that the run was trained on; None: it has
@@ -39,16 +38,14 @@ def report(
     Raises:
       FlaxdigitsError: if the run is not finished, or its data or checkpoint cannot be read.
     """
-    config = recorded_experiment(
+    folder, config = open_run(
         workdir, *moved_data(data_folder, data_indices), experiment=experiment)
-    workdir = expand_user(workdir)
-    folder = RunFolder(workdir)
     folder.check_writable()
     session = Session.start(
         [config], console, raw_data_dir=raw_data_dir, data_dir=data_dir)
     dataset = session.load_of_run(config, folder)
     print_synthetic_data_notice(session.console, dataset.source)
     report_finished(config, dataset, folder)
-    page = workdir / "report.html"
-    session.console.print(f"figures in {workdir / 'figures'}, all in one page: {page}")
+    page = folder.path / "report.html"
+    session.console.print(f"figures in {folder.path / 'figures'}, all in one page: {page}")
     return page

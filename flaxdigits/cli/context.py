@@ -14,6 +14,7 @@ from flaxdigits.cli.options import Options
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_trackers
+from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.trackers import Tracker
 
 
@@ -34,15 +35,19 @@ def data_arguments(options: Options) -> DataArguments:
 def resolve_config(options: Options) -> ExperimentConfig:
     """Returns the config of --experiment, or else of the run in --workdir, with the overrides.
 
+    If --experiment is the copy of an experiment file in the run folder, the config is the run's.
+
     Raises:
       FlaxdigitsError: if neither flag is set, or the config is not valid.
     """
-    if options.experiment is not None:
+    if options.experiment is not None and not (
+            options.workdirs and RunFolder(options.workdir()).has_copy(options.experiment)):
         return experiment(options.experiment, *options.overrides)
     if not options.workdirs:
         raise FlaxdigitsError("--experiment is missing: --list shows all experiments; an example "
                               "is python launch.py --experiment=chinese_cnn")
-    return recorded_experiment(options.workdir(), *options.overrides)
+    return recorded_experiment(
+        options.workdir(), *options.overrides, experiment=options.experiment)
 
 
 def moved_data_of(options: Options) -> dict[str, str]:

@@ -40,7 +40,7 @@ class DataArrays:
     validation: int = 0
 
     def __post_init__(self) -> None:
-        images = _array(self.images, "images")
+        images = as_array(self.images, "images")
         if images.dtype != np.uint8:
             raise FlaxdigitsError(
                 f"images must be uint8, with values 0 to 255, got {images.dtype}; for values 0 to "
@@ -84,7 +84,8 @@ def arrays_of(source: str | Path, *arrays: Any, **options: Any) -> DataArrays:
         raise FlaxdigitsError(f"{source}: {error}") from error
 
 
-def _array(value: Any, name: str) -> np.ndarray:
+def as_array(value: Any, name: str) -> np.ndarray:
+    """Returns a value as an array; raises FlaxdigitsError if it is none."""
     try:
         return np.asarray(value)
     except Exception as error:  # NumPy raises several types, for instance for ragged lists
@@ -92,7 +93,7 @@ def _array(value: Any, name: str) -> np.ndarray:
 
 
 def _integers(value: Any, name: str, count: int) -> np.ndarray:
-    array = _array(value, name)
+    array = as_array(value, name)
     if array.dtype.kind not in "iu":
         raise FlaxdigitsError(f"{name} must be integers, got {array.dtype}")
     if array.shape != (count,):
@@ -125,7 +126,7 @@ def _classes(
         names = tuple(map(str, known.tolist()))
         labels = np.searchsorted(known, labels)
     else:
-        names = tuple(np.atleast_1d(_array(class_names, "class_names")).tolist())
+        names = tuple(np.atleast_1d(as_array(class_names, "class_names")).tolist())
         if not all(isinstance(name, str) and name and _is_unicode(name) for name in names):
             raise FlaxdigitsError(f"class_names must be strings, got {quoted(list(names))}")
         if len(set(names)) < len(names):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from flaxdigits.config import DataConfig
+from flaxdigits.config import DataConfig, validate_data
 from flaxdigits.data.arrays import DataArrays
 from flaxdigits.data.builders import BUILDERS, DigitsBuilder
 from flaxdigits.data.custom import read_custom
@@ -18,8 +18,9 @@ from flaxdigits.data.examples import fingerprint
 from flaxdigits.data.fetch import FetchError
 from flaxdigits.data.framing import Framing, measure_framing
 from flaxdigits.data.index_file import IndexFile, read_index_file
+from flaxdigits.data.splits import split_indices, splits_of
 from flaxdigits.data.tfds_builders import read_tfds
-from flaxdigits.datasets import TFDS
+from flaxdigits.datasets import TFDS, find_dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.patterns import expand_user
 
@@ -44,7 +45,7 @@ class DataLocations:
     source: Literal["auto", "real", "drawn"] = "auto"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Dataset:
     """All examples of a data set: its training part, then its validation and its test part, if any.
 
@@ -76,6 +77,44 @@ class Dataset:
     fingerprint: str
     validation: range = range(0)
     index_file: IndexFile | None = None
+
+    def __repr__(self) -> str:
+        """Returns a line without the arrays."""
+        return (f"<Dataset {self.name} ({self.source}): {len(self.labels)} images of "
+                f"{self.size()}, {len(self.class_names)} classes>")
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits that the data set has."""
+        return splits_of(self)
+
+    def split(
+        self, name: str, *, fold: int = 0, folds: int = 10, seed: int = 0, stratify: bool = False,
+        limit: int | None = None, indices: str | os.PathLike[str] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Splits the examples as an experiment with `data.split=<name>` does.
+
+        Args:
+          name: one of `splits`, or `indices` with an index file.
+          fold: the tested fold of `kfold` and `writers`, as in `data.fold`.
+          folds: the number of folds, as in `data.folds`.
+          seed: as in `data.split_seed`.
+          stratify: as in `data.stratify`.
+          limit: the number of training examples to keep, as in `data.limit`.
+          indices: the index file of `indices`, as in `data.indices`.
+
+        Returns:
+          The indices of the examples of each part, [n] int32: `train` and, if the split has them,
+          `validation` and `test`.
+
+        Raises:
+          FlaxdigitsError: if the data set does not have the split, or an argument is invalid.
+        """
+        places = dict.fromkeys(find_dataset(self.name).required, "loaded")
+        config = validate_data(DataConfig(
+            self.name, name, fold, folds, seed, stratify,
+            None if indices is None else os.fspath(indices), limit=limit, **places))
+        return split_indices(config, with_index_file(self, config))
 
     def identity(self) -> dict[str, Any]:
         """Returns the JSON values that identify the data.

@@ -196,7 +196,7 @@ def recorded_framing(values: dict[str, Any] | None, path: Path) -> Framing | Non
             and 0 <= framing.ground <= 255 and 0 <= framing.ink <= 255
             and len(framing.layout) in (0, len(ONE_CHARACTER))
             and len(framing.lowest) == len(framing.highest)
-            and len(framing.lowest) in (0, len(SPARE))):
+            and len(framing.lowest) in (0, len(TOLERANCE))):
         raise FlaxdigitsError(
             f"{path}: data.framing is not possible for an image, got {values!r}; restore the file "
             "from a copy")

@@ -5,14 +5,19 @@ the raw stream of a bit generator is the same in all versions and on all platfor
 guarantee this for `Generator.permutation`, which is therefore not used.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flaxdigits.config import FOLDED, DataConfig
-from flaxdigits.data.dataset import Dataset
 from flaxdigits.datasets import find_dataset
 from flaxdigits.errors import FlaxdigitsError
+
+if TYPE_CHECKING:
+    from flaxdigits.data.dataset import Dataset  # which imports this module
 
 Split = dict[str, np.ndarray]
 

@@ -17,6 +17,7 @@ the size of the training images, in batches of any size:
 - `model.onnx`: preprocessing and network for ONNX runtimes; needs the extra `onnx`.
 """
 
+import functools
 import importlib.util
 import io
 import json
@@ -31,19 +32,32 @@ from jax import export
 from safetensors.numpy import save
 
 from flaxdigits.config import to_dict
+from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.trained import TrainedNetwork
 from flaxdigits.models.convolution import convolve_native
 from flaxdigits.models.layers import Conv, MaxPool
 from flaxdigits.training.checkpoints import flat_arrays
+from flaxdigits.training.parallel import first_line
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def program_file(network: TrainedNetwork) -> bytes:
-    """Returns the content of `program.npz`: `program`, `class_names`, `input_shape`, `step`."""
+    """Returns the content of `program.npz`: `program`, `class_names`, `input_shape`, `step`.
+
+    Raises:
+      FlaxdigitsError: if a custom model cannot be traced with a symbolic batch size.
+    """
     batch, = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *network.image_shape), jnp.uint8)
-    exported = export.export(jax.jit(network.logits), platforms=PLATFORMS)(images)
+    logits = functools.partial(network.apply, network.variables)
+    try:
+        exported = export.export(jax.jit(logits), platforms=PLATFORMS)(images)
+    except Exception as error:  # any that the code of a custom model raises
+        raise FlaxdigitsError(
+            f"model {network.config.model.name}: cannot be exported for any batch size: "
+            f"{first_line(error)}; for the batch size, use images.shape[0] in place of len(images)"
+        ) from error
     file = io.BytesIO()
     np.savez(file, program=np.frombuffer(exported.serialize(), np.uint8),
              class_names=np.array(network.class_names), input_shape=network.image_shape,
@@ -69,7 +83,7 @@ def onnx_file(network: TrainedNetwork) -> bytes:
 
     def logits(images: jax.Array) -> jax.Array:
         with nn.intercept_methods(_use_standard_operations):
-            return network.logits(images)
+            return network.apply(network.variables, images)
 
     model = to_onnx(
         logits, [jax.ShapeDtypeStruct(("batch", *network.image_shape), jnp.uint8)],

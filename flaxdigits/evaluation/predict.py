@@ -5,10 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image
 from scipy.special import softmax
 
+from flaxdigits.data.arrays import as_array
 from flaxdigits.data.framing import frame, is_framed, seems_several
 from flaxdigits.data.ink import Ink, find_ink
 from flaxdigits.data.photos import LONGEST, Picture, colours, read_picture
@@ -17,7 +19,6 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.trained import TrainedNetwork
 
 GUESSES = 3  # classes to report for each image
-BATCH_SIZE = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,37 @@ class ImagePrediction:
         return values | ({"notes": list(self.notes)} if self.notes else {})
 
 
+def frame_arrays(network: TrainedNetwork, images: Iterable[ArrayLike]) -> np.ndarray:
+    """Returns images of any size as inputs of the network, framed as `predict_images` frames files.
+
+    Args:
+      network: the trained network.
+      images: of each one [height, width], [height, width, 1] or [height, width, 3] uint8.
+
+    Returns:
+      [n, height, width, channels] uint8.
+
+    Raises:
+      FlaxdigitsError: naming the image, by its index, that has another shape or dtype, or in which
+        there is nothing to see.
+    """
+    images = list(images)
+    inputs = np.empty((len(images), *network.image_shape), np.uint8)
+    for index, image in enumerate(images):
+        name = f"images[{index}]"
+        array = as_array(image, name)
+        if array.dtype != np.uint8 or array.ndim not in (2, 3) or 0 in array.shape or (
+                array.ndim == 3 and array.shape[-1] not in (1, 3)):
+            raise FlaxdigitsError(
+                f"{name} must be uint8 of shape [height, width] or [height, width, 3], got "
+                f"{array.dtype} of shape {list(array.shape)}")
+        array = array[..., 0] if array.shape[2:] == (1,) else array
+        picture = Picture(Image.fromarray(array), has_more=False)
+        network_input = _framed(name, picture, network).network_input
+        inputs[index] = network_input.reshape(network.image_shape)
+    return inputs
+
+
 def predict_images(network: TrainedNetwork, images: Iterable[str | Path]) -> list[ImagePrediction]:
     """Classifies the character in each image: a photo, scan or drawing of any size and colours.
 
@@ -77,57 +109,56 @@ def predict_images(network: TrainedNetwork, images: Iterable[str | Path]) -> lis
     """
     predictions = [_read(str(path), network) for path in images]
     inputs = [prediction.network_input for prediction in predictions if prediction.error is None]
-    logits = iter(_logits(network, inputs))
+    logits = iter(network.logits(np.stack(inputs)) if inputs else ())
     return [prediction if prediction.error is not None else dataclasses.replace(
         prediction, guesses=_guesses(next(logits), network.class_names))
         for prediction in predictions]
 
 
 def _read(file: str, network: TrainedNetwork) -> ImagePrediction:
-    """Reads and preprocesses an image file; the returned prediction has no guesses yet."""
+    """Reads and frames an image file; the returned prediction has no guesses yet."""
     framing = network.framing
-    if framing is None:
-        return _read_in_colour(file, network.image_shape)
     try:
         # The framing of custom images can only be compared at full size.
-        picture = read_picture(Path(file), None if framing.lowest else LONGEST)
-        network_input = _read_like_training_image(picture, network)
-        pixels = colours(picture.image)
-        try:
-            ink = find_ink(pixels)
-        except FlaxdigitsError as error:
-            if network_input is None:
-                raise FlaxdigitsError(f"{file}: {error}") from error
-            ink = None
+        is_reduced = framing is not None and not framing.lowest
+        return _framed(file, read_picture(Path(file), LONGEST if is_reduced else None), network)
     except FlaxdigitsError as error:
         return ImagePrediction(file, error=str(error))
+
+
+def _framed(name: str, picture: Picture, network: TrainedNetwork) -> ImagePrediction:
+    """Frames a picture as the training images are; the returned prediction has no guesses yet.
+
+    Raises:
+      FlaxdigitsError: naming the picture, if it cannot be framed.
+    """
     notes = []
     if picture.has_more:
-        notes.append(f"{file}: contains several images, of which the first was read")
+        notes.append(f"{name}: contains several images, of which the first was read")
+    framing, (height, width, channels) = network.framing, network.image_shape
+    if framing is None:
+        if channels != 3:
+            raise FlaxdigitsError(
+                f"{name}: the network was trained on images of {channels} channels, which no image "
+                "file has; pass arrays to the method logits of flaxdigits.load(workdir)")
+        return ImagePrediction(
+            name, network_input=fit_colours(picture.image, height, width),
+            box=(0.0, 0.0, 1.0, 1.0), notes=tuple(notes))
+    network_input = _read_like_training_image(picture, network)
+    pixels = colours(picture.image)
+    ink = None
+    try:
+        ink = find_ink(pixels)
+    except FlaxdigitsError as error:
+        if network_input is None:
+            raise FlaxdigitsError(f"{name}: {error}") from error
     if ink is not None and seems_several(ink, framing):
-        notes.append(f"{file}: seems to contain several characters, which were read as one; crop "
+        notes.append(f"{name}: seems to contain several characters, which were read as one; crop "
                      "each character to a separate file")
     if network_input is None:
         network_input = frame(ink, framing)
-    return ImagePrediction(file, network_input=network_input, box=_box(ink, *pixels.shape[:2]),
+    return ImagePrediction(name, network_input=network_input, box=_box(ink, *pixels.shape[:2]),
                            notes=tuple(notes))
-
-
-def _read_in_colour(file: str, shape: tuple[int, int, int]) -> ImagePrediction:
-    """Reads an image in colour, scales it to fit the shape and pads it with its border's colour."""
-    height, width, channels = shape
-    if channels != 3:
-        return ImagePrediction(file, error=(
-            f"{file}: the network was trained on images of {channels} channels, which no image "
-            "file has; pass arrays to TrainedNetwork.logits"))
-    try:
-        picture = read_picture(Path(file))
-    except FlaxdigitsError as error:
-        return ImagePrediction(file, error=str(error))
-    notes = (f"{file}: contains several images, of which the first was read",)
-    return ImagePrediction(
-        file, network_input=fit_colours(picture.image, height, width), box=(0.0, 0.0, 1.0, 1.0),
-        notes=notes if picture.has_more else ())
 
 
 def _read_like_training_image(picture: Picture, network: TrainedNetwork) -> np.ndarray | None:
@@ -159,17 +190,6 @@ def _box(ink: Ink | None, height: int, width: int) -> tuple[float, float, float,
         return 0.0, 0.0, 1.0, 1.0
     bottom, right = ink.top + ink.strength.shape[0], ink.left + ink.strength.shape[1]
     return ink.left / width, ink.top / height, right / width, bottom / height
-
-
-def _logits(network: TrainedNetwork, inputs: list[np.ndarray]) -> list[np.ndarray]:
-    """Computes the logits of each image: [classes] float32."""
-    compiled = jax.jit(network.logits)
-    logits: list[np.ndarray] = []
-    for start in range(0, len(inputs), BATCH_SIZE):
-        images = np.stack(inputs[start:start + BATCH_SIZE])
-        images = images[..., None] if images.ndim == 3 else images
-        logits.extend(np.asarray(compiled(images)))
-    return logits
 
 
 def _guesses(logits: np.ndarray, class_names: tuple[str, ...]) -> tuple[Guess, ...]:

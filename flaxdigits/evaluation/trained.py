@@ -1,28 +1,37 @@
 """Loads the trained network of a run, without the data that it was trained on."""
 
 import dataclasses
+import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
 
 from flaxdigits.config import ExperimentConfig
+from flaxdigits.data.arrays import as_array
 from flaxdigits.data.builders import BUILDERS
 from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.data.framing import FRAMINGS, Framing, measure_framing, recorded_framing
 from flaxdigits.data.preprocessing import preprocess
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.checkpoints import open_checkpoints, restore_selected
+from flaxdigits.experiments import run_config
+from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.models import build_model
 from flaxdigits.training.precision import matmul_precision
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.state import init_variables
 from flaxdigits.training.weights import restore_variables
 
+MAX_BATCH_SIZE = 128
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class TrainedNetwork:
     """A trained network.
 
@@ -45,12 +54,82 @@ class TrainedNetwork:
     framing: Framing | None
     image_shape: tuple[int, int, int]
 
-    def logits(self, images: jax.Array) -> jax.Array:
-        """Computes logits: [batch, height, width, channels] uint8 -> [batch, classes] float32."""
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters by layer; the averaged ones if the run has them (`train.ema_decay`)."""
+        return self.variables["params"]
+
+    @property
+    def model_state(self) -> dict[str, Any]:
+        """The other collections of variables, such as `batch_stats`; usually empty."""
+        return {name: value for name, value in self.variables.items() if name != "params"}
+
+    def __repr__(self) -> str:
+        """Returns a line without the arrays."""
+        shape = "x".join(map(str, self.image_shape))
+        return (f"<{type(self).__name__} {self.config.experiment}, step {self.step}: uint8 images "
+                f"of {shape} to {len(self.class_names)} classes>")
+
+    def apply(self, variables: dict[str, Any], images: jax.Array) -> jax.Array:
+        """Computes logits in a function that JAX can trace, differentiate and compile.
+
+        Args:
+          variables: `self.variables`, or others of the same structure.
+          images: [batch, height, width, channels], values 0 to 255, any dtype.
+
+        Returns:
+          [batch, classes] float32.
+        """
         with matmul_precision("fp32"):
             return self.model.apply(
-                self.variables, preprocess(images, self.config.data.preprocessing), None
+                variables, preprocess(images, self.config.data.preprocessing), None
             ).astype(jnp.float32)
+
+    @pinned_settings()
+    def logits(self, images: ArrayLike) -> np.ndarray:
+        """Computes the logits of any number of images, in batches.
+
+        Args:
+          images: [n, height, width, channels] uint8 of the shape `image_shape`, n from 0; also
+            [n, height, width] if there is one channel.
+
+        Returns:
+          [n, classes] float32.
+
+        Raises:
+          FlaxdigitsError: if the images have another dtype or shape.
+        """
+        images = self._checked(images)
+        logits = np.empty((len(images), len(self.class_names)), np.float32)
+        for start in range(0, len(images), MAX_BATCH_SIZE):
+            batch = images[start:start + MAX_BATCH_SIZE]
+            # Sizes are powers of two, so that few programs are compiled.
+            size = 1 << (len(batch) - 1).bit_length()
+            padded = np.pad(batch, [(0, size - len(batch))] + [(0, 0)] * 3)
+            logits[start:start + len(batch)] = self._compiled(self.variables, padded)[:len(batch)]
+        return logits
+
+    @functools.cached_property
+    def _compiled(self) -> Callable[..., jax.Array]:
+        return jax.jit(self.apply)
+
+    def _checked(self, images: ArrayLike) -> np.ndarray:
+        """Returns images as an array: [n, height, width, channels] uint8."""
+        array = as_array(images, "images")
+        height, width, channels = self.image_shape
+        if array.dtype != np.uint8:
+            raise FlaxdigitsError(
+                f"images must be uint8, with values 0 to 255, got {array.dtype}; for values 0 to "
+                "1, pass (255 * images).astype(numpy.uint8)")
+        if channels == 1 and array.ndim == 3:
+            array = array[..., None]
+        if array.ndim != 4 or array.shape[1:] != self.image_shape:
+            allowed = f"[n, {height}, {width}, {channels}]" + (
+                f" or [n, {height}, {width}]" if channels == 1 else "")
+            raise FlaxdigitsError(
+                f"images must be of shape {allowed}, got {list(np.shape(images))}; for one image, "
+                "pass image[None]; frame() brings images of other sizes to this one")
+        return array
 
 
 def load_network(
@@ -61,7 +140,8 @@ def load_network(
 
     Args:
       folder: the run folder, or its path.
-      config: the config of the run, needed for a custom model; None: read it from the folder.
+      config: the config of the run; None: that of the folder, whose custom components are
+        registered as by `flaxdigits.experiments.run_config`.
       checkpoint: `last`, `best` (by validation accuracy) or a step.
 
     Raises:
@@ -69,7 +149,7 @@ def load_network(
         which did not save the class names of custom data, and the data cannot be found.
     """
     folder = RunFolder.of(folder)
-    config = config or folder.config()
+    config = config or run_config(folder)
     if checkpoint == "all":
         raise FlaxdigitsError("--checkpoint=all is for --mode=eval: use last, best or a step")
     class_names, framing, shape = _classes_framing_and_shape(config, folder)

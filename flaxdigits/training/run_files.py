@@ -1,5 +1,6 @@
 """Reads the JSON files of a run folder and checks the kinds of their fields."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,16 @@ IMAGE_SHAPE = Kind("three whole numbers from 1", lambda value: (
     isinstance(value, list) and len(value) == 3
     and all(POSITIVE_COUNT.fits(one) and one <= 2**16 for one in value)))
 
+CODE = Kind("a list of files with copy, path and sha256", lambda value: (
+    isinstance(value, list) and all(
+        isinstance(file, dict) and file.keys() >= {"copy", "path", "sha256"}
+        and (STRING | NULL).fits(file["path"]) and STRING.fits(file["sha256"])
+        and STRING.fits(file["copy"]) and re.fullmatch(r"[^/\\]+\.py", file["copy"])
+        for file in value)))
+
 CONFIG = {"config": OBJECT, "data": OBJECT}
 OPTIONAL_CONFIG = {"versions": OBJECT_OF_STRINGS, "git_commit": STRING | NULL, "machine": STRING,
-                  "init_from": STRING, "teacher": STRING}
+                  "init_from": STRING, "teacher": STRING, "code": CODE}
 DATA = {"dataset": STRING, "source": STRING, "fingerprint": STRING}
 OPTIONAL_DATA = {"class_names": STRINGS, "official_train": COUNT | NULL, "validation": COUNT,
                 "framing": OBJECT, "image_shape": IMAGE_SHAPE, "writers": STRING, "indices": STRING}

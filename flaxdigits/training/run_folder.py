@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from flaxdigits.config import ExperimentConfig, complete, flatten, from_dict, to_dict
 from flaxdigits.errors import FlaxdigitsError, quoted
-from flaxdigits.training import run_files
+from flaxdigits.training import custom_code, run_files
 
 # Orbax treats the path of a checkpoint as a glob pattern when it saves one.
 PATTERN = "[]*?"
@@ -103,6 +103,32 @@ class RunFolder:
         except FlaxdigitsError as error:
             raise FlaxdigitsError(f"{self.path / 'config.json'}: {error}") from error
 
+    def code(self) -> list[dict[str, Any]]:
+        """Returns what `config.json` contains about the files of the run's custom components.
+
+        For each file the name of its `copy` in the folder `code`, its `path` and its `sha256`.
+        """
+        return self._start().get("code", [])
+
+    def code_changes(self, config: ExperimentConfig) -> list[str]:
+        """Returns how the code of a config's components differs from that of the run.
+
+        The lines are those of `custom_code.code_changes`.
+        """
+        return custom_code.code_changes(self.path, self.code(), config)
+
+    def original_code(self) -> list[Path]:
+        """Returns the paths of the files that register the run's components.
+
+        Raises:
+          FlaxdigitsError: as `custom_code.originals` does.
+        """
+        return custom_code.originals(self.path, self.code())
+
+    def has_copy(self, path: str | os.PathLike[str]) -> bool:
+        """Returns whether a file is one of the copies in this folder."""
+        return Path(path).resolve().parent == (self.path / custom_code.FOLDER).resolve()
+
     def data(self) -> dict[str, Any]:
         """Returns what `config.json` contains about the data of the run.
 
@@ -181,17 +207,25 @@ class RunFolder:
         self.check_name()
         new = {"config": to_dict(config), **about}
         if not self.is_begun():
-            self.write_json("config.json", new)
+            files = custom_code.code_files(config)
+            for file in files:
+                self.write(f"{custom_code.FOLDER}/{file.name}", file.content)
+            records = {"code": [custom_code.record_of(file) for file in files]} if files else {}
+            self.write_json("config.json", new | records)
             return
         self.check_same(config, about)
         recorded = self._start()
-        if recorded.keys() == {"config", "data"}:
+        if recorded.keys() - {"code"} == {"config", "data"}:
             self.write_json("config.json", recorded | about)
-        elif not self.has_ended() and _places(recorded) != _places(new):
-            moved = dict(recorded["config"])
-            for (section, name), place in _places(new).items():
-                moved[section] = moved[section] | {name: place}
-            self.write_json("config.json", recorded | {"config": moved})
+        elif not self.has_ended():
+            updated = recorded | {"config": dict(recorded["config"])}
+            if _places(recorded) != _places(new):
+                for (section, name), place in _places(new).items():
+                    updated["config"][section] = updated["config"][section] | {name: place}
+            if "code" in recorded:
+                updated["code"] = custom_code.updated_records(self.path, recorded["code"])
+            if updated != recorded:
+                self.write_json("config.json", updated)
 
     def is_begun(self) -> bool:
         """Returns whether the folder contains a run.
@@ -221,6 +255,13 @@ class RunFolder:
             that `train.init_from` and `train.objective.teacher` name, if these weights exist.
         """
         changes = self.differences({"config": to_dict(config), **about})
+        changed_code = self.code_changes(config)
+        if not changes and changed_code:
+            copy = self.path / custom_code.FOLDER / self.code()[0]["copy"]
+            raise FlaxdigitsError(
+                f"{self.path} holds another run: {'; '.join(changed_code)}; resume it by its own "
+                f"code with --experiment={copy}, or choose another --workdir; if the change "
+                "cannot affect the result, replace that copy by the changed file")
         if not changes:
             return
         advice = "choose another --workdir or start with the same settings"

@@ -1,0 +1,274 @@
+"""The files of custom components: copied to the run folder, and executed only if unchanged."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from tiny_run import isolate_registries
+
+import flaxdigits
+from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.training.custom_code import changed_definitions
+
+pytest_plugins = ["tiny_run"]
+pytestmark = pytest.mark.usefixtures("registries", "compiled_once")
+
+QUIET = Console(quiet=True, markup=False)
+
+EXPERIMENT = '''
+"""mine: a custom model and optimizer."""
+
+import dataclasses
+from pathlib import Path
+
+import flax.linen as nn
+import flaxdigits
+import optax
+from flaxdigits.components import register
+from flaxdigits.config import CheckpointConfig, DataConfig, ExperimentConfig, TrainConfig
+from flaxdigits.optimizers import Optimizer
+
+Path(__file__).with_suffix(".executed").touch()
+SIGN = 1.0
+
+
+@register("sign_descent")
+@dataclasses.dataclass(frozen=True)
+class SignDescent(Optimizer):
+    """Descends by the sign of the gradient."""
+
+    def build(self, learning_rate):
+        return optax.chain(optax.scale(SIGN), optax.scale_by_sign(),
+                           optax.scale_by_learning_rate(learning_rate))
+
+
+@flaxdigits.models.register("wide")
+class Wide(nn.Module):
+    num_classes: int
+    dense: int = 8
+
+    @nn.compact
+    def __call__(self, images, training=None):
+        hidden = nn.relu(nn.Dense(self.dense)(images.reshape(images.shape[0], -1)))
+        return nn.Dense(self.num_classes)(hidden)
+
+
+def unused():
+    return 1
+
+
+def get_config():
+    return ExperimentConfig(
+        "mine", Wide.Config(), DataConfig("idx_files", "holdout", folder="IDX"),
+        SignDescent(learning_rate=0.01), TrainConfig(batch_size=50, steps=4),
+        checkpoint=CheckpointConfig(every_steps=2))
+'''
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, idx_folder):
+    """An experiment file `mine.py` with two runs, `paused` and `finished`; not to be changed."""
+    folder = tmp_path_factory.mktemp("trained")
+    path = folder / "mine.py"
+    path.write_text(EXPERIMENT.replace("IDX", str(idx_folder)))
+    with pytest.MonkeyPatch.context() as patch:
+        isolate_registries(patch)
+        for name, overrides in (("paused", ["train.stop_after=2"]), ("finished", [])):
+            config = flaxdigits.experiment(path, *overrides)
+            flaxdigits.train(config, folder / name, console=QUIET)
+    return folder
+
+
+@pytest.fixture
+def work(trained, tmp_path):
+    """A copy of the file and its runs."""
+    folder = Path(shutil.copytree(trained, tmp_path / "work"))
+    for name in ("paused", "finished"):
+        record(folder / name, path=str(folder / "mine.py"))
+    (folder / "mine.executed").unlink()
+    return folder
+
+
+def record(run, **values):
+    """Changes what config.json contains about the file."""
+    content = json.loads((run / "config.json").read_text())
+    content["code"][0] |= values
+    (run / "config.json").write_text(json.dumps(content))
+
+
+def edit(path, *replacements):
+    text = path.read_text()
+    for old, new in replacements:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+DOCSTRING = ("Descends by the sign of the gradient.", "Descends by its sign.")
+CLASS = ("optax.scale_by_sign(),", "optax.scale_by_rms(),")
+CONSTANT = ("SIGN = 1.0", "SIGN = 2.0")
+UNUSED = ("return 1", "return 2")
+
+
+def test_a_run_folder_contains_the_file_and_its_digest(trained, finished):
+    content = (trained / "mine.py").read_bytes()
+    assert json.loads((trained / "paused" / "config.json").read_text())["code"] == [{
+        "copy": "mine.py", "path": str(trained / "mine.py"),
+        "sha256": hashlib.sha256(content).hexdigest()}]
+    assert (trained / "paused" / "code" / "mine.py").read_bytes() == content
+    assert "code" not in json.loads((finished / "config.json").read_text())
+    assert not (finished / "code").exists()
+
+
+@pytest.mark.parametrize("changes", [[], [DOCSTRING, ("SIGN = 1.0", "SIGN = 1.0  # or -1")]],
+                         ids=["unchanged", "comments"])
+def test_the_original_is_used_while_its_code_is_the_same(work, changes):
+    edit(work / "mine.py", *changes)
+    network = flaxdigits.load(work / "finished")
+    assert (work / "mine.executed").exists()
+    assert network.logits(np.zeros((2, 28, 28), np.uint8)).shape == (2, 10)
+    (work / "mine.executed").unlink()
+    assert flaxdigits.load(work / "finished").step == 4
+    assert not (work / "mine.executed").exists()  # the components are registered already
+
+
+@pytest.mark.parametrize("reason", [
+    "does not exist", "has changed since the run began", "is in the run folder",
+    "was started as a script"])
+def test_otherwise_nothing_is_executed_and_the_copy_is_named(work, reason):
+    run, original = work / "finished", work / "mine.py"
+    copy = run / "code" / "mine.py"
+    if reason == "does not exist":
+        original.unlink()
+    elif reason.startswith("has changed"):
+        edit(original, UNUSED)  # nothing is known of what was changed: the digest decides
+    else:
+        record(run, path=None if "script" in reason else str(copy))
+    with pytest.raises(FlaxdigitsError) as error:
+        flaxdigits.load(run)
+    message = str(error.value)
+    assert message.startswith(f"{run}: its custom components are defined in ")
+    assert reason in message and f"--experiment={copy} " in message and "\n" not in message
+    assert not list(work.rglob("*.executed"))
+
+    assert flaxdigits.load(run, experiment=copy).step == 4
+    assert copy.with_suffix(".executed").exists() and not (work / "mine.executed").exists()
+    assert not (copy.parent / "__pycache__").exists()
+
+
+@pytest.mark.parametrize("mode", ["eval", "predict", "export", "report"])
+def test_each_mode_works_with_the_copy(work, mode, launch_here):
+    run = Path((work / "finished").rename(work / "moved"))
+    (work / "mine.py").unlink()
+    Image.fromarray(np.eye(28, dtype=np.uint8) * 255).save(work / "image.png")
+    command = [f"--mode={mode}", f"--workdir={run}",
+               *([f"--images={work / 'image.png'}"] if mode == "predict" else [])]
+    refused = launch_here(*command)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+    (flag,) = [word for word in refused.stderr.split() if word.startswith("--experiment=")]
+    done = launch_here(*command, flag)
+    assert done.returncode == 0 and "changed" not in done.stderr, done.stderr
+
+
+def test_a_model_that_cannot_be_exported_is_an_error_of_one_line(work, launch_here):
+    edit(work / "mine.py", ("images.shape[0]", "len(images)"))
+    done = launch_here("--mode=export", f"--workdir={work / 'finished'}",
+                       f"--experiment={work / 'mine.py'}")
+    assert done.returncode == 2
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith("error: model wide: cannot be exported for any batch size: ")
+    assert "images.shape[0]" in error
+
+
+def test_components_registered_by_other_code_are_not_taken_for_those_of_the_run(work):
+    edit(work / "mine.py", CLASS)
+    flaxdigits.experiment(work / "mine.py")
+    with pytest.raises(FlaxdigitsError, match=r"mine\.py, which has changed"):
+        flaxdigits.load(work / "finished")
+
+
+def test_a_changed_file_that_is_passed_is_used_with_a_note(work, caplog):
+    edit(work / "mine.py", CLASS)
+    assert flaxdigits.load(work / "finished", experiment=work / "mine.py").step == 4
+    assert "SignDescent in mine.py has changed since the run began" in caplog.text
+
+
+# --- resuming -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("changes", [
+    None, [DOCSTRING], [UNUSED], [("def unused", "def added():\n    pass\n\n\ndef unused")],
+], ids=["without the file", "docstring", "unused", "added"])
+def test_a_run_is_resumed_if_the_code_it_uses_is_the_same(work, changes, launch_here):
+    command = [f"--workdir={work / 'paused'}"]
+    if changes is not None:
+        edit(work / "mine.py", *changes)
+        command.append(f"--experiment={work / 'mine.py'}")
+    done = launch_here(*command)
+    assert done.returncode == 0 and "complete at step 4" in done.stdout, done.stderr
+    results = [json.loads((work / name / "result.json").read_text())
+               for name in ("paused", "finished")]
+    assert results[0]["test_loss"] == results[1]["test_loss"]
+
+
+@pytest.mark.parametrize(("change", "names"), [
+    (CLASS, "SignDescent in mine.py has"), (CONSTANT, "SIGN in mine.py has")])
+def test_a_run_is_not_resumed_with_other_code_but_with_the_copy(
+    work, change, names, launch_here
+):
+    run, copy = work / "paused", work / "paused" / "code" / "mine.py"
+    edit(work / "mine.py", change)
+    refused = launch_here(f"--workdir={run}", f"--experiment={work / 'mine.py'}")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+    assert f"{names} changed since the run began" in refused.stderr
+    assert f"--experiment={copy}," in refused.stderr
+    done = launch_here(f"--workdir={run}", f"--experiment={copy}")
+    assert done.returncode == 0 and "complete at step 4" in done.stdout, done.stderr
+
+
+def test_a_change_is_accepted_by_replacing_the_copy(work, launch_here):
+    run, before = work / "paused", json.loads((work / "paused" / "config.json").read_text())
+    edit(work / "mine.py", CONSTANT)
+    shutil.copy(work / "mine.py", run / "code" / "mine.py")
+    done = launch_here(f"--workdir={run}", f"--experiment={work / 'mine.py'}")
+    assert done.returncode == 0, done.stderr
+    (file,) = json.loads((run / "config.json").read_text())["code"]
+    assert file["earlier"] == [before["code"][0]["sha256"]]
+    assert file["sha256"] == hashlib.sha256((work / "mine.py").read_bytes()).hexdigest()
+    assert flaxdigits.load(run).step == 4
+
+
+@pytest.mark.parametrize("values", [
+    {"copy": "../mine.py"}, {"copy": "/mine.py"}, {"copy": 3}, {"sha256": None}, {"path": 3}])
+def test_a_damaged_record_is_reported(work, values):
+    record(work / "paused", **values)
+    with pytest.raises(FlaxdigitsError, match=r"config\.json: code must be a list of files"):
+        flaxdigits.load(work / "paused")
+
+
+# --- which definitions have changed ---------------------------------------------------------------
+
+@pytest.mark.parametrize(("new", "changed"), [
+    ("import a\nx = 1\ndef f(): return x + a.b\nclass C: y = f\nz = 3\n", []),
+    ("import a\nx = 2\ndef f(): return x + a.b\nclass C: y = f\n", ["x"]),
+    ("import b as a\nx = 1\ndef f(): return x + a.b\nclass C: y = f\n", ["a"]),
+    ("import a\nx = 1\nclass C: y = f\n", ["f"]),
+    ("import a\nx = 1\ndef f(): return x + a.b\nclass C:\n  'Doc.'\n  y = f  # comment\nx + 1", []),
+    ("import a\nx = 1\nx = 2\ndef f(): return x - a.b\nclass C: y = f\n", ["x", "f"]),
+    ("x = (", ["the file"]),
+])
+def test_definitions_are_followed(new, changed):
+    old = "import a\nx = 1\ndef f(): return x + a.b\nclass C: y = f\nz = 2\n"
+    assert changed_definitions(old.encode(), new.encode(), {"C"}) == changed
+
+
+def test_statements_that_bind_no_name_count():
+    old, new = b"class C: pass\na.b()\n", b"class C: pass\na.c()\n"
+    assert changed_definitions(old, new, {"C"}) == ["a statement at the top level"]
+    assert changed_definitions(None, new, {"C"}) == ["the file"]
+    entry = b"def get_config(): return 1\nclass C: pass"
+    assert changed_definitions(entry, entry.replace(b"1", b"2"), {"C"}) == []
