@@ -114,7 +114,7 @@ class Objective(Component, kind="objective"):
 
         Args:
           forward: the forward pass.
-          params: of the model.
+          params: of the model, without those that `train.freeze` names.
           images: from `inputs`.
           targets: from `inputs`.
           batch: that `inputs` was given.

@@ -54,7 +54,7 @@ def test_init_from_a_step_of_a_run(finished, launch_here, opened, idx_folder, tm
     done = launch_here(*recipe, f"--set=train.init_from={finished}@3",
                        f"--workdir={tmp_path / 'from_3'}")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "has no checkpoint of step 3; it has 2, 4, 6" in done.stderr
+    assert "has no checkpoint '3': expected last, best or one of the steps 2, 4, 6" in done.stderr
 
 
 def test_init_from_refuses_other_shapes_and_other_folders(finished, train_tiny, tmp_path):

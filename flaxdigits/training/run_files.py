@@ -49,7 +49,8 @@ CLOCKS = {"seconds_compiling": MEASURE, "seconds_training": MEASURE, "seconds_ev
 ROW = {"step": COUNT}
 OPTIONAL_ROW = {
     "epoch": COUNT, "train_loss": NUMBER, "train_accuracy": NUMBER, "learning_rate": NUMBER,
-    "seconds_training": MEASURE, "validation_loss": NUMBER, "validation_accuracy": NUMBER}
+    "seconds_training": MEASURE, "validation_loss": NUMBER, "validation_accuracy": NUMBER,
+    "gradient_norm": NUMBER, "update_norm": NUMBER, "parameter_norm": NUMBER}
 SCORED_ROW = {"step": COUNT, "data_source": STRING, "fingerprint": STRING}
 DIVERGED = {"step": COUNT, "message": STRING}
 

@@ -111,7 +111,8 @@ def train_many(
     weights = _initial_weights(config, list(folders.values()))
     variables = None
     if weights is not None and not all(folder.has_checkpoints() for folder in folders.values()):
-        variables = weights.variables_for(experiment.state_shapes.variables())
+        variables = weights.variables_for(
+            experiment.variables_shapes, len(dataset.class_names))
     teacher = None
     if not all(folder.is_begun() and folder.has_ended() for folder in folders.values()):
         teacher = load_teacher(config, dataset)

@@ -77,6 +77,6 @@ def _not_found(module: str) -> Iterator[None]:
 
 
 def _tag(name: str) -> str:
-    """`train_loss` as `loss/train`, which puts the splits' curves side by side."""
+    """`train_loss` as `loss/train`, which puts the splits' curves side by side; norms likewise."""
     split, _, what = name.partition("_")
-    return f"{what}/{split}" if split in PARTS else name
+    return f"{what}/{split}" if split in PARTS or what == "norm" else name

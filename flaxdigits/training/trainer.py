@@ -23,6 +23,7 @@ from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.scores import Scores, flat
 from flaxdigits.training.selection import warn_if_best_is_missing
 from flaxdigits.training.state import TrainState, count_parameters
+from flaxdigits.training.step import Norms
 from flaxdigits.training.trackers import Trackers
 
 
@@ -138,7 +139,8 @@ def train_run(
 
                     # Log.
                     if is_last or validation or step % log_every == 0 or step % epoch_steps == 0:
-                        row = _row(experiment, state, step, clocks, validation)
+                        row = _row(experiment, state, step, clocks, validation,
+                                   reply.metrics.norms)
                         folder.append("metrics.jsonl", row)
                         trackers.row(row)
 
@@ -242,9 +244,9 @@ def _restore(
 
 def _row(
     experiment: Experiment, state: TrainState, step: int, clocks: Clocks,
-    validation: Scores | None,
+    validation: Scores | None, norms: Norms | None,
 ) -> dict[str, Any]:
-    """Returns a row of `metrics.jsonl`."""
+    """Returns a row of `metrics.jsonl`; norms that are not finite are left out."""
     loss, accuracy = state.log_sums.means()
     row = {
         "step": step, "epoch": -(-step // experiment.steps_per_epoch),
@@ -254,6 +256,9 @@ def _row(
     if validation:
         row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
         row |= {f"validation_{name}": value for name, value in validation.others.items()}
+    if norms:
+        row |= {f"{name}_norm": float(value) for name, value in vars(norms).items()
+                if np.isfinite(value)}
     return row
 
 
