@@ -33,9 +33,13 @@ IMAGE_SHAPE = Kind("three whole numbers from 1", lambda value: (
     isinstance(value, list) and len(value) == 3
     and all(POSITIVE_COUNT.fits(one) and one <= 2**16 for one in value)))
 
+STEPS = Kind("a list of whole numbers from 1", lambda value: (
+    isinstance(value, list) and all(map(POSITIVE_COUNT.fits, value))))
+
 CONFIG = {"config": OBJECT, "data": OBJECT}
 OPTIONAL_CONFIG = {"versions": OBJECT_OF_STRINGS, "git_commit": STRING | NULL, "machine": STRING,
-                  "init_from": STRING, "teacher": STRING}
+                  "init_from": STRING, "teacher": STRING, "first_length": OBJECT,
+                  "extended_at": STEPS}
 DATA = {"dataset": STRING, "source": STRING, "fingerprint": STRING}
 OPTIONAL_DATA = {"class_names": STRINGS, "official_train": COUNT | NULL, "validation": COUNT,
                 "framing": OBJECT, "image_shape": IMAGE_SHAPE, "writers": STRING, "indices": STRING}
