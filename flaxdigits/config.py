@@ -60,8 +60,12 @@ class TrainConfig:
     # Coefficient of the sum of squared kernels in the loss; not part of the logged loss.
     l2_penalty: float = bounded(0.0, at_least=0)
     ema_decay: float | None = bounded(None, above=0, below=1)  # evaluate averaged weights
-    init_from: str | None = None  # initialize the weights from the last checkpoint of this run
+    # Initialize the weights from a checkpoint of this run: runs/x, runs/x@best or runs/x@<step>.
+    init_from: str | None = None
+    # Patterns of the layers whose parameters are not trained, such as Conv_*; see docs/weights.md.
+    freeze: tuple[str, ...] = ()
     log_every: int = count(100)  # steps between rows of metrics.jsonl
+    log_norms: bool = False  # add the norms of gradient, update and parameters to these rows
     parallel: Literal["jit", "pmap"] = "jit"
     # Seeds that one compiled call trains at the same time; None: as many as suit the device.
     seeds_per_call: int | None = count(None)

@@ -115,7 +115,7 @@ class Objective(Component, kind="objective"):
 
         Args:
           forward: the forward pass.
-          params: the parameters of the model.
+          params: the parameters of the model, without those that `train.freeze` names.
           images: the images that `inputs` returned.
           targets: the targets that `inputs` returned.
           batch: the batch that was passed to `inputs`.

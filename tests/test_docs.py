@@ -26,8 +26,9 @@ from flaxdigits.studies.study import load_study, variants_of
 pytest_plugins = ["tiny_run"]
 pytestmark = pytest.mark.usefixtures("registries")
 
-DATA, EXTENDING, MODELS = (
-    (ROOT / "docs" / name).read_text() for name in ("data.md", "extending.md", "models.md"))
+DATA, EXTENDING, MODELS, WEIGHTS = (
+    (ROOT / "docs" / name).read_text()
+    for name in ("data.md", "extending.md", "models.md", "weights.md"))
 
 
 def blocks_of(page):
@@ -43,7 +44,7 @@ def commands_of(page):
 
 
 BLOCKS = blocks_of(EXTENDING)
-COMMANDS = commands_of(EXTENDING) + commands_of(MODELS)
+COMMANDS = commands_of(EXTENDING) + commands_of(MODELS) + commands_of(WEIGHTS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

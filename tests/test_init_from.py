@@ -54,7 +54,7 @@ def test_init_from_a_step_of_a_run(finished, launch_here, opened, idx_folder, tm
     done = launch_here(*recipe, f"--set=train.init_from={finished}@3",
                        f"--workdir={tmp_path / 'from_3'}")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "has no checkpoint of step 3; it has 2, 4, 6" in done.stderr
+    assert "has no checkpoint '3': expected last, best or one of the steps 2, 4, 6" in done.stderr
 
 
 def test_init_from_refuses_other_shapes_and_other_folders(finished, train_tiny, tmp_path):
@@ -109,3 +109,29 @@ def test_the_weights_are_read_once_for_all_seeds_that_have_started(
     monkeypatch.setattr(runs, "load_weights", lambda path: paths.append(path) or load(path))
     runs.check_folders(configs, tiny_data)
     assert paths == [str(finished)]
+
+
+def test_a_new_head_where_the_class_counts_differ(
+    finished, launch_here, opened, caplog, tmp_path  # noqa: F811
+):
+    images = np.random.default_rng(0).integers(0, 256, (80, 28, 28)).astype(np.uint8)
+    np.savez(tmp_path / "four.npz", images=images, labels=np.arange(80) % 4)
+    recipe = ("--experiment=dense_cnn", "--set=data.dataset=npz", "--set=data.split=holdout",
+              f"--set=data.folder={tmp_path / 'four.npz'}", "--set=model.filters=2",
+              "--set=model.dense=8", "--set=train.steps=1", "--notensorboard",
+              f"--set=train.init_from={finished}", "--set=train.freeze=Conv_0,Dense_0")
+    folders = [tmp_path / "seeds" / "seeds" / str(seed) for seed in (0, 1)]
+    done = launch_here(*recipe, "--seeds=0,1", f"--workdir={tmp_path / 'seeds'}")
+    assert done.returncode == 0, done.stderr
+    assert [record.message for record in caplog.records if "fresh" in record.message] == [
+        f"train.init_from: Dense_1 is freshly initialized: this run has 4 classes, {finished} has "
+        "10"]
+    source, *states = (params_of(opened(run / "checkpoints")) for run in (finished, *folders))
+    for state in states:
+        np.testing.assert_array_equal(state["Dense_0"]["kernel"], source["Dense_0"]["kernel"])
+        assert state["Dense_1"]["kernel"].shape == (8, 4)
+    heads = [state["Dense_1"]["kernel"] for state in states]
+    assert np.abs(heads[0] - heads[1]).max() > 0.1, "every seed has its own head"
+    done = launch_here(*recipe, "--set=model.dense=9", f"--workdir={tmp_path / 'other'}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.endswith("; layers that differ: Dense_0, Dense_1\n")

@@ -88,7 +88,7 @@ def both(request) -> tuple[str, Computed, Computed]:
     @jax.jit
     def compute(params):
         logits = model.apply({"params": params}, preprocess(images, config.data.preprocessing))
-        state, sums = train_step(
+        state, sums, _ = train_step(
             task, create_train_state({"params": params}, optimizer, None),
             DeviceDataset(images, labels), jnp.arange(REAL), jnp.arange(ROWS),
             Streams.of(0))

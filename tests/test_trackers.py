@@ -105,12 +105,12 @@ def test_a_failing_tracker_is_removed_with_a_warning(method, track, caplog):
 
 
 def test_event_files_contain_curves_config_and_figures(track, tmp_path):
-    track([TensorBoard()], "data.split=holdout", "train.log_every=1")
+    track([TensorBoard()], "data.split=holdout", "train.log_every=1", "train.log_norms=true")
     read, rows = events(tmp_path / "run"), RunFolder(tmp_path / "run").rows("metrics.jsonl")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     for tag, name in (("loss/train", "train_loss"), ("accuracy/train", "train_accuracy"),
                       ("accuracy/validation", "validation_accuracy"),
-                      ("learning_rate", "learning_rate")):
+                      ("learning_rate", "learning_rate"), ("norm/gradient", "gradient_norm")):
         expected = [(row["step"], row[name]) for row in rows if name in row]
         scalars = [(scalar.step, scalar.value) for scalar in read.Scalars(tag)]
         assert scalars == [(step, pytest.approx(value)) for step, value in expected], tag

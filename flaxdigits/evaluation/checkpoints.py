@@ -15,11 +15,7 @@ from flaxdigits.training.checkpoints import Checkpoints, DamagedCheckpoint, Miss
 from flaxdigits.training.experiment import Experiment
 from flaxdigits.training.run_folder import RunFolder, readable_os_errors
 from flaxdigits.training.scores import flat
-from flaxdigits.training.selection import (
-    read_checkpoints,
-    warn_if_best_is_missing,
-    warn_if_newest_is_missing,
-)
+from flaxdigits.training.selection import read_checkpoints, select_step, warn_if_newest_is_missing
 from flaxdigits.training.state import TrainState
 
 _log = logging.getLogger(__name__)
@@ -177,29 +173,9 @@ def restore_selected(
     if which == "last" and checkpoints.steps():
         warn_if_newest_is_missing(folder, checkpoints.steps()[-1])
         return checkpoints.restore_newest_intact(restore)
-    step = _selected_step(which, checkpoints, folder, has_validation, choices)
-    return step, restore(step)
-
-
-def _selected_step(
-    which: str, checkpoints: Checkpoints, folder: RunFolder, has_validation: bool,
-    choices: Sequence[str],
-) -> int:
-    steps = checkpoints.steps()
-    if not steps:
-        raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")
-    if which == "best":
-        if not has_validation:
-            raise FlaxdigitsError(
-                "--checkpoint=best: the split of this run has no validation part, and selecting on "
-                "the test split is not supported; use --checkpoint=last")
-        best = checkpoints.best()
-        if best is None:
-            raise FlaxdigitsError(f"{folder.path}: no checkpoint has been evaluated yet; use last")
-        warn_if_best_is_missing(folder, checkpoints, best)
-        return best
-    if not which.isdecimal() or int(which) not in steps:
+    if which == "best" and not has_validation:
         raise FlaxdigitsError(
-            f"--checkpoint={which}: expected {', '.join(choices)} or one of the steps "
-            f"{', '.join(map(str, steps))}")
-    return int(which)
+            "--checkpoint=best: the split of this run has no validation part, and selecting on "
+            "the test split is not supported; use --checkpoint=last")
+    step = select_step(which, checkpoints, folder, "--checkpoint", choices)
+    return step, restore(step)

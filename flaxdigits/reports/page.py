@@ -36,8 +36,8 @@ def page(
       confusion: [classes, classes] int, rows are true classes.
       mistakes: wrong predictions to show, the most confident first.
       samples: predictions to show.
-      figures: the PNG files of `loss`, `accuracy`, `confusion` and optionally `filters`, each for
-        a light and for a dark page.
+      figures: the PNG files of `loss`, `accuracy`, `confusion` and optionally `norms` and
+        `filters`, each for a light and for a dark page.
     """
     return render(
         "page.html", experiment=result["experiment"],

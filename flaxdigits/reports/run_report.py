@@ -25,6 +25,7 @@ from flaxdigits.reports.image_grids import (
     worst_mistakes,
 )
 from flaxdigits.reports.layers import Layer
+from flaxdigits.reports.norm_curves import has_norms, norm_curves
 from flaxdigits.reports.page import page
 
 
@@ -71,6 +72,8 @@ class RunReport:
             "loss": lambda theme: curves(self.rows, self.result, "loss", theme),
             "accuracy": lambda theme: curves(self.rows, self.result, "accuracy", theme),
             "confusion": lambda theme: confusion(counts, names, theme)}
+        if has_norms(self.rows):
+            figures["norms"] = lambda theme: norm_curves(self.rows, self.result, theme)
         if self.filters is not None:
             figures["filters"] = lambda theme: first_layer(self.filters, theme)
         themed = {name: (png(draw(LIGHT)), png(draw(DARK))) for name, draw in figures.items()}

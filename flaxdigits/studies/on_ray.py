@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from flaxdigits.config import ExperimentConfig, from_dict, to_dict, validate
+from flaxdigits.config import ExperimentConfig, from_dict, to_dict
 from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment
@@ -26,11 +26,12 @@ from flaxdigits.patterns import expand_user
 from flaxdigits.studies.ablation import LoadDataset, OnRunEnd, Pause
 from flaxdigits.studies.seeds import seed_configs, unfinished, write_summary
 from flaxdigits.studies.study import seed_workdir
+from flaxdigits.training.extension import before_extension
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.parallel import ask_for_deterministic_kernels, first_line
 from flaxdigits.training.results import Outcome, ReportWriter, no_report
 from flaxdigits.training.run_folder import RunFolder
-from flaxdigits.training.runs import check_folders, train_many
+from flaxdigits.training.runs import begin, check_folders, train_many
 
 _log = logging.getLogger(__name__)
 
@@ -97,9 +98,9 @@ class RayCluster:
             check_folders(configs_by_path, load(config))
             for path, seed_config in configs_by_path.items():
                 folder = RunFolder(path)
-                if not folder.is_begun():
+                if not folder.is_begun() or before_extension(folder, seed_config):
                     with folder.locked():
-                        folder.start(validate(seed_config), {"data": load(config).description()})
+                        begin(folder, seed_config, {"data": load(config).description()})
             for seed, path in unfinished(variant_folder, seeds).items():
                 runs[variant, seed] = RemoteRun(
                     experiment, to_dict(configs_by_path[path]), str(path), locations, self.cpus,

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from flaxdigits.config import ExperimentConfig, TrainConfig, to_dict
 from flaxdigits.data.batches import BatchPlan, epoch_order
@@ -15,6 +16,7 @@ from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.models import build_model, check_logits
 from flaxdigits.training.component_checks import RunShape, check_components
+from flaxdigits.training.freezing import check_freeze, split_params
 from flaxdigits.training.logits import LogitsProgram
 from flaxdigits.training.memory import check_memory, state_bytes, step_bytes
 from flaxdigits.training.parallel import Devices, first_line
@@ -132,12 +134,19 @@ class Experiment:
         """Returns the state before the first step, replicated on the devices.
 
         Args:
-          variables: the variables of the model; None: freshly initialized from the seed.
+          variables: the variables of the model. Layers that are missing in it, or all of them for
+            None, are freshly initialized from the seed.
         """
-        if variables is None:
-            variables = init_variables(self.task.model, self.config.seed, self.image_shape)
+        fresh = init_variables(self.task.model, self.config.seed, self.image_shape)
+        if variables is not None:
+            fresh = unflatten_dict(flatten_dict(fresh) | flatten_dict(variables))
         return self.devices.replicate(create_train_state(
-            variables, self.task.optimizer, self.config.train.ema_decay))
+            fresh, self.task.optimizer, self.config.train.ema_decay, self.config.train.freeze))
+
+    def variables_shapes(self, num_classes: int) -> dict[str, Any]:
+        """Returns the shapes that the model's variables have with this number of classes."""
+        model = build_model(self.config.model, num_classes)
+        return jax.eval_shape(lambda: init_variables(model, self.config.seed, self.image_shape))
 
     def check_step_memory(self) -> None:
         """Raises FlaxdigitsError if a train step takes more memory than there is."""
@@ -206,15 +215,19 @@ def _state_shapes(task: TrainTask, image_shape: tuple[int, ...]) -> TrainState:
     """Returns the shapes of the train state.
 
     Raises:
-      FlaxdigitsError: if optax refuses the optimizer's fields, which it does when traced.
+      FlaxdigitsError: if optax refuses the optimizer's fields, which it does when traced, or
+        `train.freeze` does not fit the layers.
     """
     variables = jax.eval_shape(
         lambda: init_variables(task.model, task.config.seed, image_shape))
+    train = task.config.train
+    check_freeze(variables["params"], train.freeze)
     try:
         shapes = jax.eval_shape(
             lambda variables: create_train_state(
-                variables, task.optimizer, task.config.train.ema_decay), variables)
-        jax.eval_shape(task.optimizer.update, shapes.params, shapes.opt_state, shapes.params)
+                variables, task.optimizer, train.ema_decay, train.freeze), variables)
+        trained, _ = split_params(shapes.params, train.freeze)
+        jax.eval_shape(task.optimizer.update, trained, shapes.opt_state, trained)
     except Exception as error:
         raise FlaxdigitsError(
             f"optimizer: cannot update the params with these fields: {first_line(error)}"

@@ -16,9 +16,12 @@ def run_identity(recorded: Mapping[str, Any]) -> str:
     """Returns the SHA-256 of everything that determines the result of a run.
 
     Args:
-      recorded: `config`, `data` and `teacher` of the run, as `RunFolder.recorded` returns them.
+      recorded: `config`, `data` and `teacher` of the run, as `RunFolder.recorded` returns them. A
+        run that was extended also has its `first_length`, by which its checkpoints are known.
     """
-    config = {name: _canonical(value) for name, value in flatten(recorded["config"]).items()
+    first = {f"train.{name}": value for name, value in recorded.get("first_length", {}).items()}
+    config = {name: _canonical(value)
+              for name, value in (flatten(recorded["config"]) | first).items()
               if value is not None and RENAMED.get(name, name) not in (*CHANGEABLE, *PATHS)}
     data = {name: recorded["data"][name] for name in ("indices", "writers")
             if recorded["data"].get(name) is not None}

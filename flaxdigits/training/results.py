@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from flaxdigits.training import provenance
 from flaxdigits.training.checkpoints import RunRecord
 from flaxdigits.training.experiment import Experiment
@@ -14,6 +16,7 @@ from flaxdigits.training.predictions import Predictions
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.scores import Scores, flat
 from flaxdigits.training.state import TrainState, count_parameters
+from flaxdigits.training.step import Norms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +94,9 @@ class Clocks:
 
 def metrics_row(
     experiment: Experiment, state: TrainState, step: int, clocks: Clocks,
-    validation: Scores | None,
+    validation: Scores | None, norms: Norms | None,
 ) -> dict[str, Any]:
-    """Returns a row of `metrics.jsonl`."""
+    """Returns a row of `metrics.jsonl`; norms that are not finite are left out."""
     loss, accuracy = state.log_sums.means()
     row = {
         "step": step, "epoch": -(-step // experiment.steps_per_epoch),
@@ -103,6 +106,9 @@ def metrics_row(
     if validation:
         row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
         row |= {f"validation_{name}": value for name, value in validation.others.items()}
+    if norms:
+        row |= {f"{name}_norm": float(value) for name, value in vars(norms).items()
+                if np.isfinite(value)}
     return row
 
 

@@ -41,9 +41,13 @@ CODE = Kind("a list of files with copy, path and sha256", lambda value: (
         and STRING.fits(file["copy"]) and re.fullmatch(r"[^/\\]+\.py", file["copy"])
         for file in value)))
 
+STEPS = Kind("a list of whole numbers from 1", lambda value: (
+    isinstance(value, list) and all(map(POSITIVE_COUNT.fits, value))))
+
 CONFIG = {"config": OBJECT, "data": OBJECT}
 OPTIONAL_CONFIG = {"versions": OBJECT_OF_STRINGS, "git_commit": STRING | NULL, "machine": STRING,
-                  "init_from": STRING, "teacher": STRING, "code": CODE}
+                  "init_from": STRING, "teacher": STRING, "code": CODE, "first_length": OBJECT,
+                  "extended_at": STEPS}
 DATA = {"dataset": STRING, "source": STRING, "fingerprint": STRING}
 OPTIONAL_DATA = {"class_names": STRINGS, "official_train": COUNT | NULL, "validation": COUNT,
                 "framing": OBJECT, "image_shape": IMAGE_SHAPE, "writers": STRING, "indices": STRING}
@@ -57,7 +61,8 @@ CLOCKS = {"seconds_compiling": MEASURE, "seconds_training": MEASURE, "seconds_ev
 ROW = {"step": COUNT}
 OPTIONAL_ROW = {
     "epoch": COUNT, "train_loss": NUMBER, "train_accuracy": NUMBER, "learning_rate": NUMBER,
-    "seconds_training": MEASURE, "validation_loss": NUMBER, "validation_accuracy": NUMBER}
+    "seconds_training": MEASURE, "validation_loss": NUMBER, "validation_accuracy": NUMBER,
+    "gradient_norm": NUMBER, "update_norm": NUMBER, "parameter_norm": NUMBER}
 SCORED_ROW = {"step": COUNT, "data_source": STRING, "fingerprint": STRING}
 DIVERGED = {"step": COUNT, "message": STRING}
 

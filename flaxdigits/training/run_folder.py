@@ -32,6 +32,8 @@ PATTERN = "[]*?"
 CHANGEABLE = ("train.stop_after", "train.seeds_per_call", "checkpoint.keep", "data.folder",
               "data.indices")
 
+LENGTH = ("epochs", "steps")  # the fields of `train` that set the length of a run
+
 TEACHER = "train.objective.teacher"
 
 # The fields that identify the data of a run; `config.json` contains further ones.
@@ -149,6 +151,8 @@ class RunFolder:
     def result(self) -> dict[str, Any] | None:
         """Returns the content of `result.json`, or None if the run has not finished.
 
+        The result of a length from which the run is being extended does not count.
+
         Raises:
           FlaxdigitsError: if the file is damaged, or is the result of another run than the one that
             `config.json` describes.
@@ -159,7 +163,10 @@ class RunFolder:
             return None
         if not (self.path / "config.json").exists():
             return result
-        config = flatten(self.recorded()["config"])
+        recorded = self.recorded()
+        if result["steps"] in recorded.get("extended_at", ()):
+            return None
+        config = flatten(recorded["config"])
         for name, value in (("seed", config.get("seed")), ("split", config.get("data.split"))):
             if value is not None and result[name] != value:
                 raise FlaxdigitsError(
@@ -227,6 +234,28 @@ class RunFolder:
             if updated != recorded:
                 self.write_json("config.json", updated)
 
+    def extend(self, config: ExperimentConfig) -> None:
+        """Writes the length of a config into that of a finished run, which it continues.
+
+        `config.json` records the lengths that the run had. The result stays in `result.json` until
+        it is replaced by that of the new length, and in `result.<steps>.json`.
+
+        Args:
+          config: of the run, with another length.
+        """
+        if not self._is_writer:
+            return
+        recorded, result = self._start(), self.result()
+        self.write_json(f"result.{result['steps']}.json", result)
+        train = recorded["config"]["train"]
+        self.write_json("config.json", {
+            "first_length": {name: train.get(name) for name in LENGTH}, **recorded,
+            "config": recorded["config"] | {
+                "train": train | {name: getattr(config.train, name) for name in LENGTH}},
+            "extended_at": [*recorded.get("extended_at", ()), result["steps"]]})
+        _log.info("%s: extends the run, which was complete with %d steps", self.path,
+                  result["steps"])
+
     def is_begun(self) -> bool:
         """Returns whether the folder contains a run.
 
@@ -266,7 +295,8 @@ class RunFolder:
             return
         advice = "choose another --workdir or start with the same settings"
         if any(change.startswith(("train.steps ", "train.epochs ")) for change in changes):
-            advice += ("; to train longer, start another run from the weights of this one: "
+            advice += ("; a run can be extended when it is complete; to train longer, start "
+                       "another run from the weights of this one: "
                        f"--set train.init_from={self.path}")
         raise FlaxdigitsError(f"{self.path} contains another run: {'; '.join(changes)}; {advice}")
 

@@ -8,6 +8,7 @@ What happens in a run is in `flaxdigits.training.trainer`; here the runs share o
 import contextlib
 import dataclasses
 import functools
+import logging
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
@@ -15,18 +16,22 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from flaxdigits.config import ExperimentConfig, to_dict, validate
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training import provenance
 from flaxdigits.training.experiment import Experiment
+from flaxdigits.training.extension import before_extension, check_extension
+from flaxdigits.training.freezing import split_params
 from flaxdigits.training.interrupts import Interrupts, received_signal
 from flaxdigits.training.parallel import all_reduce, check_same_everywhere, is_writer
 from flaxdigits.training.precision import warn_of_precision_on_cpu
 from flaxdigits.training.program import StepReply, StepRequest, TrainProgram
 from flaxdigits.training.results import Outcome, ReportWriter, no_report
 from flaxdigits.training.run_folder import RunFolder
+from flaxdigits.training.state import count_parameters
 from flaxdigits.training.teacher import Teacher, load_teacher, teacher_digest
 from flaxdigits.training.trackers import Tracker, Trackers
 from flaxdigits.training.trainer import train_run
@@ -37,6 +42,8 @@ from flaxdigits.training.weights import SavedWeights, load_weights
 # call allocates its working memory anew (kaggle_cnn: 0.2 s, 0.5 s beside other programs).
 SECONDS_PER_CALL = 0.5
 STEPS_PER_CALL = 4
+
+_log = logging.getLogger(__name__)
 
 
 def train_many(
@@ -117,6 +124,7 @@ def _prepare(
     experiment = Experiment.create(validate(config), dataset)
     experiment.check_step_memory()
     warn_of_precision_on_cpu(config.train.precision)
+    _log_frozen(experiment)
     _check_together(list(configs.values()))
     check_same_everywhere("config", list(configs.values()))
     check_same_everywhere("data", dataset.identity())
@@ -124,14 +132,15 @@ def _prepare(
     weights = _initial_weights(config, list(folders.values()))
     variables = None
     if weights is not None and not all(folder.has_checkpoints() for folder in folders.values()):
-        variables = weights.variables_for(experiment.state_shapes.variables())
+        variables = weights.variables_for(
+            experiment.variables_shapes, len(dataset.class_names))
     teacher = None
-    if not all(folder.is_begun() and folder.has_ended() for folder in folders.values()):
+    if not all(_is_done(folders[path], config) for path, config in configs.items()):
         teacher = load_teacher(config, dataset)
         experiment = experiment.with_teacher(teacher)
     about = _about(
         dataset, weights, teacher, all(folder.is_begun() for folder in folders.values()))
-    _start_folders(configs, folders, about)
+    _start_folders(configs, folders, about, dataset)
     return experiment, variables, about
 
 
@@ -223,6 +232,17 @@ def _check_together(configs: Sequence[ExperimentConfig]) -> None:
             "seeds or folds are trained on one device each: use train.parallel=jit")
 
 
+def _log_frozen(experiment: Experiment) -> None:
+    """Logs which part of the parameters `train.freeze` leaves as they are."""
+    params, freeze = experiment.state_shapes.params, experiment.config.train.freeze
+    if freeze and is_writer():
+        _, frozen = split_params(params, freeze)
+        layers = sorted({"/".join(path[:-1] or path) for path in flatten_dict(frozen)})
+        _log.info("train.freeze: %s of %s parameters are not trained, those of %s",
+                  f"{count_parameters(frozen):,}", f"{count_parameters(params):,}",
+                  ", ".join(layers))
+
+
 def _initial_weights(
     config: ExperimentConfig, folders: Sequence[RunFolder]
 ) -> SavedWeights | None:
@@ -243,20 +263,37 @@ def _initial_weights(
 
 def _start_folders(
     configs: Mapping[Path, ExperimentConfig], folders: Mapping[Path, RunFolder],
-    about: dict[str, Any],
+    about: dict[str, Any], dataset: Dataset,
 ) -> None:
     """Writes the `config.json` of each run, or checks that the one there is of the same run.
+
+    A finished run gets the length of its config, if that is greater.
 
     All folders are checked before the first is written, and each is written under its lock.
 
     Raises:
       FlaxdigitsError: as `RunFolder.start` does, or if another process trains in one of them.
     """
-    _check_folders(configs, folders, about)
+    _check_folders(configs, folders, about, dataset)
     for path, folder in folders.items():
-        if not folder.is_begun() or not folder.has_ended():
+        if not _is_done(folder, configs[path]):
             with folder.locked():
-                folder.start(validate(configs[path]), about)
+                begin(folder, configs[path], about)
+    all_reduce(0, np.max)  # no process reads the folders before they are written
+
+
+def begin(folder: RunFolder, config: ExperimentConfig, about: dict[str, Any]) -> None:
+    """Starts a run, or extends it if it is finished; see `RunFolder.start`."""
+    if before_extension(folder, config) is None:
+        folder.start(validate(config), about)
+    else:
+        folder.extend(config)
+
+
+def _is_done(folder: RunFolder, config: ExperimentConfig) -> bool:
+    """Returns whether there are no steps to train."""
+    return (folder.is_begun() and folder.has_ended()
+            and before_extension(folder, config) is None)
 
 
 def _about(
@@ -294,16 +331,19 @@ def check_folders(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) ->
         if folders[path].is_begun():
             _check_folders({path: config}, folders, {
                 "data": dataset.identity(), "init_from": init_digest(config.train.init_from),
-                "teacher": teacher(dataclasses.replace(config, seed=0))})
+                "teacher": teacher(dataclasses.replace(config, seed=0))}, dataset)
 
 
 def _check_folders(
     configs: Mapping[Path, ExperimentConfig], folders: Mapping[Path, RunFolder],
-    about: Mapping[str, Any],
+    about: Mapping[str, Any], dataset: Dataset,
 ) -> None:
     for path, config in configs.items():
         if folders[path].is_begun():
-            folders[path].check_same(validate(config), about)
+            before = before_extension(folders[path], config)
+            folders[path].check_same(validate(before or config), about)
+            if before is not None:
+                check_extension(folders[path], config, dataset)
 
 
 def _ended(folder: RunFolder, total_steps: int) -> Outcome | None:

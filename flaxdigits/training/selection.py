@@ -1,8 +1,8 @@
-"""Opens the checkpoints of a run, and warns of those that its other files mention and it lacks."""
+"""Opens the checkpoints of a run, selects one, and warns of those that are missing."""
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flaxdigits.errors import FlaxdigitsError
@@ -47,6 +47,43 @@ def write_checkpoints(
             checkpoints.close()
         finally:
             folder.remove_if_recreated()
+
+
+def select_step(
+    which: str, checkpoints: Checkpoints, folder: RunFolder, place: str,
+    choices: Sequence[str] = ("last", "best"),
+) -> int:
+    """Returns the step of the checkpoint that a user selects.
+
+    Args:
+      which: `last`, `best` (by validation accuracy) or a step.
+      checkpoints: of the run.
+      folder: of the run.
+      place: the flag or field that selects it, for messages.
+      choices: what else than a step may be selected, for messages.
+
+    Raises:
+      FlaxdigitsError: if there is no such checkpoint.
+    """
+    steps = checkpoints.steps()
+    if not steps:
+        raise FlaxdigitsError(f"{place}: {folder.path} has no checkpoint yet")
+    if which == "last":
+        warn_if_newest_is_missing(folder, steps[-1])
+        return steps[-1]
+    if which == "best":
+        best = checkpoints.best()
+        if best is None:
+            raise FlaxdigitsError(
+                f"{place}: no checkpoint of {folder.path} has a validation accuracy to select the "
+                "best by: use last")
+        warn_if_best_is_missing(folder, checkpoints, best)
+        return best
+    if not which.isdecimal() or int(which) not in steps:
+        raise FlaxdigitsError(
+            f"{place}: {folder.path} has no checkpoint {which!r}: expected {', '.join(choices)} or "
+            f"one of the steps {', '.join(map(str, steps))}")
+    return int(which)
 
 
 def warn_if_newest_is_missing(folder: RunFolder, newest: int) -> None:

@@ -1,6 +1,7 @@
 """The train state: everything that a checkpoint needs so that a run is resumed bit for bit."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -8,6 +9,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+
+from flaxdigits.training.freezing import split_params
 
 PRNG = "threefry2x32"  # JAX's default generator, whatever a user's settings name
 
@@ -71,16 +74,24 @@ def _init(model: nn.Module, rng: jax.Array, image_shape: tuple[int, ...]) -> dic
 
 
 def create_train_state(
-    variables: dict[str, Any], optimizer: optax.GradientTransformation, ema_decay: float | None
+    variables: dict[str, Any], optimizer: optax.GradientTransformation, ema_decay: float | None,
+    freeze: Sequence[str] = (),
 ) -> TrainState:
-    """Returns the train state before the first step."""
+    """Returns the train state before the first step.
+
+    Args:
+      variables: the variables of the model.
+      optimizer: the optimizer of the parameters that are trained.
+      ema_decay: the decay of the averaged parameters; None: they are not averaged.
+      freeze: patterns of the parameters that are not trained, see `flaxdigits.training.freezing`.
+    """
     model_state = {name: value for name, value in variables.items() if name != "params"}
     params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         model_state=model_state,
-        opt_state=optimizer.init(params),
+        opt_state=optimizer.init(split_params(params, freeze)[0]),
         ema=None if ema_decay is None else jax.tree.map(jnp.copy, params),
         epoch_sums=Sums.zero(),
         log_sums=Sums.zero(),

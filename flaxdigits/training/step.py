@@ -16,6 +16,7 @@ from flaxdigits.data.batches import BatchPlan
 from flaxdigits.data.inputs import training_inputs
 from flaxdigits.models.layers import Training
 from flaxdigits.objectives import Batch, Forward
+from flaxdigits.training.freezing import merge_params, split_params
 from flaxdigits.training.precision import cast, matmul_precision
 from flaxdigits.training.state import PRNG, Sums, TrainState, stream
 
@@ -50,16 +51,33 @@ class Streams:
 
 
 @flax.struct.dataclass
+class Norms:
+    """Global L2 norms of a train step over the parameters that are trained, each [] float32.
+
+    Attributes:
+      gradient: of the gradient of the global batch, with the L2 penalty and before clipping.
+      update: of the change of the parameters.
+      parameter: of the parameters after the step.
+    """
+
+    gradient: jax.Array
+    update: jax.Array
+    parameter: jax.Array
+
+
+@flax.struct.dataclass
 class StepMetrics:
     """The metrics of several train steps.
 
     Attributes:
       sums: over the steps' examples.
       failed: [] int32, the first step whose loss was not finite (nothing is done after it), or -1.
+      norms: of the last step; None without `train.log_norms`.
     """
 
     sums: Sums
     failed: jax.Array
+    norms: Norms | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +108,7 @@ class TrainTask:
 def train_step(
     task: TrainTask, state: TrainState, examples: DeviceDataset, order: jax.Array,
     positions: jax.Array, streams: Streams,
-) -> tuple[TrainState, Sums]:
+) -> tuple[TrainState, Sums, Norms | None]:
     """Makes one optimizer update on the batch of step `state.step`.
 
     Args:
@@ -102,9 +120,11 @@ def train_step(
       streams: PRNG keys of dropout and augmentation.
 
     Returns:
-      The state after the step, and the sums of the step over the global batch.
+      The state after the step, the sums of the step over the global batch, and with
+      `train.log_norms` the norms of the step.
     """
     config, precision = task.config, task.config.train.precision
+    trained, frozen = split_params(state.params, config.train.freeze)
     _, mask = task.plan.select(state.step, task.shard_batch(positions))
     training = Training(positions, mask, task.axis_name)
     augmentation_key = _fold_in(streams.augmentation, state.step)
@@ -120,8 +140,8 @@ def train_step(
 
     def logits_of(params: Any, images: jax.Array) -> tuple[jax.Array, Any]:
         logits, model_state = task.model.apply(
-            {"params": cast(params, precision), **state.model_state}, cast(images, precision),
-            training, rngs=rngs, mutable=list(state.model_state))
+            {"params": cast(merge_params(params, frozen), precision), **state.model_state},
+            cast(images, precision), training, rngs=rngs, mutable=list(state.model_state))
         return logits.astype(jnp.float32), model_state
 
     def teacher_logits(images: jax.Array) -> jax.Array:
@@ -139,22 +159,26 @@ def train_step(
     images, targets = objective.inputs(batch)
     with matmul_precision(precision):
         (loss, (logits, model_state)), gradient = objective.gradient(
-            forward, state.params, images, targets, batch)
+            forward, trained, images, targets, batch)
     correct = (mask & (logits.argmax(-1) == targets.argmax(-1))).sum()
     loss, correct, gradient = forward.all_reduce((loss, correct, gradient))
     if config.train.l2_penalty:
-        gradient = add_l2(gradient, state.params, config.train.l2_penalty)
-    updates, opt_state = task.optimizer.update(gradient, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+        gradient = add_l2(gradient, trained, config.train.l2_penalty)
+    updates, opt_state = task.optimizer.update(gradient, state.opt_state, trained)
+    trained = optax.apply_updates(trained, updates)
+    norms = Norms(*map(_norm, (gradient, updates, trained))) if config.train.log_norms else None
     ema = state.ema
     if ema is not None:
-        ema = optax.incremental_update(params, ema, 1 - config.train.ema_decay)
+        averaged, _ = split_params(ema, config.train.freeze)
+        averaged = optax.incremental_update(trained, averaged, 1 - config.train.ema_decay)
+        ema = merge_params(averaged, frozen)
     sums = Sums(loss * count, correct, count)
     return TrainState(
-        step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state, ema=ema,
+        step=state.step + 1, params=merge_params(trained, frozen), model_state=model_state,
+        opt_state=opt_state, ema=ema,
         epoch_sums=_reset_if(state.epoch_sums, state.step % task.plan.steps_per_epoch == 0) + sums,
         log_sums=_reset_if(state.log_sums, state.step % config.train.log_every == 0) + sums,
-    ), sums
+    ), sums, norms
 
 
 def add_l2(gradient: Any, params: Any, penalty: float) -> Any:
@@ -166,6 +190,11 @@ def add_l2(gradient: Any, params: Any, penalty: float) -> Any:
 
 def _fold_in(key_data: jax.Array, step: jax.Array) -> jax.Array:
     return jax.random.fold_in(jax.random.wrap_key_data(key_data, impl=PRNG), step)
+
+
+def _norm(tree: Any) -> jax.Array:
+    """Returns the L2 norm over all arrays of a tree: [] float32."""
+    return optax.global_norm(jax.tree.map(lambda array: array.astype(jnp.float32), tree))
 
 
 def _reset_if(sums: Sums, is_start: jax.Array) -> Sums:
@@ -190,10 +219,12 @@ def train_steps(
         carry: tuple[jax.Array, TrainState, StepMetrics],
     ) -> tuple[jax.Array, TrainState, StepMetrics]:
         done, state, steps = carry
-        after, sums = train_step(task, state, examples, order, positions, streams)
+        after, sums, norms = train_step(task, state, examples, order, positions, streams)
         failed = jnp.where(jnp.isfinite(sums.loss), -1, state.step)
-        return done + 1, after, StepMetrics(steps.sums + sums, failed)
+        return done + 1, after, StepMetrics(steps.sums + sums, failed, norms)
 
-    start = (jnp.zeros((), jnp.int32), state, StepMetrics(Sums.zero(), jnp.full((), -1, jnp.int32)))
+    norms = Norms(*[jnp.zeros(())] * 3) if task.config.train.log_norms else None
+    start = (jnp.zeros((), jnp.int32), state,
+             StepMetrics(Sums.zero(), jnp.full((), -1, jnp.int32), norms))
     _, state, steps = lax.while_loop(is_unfinished, advance, start)
     return state, steps

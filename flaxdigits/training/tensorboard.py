@@ -84,4 +84,4 @@ def _tag(name: str) -> str:
     TensorBoard groups the curves of all splits by the first part of the tag.
     """
     split, _, what = name.partition("_")
-    return f"{what}/{split}" if split in PARTS else name
+    return f"{what}/{split}" if split in PARTS or what == "norm" else name

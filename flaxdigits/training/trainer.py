@@ -95,7 +95,8 @@ def train_run(
 
                     # Log.
                     if is_last or validation or step % log_every == 0 or step % epoch_steps == 0:
-                        row = metrics_row(experiment, state, step, clocks, validation)
+                        row = metrics_row(
+                            experiment, state, step, clocks, validation, reply.metrics.norms)
                         folder.append("metrics.jsonl", row)
                         trackers.row(row)
 

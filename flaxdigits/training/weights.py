@@ -4,13 +4,15 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.patterns import expand_user
@@ -20,8 +22,15 @@ from flaxdigits.training.checkpoints import (
     flat_arrays,
     paths_and_shapes,
 )
+from flaxdigits.training.parallel import is_writer
 from flaxdigits.training.run_folder import RunFolder
-from flaxdigits.training.selection import read_checkpoints, warn_if_newest_is_missing
+from flaxdigits.training.selection import read_checkpoints, select_step
+
+_log = logging.getLogger(__name__)
+
+# The keys of an array from its collection down, and its shape.
+Keys = tuple[str, ...]
+Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +50,42 @@ class SavedWeights:
         """A SHA-256 that identifies the weights, wherever they are."""
         return variables_digest(self.variables)
 
-    def variables_for(self, fresh: dict[str, Any]) -> dict[str, Any]:
-        """Returns the variables as JAX arrays.
+    def variables_for(
+        self, shapes: Callable[[int], dict[str, Any]], num_classes: int
+    ) -> dict[str, Any]:
+        """Returns the variables as JAX arrays, without layers that another number of classes needs.
+
+        Such layers are named in a warning.
 
         Args:
-          fresh: variables, or their shapes, of the model that takes them.
+          shapes: returns the shapes of the variables of the model that takes them, for a number of
+            classes.
+          num_classes: of that model.
 
         Raises:
-          FlaxdigitsError: if they have other shapes.
+          FlaxdigitsError: if the shapes differ by more than the number of classes.
         """
-        return _as_variables(self.variables, fresh, self.place)
+        fresh = shapes(num_classes)
+        variables = {name: self.variables[name] for name in fresh if name in self.variables}
+        found, wanted = _shapes(variables), _shapes(fresh)
+        layers = {_layer(path) for path in found.keys() | wanted.keys()
+                  if found.get(path) != wanted.get(path)}
+        if layers:
+            names, run = ", ".join(sorted(layers)), self.place.parent
+            classes = _num_classes(found, wanted, shapes)
+            if classes is None:
+                try:
+                    check_same_shapes(paths_and_shapes(variables), fresh, self.place)
+                except FlaxdigitsError as error:
+                    raise FlaxdigitsError(
+                        f"train.init_from: {error}; layers that differ: {names}") from error
+            if is_writer():
+                _log.warning(
+                    "train.init_from: %s %s freshly initialized: this run has %d classes, %s has "
+                    "%d", names, "is" if len(layers) == 1 else "are", num_classes, run, classes)
+        return unflatten_dict({path: jnp.asarray(array)
+                               for path, array in flatten_dict(variables).items()
+                               if _layer(path) not in layers})
 
 
 def load_weights(path: str) -> SavedWeights:
@@ -99,7 +134,7 @@ def open_source(path: str, field: str) -> Iterator[tuple[RunFolder, Checkpoints,
     if not folder.checkpoints.is_dir():
         raise FlaxdigitsError(f"{field}: {folder.path} has no checkpoint yet")
     with read_checkpoints(folder) as checkpoints:
-        yield folder, checkpoints, _find_step(which, checkpoints, folder, field)
+        yield folder, checkpoints, select_step(which, checkpoints, folder, field)
 
 
 def split_checkpoint(path: str) -> tuple[str, str]:
@@ -109,29 +144,10 @@ def split_checkpoint(path: str) -> tuple[str, str]:
     return (folder, which) if is_checkpoint else (path, "last")
 
 
-def _find_step(which: str, checkpoints: Checkpoints, folder: RunFolder, field: str) -> int:
-    steps = checkpoints.steps()
-    if not steps:
-        raise FlaxdigitsError(f"{field}: {folder.path} has no checkpoint yet")
-    if which == "last":
-        warn_if_newest_is_missing(folder, steps[-1])
-        return steps[-1]
-    if which == "best":
-        best = checkpoints.best()
-        if best is None:
-            raise FlaxdigitsError(
-                f"{field}: no checkpoint of {folder.path} has a validation accuracy: use @last")
-        return best
-    if int(which) not in steps:
-        raise FlaxdigitsError(f"{field}: {folder.path} has no checkpoint of step {which}; it has "
-                              f"{', '.join(map(str, steps))}")
-    return int(which)
-
-
 def restore_variables(
     checkpoints: Checkpoints, step: int, fresh: dict[str, Any], place: Path
 ) -> dict[str, Any]:
-    """The variables of a checkpoint, with the averaged weights where it has them.
+    """Returns the variables of a checkpoint, with the averaged weights where it has them.
 
     Args:
       checkpoints: of a run.
@@ -142,17 +158,32 @@ def restore_variables(
     Raises:
       FlaxdigitsError: if the checkpoint cannot be read, or its weights have other shapes.
     """
-    return _as_variables(_weights(checkpoints.restore_arrays(step)), fresh, place)
-
-
-def _as_variables(
-    saved: dict[str, Any], fresh: dict[str, Any], place: Path
-) -> dict[str, Any]:
+    saved = _weights(checkpoints.restore_arrays(step))
     variables = {name: saved.get(name) for name in fresh}
     check_same_shapes(paths_and_shapes(variables), fresh, place)
     return jax.tree.map(jnp.asarray, variables)
 
 
 def _weights(saved: dict[str, Any]) -> dict[str, Any]:
-    """The variables of a saved state, with the averaged weights where it has them."""
+    """Returns the variables of a saved state, with the averaged weights where it has them."""
     return {"params": saved["ema"] or saved["params"], **saved["model_state"]}
+
+
+def _num_classes(
+    saved: Mapping[Keys, Shape], fresh: Mapping[Keys, Shape],
+    shapes: Callable[[int], dict[str, Any]],
+) -> int | None:
+    """Returns the number of classes with which the model has the saved shapes; None without one."""
+    path = next((path for path in saved if saved[path] != fresh.get(path)), ())
+    sizes = zip(saved.get(path, ()), fresh.get(path, ()), strict=False)
+    return next((size for size, other in sizes
+                 if size != other and _shapes(shapes(size)) == saved), None)
+
+
+def _shapes(variables: dict[str, Any]) -> dict[Keys, Shape]:
+    return {path: tuple(array.shape) for path, array in flatten_dict(variables).items()}
+
+
+def _layer(path: Keys) -> str:
+    """Returns the layer of an array, whose path begins with its collection."""
+    return "/".join(path[1:-1] or path[1:])
