@@ -23,8 +23,9 @@ from flaxdigits.api.train import check_tracker_factory, default_trackers
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.plurals import counted
 from flaxdigits.reports.finished_run import write_report_or_warn
-from flaxdigits.reports.result import print_synthetic_data_notice, source_name
+from flaxdigits.reports.result import data_name, print_synthetic_data_notice
 from flaxdigits.reports.writers import WritersReport
 from flaxdigits.studies import folds as studies
 from flaxdigits.studies.folds import FoldPredictions, FoldRun, fold_configs, read_fold_predictions
@@ -90,8 +91,9 @@ def train_folds(
     console = console or make_console()
     check_devices()
     dataset = load_data(config, data, raw_data_dir, data_dir)
-    console.print(f"{config.experiment}: {dataset.name} ({source_name(dataset.source)}), "
-                  f"{len(configs)} runs, on {provenance.device_name()}, in {folder}")
+    title = data_name(dataset.name, dataset.source, config.data.folder)
+    console.print(f"{config.experiment}: {title}, "
+                  f"{counted(len(configs), 'run')}, on {provenance.device_name()}, in {folder}")
     print_synthetic_data_notice(console, dataset.source)
 
     def on_end(run: FoldRun, outcome: Outcome) -> None:
@@ -124,14 +126,16 @@ def _write_report(
     folds = f"{config.data.folds} folds of " + (
         "examples" if group == "fold" else
         f"{len(np.unique(predictions.groups)) // config.data.folds} writers")
+    title = data_name(dataset.name, dataset.source, config.data.folder)
     result, run = RunFolder(first).result(), RunFolder(first).about()
     jax = run.get("versions", {}).get("jax", "unknown")
     report = WritersReport(
         f"{config.experiment}: errors by {group} and character",
         {"command": f"`{command}`", "seeds": ", ".join(map(str, seeds)),
-         "data": f"{dataset.name} ({source_name(dataset.source)}), {folds}, "
+         "data": f"{title}, {folds}, "
                  f"{result['train_examples']:,} training images in each",
-         "training": f"{result['epochs']:g} epochs, {result['parameters']:,} parameters",
+         "training": f"{counted(result['epochs'], 'epoch')}, "
+                     f"{result['parameters']:,} parameters",
          "hardware": f"{run.get('machine', result['device'])}, JAX {jax}"},
         predictions, dataset.images)
     folder = RunFolder(workdir)

@@ -23,8 +23,9 @@ from flaxdigits.config import ExperimentConfig
 from flaxdigits.datasets import PARTS
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.plurals import counted
 from flaxdigits.reports.finished_run import write_report_or_warn
-from flaxdigits.reports.result import print_summary, print_synthetic_data_notice, source_name
+from flaxdigits.reports.result import data_name, print_summary, print_synthetic_data_notice
 from flaxdigits.studies import seeds as studies
 from flaxdigits.studies.seeds import checked_seeds
 from flaxdigits.training import parallel, processes, provenance
@@ -87,9 +88,10 @@ def train_seeds(
     folder = new_run_folder(workdir, config)
     check_before_data(config, folder / "seeds" / str(seeds[0]))
     dataset = load_data(config, data, raw_data_dir, data_dir)
+    title = data_name(dataset.name, dataset.source, config.data.folder)
     console.print(
-        f"{config.experiment}: {dataset.name} ({source_name(dataset.source)}), split "
-        f"{config.data.split}, {len(seeds)} seeds, on {provenance.device_name()}, in {folder}")
+        f"{config.experiment}: {title}, split {config.data.split}, "
+        f"{counted(len(seeds), 'seed')}, on {provenance.device_name()}, in {folder}")
     print_synthetic_data_notice(console, dataset.source)
     outcomes: dict[int, Outcome] = {}
 

@@ -20,7 +20,7 @@ from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.reports.finished_run import write_report_or_warn
-from flaxdigits.reports.result import print_result, print_synthetic_data_notice, source_name
+from flaxdigits.reports.result import data_name, print_result, print_synthetic_data_notice
 from flaxdigits.training import parallel, processes, provenance, runs
 from flaxdigits.training.profile import Profile
 from flaxdigits.training.progress import for_console
@@ -79,9 +79,10 @@ def train(
     folder = new_run_folder(workdir, config)
     check_before_data(config, folder)
     dataset = load_data(config, data, raw_data_dir, data_dir)
+    title = data_name(dataset.name, dataset.source, config.data.folder)
     console.print(
-        f"{config.experiment}: {dataset.name} ({source_name(dataset.source)}), split "
-        f"{config.data.split}, seed {config.seed}, on {provenance.device_name()}, in {folder}")
+        f"{config.experiment}: {title}, split {config.data.split}, "
+        f"seed {config.seed}, on {provenance.device_name()}, in {folder}")
     print_synthetic_data_notice(console, dataset.source)
     outcome = runs.train(config, dataset, folder, all_trackers, write_report_or_warn)
     for tracker in all_trackers:

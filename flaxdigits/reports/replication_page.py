@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from flaxdigits.plurals import counted
 from flaxdigits.reports.figures import DARK, LIGHT, Theme, blank, png
 from flaxdigits.reports.replication import (
     HEADER,
@@ -186,7 +187,7 @@ def _system(rows: Sequence[ClaimRow]) -> dict[str, Any]:
             "name": PROTOCOLS[runs.protocol],
             "summary": f"{result['dataset']}, split {result['split']}: "
                        f"{result['train_examples']:,} training images, "
-                       f"{result['epochs']:.3g} epochs, {result['parameters']:,} parameters",
+                       f"{counted(result['epochs'], 'epoch')}, {result['parameters']:,} parameters",
             "partial": runs.partial, "diverged": ", ".join(map(str, runs.diverged)),
             "header": [METRIC_LABELS[name] for name in ACCURACIES if runs.values(name)],
             "mean": [format_estimate(estimate_of(runs, name))

@@ -69,7 +69,7 @@ class RunReport:
         sampled = select_predictions(*split, samples(len(self.labels)))
         figures: dict[str, Callable[[Theme], Figure]] = {
             "loss": lambda theme: curves(self.rows, self.result, "loss", theme),
-            "accuracy": lambda theme: curves(self.rows, self.result, "accuracy", theme),
+            "error": lambda theme: curves(self.rows, self.result, "error", theme),
             "confusion": lambda theme: confusion(counts, names, theme)}
         if self.filters is not None:
             figures["filters"] = lambda theme: first_layer(self.filters, theme)
