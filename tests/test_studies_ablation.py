@@ -103,7 +103,8 @@ def test_pairs_are_counted_if_the_base_lacks_seeds(base, message):
                 paired_difference(values[:len(base)], base), None, True, (), {})]
     report = StudyReport("Width", "test_accuracy", formats(()), {}, rows)
     terminal = io.StringIO()
-    Console(file=terminal, width=200).print(report.terminal())
+    ((table, _),) = report.tables()
+    Console(file=terminal, width=200).print(table)
     for text in (report.markdown(), terminal.getvalue()):
         assert ("pairs" in text.split("Means")[0]) == (message is not None)
         assert message is None or f"], {message} " in text
