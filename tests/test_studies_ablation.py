@@ -227,6 +227,37 @@ def test_the_experiment_of_a_study_is_executed_once(write, launch_here, idx_fold
     assert (tmp_path / "executed").read_text() == "x"
 
 
+GRID = """
+from flaxdigits.studies.study import Study
+
+def get_study():
+    return Study("mse_cnn", seeds=(0,), overrides=(
+        "data.dataset=idx_files", "data.folder={folder}", "data.split=holdout",
+        "model.filters=4,4", "train.steps=2"), grid={{"optimizer.momentum": (0.0, 0.9)}})
+"""
+
+
+@pytest.mark.slow
+def test_a_study_of_an_earlier_version_is_found_and_resumed(launch_here, idx_folder, tmp_path):
+    (tmp_path / "grid.py").write_text(GRID.format(folder=idx_folder))
+    workdir = tmp_path / "run"
+    command = (f"--ablation={tmp_path / 'grid.py'}", f"--workdir={workdir}")
+    done = launch_here(*command)
+    assert done.returncode == 0, done.stderr
+    (workdir / "momentum_0.9").rename(workdir / "momentum=0.9")
+    old = workdir / "momentum=0.9" / "seeds" / "0"
+    before = (old / "result.json").stat().st_mtime_ns
+    table = (workdir / "study.json").read_text()
+    done = launch_here(*command)
+    assert done.returncode == 0, done.stderr
+    assert (workdir / "study.json").read_text() == table
+    assert (old / "result.json").stat().st_mtime_ns == before
+    (old / "result.json").unlink()
+    done = launch_here(*command)
+    assert done.returncode == 0 and (old / "result.json").is_file(), done.stderr
+    assert not (workdir / "momentum_0.9").exists()
+
+
 def test_a_study_is_resumed_without_its_initial_weights(
     study, finished, launch_here, tmp_path
 ):

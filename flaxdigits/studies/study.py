@@ -37,7 +37,8 @@ class Study:
       variants: the overrides of each variant by its name.
       grid: the values of each field, as in `{"model.dropout": (0, 0.1)}`, or a name and the
         overrides of each of its levels, as in `{"rate": {"low": (...), "high": (...)}}`. Every
-        combination is a variant.
+        combination is a variant. With several factors the report also contains their main effects
+        and two-way interactions; see `flaxdigits.studies.grid`.
       seeds: the seeds to train each variant with.
       metric: the metric of `result.json` that is compared: `validation_` or `test_` followed by
         `accuracy`, `loss`, `errors` or the key of one of `evaluate.metrics`. Make choices on the
