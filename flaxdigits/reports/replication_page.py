@@ -125,9 +125,14 @@ def runs_figure(rows: Sequence[ClaimRow], theme: Theme = LIGHT) -> Figure:
     partial = rows[0].original.partial
     _headline(figure, "Accuracy of every seed" + (f" (partial: {partial})" if partial else ""),
               theme)
-    _legend(figure, [("D", theme.wrong, "claimed"), ("o", theme.text, "a seed"),
-                     ("o", theme.held_out, "a seed, test images"), ("|", theme.muted, "mean")],
-            rows, theme)
+    held_out = [name == HELD_OUT_METRIC for _, name in lines]
+    marks = [
+        (any(line == (row.original, row.claim.metric) for row in rows for line in lines),
+         ("D", theme.wrong, "claimed")),
+        (not all(held_out), ("o", theme.text, "a seed")),
+        (any(held_out), ("o", theme.held_out, "a seed, test images")),
+        (any(len(runs.values(name)) > 1 for runs, name in lines), ("|", theme.muted, "mean"))]
+    _legend(figure, [mark for is_drawn, mark in marks if is_drawn], rows, theme)
     return figure
 
 

@@ -170,9 +170,9 @@ def error_map(
     axes = figure.add_axes((left, bottom, wide, tall))
     shade = LinearSegmentedColormap.from_list("", [theme.background, theme.wrong])
     share = errors / np.maximum(1, examples)
-    top.set_title(f"Error rate of each {group} in per cent, and below of each {group} and character "
-                  f"(white 0 %, red {share.max():.0%})", loc="left", color=theme.text,
-                  fontsize=10.5, weight="bold")
+    top.set_title(f"Error rate of each {group} in per cent, and below of each {group} and "
+                  f"character (white 0 %, red {100 * share.max():.0f} %)", loc="left",
+                  color=theme.text, fontsize=10.5, weight="bold")
     axes.imshow(share.T, cmap=shade, vmin=0, vmax=max(0.01, share.max()), aspect="auto",
                 interpolation="nearest")
     axes.set_yticks(range(classes), names.names, font=names.font, fontsize=9, color=theme.text,
