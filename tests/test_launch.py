@@ -178,7 +178,7 @@ def test_modes_on_a_run_need_only_its_folder(finished, launch_here, idx_folder):
     assert "Dense_1" in summary.stdout and "3,254" in summary.stdout
     prepare = launch_here("--mode=prepare", f"--workdir={finished}")
     fingerprint = json.loads((finished / "config.json").read_text())["data"]["fingerprint"]
-    assert "idx_files (real): 270 images of 28x28, 10 classes" in prepare.stdout
+    assert f"{idx_folder.name} (idx_files): 270 images of 28x28, 10 classes" in prepare.stdout
     assert fingerprint in prepare.stdout
     assert "split holdout: train 183, validation 17, test 70" in prepare.stdout
     for done in (config, summary, prepare):
