@@ -193,7 +193,7 @@ def test_layers_and_runs_show_themselves_as_tables(finished):
     assert summary.parameters == 17_802
     comparison = flaxdigits.compare(finished.parent / "*", finished)
     assert [run.path for run in comparison.runs] == [finished, finished]
-    for shown, wanted in ((summary, "9,248"), (comparison, "test_accuracy")):
+    for shown, wanted in ((summary, "9,248"), (comparison, "accuracy")):
         for form in shown._repr_mimebundle_([], []).values():
             assert wanted in form
 

@@ -189,4 +189,4 @@ def test_data_folder_must_name_the_file(launch_here, tmp_path):
     path = save(tmp_path / "a.npz", images=IMAGES, labels=LABELS)
     done = launch_here("--mode=prepare", "--experiment=dense_cnn", "--set=data.dataset=npz",
                        f"--set=data.folder={path}", "--set=data.split=random")
-    assert done.returncode == 0 and "npz (real): 9 images of 6x5, 3 classes" in done.stdout
+    assert done.returncode == 0 and "a.npz (npz): 9 images of 6x5, 3 classes" in done.stdout

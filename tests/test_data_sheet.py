@@ -76,7 +76,7 @@ def test_writers_are_counted_and_those_on_both_sides_reported():
     writers = np.array([1, 1, 1, 2, 3, 2])
     lines = list(writer_lines(writers, {"train": np.arange(4), "test": np.array([4, 5])}))
     assert lines == ["train: 2 writers with 1 to 3 images (median 2)",
-                     "test: 2 writers with 1 to 1 images (median 1)",
+                     "test: 2 writers with 1 image each",
                      "writers in both train and test: 1"]
     assert list(writer_lines(writers, {"a": np.array([0]), "b": np.array([4])}))[-1].endswith(
         "none")
@@ -88,7 +88,8 @@ def test_data_mode_shows_an_experiments_data(launch_here, idx_folder, tmp_path, 
              f"--set=data.folder={idx_folder}", "--set=data.limit=30"]
     done = launch_here("--mode=data", *flags)
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    assert "idx_files (real), split holdout: images of 28x28, 10 classes" in done.stdout
+    assert (f"{idx_folder.name} (idx_files), split holdout: images of 28x28, 10 classes"
+            in done.stdout)
     assert "all" in done.stdout and "30  100.0%" in done.stdout and "70  100.0%" in done.stdout
     assert "writers" not in done.stdout
     assert "preview: runs/mse_cnn/figures/data.png" in done.stdout

@@ -18,7 +18,7 @@ from flaxdigits.training.predictions import Predictions, predictions_file
 
 pytest_plugins = ["tiny_run"]
 
-FIGURES = {"accuracy.png", "confusion.png", "filters.png", "loss.png", "mistakes.png",
+FIGURES = {"confusion.png", "error.png", "filters.png", "loss.png", "mistakes.png",
            "samples.png"}
 
 

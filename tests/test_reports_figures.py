@@ -13,13 +13,16 @@ from flaxdigits.evaluation.predict import Guess, ImagePrediction
 from flaxdigits.reports.figures import (
     DARK,
     LIGHT,
+    WEIGHTS,
     blank,
     confusion,
     confusion_matrix,
+    curves,
     first_layer,
     png,
 )
 from flaxdigits.reports.fonts import families, legible
+from flaxdigits.reports.forest import ForestRow, forest
 from flaxdigits.reports.image_grids import (
     class_grid,
     prediction_grid,
@@ -31,6 +34,7 @@ from flaxdigits.reports.image_grids import (
 from flaxdigits.reports.image_predictions import image_prediction_grid
 from flaxdigits.reports.layers import Layer
 from flaxdigits.reports.run_report import RunReport
+from flaxdigits.studies.statistics import Difference
 
 LABELS = np.array([0, 1, 2, 0, 1, 2])
 LOGITS = np.array([[2, 0, 0], [3, 0, 0], [0, 0, 1], [0, 9, 0], [0, 1, 0], [0, 1, 0.5]], np.float32)
@@ -166,12 +170,80 @@ def test_a_grid_shows_the_images():
     assert (grids[1] < 9).all(-1).sum() > (grids[0] < 9).all(-1).sum() + 15_000
 
 
-def test_filters_are_on_one_scale_around_zero():
+def test_filters_are_on_one_scale_around_zero_in_greyscale_too():
     filters = np.stack([np.full((3, 3), value, np.float32) for value in (-1, 0, 0.5, 1)])
     image = pixels(png(first_layer(filters))).reshape(-1, 3).astype(int)
-    for colour in (LIGHT.held_out, LIGHT.wrong):
+    for colour in WEIGHTS:
         channels = [int(colour[place:place + 2], 16) for place in (1, 3, 5)]
         assert (np.abs(image - channels).max(1) <= 2).mean() > 0.1
+    grey = [int(Image.new("RGB", (1, 1), colour).convert("L").getpixel((0, 0)))
+            for colour in WEIGHTS]
+    assert grey[0] + 60 < grey[1] < grey[2] - 60
+
+
+def values_of(figure):
+    """The axes of a figure of curves, and the values of its curves by label."""
+    (axes,) = figure.axes
+    return axes, {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+
+
+def test_the_error_rate_is_on_a_logarithmic_axis():
+    rows = [{"step": step, "train_loss": 1.0, "train_accuracy": accuracy}
+            for step, accuracy in ((1, 0.55), (4, 0.9), (8, 1.0))]
+    axes, values = values_of(curves(rows, result(test_accuracy=0.98), "error"))
+    assert axes.get_yscale() == "log"
+    assert values["training (running)"][:2] == pytest.approx([0.45, 0.1])
+    assert values["test, at the end"] == pytest.approx([0.02])
+    ticks = dict(zip(axes.get_yticks(), [text.get_text() for text in axes.get_yticklabels()],
+                     strict=True))
+    assert ticks[values["training (running)"][2]] == "0", "no error is below the smallest tick"
+    assert {"2 %", "5 %", "10 %", "20 %"} <= set(ticks.values())
+
+
+def test_values_that_hardly_differ_are_on_an_axis_from_zero():
+    for what in ("loss", "error"):
+        rows = [{"step": 8, "train_loss": 0.0900, "train_accuracy": 0.1167}]
+        found = result(test_loss=0.0899, test_accuracy=0.1156, epochs=1.0)
+        axes, _ = values_of(curves(rows, found, what))
+        assert axes.get_yscale() == "linear" and axes.get_ylim()[0] == 0
+
+
+@pytest.mark.parametrize("accuracies", [(0.1,), (0.2, 0.5, 0.9, 0.99), (0.99, 0.5, 0.1)])
+def test_the_legend_covers_no_curve(accuracies):
+    rows = [{"step": step, "train_loss": 2 - accuracy, "train_accuracy": accuracy,
+             "validation_loss": 2 - accuracy, "validation_accuracy": accuracy}
+            for step, accuracy in enumerate(accuracies, 1)]
+    for what in ("loss", "error"):
+        figure = curves(rows, result(), what)
+        figure.draw_without_rendering()
+        (axes,) = figure.axes
+        legend = axes.get_legend().get_window_extent()
+        assert legend.y0 >= axes.get_window_extent().y1
+        assert axes._left_title.get_window_extent().x1 < legend.x0
+        assert legend.x1 <= figure.bbox.x1
+
+
+def test_a_forest_plot_explains_the_marks_that_it_has():
+    def difference(mean, p):
+        return Difference(mean, mean - 1, mean + 1, 3, p)
+
+    rows = [ForestRow("base", "1 ± 2", None, (-1, 1)),
+            ForestRow("worse", "1", difference(-3, 0.01), (-3,), 0.01),
+            ForestRow("same", "1", difference(0.1, 0.9), (0.1,), 0.9),
+            ForestRow("other", "1", Difference(1, None, None, 1, None), is_paired=False)]
+
+    def words(*shown):
+        figure = forest([rows[place] for place in shown], "$title", "axis", "mean ± sd")
+        assert pixels(png(figure)).std() > 5
+        return figure.texts[0].get_text().replace("\n", " ").split("; ")
+
+    assert words(0, 1, 2, 3) == [
+        "dots: seeds", "dots of a row without a diamond: its seeds around their mean",
+        "lines: 95 % intervals", "filled: p < 0.05 after Holm", "red: worse",
+        "hollow: p ≥ 0.05 after Holm", "squares: evaluated on other images, no test"]
+    assert words(1) == ["dots: seeds", "lines: 95 % intervals", "filled: p < 0.05 after Holm",
+                        "red: worse"]
+    assert words(3) == ["squares: evaluated on other images, no test"]
 
 
 def test_themes_differ_in_the_background():
@@ -180,7 +252,7 @@ def test_themes_differ_in_the_background():
         assert (corner >= low).all() and (corner < high).all()
 
 
-FILES = {f"figures/{name}.png" for name in ("loss", "accuracy", "confusion", "mistakes", "samples")}
+FILES = {f"figures/{name}.png" for name in ("loss", "error", "confusion", "mistakes", "samples")}
 
 
 KINDS = {

@@ -1,6 +1,7 @@
 """result.json field by field against an independent recount, and the tables made of results."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -149,32 +150,75 @@ def test_an_evaluation_is_one_line(official):
     assert "test accuracy" in line and "validation" not in line
 
 
-def test_a_comparison_has_a_column_a_run(official, finished):
-    lines = printed(comparison_table([RunFolder(official), RunFolder(finished)])).splitlines()
-    cells = {row[1].strip(): [cell.strip() for cell in row[2:4]]
-             for row in (line.replace("┃", "│").split("│") for line in lines) if len(row) > 3}
-    one, two = read(official), read(finished)
-    assert cells[""] == ["run", "tiny"]
-    assert cells["split"] == ["official", "holdout"]
-    assert cells["validation_accuracy"] == ["-", f"{two['validation_accuracy']:.3%}"]
-    assert cells["test_accuracy"] == [f"{run['test_accuracy']:.3%}" for run in (one, two)]
-    assert cells["parameters"] == ["3,254", "3,254"]
+def rows_of(table):
+    """The cells of a printed table by their headings, a dictionary for each row."""
+    headings = [" ".join(column.header.plain.split()) for column in table.columns[1:]]
+    lines = printed(table, 300).splitlines()
+    (rule,) = (number for number, line in enumerate(lines) if set(line.strip()) == {"─"})
+    rows = [re.split(" {2,}", line.strip()) for line in lines[rule + 1:rule + 1 + len(table.rows)]]
+    return [dict(zip(["run", *headings], row, strict=True)) for row in rows]
+
+
+def test_a_comparison_has_a_row_for_each_run(official, finished):
+    table = comparison_table([RunFolder(official), RunFolder(finished)])
+    runs = [read(official), read(finished)]
+    first, second = rows_of(table)
+    assert (first["run"], second["run"]) == ("run", "tiny")
+    assert (first["split"], second["split"]) == ("official", "holdout")
+    assert first["validation accuracy"] == "-"
+    assert second["validation accuracy"] == f"{runs[1]['validation_accuracy']:.3%}"
+    assert [row["test accuracy"] for row in (first, second)] == [
+        f"{run['test_accuracy']:.3%}" for run in runs]
+    assert (first["learning_rate"], second["learning_rate"]) == ("0.02", "0.1")
+    title = printed(table, 300).splitlines()[0]
+    assert "experiment tiny, " in title and "parameters 3,254" in title and "seed 0" in title
+    assert not {"parameters", "seed", "experiment", "momentum"} & first.keys()
+
+
+def test_twelve_runs_are_compared_within_100_columns(finished, tmp_path):
+    for run in range(12):
+        path = shutil.copytree(finished, tmp_path / f"rate-{run / 100}_{run}")
+        recorded = json.loads((path / "config.json").read_text())
+        recorded["config"]["optimizer"]["learning_rate"] = run / 100
+        recorded["config"]["seed"] = run
+        (path / "config.json").write_text(json.dumps(recorded))
+        (path / "result.json").write_text(json.dumps(read(path) | {"seed": run}))
+    text = printed(comparison_table(sorted(tmp_path.iterdir())), 100).splitlines()
+    rows = [line for line in text if "rate-" in line]
+    assert len(rows) == 12 and max(map(len, text)) <= 100
+    for row in rows:
+        cells = re.split(" {2,}", row.strip())
+        assert cells[1] == cells[0].partition("_")[2], "the seed"
+        assert cells[2] == str(int(cells[1]) / 100), "the learning rate"
+        assert sum(cell.endswith("%") for cell in cells) == 3
+
+
+def test_further_fields_that_differ_are_named(finished, tmp_path):
+    path = shutil.copytree(finished, tmp_path / "other")
+    recorded = json.loads((path / "config.json").read_text())
+    recorded["config"]["optimizer"] |= {"name": "adam", "learning_rate": 3, "clip_norm": 3.0}
+    recorded["config"]["train"] |= {
+        "batch_size": 999, "log_every": 999, "ema_decay": 0.5, "stop_after": 9}
+    (path / "config.json").write_text(json.dumps(recorded))
+    table = comparison_table([finished, path])
+    shown = rows_of(table)[1]
+    assert shown["optimizer.name"] == "adam" and shown["batch_size"] == "999"
+    assert "Also different: ema_decay, log_every." in printed(table, 300)
 
 
 def test_a_comparison_leaves_out_what_no_run_has(official):
-    assert "validation_accuracy" not in printed(comparison_table([RunFolder(official)]))
+    assert "validation" not in printed(comparison_table([RunFolder(official)]))
 
 
 def test_a_comparison_shows_a_run_that_is_not_finished_as_such(finished_copy, finished, tmp_path):
     (finished_copy / "result.json").unlink()
     text = printed(comparison_table([RunFolder(finished), RunFolder(finished_copy)]))
     assert "copy (unfinished)" in text
-    experiment = next(line for line in text.splitlines() if "experiment" in line)
-    assert experiment.count(" tiny ") == 2
+    assert "experiment tiny" in text
     (finished_copy / "diverged.json").write_text('{"step": 3, "message": "no"}')
     assert "copy (diverged)" in printed(comparison_table([RunFolder(finished_copy)]))
-    row = next(line for line in text.splitlines() if "test_accuracy" in line)
-    assert [cell.strip() for cell in row.split("│")[2:4]] == [
+    table = comparison_table([RunFolder(finished), RunFolder(finished_copy)])
+    assert [row["test accuracy"] for row in rows_of(table)] == [
         f"{read(finished)['test_accuracy']:.3%}", "-"]
     with pytest.raises(FlaxdigitsError, match="not a run folder"):
         comparison_table([RunFolder(tmp_path / "none")])

@@ -83,8 +83,8 @@ def test_the_table_matches_the_results_of_the_runs(ran):
     assert re.search(r"\| fatal \| 0 \| - \(3 diverged\) \|( - \|){4}", markdown)
     loss = f"{np.mean(losses):.4g} ± {np.std(losses, ddof=1):.4g}"
     assert re.search(rf"\| fast \| .* \| {loss} \|\n", markdown)
-    for text in ("`python launch.py --ablation=", "seeds: 0, 1, 2", "idx_files (real)", "JAX 0.",
-                 "Welch", "corrected for 1 test.", "3 of the recipe's 20 epochs in batches"):
+    for text in ("`python launch.py --ablation=", "seeds: 0, 1, 2", " (idx_files), split ",
+                 "JAX 0.", "Welch", "corrected for 1 test.", "3 of the recipe's 20 epochs in batches"):
         assert text in markdown
     table = list(csv.DictReader((workdir / "study.csv").read_text().splitlines()))
     assert float(table[1]["mean"]) == rows["fast"]["estimate"]["mean"]
@@ -103,7 +103,8 @@ def test_pairs_are_counted_if_the_base_lacks_seeds(base, message):
                 paired_difference(values[:len(base)], base), None, True, (), {})]
     report = StudyReport("Width", "test_accuracy", formats(()), {}, rows)
     terminal = io.StringIO()
-    Console(file=terminal, width=200).print(report.terminal())
+    ((table, _),) = report.tables()
+    Console(file=terminal, width=200).print(table)
     for text in (report.markdown(), terminal.getvalue()):
         assert ("pairs" in text.split("Means")[0]) == (message is not None)
         assert message is None or f"], {message} " in text
@@ -224,6 +225,37 @@ def test_the_experiment_of_a_study_is_executed_once(write, launch_here, idx_fold
         f"--set=data.folder={idx_folder}", f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "executed").read_text() == "x"
+
+
+GRID = """
+from flaxdigits.studies.study import Study
+
+def get_study():
+    return Study("mse_cnn", seeds=(0,), overrides=(
+        "data.dataset=idx_files", "data.folder={folder}", "data.split=holdout",
+        "model.filters=4,4", "train.steps=2"), grid={{"optimizer.momentum": (0.0, 0.9)}})
+"""
+
+
+@pytest.mark.slow
+def test_a_study_of_an_earlier_version_is_found_and_resumed(launch_here, idx_folder, tmp_path):
+    (tmp_path / "grid.py").write_text(GRID.format(folder=idx_folder))
+    workdir = tmp_path / "run"
+    command = (f"--ablation={tmp_path / 'grid.py'}", f"--workdir={workdir}")
+    done = launch_here(*command)
+    assert done.returncode == 0, done.stderr
+    (workdir / "momentum_0.9").rename(workdir / "momentum=0.9")
+    old = workdir / "momentum=0.9" / "seeds" / "0"
+    before = (old / "result.json").stat().st_mtime_ns
+    table = (workdir / "study.json").read_text()
+    done = launch_here(*command)
+    assert done.returncode == 0, done.stderr
+    assert (workdir / "study.json").read_text() == table
+    assert (old / "result.json").stat().st_mtime_ns == before
+    (old / "result.json").unlink()
+    done = launch_here(*command)
+    assert done.returncode == 0 and (old / "result.json").is_file(), done.stderr
+    assert not (workdir / "momentum_0.9").exists()
 
 
 def test_a_study_is_resumed_without_its_initial_weights(

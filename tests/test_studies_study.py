@@ -1,6 +1,7 @@
 """What a study's file says: its fields, its variants, and where it finds its experiment."""
 
 import re
+import shlex
 import shutil
 
 import pytest
@@ -8,7 +9,15 @@ import pytest
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import SHIPPED
 from flaxdigits.models import build_model
-from flaxdigits.studies.study import ABLATIONS, Study, load_study, same_images, variants_of
+from flaxdigits.studies.study import (
+    ABLATIONS,
+    Study,
+    folder_name,
+    load_study,
+    same_images,
+    seed_workdir,
+    variants_of,
+)
 
 pytest_plugins = ["tiny_run"]
 
@@ -42,6 +51,26 @@ def test_a_grid_is_every_combination_and_the_base_is_one_of_them():
     assert all(config.train.batch_size == 7 for config in configs.values())
     with_base = Study("dense_cnn", grid={"model.dropout": (0.1, ())})
     assert list(variants_of(with_base)) == ["base", "dropout="]
+
+
+@pytest.mark.parametrize(("variant", "folder"), [
+    ("dropout=0.1,0.2", "dropout_0.1_0.2"), ("model.dropout=(0.1,)", "model.dropout_0.1"),
+    ("preprocessing=unit, dense=4, high", "preprocessing_unit_dense_4_high"),
+    ("it's \"big\" & $HOME; `ls` *?[a]{b}~!#<x>|\\", "it_s_big_HOME_ls_a_b_x"),
+    ("x=-1", "x_-1"), ("-rf", "rf"), ("..", "_"), ("宽 2", "宽_2"),
+])
+def test_a_shell_reads_the_folder_of_a_variant_as_one_word(variant, folder):
+    assert folder_name(variant) == folder
+    assert shlex.quote(folder) == folder or not folder.isascii()
+
+
+def test_the_folder_of_an_earlier_version_is_used_if_it_exists(tmp_path):
+    assert seed_workdir(tmp_path, "dropout=0.1,0.2") == tmp_path / "dropout_0.1_0.2"
+    (tmp_path / "dropout=0.1,0.2").mkdir()
+    assert seed_workdir(tmp_path, "dropout=0.1,0.2") == tmp_path / "dropout=0.1,0.2"
+    assert seed_workdir(tmp_path, "dropout=0.3") == tmp_path / "dropout_0.3"
+    (tmp_path / "dropout_0.1_0.2").mkdir()
+    assert seed_workdir(tmp_path, "dropout=0.1,0.2") == tmp_path / "dropout_0.1_0.2"
 
 
 def test_bad_variants_are_named():

@@ -44,7 +44,7 @@ def classes():
 
 
 TABLES = {
-    "study": lambda _: study().terminal(), "layers": lambda _: layers(),
+    "study": lambda _: study().tables()[0][0], "layers": lambda _: layers(),
     "classes": lambda _: classes(),
     "plan": lambda _: plan_table({NAME: (None, ())}, (0,), None),
     "runs": lambda run: comparison_table([RunFolder(run)])}

@@ -19,10 +19,12 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import find, title
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.metrics import formats
+from flaxdigits.plurals import counted
 from flaxdigits.reports.finished_run import write_report_or_warn
-from flaxdigits.reports.result import print_synthetic_data_notice, source_name
+from flaxdigits.reports.result import data_name, print_synthetic_data_notice
 from flaxdigits.reports.study import StudyReport
 from flaxdigits.studies.ablation import VariantResult, check_variants, compare_variants, run_study
+from flaxdigits.studies.grid import grid_effects, grid_of
 from flaxdigits.studies.on_ray import RayCluster
 from flaxdigits.studies.seeds import checked_seeds, seed_configs, seed_folders, unfinished
 from flaxdigits.studies.study import ABLATIONS, BASE, Study, load_study, seed_workdir, variants_of
@@ -103,8 +105,9 @@ def run_ablation(
     source = load(configs[BASE]).source
     print_synthetic_data_notice(console, source)
     runs = len(configs) * len(chosen)
-    console.print(f"{name}: {len(configs)} variants of {study.experiment}, {len(chosen)} seeds, "
-                  f"{runs} runs, on {'Ray' if cluster else provenance.device_name()}, in {folder}")
+    console.print(f"{name}: {counted(len(configs), 'variant')} of {study.experiment}, "
+                  f"{counted(len(chosen), 'seed')}, {counted(runs, 'run')}, on "
+                  f"{'Ray' if cluster else provenance.device_name()}, in {folder}")
     if dry_run:
         print_table(console, plan_table(
             {variant: (config, unfinished(seed_workdir(folder, variant), chosen))
@@ -126,7 +129,7 @@ def run_ablation(
                    next(iter(variants[0].values)), cluster)
     _write_report(console, folder, StudyReport(
         _title(name_or_path), study.metric, formats(configs[BASE].evaluate.metrics), about,
-        variants))
+        variants, grid_effects(grid_of(study, configs), variants)))
     print_synthetic_data_notice(console, source)
     return AblationOutcome(variants)
 
@@ -135,9 +138,10 @@ def _write_report(console: Console, workdir: Path, report: StudyReport) -> None:
     folder = RunFolder(workdir)
     for name, content in report.files().items():
         folder.write(name, content)
-    print_table(console, report.terminal())
-    for line in report.notes():
-        console.print(line)
+    for table, notes in report.tables():
+        print_table(console, table)
+        for line in notes:
+            console.print(line)
     console.print(f"table: {workdir / 'study.md'}, and .csv, .json, .png")
 
 
@@ -163,7 +167,7 @@ def _about(
         "command": f"`{command}`",
         "base": " ".join([study.experiment, *study.overrides, *overrides]),
         "seeds": ", ".join(map(str, seeds)),
-        "data": f"{result['dataset']} ({source_name(result['data_source'])}), split "
+        "data": f"{data_name(result['dataset'], result['data_source'], base.data.folder)}, split "
                 f"{result['split']}: "
                 f"{result['train_examples']:,} training images, evaluated on "
                 f"{result[f'{part}_examples']:,}",
@@ -176,7 +180,7 @@ def _about(
 
 def _epochs(result: Mapping[str, Any], recipe: TrainConfig) -> str:
     """Returns the number of epochs of the base, and that of its recipe if it is larger."""
-    text = f"{result['epochs']:g}"
+    epochs = counted(result["epochs"], "epoch")
     if recipe.steps is None and result["epochs"] < recipe.epochs:
-        return f"{text} of the recipe's {recipe.epochs} epochs"
-    return f"{text} epochs"
+        return f"{epochs.split()[0]} of the recipe's {counted(recipe.epochs, 'epoch')}"
+    return epochs

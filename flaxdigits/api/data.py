@@ -16,7 +16,7 @@ from flaxdigits.reports.data import class_table, writer_lines
 from flaxdigits.reports.figures import png
 from flaxdigits.reports.fonts import legible
 from flaxdigits.reports.image_grids import class_grid
-from flaxdigits.reports.result import print_synthetic_data_notice, source_name
+from flaxdigits.reports.result import data_name, print_synthetic_data_notice
 from flaxdigits.training.first_inputs import first_inputs
 from flaxdigits.training.run_folder import RunFolder
 
@@ -47,12 +47,13 @@ def prepare(
     config = validated(config)
     console = console or make_console()
     dataset = Session(console, data, raw_data_dir, data_dir).load(config)
+    title = data_name(dataset.name, dataset.source, config.data.folder)
     console.print(
-        f"{dataset.name} ({source_name(dataset.source)}): {len(dataset.labels)} images of "
-        f"{dataset.size()}, {len(dataset.class_names)} classes, fingerprint {dataset.fingerprint}")
+        f"{title}: {len(dataset.labels):,} images of {dataset.size()}, "
+        f"{len(dataset.class_names)} classes, fingerprint {dataset.fingerprint}")
     sizes = {name: len(rows) for name, rows in split_indices(config.data, dataset).items()}
     console.print(f"split {config.data.split}: "
-                  + ", ".join(f"{name} {size}" for name, size in sizes.items()))
+                  + ", ".join(f"{name} {size:,}" for name, size in sizes.items()))
     return dataset
 
 
@@ -83,16 +84,17 @@ def preview_data(
     session = Session.start([], console, data, raw_data_dir, data_dir)
     console, dataset = session.console, session.load(config)
     splits = split_indices(config.data, dataset)
+    title = data_name(dataset.name, dataset.source, config.data.folder)
     classes = len(dataset.class_names)
     images, labels = first_inputs(config, dataset, splits["train"], IMAGES_PER_CLASS * classes)
     grid = class_grid(
         images, labels, legible(dataset.class_names),
-        f"The first training images after preprocessing, {images.min():.3g} (black) to "
+        f"{title}: training images after preprocessing, {images.min():.3g} (black) to "
         f"{images.max():.3g} (white)")
     RunFolder(folder).write(PREVIEW, png(grid))
 
     print_synthetic_data_notice(console, dataset.source)
-    console.print(f"{dataset.name} ({source_name(dataset.source)}), split {config.data.split}: "
+    console.print(f"{title}, split {config.data.split}: "
                   f"images of {dataset.size()}, {classes} classes")
     print_table(console, class_table(dataset.class_names, dataset.labels, splits))
     if dataset.writers is not None:

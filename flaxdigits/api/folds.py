@@ -15,8 +15,9 @@ from flaxdigits.api.trackers import TrackerFactory, trackers_by_run
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.plurals import counted
 from flaxdigits.reports.finished_run import write_report_or_warn
-from flaxdigits.reports.result import print_synthetic_data_notice, source_name
+from flaxdigits.reports.result import data_name, print_synthetic_data_notice
 from flaxdigits.reports.writers import WritersReport
 from flaxdigits.studies import folds as studies
 from flaxdigits.studies.folds import FoldPredictions, FoldRun, fold_configs, read_fold_predictions
@@ -81,7 +82,7 @@ def train_folds(
         lambda path: f"fold {configs[path].data.fold}, seed {configs[path].seed}")
     first = next(iter(configs))
     dataset = session.load_to_train(config, first)
-    session.print_start(config, dataset, f"{len(configs)} runs", folder)
+    session.print_start(config, dataset, counted(len(configs), "run"), folder)
 
     def on_end(run: FoldRun, outcome: Outcome) -> None:
         console.print(f"fold {run.fold}, seed {run.seed}: {outcome_line(outcome)}")
@@ -108,14 +109,16 @@ def _write_report(
     folds = f"{config.data.folds} folds of " + (
         "examples" if group == "fold" else
         f"{len(np.unique(predictions.groups)) // config.data.folds} writers")
+    title = data_name(dataset.name, dataset.source, config.data.folder)
     result, run = RunFolder(first).result(), RunFolder(first).about()
     jax = run.get("versions", {}).get("jax", "unknown")
     report = WritersReport(
         f"{config.experiment}: errors by {group} and character",
         {"command": f"`{command}`", "seeds": ", ".join(map(str, seeds)),
-         "data": f"{dataset.name} ({source_name(dataset.source)}), {folds}, "
+         "data": f"{title}, {folds}, "
                  f"{result['train_examples']:,} training images in each",
-         "training": f"{result['epochs']:g} epochs, {result['parameters']:,} parameters",
+         "training": f"{counted(result['epochs'], 'epoch')}, "
+                     f"{result['parameters']:,} parameters",
          "hardware": f"{run.get('machine', result['device'])}, JAX {jax}"},
         predictions, dataset.images)
     folder = RunFolder(workdir)

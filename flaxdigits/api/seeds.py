@@ -14,6 +14,7 @@ from flaxdigits.config import ExperimentConfig
 from flaxdigits.datasets import PARTS
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
+from flaxdigits.plurals import counted
 from flaxdigits.reports.finished_run import write_report_or_warn
 from flaxdigits.reports.result import print_summary, print_synthetic_data_notice
 from flaxdigits.studies import seeds as studies
@@ -75,7 +76,7 @@ def train_seeds(
     folder = new_run_folder(workdir, config.experiment)
     dataset = session.load_to_train(config, folder / "seeds" / str(seeds[0]))
     session.print_start(
-        config, dataset, f"split {config.data.split}, {len(seeds)} seeds", folder)
+        config, dataset, f"split {config.data.split}, {counted(len(seeds), 'seed')}", folder)
     outcomes: dict[int, Outcome] = {}
 
     def on_end(seed: int, outcome: Outcome) -> None:

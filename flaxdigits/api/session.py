@@ -27,7 +27,7 @@ from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError, quoted
 from flaxdigits.models import build_model
 from flaxdigits.patterns import expand_user
-from flaxdigits.reports.result import print_synthetic_data_notice, source_name
+from flaxdigits.reports.result import data_name, print_synthetic_data_notice
 from flaxdigits.training import parallel, provenance
 from flaxdigits.training.run_folder import RunFolder, data_differences
 from flaxdigits.training.weights import split_checkpoint
@@ -144,8 +144,9 @@ class Session:
         self, config: ExperimentConfig, dataset: Dataset, what: str, folder: Path
     ) -> None:
         """Prints what is trained, on which data and device, and in which folder."""
-        self.console.print(f"{config.experiment}: {dataset.name} ({source_name(dataset.source)}), "
-                           f"{what}, on {provenance.device_name()}, in {folder}")
+        title = data_name(dataset.name, dataset.source, config.data.folder)
+        self.console.print(f"{config.experiment}: {title}, {what}, on "
+                           f"{provenance.device_name()}, in {folder}")
         print_synthetic_data_notice(self.console, dataset.source)
 
     def print_pause(self, received: int | None, saved: str = "") -> None:

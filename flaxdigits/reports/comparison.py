@@ -1,53 +1,110 @@
-"""The table of `--mode=compare`: several runs side by side."""
+"""The table of `--mode=compare`: a row for each run."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from flaxdigits.config import flatten
+from flaxdigits.reports.result import data_name
 from flaxdigits.training.run_folder import RunFolder
 
-COLUMNS = {
-    "experiment": "{}", "dataset": "{}", "data_source": "{}", "split": "{}", "seed": "{}",
-    "steps": "{}", "train_accuracy": "{:.3%}", "validation_accuracy": "{:.3%}",
-    "test_accuracy": "{:.3%}", "test_loss": "{:.4f}", "steps_per_second": "{:.1f}",
-    "parameters": "{:,}", "device": "{}",
-}
+MAX_FIELDS = 5  # columns of config fields
+METRICS = {  # the heading and format of fields of `result.json`
+    "train_accuracy": ("train\naccuracy", "{:.3%}"),
+    "validation_accuracy": ("validation\naccuracy", "{:.3%}"),
+    "test_accuracy": ("test\naccuracy", "{:.3%}"), "test_loss": ("test\nloss", "{:.4f}"),
+    "steps_per_second": ("steps/s", "{:.1f}")}
+SHOWN_ELSEWHERE = {"experiment", "seed", "data.dataset", "data.folder", "data.split"}
 
 
 def comparison_table(runs: Sequence[RunFolder | str | os.PathLike[str]]) -> Table:
-    """Returns a table with a column for each run and a row for each field of the result.
+    """Returns a table with a row for each run, and in its title what all runs have in common.
 
-    A column is named by the last parts of the path of its run folder.
+    The columns are the metrics, and the fields that differ: of the experiment, its data and seed,
+    and of the config. A run is named by the last parts of the path of its folder.
 
     Raises:
       FlaxdigitsError: if a folder is not a run folder.
     """
     folders = [RunFolder.of(run) for run in runs]
-    table = Table()
-    table.add_column("", no_wrap=True)
-    results, names = [], _short_names([folder.path for folder in folders])
+    names = _short_names([folder.path for folder in folders])
+    labels, facts, results, configs = [], [], [], []
     for folder in folders:
-        result = folder.result()
-        name = names[folder.path]
-        if result is None:
-            run = folder.recorded()
-            config = flatten(run["config"])
-            result = {"dataset": run["data"]["dataset"], "data_source": run["data"]["source"],
-                      "experiment": config.get("experiment"), "split": config.get("data.split"),
-                      "seed": config.get("seed")}
-            name += " (unfinished)" if folder.diverged() is None else " (diverged)"
+        result, run = folder.result() or {}, folder.recorded()
+        config = flatten(run["config"])
+        state = "" if result else " (unfinished)" if folder.diverged() is None else " (diverged)"
+        labels.append(names[folder.path] + state)
+        facts.append(_facts(result, config, run["data"]))
         results.append(result)
-        table.add_column(Text(name), justify="right", overflow="fold")
-    for name, form in COLUMNS.items():
+        configs.append(config)
+    common = {name: values[0] for name, values in _columns(facts).items()
+              if len(set(values)) == 1 and values[0] != "-"}
+    differing = _differing_fields(configs)
+    title = ", ".join(f"{name} {value}" for name, value in common.items())
+    more = list(differing)[MAX_FIELDS:]
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False,
+                  title=Text(title) if title else None, title_justify="left", title_style="",
+                  caption=Text(f"Also different: {', '.join(more)}.") if more else None,
+                  caption_justify="left")
+    columns = {name: values for name, values in _columns(facts).items() if name not in common}
+    columns |= {name: differing[name] for name in list(differing)[:MAX_FIELDS]}
+    for name, (heading, form) in METRICS.items():
         values = [result.get(name) for result in results]
         if any(value is not None for value in values):
-            cells = ("-" if value is None else form.format(value) for value in values)
-            table.add_row(name, *map(Text, cells))
+            columns[heading] = ["-" if value is None else form.format(value) for value in values]
+    table.add_column("run", overflow="fold")
+    for name in columns:
+        table.add_column(Text(name), justify="right", overflow="fold", no_wrap="\n" in name)
+    for label, *cells in zip(labels, *columns.values(), strict=True):
+        table.add_row(*map(Text, (label, *cells)))
     return table
+
+
+def _facts(
+    result: Mapping[str, Any], config: Mapping[str, Any], data: Mapping[str, Any]
+) -> dict[str, str]:
+    """Returns what a run is, by the name of a column; `-` if it is not known."""
+    def number(name: str) -> str:
+        return f"{result[name]:,}" if name in result else "-"
+
+    return {
+        "experiment": str(config.get("experiment")),
+        "data": data_name(data["dataset"], data["source"], config.get("data.folder")),
+        "split": str(config.get("data.split")), "seed": str(config.get("seed")),
+        "steps": number("steps"), "parameters": number("parameters"),
+        "device": str(result.get("device", "-"))}
+
+
+def _columns(rows: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+
+
+def _differing_fields(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Returns the values of the config fields that differ, by their shortest unique names.
+
+    A field that a config lacks, since it belongs to another component, is `-`.
+    """
+    values = {}
+    for field in dict.fromkeys(field for config in configs for field in config):
+        texts = [_text(config[field]) if field in config else "-" for config in configs]
+        if field not in SHOWN_ELSEWHERE and len(set(texts) - {"-"}) > 1:
+            values[field] = texts
+    last = [field.rpartition(".")[2] for field in values]
+    return {name if last.count(name) == 1 and name != "name" else field: texts
+            for name, (field, texts) in zip(last, values.items(), strict=True)}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(_text, value)) or "none"
+    if isinstance(value, dict):  # a component in a list
+        return str(value.get("name", value))
+    return "none" if value is None else str(value)
 
 
 def _short_names(paths: Sequence[Path]) -> dict[Path, str]:

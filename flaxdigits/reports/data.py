@@ -7,6 +7,8 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from flaxdigits.plurals import counted
+
 
 def class_table(
     class_names: Sequence[str], labels: np.ndarray, splits: Mapping[str, np.ndarray]
@@ -40,8 +42,9 @@ def writer_lines(writers: np.ndarray, splits: Mapping[str, np.ndarray]) -> Itera
     """
     for name, rows in splits.items():
         unique, images = np.unique(writers[rows], return_counts=True)
-        yield (f"{name}: {len(unique)} writers with {images.min()} to {images.max()} images "
-               f"(median {np.median(images):g})")
+        count = (f"{counted(int(images.min()), 'image')} each" if images.min() == images.max() else
+                 f"{images.min()} to {images.max()} images (median {np.median(images):g})")
+        yield f"{name}: {counted(len(unique), 'writer')} with {count}"
     for first, second in itertools.combinations(splits, 2):
         both = np.intersect1d(writers[splits[first]], writers[splits[second]])
         yield f"writers in both {first} and {second}: {len(both) or 'none'}"

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from flaxdigits.reports.fonts import Labels, families
 
@@ -22,6 +22,7 @@ DOTS_PER_INCH = 160
 MAX_NUMBERED_CLASSES = 30  # a confusion matrix of more classes has no numbers in its cells
 MAX_NAMED_CLASSES = 60  # a confusion matrix of more classes does not name every row
 MAX_FILTERS = 64
+WEIGHTS = ("#08306b", "#8b8f96", "#ffd74d")  # the colours of negative, zero and positive weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,58 +64,90 @@ def png(figure: Figure) -> bytes:
 
 
 def curves(
-    rows: Sequence[dict[str, Any]], result: dict[str, Any], what: Literal["loss", "accuracy"],
+    rows: Sequence[dict[str, Any]], result: dict[str, Any], what: Literal["loss", "error"],
     theme: Theme = LIGHT,
 ) -> Figure:
-    """Plots the loss or accuracy during training: curves for training and validation.
+    """Plots the loss or the error rate during training: curves for training and validation.
 
-    The test split is a point at the end.
+    The test split is a point at the end. The axis is logarithmic if the largest value is more than
+    four times the smallest, so that 1 % and 2 % are as far apart as 10 % and 20 %; it then shows
+    values of zero below its smallest tick. Otherwise it begins at zero.
 
     Args:
       rows: the rows of `metrics.jsonl`.
       result: the content of `result.json`.
-      what: the metric to plot.
+      what: the metric to plot; the error rate is 1 - accuracy.
       theme: the colours.
     """
     figure, axes = blank(5.2, 3.4, theme)
-    figure.subplots_adjust(left=0.125, right=0.96, bottom=0.15, top=0.89)
+    figure.subplots_adjust(left=0.125, right=0.96, bottom=0.15, top=0.87)
     steps_per_epoch = result["steps"] / result["epochs"]
-    plotted: list[float] = []
+    metric = "accuracy" if what == "error" else what
 
-    def plot(label: str, epochs: Sequence[float], values: Sequence[float], **style: Any) -> None:
-        plotted.extend(values)
-        if len(values) < 20:
-            style = {"marker": "o", "markersize": 4} | style
-        axes.plot(epochs, values, label=label, **style)
+    def values(name: str, found: Sequence[dict[str, Any]]) -> list[float]:
+        return [1 - row[name] if what == "error" else row[name] for row in found]
 
+    lines = []  # label, epochs, values, style
     for split, label, style in (
             ("train", "training (running)", {"color": theme.training, "linewidth": 1.2}),
             ("validation", "validation", {"color": theme.held_out, "linewidth": 2})):
-        points = [row for row in rows if row.get(f"{split}_{what}") is not None]
-        if points:
-            plot(label, [row["step"] / steps_per_epoch for row in points],
-                 [row[f"{split}_{what}"] for row in points], **style)
-    if result[f"test_{what}"] is not None:
-        plot("test, at the end", [result["checkpoint_step"] / steps_per_epoch],
-             [result[f"test_{what}"]], color=theme.wrong, marker="D", linestyle="none", zorder=5)
+        found = [row for row in rows if row.get(f"{split}_{metric}") is not None]
+        if found:
+            style |= {"marker": "o", "markersize": 4} if len(found) < 20 else {}
+            lines.append((label, [row["step"] / steps_per_epoch for row in found],
+                          values(f"{split}_{metric}", found), style))
+    if result[f"test_{metric}"] is not None:
+        lines.append((
+            "test, at the end", [result["checkpoint_step"] / steps_per_epoch],
+            values(f"test_{metric}", [result]),
+            {"color": theme.wrong, "marker": "D", "linestyle": "none", "zorder": 5}))
 
+    zero = _scale_values(axes, [value for _, _, found, _ in lines for value in found],
+                         percent=what == "error")
+    for label, epochs, found, style in lines:
+        axes.plot(epochs, [value or zero for value in found], label=label, clip_on=False, **style)
     axes.set_xlabel("epoch", color=theme.muted, fontsize=8.5)
     axes.set_xlim(left=0)
-    axes.set_title(what.capitalize(), loc="left", color=theme.text, fontsize=10.5, weight="bold")
+    axes.set_title("Error rate" if what == "error" else "Loss", loc="left", color=theme.text,
+                   fontsize=10.5, weight="bold", pad=10)
     axes.grid(axis="y", color=theme.line, linewidth=0.8)
-    axes.legend(loc="lower right" if what == "accuracy" else "upper right", frameon=False,
-                fontsize=8, labelcolor=theme.text)
-    if what == "accuracy":
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
-    elif min(plotted) > 0 and max(plotted) > 10 * min(plotted):
-        axes.set_yscale("log")
-        is_short = max(plotted) < 200 * min(plotted)
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if is_short else (1,)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_locator(NullLocator())
+    axes.tick_params(axis="x", pad=6)
+    if lines:  # the legend is above the axes, where it covers no curve
+        axes.legend(loc="lower right", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.2,
+                    frameon=False, ncols=3, fontsize=8, labelcolor=theme.text, columnspacing=1.2,
+                    handlelength=1.4, handletextpad=0.5)
     axes.xaxis.set_major_locator(MaxNLocator(
         7, steps=(1, 2, 5, 10), integer=result["epochs"] >= 4))
     return figure
+
+
+def _scale_values(axes: Axes, values: Sequence[float], percent: bool) -> float:
+    """Sets the scale of the vertical axis, and returns where it shows a value of zero."""
+    def text(value: float, _: int) -> str:
+        return f"{100 * value:g} %" if percent else f"{value:g}"
+
+    if not values:
+        return 0.0
+    positive = [value for value in values if value > 0]
+    if min(values) < 0 or not positive or max(positive) <= 4 * min(positive):
+        if min(values) >= 0:
+            axes.set_ylim(0, 1.08 * max(values) or 1)
+        axes.yaxis.set_major_formatter(FuncFormatter(text))
+        return 0.0
+    low, high = min(positive), max(positive)
+    zero = low / 2
+    axes.set_yscale("log")
+    axes.set_ylim((zero if len(positive) < len(values) else low) / 1.25, high * 1.25)
+    subs = (1, 2, 5) if high < 200 * low else (1,)
+    ticks = [tick for tick in LogLocator(subs=subs).tick_values(low, high)
+             if low / 1.25 <= tick <= high * 1.25]
+    if len(positive) < len(values):
+        ticks.insert(0, zero)
+    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    axes.yaxis.set_major_formatter(FuncFormatter(
+        lambda value, _: "0" if value == zero else text(value, _)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    return zero
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -188,7 +221,9 @@ def confusion(counts: np.ndarray, labels: Labels, theme: Theme = LIGHT) -> Figur
 
 
 def first_layer(filters: np.ndarray, theme: Theme = LIGHT) -> Figure:
-    """Draws the filters of the first layer; negative weights are blue, positive ones red.
+    """Draws the filters of the first layer, from dark blue (negative) through grey to yellow.
+
+    The lightness of the colours increases with the weights, so that they differ in greyscale too.
 
     Args:
       filters: [filters, height, width] float32. Only the first 64 are drawn.
@@ -202,8 +237,7 @@ def first_layer(filters: np.ndarray, theme: Theme = LIGHT) -> Figure:
     axes.set_position((0.01, 0.01, 0.98, height * 0.98))
     axes.set_axis_off()
     scale = np.abs(shown).max() or 1
-    shade = LinearSegmentedColormap.from_list(
-        "", [theme.held_out, theme.background, theme.wrong])
+    shade = LinearSegmentedColormap.from_list("", WEIGHTS)
     rows, wide = shown.shape[1:]
     edge = max(rows, wide) * 1.12
     for position, kernel in enumerate(shown):
@@ -216,7 +250,7 @@ def first_layer(filters: np.ndarray, theme: Theme = LIGHT) -> Figure:
     axes.set_ylim(lines * edge, -0.06 * edge)
     more = f" of {len(filters)}" if len(filters) > len(shown) else ""
     figure.text(0.01, 1 - 0.3 / figure.get_figheight(), f"{len(shown)}{more} filters of "
-                f"{rows}x{wide}, from {-scale:.2f} (blue) to {scale:.2f} (red)",
+                f"{rows}x{wide}, from {-scale:.2f} (dark blue) to {scale:.2f} (yellow)",
                 fontsize=8.5, color=theme.muted)
     return figure
 

@@ -92,7 +92,7 @@ def prediction_grid(
     Args:
       shown: the predictions to draw; may be empty.
       labels: the names of the classes.
-      title: the title, with characters of matplotlib's default font only.
+      title: the title.
       theme: the colours.
     """
     figure, axes = _grid(COLUMNS, max(1, -(-len(shown) // COLUMNS)), 1.5, title, theme)
@@ -121,7 +121,7 @@ def class_grid(
         all images is drawn black, the largest white.
       labels: [examples] int.
       names: the names of the classes.
-      title: the title, with characters of matplotlib's default font only.
+      title: the title.
       theme: the colours.
     """
     columns = 12
@@ -149,7 +149,7 @@ def _grid(
     axes.set_xlim(-margin - 0.1, columns)
     axes.set_ylim(high - 0.1, -0.1 + 0.02)
     figure.text(0.1 / wide, 1 - 0.2 / figure.get_figheight(), title, fontsize=10.5, weight="bold",
-                color=theme.text, va="center")
+                color=theme.text, va="center", parse_math=False)
     return figure, axes
 
 

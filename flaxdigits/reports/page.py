@@ -9,9 +9,10 @@ from PIL import Image
 
 from flaxdigits.config import flatten
 from flaxdigits.datasets import PARTS
+from flaxdigits.plurals import counted
 from flaxdigits.reports.image_grids import Prediction
 from flaxdigits.reports.layers import COSTS, Layer, readable_bytes
-from flaxdigits.reports.result import source_name
+from flaxdigits.reports.result import data_name
 from flaxdigits.reports.template import data_url, render, themed
 
 MAX_TILE_SIZE = 128  # pixels
@@ -36,14 +37,15 @@ def page(
       confusion: [classes, classes] int, rows are true classes.
       mistakes: wrong predictions to show, the most confident first.
       samples: predictions to show.
-      figures: the PNG files of `loss`, `accuracy`, `confusion` and optionally `norms` and
-        `filters`, each for a light and for a dark page.
+      figures: the PNG files of `loss`, `error`, `confusion` and optionally `norms` and `filters`,
+        each for a light and for a dark page.
     """
+    folder = config.get("data", {}).get("folder")
     return render(
         "page.html", experiment=result["experiment"],
-        subtitle=f"{result['dataset']} ({source_name(result['data_source'])}), split "
+        subtitle=f"{data_name(result['dataset'], result['data_source'], folder)}, split "
                  f"{result['split']}, seed {result['seed']}, {result['parameters']:,} parameters",
-        training=f"{result['epochs']:g} epochs, {result['steps']:,} steps in "
+        training=f"{counted(result['epochs'], 'epoch')}, {counted(result['steps'], 'step')} in "
                  f"{result['seconds_training']:,.0f} s on {result['device']}. Evaluated at the "
                  f"checkpoint of step {result['checkpoint_step']:,} ({result['checkpoint']}).",
         is_synthetic=result["data_source"] != "real",
@@ -60,7 +62,8 @@ def page(
 
 def _score(result: Mapping[str, Any], split: str) -> dict[str, str]:
     return {"split": split, "accuracy": f"{result[f'{split}_accuracy']:.2%}",
-            "errors": f"{result[f'{split}_errors']:,} errors in {result[f'{split}_examples']:,}",
+            "errors": f"{counted(result[f'{split}_errors'], 'error')} in "
+                      f"{result[f'{split}_examples']:,}",
             "loss": f"{result[f'{split}_loss']:.4f}"}
 
 

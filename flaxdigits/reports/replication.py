@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.plurals import counted
 from flaxdigits.reports.markdown import table_line
 from flaxdigits.studies.collection import RECORDS_FOLDER, Collection, ProtocolRuns
 from flaxdigits.studies.replication import (
@@ -168,7 +169,7 @@ class ReplicationReport:
             jax = record.values.get("versions", {}).get("jax", "unknown")
             name = f"{record.machine}, JAX {jax}"
             counts[name] = counts.get(name, 0) + 1
-        return " ".join(f"{count} run{'s' * (count != 1)} on {name}." for name, count in
+        return " ".join(f"{counted(count, 'run')} on {name}." for name, count in
                         counts.items()) or "No runs."
 
     def json(self) -> dict[str, object]:
@@ -222,7 +223,7 @@ def _cell(runs: ProtocolRuns, metrics: Sequence[str]) -> str:
                      for metric, value in estimates if value)
     if not text:
         return "not run" if not runs.diverged else f"all {len(runs.diverged)} seeds diverged"
-    notes = [f"{len(runs.records)} seed{'s' * (len(runs.records) != 1)}"]
+    notes = [counted(len(runs.records), "seed")]
     if runs.partial:
         notes.insert(0, f"partial: {runs.partial}")
     if runs.diverged:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from flaxdigits.plurals import counted
 from flaxdigits.reports.figures import DARK, LIGHT, Theme, blank, png
 from flaxdigits.reports.replication import (
     HEADER,
@@ -124,9 +125,14 @@ def runs_figure(rows: Sequence[ClaimRow], theme: Theme = LIGHT) -> Figure:
     partial = rows[0].original.partial
     _headline(figure, "Accuracy of every seed" + (f" (partial: {partial})" if partial else ""),
               theme)
-    _legend(figure, [("D", theme.wrong, "claimed"), ("o", theme.text, "a seed"),
-                     ("o", theme.held_out, "a seed, test images"), ("|", theme.muted, "mean")],
-            rows, theme)
+    held_out = [name == HELD_OUT_METRIC for _, name in lines]
+    marks = [
+        (any(line == (row.original, row.claim.metric) for row in rows for line in lines),
+         ("D", theme.wrong, "claimed")),
+        (not all(held_out), ("o", theme.text, "a seed")),
+        (any(held_out), ("o", theme.held_out, "a seed, test images")),
+        (any(len(runs.values(name)) > 1 for runs, name in lines), ("|", theme.muted, "mean"))]
+    _legend(figure, [mark for is_drawn, mark in marks if is_drawn], rows, theme)
     return figure
 
 
@@ -186,7 +192,7 @@ def _system(rows: Sequence[ClaimRow]) -> dict[str, Any]:
             "name": PROTOCOLS[runs.protocol],
             "summary": f"{result['dataset']}, split {result['split']}: "
                        f"{result['train_examples']:,} training images, "
-                       f"{result['epochs']:.3g} epochs, {result['parameters']:,} parameters",
+                       f"{counted(result['epochs'], 'epoch')}, {result['parameters']:,} parameters",
             "partial": runs.partial, "diverged": ", ".join(map(str, runs.diverged)),
             "header": [METRIC_LABELS[name] for name in ACCURACIES if runs.values(name)],
             "mean": [format_estimate(estimate_of(runs, name))

@@ -70,7 +70,7 @@ class RunReport:
         sampled = select_predictions(*split, samples(len(self.labels)))
         figures: dict[str, Callable[[Theme], Figure]] = {
             "loss": lambda theme: curves(self.rows, self.result, "loss", theme),
-            "accuracy": lambda theme: curves(self.rows, self.result, "accuracy", theme),
+            "error": lambda theme: curves(self.rows, self.result, "error", theme),
             "confusion": lambda theme: confusion(counts, names, theme)}
         if has_norms(self.rows):
             figures["norms"] = lambda theme: norm_curves(self.rows, self.result, theme)

@@ -167,11 +167,12 @@ def error_map(
     top.set_xticks([])
     top.grid(axis="y", color=theme.line, linewidth=0.8)
     top.set_axisbelow(True)
-    top.set_title(f"Errors of each {group} and character, per cent", loc="left", color=theme.text,
-                  fontsize=10.5, weight="bold")
     axes = figure.add_axes((left, bottom, wide, tall))
     shade = LinearSegmentedColormap.from_list("", [theme.background, theme.wrong])
     share = errors / np.maximum(1, examples)
+    top.set_title(f"Error rate of each {group} in per cent, and below of each {group} and "
+                  f"character (white 0 %, red {100 * share.max():.0f} %)", loc="left",
+                  color=theme.text, fontsize=10.5, weight="bold")
     axes.imshow(share.T, cmap=shade, vmin=0, vmax=max(0.01, share.max()), aspect="auto",
                 interpolation="nearest")
     axes.set_yticks(range(classes), names.names, font=names.font, fontsize=9, color=theme.text,

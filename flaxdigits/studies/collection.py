@@ -10,6 +10,7 @@ from typing import Any
 from flaxdigits.config import ExperimentConfig, from_dict
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.patterns import find_paths
+from flaxdigits.plurals import counted
 from flaxdigits.studies.records import RunRecord, read_record
 from flaxdigits.studies.replication import (
     ACCURACIES,
@@ -205,7 +206,7 @@ def _partial(
     parts = []
     if extent(config)[:2] != extent(recipe)[:2]:
         parts.append(f"{result['steps']:,} of {recipe.train.steps:,} steps" if recipe.train.steps
-                    else f"{result['epochs']:.3g} of {recipe.train.epochs} epochs")
+                    else f"{result['epochs']:.3g} of {counted(recipe.train.epochs, 'epoch')}")
     if config.data.limit != recipe.data.limit:
         parts.append(f"{result['train_examples']:,} training images")
     return ", ".join(parts)

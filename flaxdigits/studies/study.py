@@ -37,7 +37,8 @@ class Study:
       variants: the overrides of each variant by its name.
       grid: the values of each field, as in `{"model.dropout": (0, 0.1)}`, or a name and the
         overrides of each of its levels, as in `{"rate": {"low": (...), "high": (...)}}`. Every
-        combination is a variant.
+        combination is a variant. With several factors the report also contains their main effects
+        and two-way interactions; see `flaxdigits.studies.grid`.
       seeds: the seeds to train each variant with.
       metric: the metric of `result.json` that is compared: `validation_` or `test_` followed by
         `accuracy`, `loss`, `errors` or the key of one of `evaluate.metrics`. Make choices on the
@@ -149,7 +150,9 @@ def variants_of(study: Study, overrides: Sequence[str] = ()) -> dict[str, Experi
                               "variant with several seeds: set them in seeds, or with --seeds")
     _check_metrics(study, base)
     configs = {BASE: base}
-    for name, changes in [*study.variants.items(), *_combinations(study.grid)]:
+    for name, changes in [
+            *study.variants.items(),
+            *((", ".join(levels), changes) for levels, changes in combinations(study.grid))]:
         try:
             config = apply_overrides(base, changes)
             build_model(config.model, num_classes=1)
@@ -188,8 +191,8 @@ def _check_metrics(study: Study, config: ExperimentConfig) -> None:
 
 
 def folder_name(variant: str) -> str:
-    """Returns the folder name of a variant."""
-    return re.sub(r"[^\w.=,+-]+", "_", variant).strip("._") or "_"
+    """Returns the folder name of a variant, which has no characters that a shell interprets."""
+    return re.sub(r"[^\w.+-]+", "_", variant).strip("._-") or "_"
 
 
 def same_images(config: ExperimentConfig, other: ExperimentConfig) -> bool:
@@ -203,14 +206,23 @@ def same_images(config: ExperimentConfig, other: ExperimentConfig) -> bool:
 
 
 def seed_workdir(workdir: Path, variant: str) -> Path:
-    """Returns the folder that contains the seeds of a variant."""
-    return workdir / folder_name(variant)
+    """Returns the folder that contains the seeds of a variant.
+
+    The folder of a study that was begun with an earlier version keeps its name.
+    """
+    folder = workdir / folder_name(variant)
+    earlier = workdir / (re.sub(r"[^\w.=,+-]+", "_", variant).strip("._") or "_")
+    return earlier if earlier.is_dir() and not folder.exists() else folder
 
 
-def _combinations(
+def combinations(
     grid: Mapping[str, Sequence[Any] | Mapping[str, Sequence[str]]]
-) -> Iterator[tuple[str, list[str]]]:
-    """Yields the name and the overrides of every combination of the grid's values."""
+) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+    """Yields the levels and the overrides of every combination of a grid.
+
+    Args:
+      grid: as in `Study`.
+    """
     def levels(factor: str) -> list[tuple[str, list[str]]]:
         values = grid[factor]
         if isinstance(values, Mapping):
@@ -220,7 +232,7 @@ def _combinations(
 
     if grid:
         for combination in itertools.product(*map(levels, grid)):
-            yield (", ".join(name for name, _ in combination),
+            yield (tuple(name for name, _ in combination),
                    [change for _, changes in combination for change in changes])
 
 

@@ -1,0 +1,126 @@
+"""The effects of a study's grid: a table (terminal, Markdown, CSV) and a figure."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from rich.table import Table
+from rich.text import Text
+
+from flaxdigits.metrics import Format
+from flaxdigits.plurals import counted
+from flaxdigits.reports.estimates import (
+    POINTS,
+    cell,
+    heading,
+    mean,
+    mean_difference,
+    metric_words,
+    p_value,
+)
+from flaxdigits.reports.figures import LIGHT, Theme
+from flaxdigits.reports.forest import ForestRow, forest
+from flaxdigits.reports.markdown import table_line
+from flaxdigits.studies.grid import Effect
+
+TITLE = "Main effects and interactions of the grid"
+
+
+@dataclasses.dataclass(frozen=True)
+class EffectsReport:
+    """The table and the figure of the effects of a grid.
+
+    Attributes:
+      effects: the effects, of which there is at least one.
+      metric: the metric of `result.json` that is compared.
+      form: the format of the metric.
+    """
+
+    effects: Sequence[Effect]
+    metric: str
+    form: Format
+
+    def terminal(self) -> Table:
+        """Returns the table for a terminal."""
+        table = Table(title=Text(TITLE, "table.title"))
+        for column, name in enumerate(self._header()):
+            table.add_column(Text(name), justify="right" if column else "left")
+        for effect in self.effects:
+            table.add_row(*map(cell, self._cells(effect)))
+        return table
+
+    def markdown(self) -> list[str]:
+        """Returns the lines of a section in Markdown, with notes."""
+        header = self._header()
+        return [f"## {TITLE}", "", table_line(header), "| --- |" + " ---: |" * (len(header) - 1),
+                *(table_line(self._cells(effect)) for effect in self.effects), "", *self.notes()]
+
+    def notes(self) -> list[str]:
+        """Returns the notes below the table, as lines."""
+        tests = sum(effect.p_holm is not None for effect in self.effects)
+        unit = f" in {POINTS}" if self.form.is_fraction else ""
+        seeds = counted(self.effects[0].estimate.n, "seed")
+        lines = [f"Means over all levels of the other factors, ± standard deviation over the "
+                 f"{seeds} that finished for every combination.",
+                 f"Effect of a level: its difference to the reference level of its factor{unit}, "
+                 "with its 95 % interval.",
+                 "Effect of a × b: the difference of a to its reference level if the other factor "
+                 "has b, minus that difference if it has its reference level."]
+        if tests:
+            lines.append("p: paired t-test over the seeds; Holm: corrected for the "
+                         f"{counted(tests, 'test')} of this table.")
+        return lines
+
+    def csv(self) -> str:
+        """Returns the CSV file: a line for each effect, with unrounded numbers and fractions."""
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["factor", "level", "other_factor", "other_level", "n", "mean", "sd", "low",
+                         "high", "effect", "effect_low", "effect_high", "p", "p_holm"])
+        for effect in self.effects:
+            named = [name for pair in zip(effect.factors, effect.levels, strict=True)
+                     for name in pair]
+            value, difference = effect.estimate, effect.difference
+            writer.writerow([
+                *named, *[None] * (4 - len(named)), value.n, value.mean, value.sd, value.low,
+                value.high, *([difference.mean, difference.low, difference.high, difference.p]
+                              if difference else [None] * 4), effect.p_holm])
+        return file.getvalue()
+
+    def figure(self, title: str, theme: Theme = LIGHT) -> Figure:
+        """Draws the effects.
+
+        Args:
+          title: the title of the study.
+          theme: the colours.
+        """
+        unit = f", {POINTS}" if self.form.is_fraction else ""
+        return forest(
+            [ForestRow(_label(effect), mean(effect.estimate, self.form), effect.difference,
+                       list(effect.by_seed.values()), effect.p_holm,
+                       is_rated=len(effect.factors) == 1) for effect in self.effects],
+            f"{title}: main effects and interactions",
+            f"effect on {metric_words(self.metric)}{unit}",
+            "mean ± sd" + (", %" if self.form.is_fraction else ""),
+            scale=100 if self.form.is_fraction else 1,
+            higher_is_better=self.form.higher_is_better, theme=theme)
+
+    def _header(self) -> list[str]:
+        return ["level, or a × b", "n", heading(self.metric, self.form), "effect", "p", "p, Holm"]
+
+    def _cells(self, effect: Effect) -> list[str]:
+        p = effect.difference.p if effect.difference else None
+        return [_label(effect), str(effect.estimate.n), mean(effect.estimate, self.form),
+                mean_difference(effect.difference, self.form), p_value(p), p_value(effect.p_holm)]
+
+
+def _label(effect: Effect) -> str:
+    """Returns the name of an effect, such as `loss: MSE (reference)`, or of two `MSE × Adam`."""
+    if len(effect.factors) == 2:
+        return " × ".join(effect.levels)
+    (factor,), (level,) = effect.factors, effect.levels
+    is_named = not level.startswith(f"{factor.rpartition('.')[2]}=")
+    name = f"{factor}: {level}" if is_named else level
+    return name if effect.difference else f"{name} (reference)"

@@ -1,0 +1,145 @@
+"""Main effects and two-way interactions of the factors of a study's grid.
+
+The values of the grid are an array with an axis for each factor and one for the seeds. An effect is
+computed for every seed, and then estimated over the seeds: combinations with the same seed are
+paired, like a variant and the base.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flaxdigits.config import ExperimentConfig
+from flaxdigits.studies.ablation import VariantResult
+from flaxdigits.studies.statistics import Difference, Estimate, estimate, holm, paired_difference
+from flaxdigits.studies.study import BASE, Study, combinations
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The grid of a study.
+
+    Attributes:
+      factors: the names of the levels of each factor by its name.
+      cells: the variant of each combination of levels, one level of each factor; the base is one of
+        them if it has the config of a combination.
+    """
+
+    factors: Mapping[str, tuple[str, ...]]
+    cells: Mapping[tuple[str, ...], str]
+
+    def reference(self) -> tuple[str, ...]:
+        """Returns the levels that the others are compared with: the base's, or else the first."""
+        return next((levels for levels, variant in self.cells.items() if variant == BASE),
+                    next(iter(self.cells)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Effect:
+    """A level of a factor, or two levels of different factors, averaged over the other factors.
+
+    Attributes:
+      factors: the name of the factor, or the names of two.
+      levels: the level of each.
+      estimate: the mean of the metric over all combinations with these levels, and its interval
+        over the seeds.
+      by_seed: the effect by seed; of reference levels, the deviation from their mean.
+      difference: the effect: of one level, its difference to the reference level of its factor; of
+        two, by how much the difference of the first to its reference differs between the second and
+        the second's reference. None for a reference level.
+      p_holm: the p-value of a paired t-test, corrected for the number of tests of the grid.
+    """
+
+    factors: tuple[str, ...]
+    levels: tuple[str, ...]
+    estimate: Estimate
+    by_seed: Mapping[int, float]
+    difference: Difference | None
+    p_holm: float | None = None
+
+
+def grid_of(study: Study, configs: Mapping[str, ExperimentConfig]) -> Grid:
+    """Returns the grid of a study.
+
+    Args:
+      study: the study.
+      configs: the configs that `variants_of` returns for it.
+    """
+    levels = [names for names, _ in combinations(study.grid)]
+    factors = {factor: tuple(dict.fromkeys(names[axis] for names in levels))
+               for axis, factor in enumerate(study.grid)}
+    cells = {names: name if (name := ", ".join(names)) in configs else BASE for names in levels}
+    return Grid(factors, cells)
+
+
+def grid_effects(grid: Grid, variants: Sequence[VariantResult]) -> list[Effect]:
+    """Returns the main effect of every level, and the two-way interactions of all factors.
+
+    Factors with one level have no effects. Only seeds that finished for every combination count.
+
+    Args:
+      grid: the grid.
+      variants: the results of the variants of the study.
+
+    Returns:
+      The levels of each factor, followed by the interactions of each pair of factors. Empty if
+      fewer than two factors have several levels, if no seed finished for every combination, or if
+      the combinations are evaluated on different images.
+    """
+    varied = [axis for axis, levels in enumerate(grid.factors.values()) if len(levels) > 1]
+    if len(varied) < 2:
+        return []
+    results = {result.variant: result for result in variants}
+    cells = [results[variant] for variant in grid.cells.values()]
+    seeds = sorted(set.intersection(*(set(cell.values) for cell in cells)))
+    if not seeds or not all(cell.is_paired for cell in cells):
+        return []
+    names, levels = list(grid.factors), list(grid.factors.values())
+    array = np.reshape([[cell.values[seed] for seed in seeds] for cell in cells],
+                       [*map(len, levels), len(seeds)])
+    reference = [of.index(level) for of, level in zip(levels, grid.reference(), strict=True)]
+    effects = []
+    for axes in [(axis,) for axis in varied] + list(itertools.combinations(varied, 2)):
+        others = tuple(axis for axis in range(len(levels)) if axis not in axes)
+        means = array.mean(axis=others)  # [levels of each of the axes, seeds]
+        for place in np.ndindex(means.shape[:-1]):
+            is_reference = [at == reference[axis] for at, axis in zip(place, axes, strict=True)]
+            if len(axes) == 2 and any(is_reference):
+                continue
+            effects.append(_effect(
+                tuple(names[axis] for axis in axes),
+                tuple(levels[axis][at] for at, axis in zip(place, axes, strict=True)),
+                means, place, tuple(reference[axis] for axis in axes), seeds))
+    tested = [effect.difference.p for effect in effects
+              if effect.difference and effect.difference.p is not None]
+    corrected = iter(holm(tested))
+    return [dataclasses.replace(effect, p_holm=next(corrected))
+            if effect.difference and effect.difference.p is not None else effect
+            for effect in effects]
+
+
+def _effect(
+    factors: tuple[str, ...], levels: tuple[str, ...], means: np.ndarray,
+    place: tuple[int, ...], reference: tuple[int, ...], seeds: Sequence[int],
+) -> Effect:
+    """Returns the effect of the levels at `place`; `means`: [levels of the factors, seeds]."""
+    here, mean = means[place], estimate(means[place])
+    if place == reference:
+        return Effect(factors, levels, mean, _by_seed(seeds, here - mean.mean), None)
+    base = means[reference]
+    if len(place) == 2:
+        here, base = here - means[reference[0], place[1]], means[place[0], reference[1]] - base
+    return Effect(
+        factors, levels, mean, _by_seed(seeds, here - base), paired_difference(here, base))
+
+
+def _by_seed(seeds: Sequence[int], values: np.ndarray) -> dict[int, float]:
+    return dict(zip(seeds, map(float, values), strict=True))
+
+
+def effects_json(effects: Sequence[Effect]) -> list[dict[str, Any]]:
+    """Converts effects to JSON values."""
+    return [dataclasses.asdict(effect) for effect in effects]
