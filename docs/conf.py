@@ -1,0 +1,38 @@
+"""Settings of the documentation, which `sphinx-build -W docs build/docs` builds."""
+
+from importlib import metadata
+
+project = "flaxdigits"
+author = "The flaxdigits authors"
+project_copyright = author
+version = release = metadata.version("flaxdigits")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build"]
+
+# Pages are Markdown. Headings get anchors, so that links to them work as on GitHub.
+myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence"]
+
+# Docstrings are in Google's style, with code in single backticks.
+default_role = "code"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+python_maximum_signature_line_length = 88
+
+html_theme = "furo"
+html_title = "flaxdigits"
+html_show_sphinx = False
+html_copy_source = False
+
+# The prompt and the output of an example are not copied.
+copybutton_exclude = ".linenos, .gp, .go"
