@@ -2,15 +2,13 @@
 
 A component is a frozen dataclass with typed, bounded fields and one method. Each belongs to a kind
 (`Model`, `Optimizer`, `Schedule`, `Loss`, `Objective`, `Augmentation`, `Metric`), whose base class
-says what the method takes and returns, and is registered under a name:
+says what the method takes and returns, and is registered under a name::
 
-```python
-@register("lion")
-@dataclasses.dataclass(frozen=True)
-class Lion(Optimizer):
-    beta1: float = bounded(0.9, at_least=0, below=1)
-    ...
-```
+    @register("lion")
+    @dataclasses.dataclass(frozen=True)
+    class Lion(Optimizer):
+        beta1: float = bounded(0.9, at_least=0, below=1)
+        ...
 
 A registered component can be chosen on the command line (`--set optimizer.name=lion`), is checked
 for types and bounds, is written to `config.json` and is built again from it. This module imports no

@@ -1,13 +1,11 @@
 """The data sets by name, with the splits and fields of each; `register` adds a custom one.
 
-A custom data set is a function in an experiment file, which returns arrays:
+A custom data set is a function in an experiment file, which returns arrays::
 
-```python
-@flaxdigits.datasets.register("bars")
-def load_bars(config):
-    images, labels = ...  # [n, height, width] or [n, height, width, channels] uint8, [n] int
-    return flaxdigits.DataArrays(images, labels)
-```
+    @flaxdigits.datasets.register("bars")
+    def load_bars(config):
+        images, labels = ...  # [n, height, width] or [n, height, width, channels] uint8, [n] int
+        return flaxdigits.DataArrays(images, labels)
 
 `data.dataset=bars` then chooses it. This module imports neither NumPy nor JAX, so that a config can
 be checked without them; the files of the shipped data sets are read by `flaxdigits.data`.
