@@ -2,6 +2,8 @@
 
 from importlib import metadata
 
+from sphinx.domains.python import PyObject
+
 project = "flaxdigits"
 author = "The flaxdigits authors"
 project_copyright = author
@@ -24,9 +26,14 @@ default_role = "code"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False  # an overridden method is described in the base class
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
+autodoc_type_aliases = {"optax.Schedule": "optax.Schedule"}
 autodoc_default_options = {"members": True, "show-inheritance": True}
+for field in PyObject.doc_field_types:
+    if field.name == "variable":
+        field.label = "Attributes"
 python_maximum_signature_line_length = 88
 
 html_theme = "furo"
