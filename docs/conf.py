@@ -30,16 +30,17 @@ autodoc_inherit_docstrings = False  # an overridden method is described in the b
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_type_aliases = {"optax.Schedule": "optax.Schedule"}
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 for field in PyObject.doc_field_types:
     if field.name == "variable":
         field.label = "Attributes"
 python_maximum_signature_line_length = 88
 
+highlight_language = "none"  # blocks of commands have no language
+
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_title = "flaxdigits"
 html_show_sphinx = False
 html_copy_source = False
-
-# The prompt and the output of an example are not copied.
-copybutton_exclude = ".linenos, .gp, .go"

@@ -40,8 +40,7 @@ def launches() -> Iterator[tuple[str, str]]:
 def files_of(page: str, function: str) -> dict[str, str]:
     """Returns the blocks that define a function, as files by name.
 
-    The name is the first word of an experiment's docstring; studies are called after the page's
-    commands.
+    The name is the first word of the block's docstring.
     """
     blocks = [text for text in python_of(page) if f"\ndef {function}(" in text]
     return {f"{text[3:].split(':')[0]}.py": text for text in blocks}
