@@ -17,7 +17,14 @@ from test_report import PROBE, browse  # noqa: F401
 from flaxdigits.cli.context import parse_seeds
 from flaxdigits.cli.options import parse
 from flaxdigits.metrics import formats
-from flaxdigits.reports.replication import ReplicationReport, put_between_markers
+from flaxdigits.reports.replication import (
+    BEGIN,
+    END,
+    SUMMARY_BEGIN,
+    SUMMARY_END,
+    ReplicationReport,
+    put_between_markers,
+)
 from flaxdigits.reports.replication_page import replication_page
 from flaxdigits.reports.study import StudyReport
 from flaxdigits.studies.ablation import VariantResult, compare_with_base
@@ -159,8 +166,9 @@ def test_the_pages_are_updated_by_their_command(page, launch_here, tmp_path, mon
     text = (ROOT / page).read_text(encoding="utf-8")
     path = tmp_path / page
     path.parent.mkdir(exist_ok=True)
-    path.write_text(re.sub("(replication.*: begin -->).*(<!-- replication.*: end)", r"\1\n\2", text,
-                           count=1, flags=re.DOTALL))
+    begin, end = (SUMMARY_BEGIN, SUMMARY_END) if page == "README.md" else (BEGIN, END)
+    before, after = text.partition(begin)[0], text.partition(end)[2]
+    path.write_text(f"{before}{begin}\n{end}{after}")
     assert len(path.read_text()) < len(text) - 500
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "results").symlink_to(RESULTS)

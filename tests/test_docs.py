@@ -31,7 +31,7 @@ from flaxdigits.overrides import apply_overrides
 from flaxdigits.reports.finished_run import write_report_or_warn
 from flaxdigits.schedules import Schedule
 from flaxdigits.studies.study import load_study, variants_of
-from flaxdigits.training.runs import train
+from flaxdigits.training.runs import no_report, train
 
 pytest_plugins = ["tiny_run"]
 pytestmark = pytest.mark.usefixtures("registries")
@@ -116,7 +116,8 @@ def test_experiments_are_trained(page, name, write, idx_folder, compiled_once, t
         config = apply_overrides(config, [f"model.filters={filters}"])
     trackers = load_trackers(str(path))
     dataset = load_dataset(config.data, DataLocations())
-    result = train(config, dataset, tmp_path / "run", trackers, write_report_or_warn).result
+    write_report = write_report_or_warn if trackers else no_report
+    result = train(config, dataset, tmp_path / "run", trackers, write_report).result
     assert result["steps"] == 2
     for metric in config.evaluate.metrics:
         assert isinstance(result[f"test_{metric.key}"], float)

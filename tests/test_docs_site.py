@@ -51,6 +51,5 @@ def test_docstrings_are_rendered(site):
     for path in (site / "api").glob("*.html"):
         text = re.sub(r"<[^>]+>", "", path.read_text())
         assert str(ROOT) not in text
-        assert not re.search(r"^\s*(Args|Returns|Raises|Attributes):\s*$", text, re.MULTILINE), (
-            f"{path.name} shows a section of a docstring as it is written")
-        assert "```" not in text and ":param" not in text, path
+        for raw in ("Args:", "```", ":param"):
+            assert raw not in text, f"{path.name} shows {raw} as it is written"
