@@ -1,7 +1,10 @@
 """Settings of the documentation, which `sphinx-build -W docs build/docs` builds."""
 
+import dataclasses
 from importlib import metadata
+from typing import Any
 
+from sphinx.application import Sphinx
 from sphinx.domains.python import PyObject
 
 project = "flaxdigits"
@@ -44,3 +47,24 @@ html_css_files = ["wide.css"]
 html_title = "flaxdigits"
 html_show_sphinx = False
 html_copy_source = False
+
+
+def add_bounds(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Adds to the docstring of a component the bounds of its fields, except inherited ones."""
+    if what != "class" or not dataclasses.is_dataclass(obj):
+        return
+    bounds = []
+    for field in dataclasses.fields(obj):
+        limits = [f"{relation} {value:g}" for relation, value in
+                  field.metadata.get("bounds", {}).items() if value < 2**31]
+        if limits and field.name in obj.__annotations__:
+            bounds.append(f"`{field.name}` {' and '.join(limits)}")
+    if bounds:
+        lines += ["", f"Bounds: {', '.join(bounds)}.", ""]
+
+
+def setup(app: Sphinx) -> None:
+    """Connects the functions of this file."""
+    app.connect("autodoc-process-docstring", add_bounds, priority=900)  # after napoleon

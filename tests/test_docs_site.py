@@ -53,3 +53,10 @@ def test_docstrings_are_rendered(site):
         assert str(ROOT) not in text
         for raw in ("Args:", "```", ":param"):
             assert raw not in text, f"{path.name} shows {raw} as it is written"
+
+
+@pytest.mark.slow
+def test_bounds_of_fields_are_shown(site):
+    text = re.sub(r"<[^>]+>", "", (site / "api" / "optimizers.html").read_text())
+    assert ("Bounds: beta1 at least 0 and below 1, beta2 at least 0 and below 1, epsilon above 0."
+            in " ".join(text.split()))
