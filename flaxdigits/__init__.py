@@ -1,18 +1,16 @@
 """flaxdigits: handwritten digits and Chinese numerals in JAX and Flax.
 
-Every mode of `launch.py` has a function here, with the flags as its arguments:
+Every mode of `launch.py` has a function here, with the flags as its arguments::
 
-```python
-import flaxdigits
+    import flaxdigits
 
-config = flaxdigits.experiment("chinese_cnn", "train.epochs=1", "data.split=writers")
-outcome = flaxdigits.train(config, "runs/writers")
-print(outcome.result["test_accuracy"])
+    config = flaxdigits.experiment("chinese_cnn", "train.epochs=1", "data.split=writers")
+    outcome = flaxdigits.train(config, "runs/writers")
+    print(outcome.result["test_accuracy"])
 
-flaxdigits.evaluate("runs/writers", "best")
-flaxdigits.compare("runs/*")
-flaxdigits.predict("runs/writers", "scans/*.png")
-```
+    flaxdigits.evaluate("runs/writers", "best")
+    flaxdigits.compare("runs/*")
+    flaxdigits.predict("runs/writers", "scans/*.png")
 
 A function prints the same lines as its mode, and raises `FlaxdigitsError` with the same message for
 bad input. Pass `console=rich.console.Console(quiet=True, markup=False)` to silence it (with markup,

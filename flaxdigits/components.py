@@ -2,15 +2,13 @@
 
 A component is a frozen dataclass with typed, bounded fields and one method. It belongs to a kind
 (`Model`, `Optimizer`, `Schedule`, `Loss`, `Objective`, `Augmentation`, `Metric`), whose base class
-documents the arguments and the result of the method, and it is registered under a name:
+documents the arguments and the result of the method, and it is registered under a name::
 
-```python
-@register("lion")
-@dataclasses.dataclass(frozen=True)
-class Lion(Optimizer):
-    beta1: float = bounded(0.9, at_least=0, below=1)
-    ...
-```
+    @register("lion")
+    @dataclasses.dataclass(frozen=True)
+    class Lion(Optimizer):
+        beta1: float = bounded(0.9, at_least=0, below=1)
+        ...
 
 A registered component can be selected on the command line (`--set optimizer.name=lion`). Its fields
 are checked for types and bounds, written to `config.json`, and restored from it. This module does

@@ -1,13 +1,11 @@
 """The registry of data sets: their names, splits and config fields; `register` adds a custom one.
 
-A custom data set is a function in an experiment file that returns arrays:
+A custom data set is a function in an experiment file that returns arrays::
 
-```python
-@flaxdigits.datasets.register("bars")
-def load_bars(config):
-    images, labels = ...  # [n, height, width] or [n, height, width, channels] uint8, [n] int
-    return flaxdigits.DataArrays(images, labels)
-```
+    @flaxdigits.datasets.register("bars")
+    def load_bars(config):
+        images, labels = ...  # [n, height, width] or [n, height, width, channels] uint8, [n] int
+        return flaxdigits.DataArrays(images, labels)
 
 `data.dataset=bars` then selects it. This module imports neither NumPy nor JAX, so that a config can
 be checked without them; `flaxdigits.data` reads the files of the shipped data sets.

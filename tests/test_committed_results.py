@@ -1,4 +1,4 @@
-"""The committed results of replications and studies match their commands and the README."""
+"""The committed results of replications and studies match their commands and the documentation."""
 
 import ast
 import csv
@@ -18,7 +18,14 @@ from test_report import PROBE, browse  # noqa: F401
 from flaxdigits.cli.context import parse_seeds
 from flaxdigits.cli.options import parse
 from flaxdigits.metrics import formats
-from flaxdigits.reports.replication import BEGIN, END, ReplicationReport, put_between_markers
+from flaxdigits.reports.replication import (
+    BEGIN,
+    END,
+    SUMMARY_BEGIN,
+    SUMMARY_END,
+    ReplicationReport,
+    put_between_markers,
+)
 from flaxdigits.reports.replication_page import replication_page
 from flaxdigits.reports.study import StudyReport
 from flaxdigits.studies.ablation import VariantResult, compare_with_base
@@ -31,8 +38,9 @@ from flaxdigits.studies.study import ABLATIONS, load_study, variants_of
 pytest_plugins = ["tiny_run"]
 
 RESULTS = str(ROOT / "experiments" / "results")
-COMMAND = ("python launch.py --mode=replicate --update=README.md --collect=experiments/results "
+COMMAND = ("python launch.py --mode=replicate --update={} --collect=experiments/results "
            "--collect_only")
+REPORT = "docs/replication.md"
 TABLES = sorted((ABLATIONS / "results").glob("*.md"))
 
 
@@ -81,8 +89,13 @@ def differences_of(name):
         for row in study_report(name).variants[1:]}
 
 
-def test_the_readme_states_the_results_of_the_studies():
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+def words_of(page):
+    """A page of the documentation, on one line."""
+    return " ".join((ROOT / page).read_text(encoding="utf-8").split())
+
+
+def test_the_documentation_states_the_results_of_the_studies():
+    text = words_of("docs/studies.md")
     chinese = differences_of("chinese_cnn")
     assert (f"Half the width costs {chinese['half as wide'][0]} points and one convolution less "
             f"{chinese['two convolutions'][0]};") in text
@@ -94,7 +107,7 @@ def test_the_readme_states_the_results_of_the_studies():
     assert f"with Adam it comes to {adam} %" in (ABLATIONS / "mse_cnn.py").read_text()
     ((mean, low, high),) = differences_of("kaggle_cnn").values()
     assert (f"costs the accuracy {mean} points (95 % interval -{low} to +{high}), and multiplies "
-            "the loss by forty") in text
+            "the loss by forty") in words_of(REPORT)
     scaled, unscaled = (result.extra_metrics["validation_loss"].mean
                         for result in study_report("kaggle_cnn").variants)
     assert 35 < unscaled / scaled < 45
@@ -143,42 +156,46 @@ def test_only_tables_are_committed():
 
 
 def committed():
-    """The README and the report of the committed files."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """The report of the committed files."""
     systems = load_systems()
-    return text, ReplicationReport(systems, collect(systems, [RESULTS]), COMMAND)
+    return ReplicationReport(systems, collect(systems, [RESULTS]), COMMAND.format(REPORT))
 
 
-def test_the_readme_holds_the_table_of_the_committed_results():
-    text, report = committed()
-    assert put_between_markers(text, report.block()) == text, (
-        "run the command that the README names below its table")
+@pytest.mark.parametrize("page", ["README.md", REPORT])
+def test_the_pages_hold_the_tables_of_the_committed_results(page):
+    text, report = (ROOT / page).read_text(encoding="utf-8"), committed()
+    assert put_between_markers(text, report.block(), report.summary()) == text, (
+        f"run: {COMMAND.format(page)}")
     assert report.collection.skipped == {}
     assert {system.name for system in report.systems} == {
         "chinese_cnn", "mnist_cnn", "mse_cnn", "kaggle_cnn", "dense_cnn"}
 
 
-def test_the_readme_is_updated_by_its_command(launch_here, tmp_path, monkeypatch):
-    text, _ = committed()
-    assert f"\nCreated by `{COMMAND}`.\n" in text
-    (tmp_path / "README.md").write_text(re.sub(f"{BEGIN}.*{END}", f"{BEGIN}\n{END}", text,
-                                               flags=re.DOTALL))
+@pytest.mark.parametrize("page", ["README.md", REPORT])
+def test_the_pages_are_updated_by_their_command(page, launch_here, tmp_path, monkeypatch):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    path = tmp_path / page
+    path.parent.mkdir(exist_ok=True)
+    begin, end = (SUMMARY_BEGIN, SUMMARY_END) if page == "README.md" else (BEGIN, END)
+    before, after = text.partition(begin)[0], text.partition(end)[2]
+    path.write_text(f"{before}{begin}\n{end}{after}")
+    assert len(path.read_text()) < len(text) - 500
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "results").symlink_to(RESULTS)
     monkeypatch.chdir(tmp_path)
-    done = launch_here(*shlex.split(COMMAND)[2:])
+    done = launch_here(*shlex.split(COMMAND.format(page))[2:])
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "README.md").read_text() == text
+    assert path.read_text() == text
 
 
 def test_committed_results_contain_no_paths_and_no_timings():
-    for _, record in committed()[1].collection.records():
+    for _, record in committed().collection.records():
         text = record.file().decode()
         assert record.path.read_text() == text
         assert not re.search(r'"/|seconds|"[A-Z]:\\\\', text), record.path
 
 
-def test_the_readme_states_the_committed_folds():
+def test_the_documentation_states_the_committed_folds():
     lines = (ROOT / "experiments" / "results" / "folds" / "writers.csv").read_text().splitlines()
     rows = list(csv.DictReader(lines))
     errors = np.array([int(row["errors"]) for row in rows if row["character"] == "all"])
@@ -187,7 +204,7 @@ def test_the_readme_states_the_committed_folds():
     assert len(errors) == 100 and hardest == "三"
     right = 100 * (1 - errors / 150)
     tenth = 100 * np.sort(errors)[-10:].sum() / errors.sum()
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    text = words_of(REPORT)
     for message in (f"The accuracy is {right.mean():.2f} % (mean over the writers",
                  f"{errors.sum()} errors in 15,000",
                  f"{np.median(right):.2f} % for the median writer",
@@ -198,7 +215,7 @@ def test_the_readme_states_the_committed_folds():
 
 @pytest.mark.parametrize("width", [400, 1200])
 def test_the_page_fits_its_window(width, browse, tmp_path):  # noqa: F811
-    page = replication_page(committed()[1])
+    page = replication_page(committed())
     probe = tmp_path / "probe.html"
     probe.write_text(PROBE.format(width=width, page=json.dumps(page).replace("</", "<\\/")))
     found = json.loads(re.search("<title>(.*)</title>", browse(probe, 1300, "--dump-dom")).group(1))

@@ -1,90 +1,206 @@
-"""The pages in docs/: their commands and their experiment file work."""
+"""The pages of the documentation: their commands, experiments, studies and scripts work."""
 
 import dataclasses
 import json
 import re
 import shlex
+from fnmatch import fnmatch
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from conftest import ROOT
+from absl.testing import flagsaver
+from documentation import PAGES, blocks_of, commands_of, files_of, launches, scripts_of
 from PIL import Image
 
+import flaxdigits
 from flaxdigits.augmentations import Augmentation
+from flaxdigits.cli.context import resolve_config
+from flaxdigits.cli.options import MODES, Options, parse
 from flaxdigits.config import DataConfig
+from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.datasets import DATASETS, SPLITS
+from flaxdigits.experiments import load_experiment, load_trackers
 from flaxdigits.losses import Loss
 from flaxdigits.metrics import Metric
-from flaxdigits.models import Model
+from flaxdigits.models import CnnConfig, Model
 from flaxdigits.objectives import Objective
 from flaxdigits.optimizers import Optimizer
+from flaxdigits.overrides import apply_overrides
+from flaxdigits.reports.finished_run import write_report_or_warn
 from flaxdigits.schedules import Schedule
 from flaxdigits.studies.study import load_study, variants_of
+from flaxdigits.training.runs import no_report, train
 
 pytest_plugins = ["tiny_run"]
 pytestmark = pytest.mark.usefixtures("registries")
 
-DATA, EXTENDING, MODELS, WEIGHTS = (
-    (ROOT / "docs" / name).read_text()
-    for name in ("data.md", "extending.md", "models.md", "weights.md"))
+DATA = PAGES["docs/data.md"]
+# Commands that are not those of flaxdigits.
+OTHERS = ("pip install ", "pytest", "sphinx-build ", "bash .ci/", "python tests/faults ")
+EXPERIMENTS = [(page, name) for page in PAGES for name in files_of(page, "get_config")]
+STUDIES = [(page, name) for page in PAGES for name in files_of(page, "get_study")]
 
 
-def blocks_of(page):
-    """Returns the language and the text of each block of code."""
-    return re.findall(r"^```(\w*)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+def test_every_line_of_a_block_is_a_command():
+    for page in PAGES:
+        for command in commands_of(page):
+            assert command.startswith(("python launch.py ", *OTHERS)) or command == "", (
+                f"{page}: {command}: mark blocks that hold no commands as text")
 
 
-def commands_of(page):
-    """Returns the commands of the blocks without a language, each on one line."""
-    return [line for language, block in blocks_of(page) if not language
-            for line in block.replace("\\\n", " ").splitlines()
-            if line.startswith("python launch.py")]
+def parsed(arguments):
+    with flagsaver.flagsaver():
+        options = parse(["launch.py", *arguments])
+    assert isinstance(options, Options | str)
+    return options
 
 
-BLOCKS = blocks_of(EXTENDING)
-COMMANDS = commands_of(EXTENDING) + commands_of(MODELS) + commands_of(WEIGHTS)
+@pytest.mark.parametrize(("page", "command"), list(launches()))
+def test_commands_are_valid(page, command, tmp_path):
+    files = files_of(page, "get_config")
+    studies = list(files_of(page, "get_study").values())
+    arguments = []
+    for word in shlex.split(command):
+        flag, separator, value = word.partition("=path/to/")
+        if separator:
+            text = studies[0] if flag == "--ablation" else files[value]
+            (tmp_path / value).write_text(text)
+            word = f"{flag}={tmp_path / value}"
+        arguments.append(word)
+    options = parsed(arguments)
+    if isinstance(options, str):  # of --list
+        return
+    if options.ablation is not None:
+        assert variants_of(load_study(options.ablation), options.overrides)
+    elif options.experiment is not None:
+        resolve_config(options)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_commands_give_a_valid_config(command, launch_here):
-    done = launch_here(*shlex.split(command)[2:], "--mode=config")
-    assert done.returncode == 0, done.stderr
-    assert f"--experiment={json.loads(done.stdout)['experiment']} " in command
+def test_commands_use_runs_that_were_trained():
+    trained, needed = set(), set()
+    for _, command in launches():
+        options = parsed(shlex.split(command))
+        if isinstance(options, str):
+            continue
+        folders = {str(folder) for folder in options.workdirs}
+        if options.command in ("train", "seeds"):
+            stem = (options.experiment or "").removeprefix("path/to/").removesuffix(".py")
+            trained |= folders or {f"runs/{stem}"}
+        elif options.command in ("eval", "report", "predict", "export", "compare"):
+            assert folders, command
+            needed |= folders
+    assert len(needed) >= 4
+    for folder in needed:
+        assert any(fnmatch(path, folder) for path in trained), folder
 
 
-def test_the_experiment_file_is_trained(write, launch_here, idx_folder, tmp_path):
-    (code,) = [block for language, block in BLOCKS if language == "python"]
-    path = write(code)
-    done = launch_here(
-        f"--experiment={path}", f"--workdir={tmp_path / 'run'}", "--set=data.dataset=idx_files",
-        f"--set=data.folder={idx_folder}", "--set=train.steps=2", "--set=model.filters=2",
-        "--set=model.dense=4,4", "--set=optimizer.momentum=0.5")
-    assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert 0 <= result["test_worst_class"] <= 1
+def test_there_are_experiments_of_every_kind():
+    assert {page for page, _ in EXPERIMENTS} >= {
+        page for page in PAGES if page.startswith("docs/extending")}
 
 
-def test_the_model_of_the_page_is_trained(write, launch_here, idx_folder, tmp_path):
-    (code,) = [block for language, block in BLOCKS if language == "py"]
-    done = launch_here(
-        f"--experiment={write(code)}", f"--workdir={tmp_path / 'run'}", "--set=train.steps=2",
-        "--set=data.dataset=idx_files", f"--set=data.folder={idx_folder}", "--set=model.rate=0.1")
-    assert done.returncode == 0, done.stderr
-    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
-    assert config["model"] == {"name": "wide", "filters": [16, 32], "rate": 0.1}
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "name"), EXPERIMENTS)
+def test_experiments_are_trained(page, name, write, idx_folder, compiled_once, tmp_path):
+    path = write(files_of(page, "get_config")[name], name)
+    config = load_experiment(str(path))
+    assert f"{config.experiment}.py" == name
+    config = apply_overrides(config, ["train.steps=2", "train.batch_size=20"])
+    if name != "bars.py":
+        config = apply_overrides(config, [
+            "data.dataset=idx_files", f"data.folder={idx_folder}", "data.split=holdout"])
+    if isinstance(config.model, CnnConfig):  # a small one
+        filters = ",".join("2" * len(config.model.filters))
+        config = apply_overrides(config, [f"model.filters={filters}"])
+    trackers = load_trackers(str(path))
+    dataset = load_dataset(config.data, DataLocations())
+    write_report = write_report_or_warn if trackers else no_report
+    result = train(config, dataset, tmp_path / "run", trackers, write_report).result
+    assert result["steps"] == 2
+    for metric in config.evaluate.metrics:
+        assert isinstance(result[f"test_{metric.key}"], float)
+    if trackers:
+        row, last = (tmp_path / "run" / "service.log").read_text().splitlines()
+        assert "train_loss" in row and "confusion.png" in last
 
 
-def test_the_study_of_architectures_is_valid(write):
-    (code,) = [block for language, block in blocks_of(MODELS) if language == "python"]
-    configs = variants_of(load_study(str(write(code, "study.py"))))
-    assert list(configs) == ["base", "model=lenet5", "model=mlp", "model=resnet", "model=vit"]
+@pytest.mark.parametrize(("page", "name"), STUDIES)
+def test_studies_are_valid(page, name, write):
+    study = load_study(str(write(files_of(page, "get_study")[name])))
+    assert len(variants_of(study)) >= 4
+
+
+def in_small(code, folder):
+    """Returns a script whose run takes a second."""
+    return code.replace('"data.split=writers"', repr([
+        "data.dataset=idx_files", f"data.folder={folder}", "data.split=holdout", "train.steps=1",
+        "model.filters=1,1,1", "model.dense=2"])[1:-1])
+
+
+def test_the_script_of_the_readme_works(
+    compiled_once, idx_folder, tmp_path, monkeypatch, capsys
+):
+    (script,) = scripts_of("README.md")
+    assert scripts_of("docs/getting_started.md") == [script]
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(in_small(script, idx_folder), names)
+    (row,) = names["scores"]
+    assert row["test_accuracy"] == names["outcome"].result["test_accuracy"]
+    assert f"{row['test_accuracy']}\n" in capsys.readouterr().out
+
+
+def test_arrays_are_trained_on(compiled_once, tmp_path, monkeypatch):
+    (script,) = scripts_of("docs/extending/datasets.md")
+    monkeypatch.chdir(tmp_path)
+    exec(script.replace('"train.epochs=1"', '"train.steps=2", "model.filters=2"'), {})
+    result = json.loads((tmp_path / "runs" / "arrays" / "result.json").read_text())
+    assert (result["dataset"], result["steps"]) == ("arrays", 2)
+
+
+def test_a_network_is_exported_and_predicts(finished_copy, tmp_path, monkeypatch):
+    predict, export = scripts_of("docs/predict_export.md")
+    (tmp_path / "runs").mkdir()
+    finished_copy.rename(tmp_path / "runs" / "mnist_cnn")
+    (tmp_path / "photos").mkdir()
+    image = np.full((40, 40), 255, np.uint8)
+    image[5:35, 17:23] = 0
+    Image.fromarray(image).save(tmp_path / "photos" / "one.jpg")
+    monkeypatch.chdir(tmp_path)
+    names = {"images": image[None, :28, :28, None]}
+    exec(predict, names)
+    assert names["predictions"].probabilities.shape == (1, 10)
+    flaxdigits.export("runs/mnist_cnn")
+    exec(export, names)
+    assert names["logits"].shape == (1, 10)
+
+
+def test_every_script_is_tested():
+    tested = {"README.md", "docs/getting_started.md", "docs/extending/datasets.md",
+              "docs/predict_export.md", "docs/data.md"}
+    assert {page for page in PAGES if scripts_of(page)} == tested
+    assert "download_and_prepare" in "".join(scripts_of("docs/data.md"))  # done by `Emnist` below
+    assert len(scripts_of("docs/data.md")) == 1
+
+
+@pytest.mark.parametrize("kind", [Optimizer, Schedule, Loss, Objective, Augmentation, Metric])
+def test_pages_list_the_components_with_their_fields(kind):
+    page = PAGES[f"docs/extending/{kind.kind}s.md".replace("losss", "losses")]
+    rows = re.findall(r"^\| `(\w+)` \|(.*?)\|", page, re.MULTILINE)
+    documented = {name: set(re.findall(r"\w+", fields)) for name, fields in rows}
+    inherited = {field.name for field in dataclasses.fields(kind)}
+    for name, cls in kind.registered.items():
+        if cls.__module__.startswith("flaxdigits."):
+            fields = {field.name for field in dataclasses.fields(cls)} - inherited
+            assert documented.pop(name, None) == fields, name
+    assert documented == {}
 
 
 def test_the_page_of_the_models_names_each_with_its_fields():
-    rows = [line.split("|")[1:3] for line in MODELS.split("## First")[0].splitlines()
-            if line.startswith("| `") and "model.name" not in line]
+    rows = [line.split("|")[1:3] for line in PAGES["docs/models.md"].split("## First")[0]
+            .splitlines() if line.startswith("| `") and "model.name" not in line]
     named = {name: re.findall(r"\w+", fields) for names, fields in rows
              for name in re.findall(r"\w+", names)}
     assert named == {
@@ -92,17 +208,13 @@ def test_the_page_of_the_models_names_each_with_its_fields():
         for name, cls in Model.registered.items() if cls.__module__.startswith("flaxdigits.")}
 
 
-@pytest.mark.parametrize("kind", [
-    Optimizer, Schedule, Loss, Objective, Augmentation, Metric, Model])
-def test_the_table_names_every_shipped_component(kind):
-    (row,) = [line for line in EXTENDING.splitlines() if line.startswith(f"| {kind.kind} |")]
-    shipped = row.split("|")[-2]
-    assert sorted(set(re.findall(r"[a-z_0-9]+", shipped.partition(", and every")[0]))) == sorted(
-        name for name, cls in kind.registered.items()
-        if cls.__module__.startswith("flaxdigits."))
+def test_the_table_of_modes_is_complete():
+    modes = re.findall(r"^\| `(\w+)`.* \|", PAGES["docs/commands.md"], re.MULTILINE)
+    assert sorted(modes) == sorted(MODES)
 
 
 # --- docs/data.md ---------------------------------------------------------------------------------
+
 
 class Emnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Letters in small, prepared as ArrayRecord without TensorFlow."""
@@ -134,34 +246,23 @@ def data_of_the_page(tmp_path_factory, idx_folder):
         path = folder / "photos" / "abc"[row % 3] / f"{row}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
-    (split,) = [block for language, block in blocks_of(DATA) if language == "json"]
+    (split,) = [block for language, block in blocks_of("docs/data.md") if language == "json"]
     (folder / "split.json").write_text(split)
     Emnist(data_dir=folder / "tfds", config="letters",
            file_format="array_record").download_and_prepare()
     return folder
 
 
-@pytest.mark.parametrize("command", commands_of(DATA))
+@pytest.mark.parametrize("command", [
+    command for command in commands_of("docs/data.md") if "data.dataset=" in command])
 def test_commands_about_data_read_their_data(
     command, launch_here, data_of_the_page, monkeypatch
 ):
     monkeypatch.chdir(data_of_the_page)
     words = [word for word in shlex.split(command)[2:] if not word.startswith("--mode=")]
-    is_custom = any(word.startswith("data.dataset=") for word in words)
-    # Synthetic MNIST is not prepared here, as it takes long.
-    done = launch_here(*words, "--data_dir=tfds", f"--mode={'prepare' if is_custom else 'config'}")
+    done = launch_here(*words, "--data_dir=tfds", "--mode=prepare")
     assert done.returncode == 0, done.stderr
-    if is_custom:
-        assert re.search(r"\nsplit \w+: train \d+, ", done.stdout)
-
-
-def test_the_data_set_of_the_page_is_trained_on(write, launch_here, tmp_path):
-    code = next(block for language, block in blocks_of(DATA) if "get_config" in block)
-    done = launch_here(f"--experiment={write(code)}", f"--workdir={tmp_path / 'run'}",
-                       "--set=train.steps=2", "--set=model.filters=2", "--set=model.dense=4,4")
-    assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert (result["dataset"], result["train_examples"]) == ("bars", 600)
+    assert re.search(r"\nsplit \w+: train \d+, ", done.stdout)
 
 
 def test_the_page_names_every_data_set_split_and_field():

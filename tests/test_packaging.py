@@ -1,7 +1,6 @@
 """What is installed: typed, documented, citable, and whole where there is no checkout."""
 
 import json
-import re
 import shutil
 import site
 import subprocess
@@ -114,21 +113,6 @@ def test_the_installed_command_has_the_flags_of_launch(launch, environment):
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT,
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stdout == launch("--list").stdout
-
-
-def test_the_command_of_the_readme_builds_the_documentation(environment, tmp_path):
-    (command,) = re.findall(r"^pdoc .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    done = subprocess.run(
-        [sys.executable, "-m", *command.split(), "--output-directory", str(tmp_path)],
-        env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    page = (tmp_path / "flaxdigits.html").read_text()
-    for name in flaxdigits.__all__:
-        assert f'id="{name}"' in page
-    assert "the folder of the raw files; None: the environment variable" in page
-    assert str(ROOT) not in page
-    for module in ("config", "models"):
-        assert (tmp_path / "flaxdigits" / f"{module}.html").is_file()
 
 
 def test_the_citation_is_of_this_version():

@@ -12,7 +12,13 @@ from test_report import Page
 
 import flaxdigits
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.reports.replication import BEGIN, END, put_between_markers
+from flaxdigits.reports.replication import (
+    BEGIN,
+    END,
+    SUMMARY_BEGIN,
+    SUMMARY_END,
+    put_between_markers,
+)
 from flaxdigits.studies.collection import collect, missing
 from flaxdigits.studies.replication import load_systems
 
@@ -298,8 +304,24 @@ def test_changes_of_the_file_during_the_run_are_kept(ran, small, monkeypatch, tm
     assert text.read_text().startswith("written meanwhile\n") and "`small`" in text.read_text()
 
 
+def test_both_pairs_of_markers_are_filled(ran, small, monkeypatch, tmp_path):
+    text = tmp_path / "text.md"
+    text.write_text(f"{SUMMARY_BEGIN}\nold\n{SUMMARY_END}\nbetween\n{BEGIN}\n{END}\n")
+    flaxdigits.replicate(small, collect=ran / "results", collect_only=True, update=text,
+                         workdir=tmp_path / "out", console=Console(quiet=True, markup=False))
+    summary, block = text.read_text().split("between")
+    assert summary.count("\n| `small` |") == 1 and "prediction interval" not in summary
+    assert "old" not in summary
+    assert block.count("\n| `small` |") == 1 and "prediction interval" in block
+
+
 def test_markers_must_be_there_once():
-    assert put_between_markers(f"a\n{BEGIN}\nold\n{END}\nz", "new") == f"a\n{BEGIN}\nnew\n{END}\nz"
-    for text in ("", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}"):
-        with pytest.raises(FlaxdigitsError):
-            put_between_markers(text, "new")
+    def filled(text):
+        return put_between_markers(text, "new", "short")
+
+    assert filled(f"a\n{BEGIN}\nold\n{END}\nz") == f"a\n{BEGIN}\nnew\n{END}\nz"
+    assert filled(f"{SUMMARY_BEGIN}{SUMMARY_END}") == f"{SUMMARY_BEGIN}\nshort\n{SUMMARY_END}"
+    for text in ("", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", SUMMARY_END,
+                 f"{BEGIN}{END}{SUMMARY_BEGIN}", f"{BEGIN}{SUMMARY_END}"):
+        with pytest.raises(FlaxdigitsError, match="expected one line"):
+            filled(text)

@@ -66,7 +66,9 @@ def replicate(
       collect: one or several patterns of finished runs to use instead of training them: run
         folders, records, or folders that contain them. By default all runs in `runs/`.
       collect_only: train nothing, and report only the finished runs.
-      update: a Markdown file in which the table between the markers is replaced.
+      update: a Markdown file in which the report between the markers `<!-- replication: begin -->`
+        and `<!-- replication: end -->` is replaced, and the short table between
+        `<!-- replication summary: begin -->` and `<!-- replication summary: end -->`.
       dry_run: only print the missing runs and an estimate of how long they take.
       raw_data_dir: as for `train`. Synthetic data are never used.
       data_dir: as for `train`.
@@ -88,7 +90,7 @@ def replicate(
     found = finished.collect(systems, _patterns(collect, collect_only, folder))
     updated = None if update is None else expand_user(update)
     if updated is not None:
-        _updated_text(updated, "")  # fails before anything is trained
+        _updated_text(updated, "", "")  # fails before anything is trained
     session = Session.start(
         [config for protocols in configs.values() for config in protocols.values()], console,
         "real", raw_data_dir, data_dir)
@@ -177,12 +179,12 @@ def _patterns(
     return [*patterns, *(str(folder) for folder in folders if folder.is_dir())]
 
 
-def _updated_text(path: Path, block: str) -> str:
-    """Returns the text of the file `--update` with `block` between its markers."""
+def _updated_text(path: Path, block: str, summary: str) -> str:
+    """Returns the text of the file `--update` with the report between its markers."""
     with readable_os_errors(path, "read"):
         text = path.read_text(encoding="utf-8")
     try:
-        return put_between_markers(text, block)
+        return put_between_markers(text, block, summary)
     except FlaxdigitsError as error:
         raise FlaxdigitsError(f"{path}: {error}") from error
 
@@ -206,8 +208,8 @@ def _report(
         console.print(f"{len(skipped) - MAX_SKIPPED_LINES} more that do not count are in "
                       f"{workdir / 'replication.json'}")
     if updated is not None:
-        RunFolder(updated.parent).write(
-            updated.name, _updated_text(updated, report.block()).encode())
+        text = _updated_text(updated, report.block(), report.summary())
+        RunFolder(updated.parent).write(updated.name, text.encode())
         console.print(f"updated: {updated}")
     console.print(f"report: {workdir / 'replication.html'}, and .md, .json; records of the runs "
                   f"that count: {workdir / RECORDS_FOLDER}")

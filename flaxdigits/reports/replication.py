@@ -6,7 +6,7 @@ Returns the table as Markdown, as JSON and for a terminal, with an explanation o
 import dataclasses
 import json
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -31,6 +31,8 @@ from flaxdigits.studies.statistics import (
 
 HEADER = ("experiment", "claimed", "reproduced, the original's protocol", "held out")
 BEGIN, END = "<!-- replication: begin -->", "<!-- replication: end -->"
+SUMMARY_BEGIN = "<!-- replication summary: begin -->"
+SUMMARY_END = "<!-- replication summary: end -->"
 NOTE = ("Accuracy in per cent after the last epoch, mean ± standard deviation over n seeds. "
         "A 95 % prediction interval is where a further run would lie, by Student's t.")
 METRIC_LABELS = {"train_accuracy_running": "running training", "train_accuracy": "training",
@@ -154,13 +156,18 @@ class ReplicationReport:
 
     def block(self) -> str:
         """Returns the table in Markdown, followed by notes and an explanation of each row."""
-        lines = [table_line(HEADER), "| --- | --- | --- | --- |"]
-        lines += [table_line((f"`{name}`", *rest)) for name, *rest in
-                  (row.cells() for row in self.rows())]
-        lines += ["", _wrap(f"{NOTE} {self.hardware()}"), f"Created by `{self.command}`.", ""]
+        lines = [*_table_lines(self.rows()), "", _wrap(f"{NOTE} {self.hardware()}"),
+                 f"Created by `{self.command}`.", ""]
         for row in self.rows():
             lines.append(_wrap(f"- `{row.system.name}`, {row.label}: {row.explanation()}", "  "))
         return "\n".join(lines)
+
+    def summary(self) -> str:
+        """Returns a short table in Markdown, with the first claim of each system."""
+        rows: dict[str, ClaimRow] = {}
+        for row in self.rows():
+            rows.setdefault(row.system.name, row)
+        return "\n".join(_table_lines(rows.values()))
 
     def hardware(self) -> str:
         """Returns the machines and JAX versions of the runs."""
@@ -194,16 +201,38 @@ class ReplicationReport:
             "skipped": self.collection.skipped}
 
 
-def put_between_markers(text: str, block: str) -> str:
-    """Replaces the text between the two markers of a file.
+def _table_lines(rows: Iterable[ClaimRow]) -> list[str]:
+    """Returns the lines of a table in Markdown with these rows."""
+    return [table_line(HEADER), "| --- | --- | --- | --- |",
+            *(table_line((f"`{name}`", *rest)) for name, *rest in (row.cells() for row in rows))]
+
+
+def put_between_markers(text: str, block: str, summary: str) -> str:
+    """Replaces the text between the markers of a file.
+
+    Args:
+      text: of the file. It has one of two pairs of markers, or both.
+      block: the new text between `BEGIN` and `END`, as `ReplicationReport.block` returns it.
+      summary: the new text between `SUMMARY_BEGIN` and `SUMMARY_END`, as
+        `ReplicationReport.summary` returns it.
 
     Raises:
-      FlaxdigitsError: if the text does not have exactly one of each marker, in this order.
+      FlaxdigitsError: if the text has no markers, or not exactly one of both of a pair in this
+        order.
     """
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise FlaxdigitsError(f"expected one line {BEGIN} and after it one line {END}")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+    pairs = ((BEGIN, END, block), (SUMMARY_BEGIN, SUMMARY_END, summary))
+    if not any(marker in text for pair in pairs for marker in pair[:2]):
+        raise FlaxdigitsError(
+            f"expected one line {BEGIN} and after it one line {END}, for the whole report, or "
+            f"{SUMMARY_BEGIN} and {SUMMARY_END}, for a short table")
+    for begin, end, content in pairs:
+        if begin not in text and end not in text:
+            continue
+        if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+            raise FlaxdigitsError(f"expected one line {begin} and after it one line {end}")
+        before, after = text.split(begin)[0], text.split(end)[1]
+        text = f"{before}{begin}\n{content}\n{end}{after}"
+    return text
 
 
 def estimate_of(runs: ProtocolRuns, metric: str) -> Estimate | None:
