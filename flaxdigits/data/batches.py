@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,6 @@ class BatchPlan:
         return jnp.where(mask, indices, 0), mask
 
 
-def epoch_order(rng: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Array:
+def epoch_order(rng: jax.Array, epoch: ArrayLike, index: ArrayLike) -> jax.Array:
     """Returns the split's indices in the data set, shuffled for one epoch: [examples] int32."""
     return jax.random.permutation(jax.random.fold_in(rng, epoch), index)

@@ -39,7 +39,7 @@ TIMEOUTS = Timeouts()
 def fetch(
     addresses: Sequence[str],
     destination: Path,
-    check: Callable[[Path], None],
+    check: Callable[[Path], object],
     timeouts: Timeouts = TIMEOUTS,
 ) -> None:
     """Downloads a file from the first address that provides one which `check` accepts.

@@ -1,13 +1,13 @@
 """Opening files that come from outside: only regular files are read."""
 
 import errno
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Opens a regular file, or a link to one, for buffered reading.
 
     FIFOs, devices and sockets are refused at once: reading them may never end.

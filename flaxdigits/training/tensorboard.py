@@ -69,7 +69,7 @@ def _not_found(module: str) -> Iterator[None]:
     if module in sys.modules:
         yield
         return
-    sys.modules[module] = None
+    sys.modules[module] = None  # pyright: ignore[reportArgumentType]  # blocks the import
     try:
         yield
     finally:
