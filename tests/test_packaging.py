@@ -123,7 +123,6 @@ def test_the_command_of_the_readme_builds_the_documentation(environment, tmp_pat
     page = (tmp_path / "flaxdigits.html").read_text()
     for name in flaxdigits.__all__:
         assert f'id="{name}"' in page
-    assert "the folder of the raw files; None: the environment variable" in page
     assert str(ROOT) not in page
     for module in ("config", "models"):
         assert (tmp_path / "flaxdigits" / f"{module}.html").is_file()
