@@ -62,13 +62,8 @@ def test_settings_that_are_ignored_are_one_note(launch):
 
 
 @pytest.mark.parametrize(("variables", "arguments", "named"), [
-    ({"JAX_PLATFORMS": "nonsense"}, SUMMARY, "JAX_PLATFORMS=nonsense"),
-    *(({"JAX_PLATFORMS": platform}, ("--experiment=mse_cnn", f"--mode={mode}"),
-       f"JAX_PLATFORMS={platform}")
-      for mode, platform in (("benchmark", "nonsense"), ("growth", "cuda"))),
     ({"JAX_PLATFORMS": "nonsense"}, ("--experiment=mse_cnn",), "JAX_PLATFORMS=nonsense"),
-    ({"JAX_PLATFORMS": "nonsense"}, ("--experiment=mse_cnn", "--seeds=0,1"),
-     "JAX_PLATFORMS=nonsense"),
+    ({"JAX_PLATFORMS": "cuda"}, ("--experiment=mse_cnn", "--mode=growth"), "JAX_PLATFORMS=cuda"),
     ({"JAX_ENABLE_X64": "maybe"}, SUMMARY, "JAX_ENABLE_X64"),
 ])
 def test_what_jax_cannot_start_with_is_one_line(variables, arguments, named, launch, tmp_path):
@@ -78,14 +73,40 @@ def test_what_jax_cannot_start_with_is_one_line(variables, arguments, named, lau
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("mode", ["predict", "eval", "export", "report"])
-def test_a_platform_that_is_not_there_is_one_line_for_a_run(mode, finished_copy, launch):
-    arguments = [f"--mode={mode}", f"--workdir={finished_copy}"]
-    if mode == "predict":
-        arguments.append(f"--images={ROOT / 'README.md'}")
-    done = launch(*arguments, env={"JAX_PLATFORMS": "nonsense"})
-    assert done.returncode == 2 and done.stdout == "", done.stdout
-    assert "JAX_PLATFORMS=nonsense" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+# Executes several command lines in one process, and prints the status and output of each as JSON.
+SEVERAL = """
+import contextlib, io, json, sys
+from absl.testing import flagsaver
+from flaxdigits.cli.main import main
+done = {}
+for line in sys.argv[1:]:
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        with flagsaver.flagsaver():
+            status = main(["launch.py", *line.split()])
+    done[line] = status, output.getvalue(), errors.getvalue()
+print(json.dumps(done))
+"""
+
+
+def test_a_platform_that_is_not_there_is_one_line_in_every_mode(
+    finished_copy, environment, tmp_path
+):
+    folder = tmp_path / "new"
+    folder.mkdir()
+    modes = [f"--mode={mode} --workdir={finished_copy}" for mode in ("eval", "export", "report")]
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL, *modes,
+         f"--mode=predict --workdir={finished_copy} --images={ROOT / 'README.md'}",
+         " ".join(SUMMARY), "--experiment=mse_cnn --mode=benchmark",
+         "--experiment=mse_cnn --seeds=0,1"],
+        env=environment | {"JAX_PLATFORMS": "nonsense", "PYTHONPATH": str(ROOT)}, cwd=folder,
+        capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for line, (status, output, errors) in json.loads(done.stdout).items():
+        assert status == 2 and output == "", line
+        assert "JAX_PLATFORMS=nonsense" in errors and errors.count("\n") == 1, (line, errors)
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("level", ["1", pytest.param("2", marks=pytest.mark.slow)])
