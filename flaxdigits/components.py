@@ -61,6 +61,8 @@ class Component:
     kind: ClassVar[str]
     name: ClassVar[str]
     registered: ClassVar[dict[str, type[Self]]]
+    if typing.TYPE_CHECKING:  # every subclass is a dataclass
+        __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     def __init_subclass__(cls, kind: str | None = None, **options: Any) -> None:
         """Creates the registry of a new kind."""

@@ -140,7 +140,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def from_dict(values: dict[str, Any]) -> ExperimentConfig:
+def from_dict(values: Mapping[str, Any]) -> ExperimentConfig:
     """Creates a config from the output of `to_dict` of this or an earlier version.
 
     Args:

@@ -1,11 +1,11 @@
-"""The five networks, their losses, gradients and first steps in float64 NumPy, by hand."""
+"""The five networks, their losses, gradients and first steps in float64 NumPy."""
 
 import itertools
 from collections.abc import Callable
 
 import numpy as np
 
-# --- layers by hand: each gives its output and how a gradient goes back through it -------------
+# --- layers: each returns its output and a function of its gradient -----------------------------
 
 Backward = Callable[[np.ndarray], tuple[np.ndarray, dict[str, np.ndarray]]]
 
@@ -66,7 +66,7 @@ def flatten(x) -> tuple[np.ndarray, Backward]:
     return x.reshape(len(x), -1), lambda gradient: (gradient.reshape(x.shape), {})
 
 
-# --- the networks by hand: the documents' orders ------------------------------------------------
+# --- networks: the layers in the order of the documents -----------------------------------------
 
 SAME, VALID = "SAME", "VALID"
 NETWORKS = {
@@ -79,7 +79,7 @@ NETWORKS = {
                    dense, relu, dense, relu, dense],
     "dense_cnn": [SAME, relu, pool, flatten, dense, relu, dense, relu, dense],
 }
-# The kernels of the documents; where the real widths are slow to compute by hand, narrow ones.
+# The kernels of the documents; where the real widths are slow in NumPy, narrow ones.
 CONVOLUTIONS = {
     "chinese_cnn": [(3, 1, 5), (3, 5, 6), (3, 6, 7)],
     "mnist_cnn": [(3, 1, 5), (3, 5, 6), (2, 6, 7), (2, 7, 8)],
@@ -140,7 +140,7 @@ def forward(name: str, weights, x) -> tuple[np.ndarray, Callable]:
     return x, backward
 
 
-def loss_by_hand(logits, labels, loss: str) -> tuple[float, np.ndarray]:
+def numpy_loss(logits, labels, loss: str) -> tuple[float, np.ndarray]:
     """The mean loss over the examples and its gradient by the logits."""
     exponential = np.exp(logits - logits.max(1, keepdims=True))
     p = exponential / exponential.sum(1, keepdims=True)
@@ -151,7 +151,7 @@ def loss_by_hand(logits, labels, loss: str) -> tuple[float, np.ndarray]:
     return -np.mean(np.log(p[target == 1])), (p - target) / len(labels)
 
 
-def preprocess_by_hand(images, name: str) -> np.ndarray:
+def numpy_preprocess(images, name: str) -> np.ndarray:
     if name == "unit":
         return images / 255
     norms = np.sqrt((images.astype(float)**2).sum(1, keepdims=True))

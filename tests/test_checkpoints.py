@@ -247,6 +247,7 @@ def test_eval_of_all_continues_with_unevaluated_checkpoints(finished_copy, launc
     assert scored_rows(finished_copy)[-1] == whole[1]
 
 
+@pytest.mark.quick
 def test_best_is_the_most_accurate_on_the_validation_split(finished_copy, launch_here):
     scored = {row["step"]: (row["validation_accuracy"], -row["validation_loss"])
               for row in RunFolder(finished_copy).rows("metrics.jsonl")

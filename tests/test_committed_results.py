@@ -1,14 +1,12 @@
-"""The committed results of replications and studies match their commands and the documentation."""
+"""The committed results of replications and studies match their commands and their tables."""
 
 import ast
-import csv
 import io
 import itertools
 import json
 import re
 import shlex
 
-import numpy as np
 import pytest
 from absl.testing import flagsaver
 from conftest import ROOT
@@ -44,7 +42,7 @@ REPORT = "docs/replication.md"
 TABLES = sorted((ABLATIONS / "results").glob("*.md"))
 
 
-def understood(command):
+def parse_command(command):
     with flagsaver.flagsaver():
         return parse(shlex.split(command)[1:])
 
@@ -82,38 +80,7 @@ def test_the_committed_tables_match_the_committed_values(path):
         assert found == content if not name.endswith(".png") else is_picture(found), name
 
 
-def differences_of(name):
-    """By variant: the difference to the base in points, and its interval."""
-    return {row.variant: tuple(f"{abs(100 * value):.2f}" for value in (
-        row.difference.mean, row.difference.low, row.difference.high))
-        for row in study_report(name).variants[1:]}
-
-
-def words_of(page):
-    """A page of the documentation, on one line."""
-    return " ".join((ROOT / page).read_text(encoding="utf-8").split())
-
-
-def test_the_documentation_states_the_results_of_the_studies():
-    text = words_of("docs/studies.md")
-    chinese = differences_of("chinese_cnn")
-    assert (f"Half the width costs {chinese['half as wide'][0]} points and one convolution less "
-            f"{chinese['two convolutions'][0]};") in text
-    base, faster, _, adam, entropy, _, _, best = (
-        f"{100 * row.estimate.mean:.2f}" for row in study_report("mse_cnn").variants)
-    assert (f"SGD at 0.01 has {base} % of the validation images, at 0.1 it has {faster} %, and "
-            f"Adam {adam} %; cross-entropy at 0.01 has {entropy} %, and with Adam {best} %."
-            ) in text
-    assert f"with Adam it comes to {adam} %" in (ABLATIONS / "mse_cnn.py").read_text()
-    ((mean, low, high),) = differences_of("kaggle_cnn").values()
-    assert (f"costs the accuracy {mean} points (95 % interval -{low} to +{high}), and multiplies "
-            "the loss by forty") in words_of(REPORT)
-    scaled, unscaled = (result.extra_metrics["validation_loss"].mean
-                        for result in study_report("kaggle_cnn").variants)
-    assert 35 < unscaled / scaled < 45
-
-
-def test_the_claim_states_the_results_of_keras():
+def test_the_claim_contains_the_results_of_keras():
     found = json.loads((ROOT / "experiments" / "originals" / "dense_cnn.json").read_text())
     epochs = [[f"{100 * accuracy:.2f}" for accuracy in history["test_accuracy"]]
               for history in found["seeds"].values()]
@@ -121,21 +88,20 @@ def test_the_claim_states_the_results_of_keras():
     every = sorted(itertools.chain.from_iterable(epochs), key=float)
     (dense,) = (system for system in load_systems() if system.name == "dense_cnn")
     claim = dense.replication.claims[0]
-    assert (f"ends at {', '.join(ends[:-1])} and {ends[-1]} ({len(ends)} seeds), and its "
-            f"{len(every)} epochs lie between {every[0]} and {every[-1]}") in claim.why
-    assert all(f"{name} {version.rsplit('.', 1)[0]}" in claim.why for name, version in (
-        ("Keras", found["versions"]["keras"]), ("TensorFlow", found["versions"]["tensorflow"])))
+    versions = [found["versions"][name].rsplit(".", 1)[0] for name in ("keras", "tensorflow")]
+    stated = set(re.findall(r"\d+(?:\.\d+)?", claim.why))
+    assert {*ends, str(len(ends)), str(len(every)), every[0], every[-1], *versions} <= stated
 
 
 @pytest.mark.parametrize("path", TABLES, ids=[path.stem for path in TABLES])
 def test_the_committed_tables_are_those_of_the_shipped_studies(path):
     text = path.read_text(encoding="utf-8")
     (command,) = re.findall(r"^- command: `(.*)`$", text, re.MULTILINE)
-    options = understood(command)
+    options = parse_command(command)
     assert options.command == "ablation" and options.ablation == path.stem
     found = ast.get_docstring(ast.parse((ABLATIONS / f"{path.stem}.py").read_text()))
     (found,) = re.findall("^    (python launch.*)$", found.replace("\\\n", ""), re.MULTILINE)
-    assert understood(found) == options
+    assert parse_command(found) == options
     study = load_study(path.stem)
     base = " ".join([study.experiment, *study.overrides, *options.overrides])
     assert f"\n- base: {base}\n" in text
@@ -193,24 +159,6 @@ def test_committed_results_contain_no_paths_and_no_timings():
         text = record.file().decode()
         assert record.path.read_text() == text
         assert not re.search(r'"/|seconds|"[A-Z]:\\\\', text), record.path
-
-
-def test_the_documentation_states_the_committed_folds():
-    lines = (ROOT / "experiments" / "results" / "folds" / "writers.csv").read_text().splitlines()
-    rows = list(csv.DictReader(lines))
-    errors = np.array([int(row["errors"]) for row in rows if row["character"] == "all"])
-    hardest = max({row["character"] for row in rows} - {"all"}, key=lambda character: sum(
-        int(row["errors"]) for row in rows if row["character"] == character))
-    assert len(errors) == 100 and hardest == "三"
-    right = 100 * (1 - errors / 150)
-    tenth = 100 * np.sort(errors)[-10:].sum() / errors.sum()
-    text = words_of(REPORT)
-    for message in (f"The accuracy is {right.mean():.2f} % (mean over the writers",
-                 f"{errors.sum()} errors in 15,000",
-                 f"{np.median(right):.2f} % for the median writer",
-                 f"{right.min():.0f} % for the hardest one",
-                 f"a tenth of the writers makes {tenth:.0f} %"):
-        assert message in text, message
 
 
 @pytest.mark.parametrize("width", [400, 1200])

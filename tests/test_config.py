@@ -31,6 +31,8 @@ from flaxdigits.optimizers import SGD, Adam, Optimizer, RMSprop
 from flaxdigits.overrides import field_names
 from flaxdigits.schedules import Cosine, InverseTime, OneCycle, Piecewise
 
+pytestmark = pytest.mark.quick
+
 INF, NAN = float("inf"), float("nan")
 
 # Field by field: values just outside its bounds and of other types, then values at its bounds.

@@ -2,10 +2,13 @@
 
 import jax
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flaxdigits.data.batches import BatchPlan, epoch_order
+
+pytestmark = pytest.mark.quick
 
 
 def epoch_of(plan: BatchPlan, epoch: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,8 @@ from flaxdigits.data.dataset import DataLocations, Dataset, load_dataset
 from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
 
+pytestmark = pytest.mark.quick
+
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (7, 6, 5), np.uint8)
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0], np.uint8)

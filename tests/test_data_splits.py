@@ -13,6 +13,8 @@ from flaxdigits.data.splits import permutation, split_indices
 from flaxdigits.datasets import DATASETS
 from flaxdigits.errors import FlaxdigitsError
 
+pytestmark = pytest.mark.quick
+
 
 def dataset(name: str, count: int, official_train: int | None = None, writers=None) -> Dataset:
     return Dataset(

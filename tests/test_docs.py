@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from absl.testing import flagsaver
 from documentation import PAGES, blocks_of, commands_of, files_of, launches, scripts_of
 from PIL import Image
+from tiny_run import train
 
 import flaxdigits
 from flaxdigits.augmentations import Augmentation
@@ -31,7 +32,7 @@ from flaxdigits.overrides import apply_overrides
 from flaxdigits.reports.finished_run import write_report_or_warn
 from flaxdigits.schedules import Schedule
 from flaxdigits.studies.study import load_study, variants_of
-from flaxdigits.training.runs import no_report, train
+from flaxdigits.training.results import no_report
 
 pytest_plugins = ["tiny_run"]
 pytestmark = pytest.mark.usefixtures("registries")

@@ -27,31 +27,31 @@ pytest_plugins = ["tiny_run"]
 
 LAUNCH = str(ROOT / "launch.py")
 SUMMARY = ("--experiment=mse_cnn", "--mode=summary")
-SETTINGS = {
+PINNED = {
     "jax_default_prng_impl": "rbg", "jax_threefry_partitionable": False, "jax_enable_x64": True,
     "jax_disable_jit": True, "jax_numpy_dtype_promotion": "strict",
     "jax_numpy_rank_promotion": "raise", "jax_transfer_guard": "disallow",
-    "jax_default_matmul_precision": "bfloat16", "jax_random_seed_offset": 3,
-    "jax_debug_nans": True, "jax_check_tracer_leaks": True, "jax_log_compiles": True}
+    "jax_default_matmul_precision": "bfloat16", "jax_random_seed_offset": 3}
+FREE = {"jax_debug_nans": True, "jax_check_tracer_leaks": True, "jax_log_compiles": True}
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_a_run_is_the_same_under_every_setting_of_jax(
-    name, finished, compiled_once, tmp_path, caplog
-):
+@pytest.mark.parametrize("settings", [PINNED, FREE], ids=["pinned", "free"])
+def test_a_run_is_the_same_under_every_setting_of_jax(settings, finished, tmp_path, caplog):
     config = flaxdigits.recorded_experiment(finished)
-    before = getattr(jax.config, name)
-    jax.config.update(name, SETTINGS[name])
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
     try:
         result = flaxdigits.train(
             config, tmp_path / "run", tensorboard=False, console=make_console(quiet=True)).result
-        assert getattr(jax.config, name) == SETTINGS[name]
+        assert {name: getattr(jax.config, name) for name in settings} == settings
     finally:
-        jax.config.update(name, before)
+        for name, value in before.items():
+            jax.config.update(name, value)
     assert without_clocks(result) == without_clocks(flaxdigits.RunFolder(finished).result())
-    notes = [note for note in caplog.messages if f"{name.upper()}={SETTINGS[name]}" in note]
-    is_free = name in ("jax_debug_nans", "jax_check_tracer_leaks", "jax_log_compiles")
-    assert len(notes) == (0 if is_free else 1)
+    for name, value in settings.items():
+        notes = [note for note in caplog.messages if f"{name.upper()}={value}" in note]
+        assert len(notes) == (1 if settings is PINNED else 0), name
 
 
 def test_settings_that_are_ignored_are_one_note(launch):
@@ -62,13 +62,8 @@ def test_settings_that_are_ignored_are_one_note(launch):
 
 
 @pytest.mark.parametrize(("variables", "arguments", "named"), [
-    ({"JAX_PLATFORMS": "nonsense"}, SUMMARY, "JAX_PLATFORMS=nonsense"),
-    *(({"JAX_PLATFORMS": platform}, ("--experiment=mse_cnn", f"--mode={mode}"),
-       f"JAX_PLATFORMS={platform}")
-      for mode, platform in (("benchmark", "nonsense"), ("growth", "cuda"))),
     ({"JAX_PLATFORMS": "nonsense"}, ("--experiment=mse_cnn",), "JAX_PLATFORMS=nonsense"),
-    ({"JAX_PLATFORMS": "nonsense"}, ("--experiment=mse_cnn", "--seeds=0,1"),
-     "JAX_PLATFORMS=nonsense"),
+    ({"JAX_PLATFORMS": "cuda"}, ("--experiment=mse_cnn", "--mode=growth"), "JAX_PLATFORMS=cuda"),
     ({"JAX_ENABLE_X64": "maybe"}, SUMMARY, "JAX_ENABLE_X64"),
 ])
 def test_what_jax_cannot_start_with_is_one_line(variables, arguments, named, launch, tmp_path):
@@ -78,14 +73,40 @@ def test_what_jax_cannot_start_with_is_one_line(variables, arguments, named, lau
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("mode", ["predict", "eval", "export", "report"])
-def test_a_platform_that_is_not_there_is_one_line_for_a_run(mode, finished_copy, launch):
-    arguments = [f"--mode={mode}", f"--workdir={finished_copy}"]
-    if mode == "predict":
-        arguments.append(f"--images={ROOT / 'README.md'}")
-    done = launch(*arguments, env={"JAX_PLATFORMS": "nonsense"})
-    assert done.returncode == 2 and done.stdout == "", done.stdout
-    assert "JAX_PLATFORMS=nonsense" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+# Executes several command lines in one process, and prints the status and output of each as JSON.
+SEVERAL = """
+import contextlib, io, json, sys
+from absl.testing import flagsaver
+from flaxdigits.cli.main import main
+done = {}
+for line in sys.argv[1:]:
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        with flagsaver.flagsaver():
+            status = main(["launch.py", *line.split()])
+    done[line] = status, output.getvalue(), errors.getvalue()
+print(json.dumps(done))
+"""
+
+
+def test_a_platform_that_is_not_there_is_one_line_in_every_mode(
+    finished_copy, environment, tmp_path
+):
+    folder = tmp_path / "new"
+    folder.mkdir()
+    modes = [f"--mode={mode} --workdir={finished_copy}" for mode in ("eval", "export", "report")]
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL, *modes,
+         f"--mode=predict --workdir={finished_copy} --images={ROOT / 'README.md'}",
+         " ".join(SUMMARY), "--experiment=mse_cnn --mode=benchmark",
+         "--experiment=mse_cnn --seeds=0,1"],
+        env=environment | {"JAX_PLATFORMS": "nonsense", "PYTHONPATH": str(ROOT)}, cwd=folder,
+        capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for line, (status, output, errors) in json.loads(done.stdout).items():
+        assert status == 2 and output == "", line
+        assert "JAX_PLATFORMS=nonsense" in errors and errors.count("\n") == 1, (line, errors)
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("level", ["1", pytest.param("2", marks=pytest.mark.slow)])

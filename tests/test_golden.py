@@ -8,6 +8,8 @@ import pytest
 from flaxdigits.config import to_dict
 from flaxdigits.experiments import list_experiments, load_experiment
 
+pytestmark = pytest.mark.quick
+
 GOLDEN = Path(__file__).parent / "golden"
 
 

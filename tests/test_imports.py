@@ -9,6 +9,8 @@ import pytest
 
 import flaxdigits
 
+pytestmark = pytest.mark.quick
+
 PACKAGE = Path(flaxdigits.__file__).parent
 
 # From the lowest layer to the highest; modules of one layer may import each other.

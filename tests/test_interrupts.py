@@ -124,6 +124,7 @@ def variants(tiny_config):
         tiny_config, ["optimizer.learning_rate=0.2"])}
 
 
+@pytest.mark.quick
 def test_a_study_stops_after_the_variant_that_ended(
     compiled_once, variants, tiny_data, tmp_path
 ):

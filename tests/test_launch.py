@@ -74,6 +74,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("case", REFUSED)
 def test_bad_input_is_one_line_and_leaves_nothing(case, launch_here, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -145,6 +146,7 @@ def test_list_names_every_experiment_and_study_with_its_title(launch, tmp_path):
     assert "dense_cnn" in blocks["--ablation="]
 
 
+@pytest.mark.quick
 def test_config_mode_prints_the_resolved_config(launch, tmp_path):
     done = launch("--experiment=kaggle_cnn", "--mode=config", "--set=seed=3", cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
@@ -171,6 +173,7 @@ def test_summary_mode_shows_the_layers(launch, tmp_path):
     assert list(tmp_path.rglob("*")) == []
 
 
+@pytest.mark.quick
 def test_modes_on_a_run_need_only_its_folder(finished, launch_here, idx_folder):
     config = launch_here("--mode=config", f"--workdir={finished}")
     assert json.loads(config.stdout)["data"]["folder"] == str(idx_folder)
@@ -224,6 +227,7 @@ def test_train_eval_and_compare_as_a_user_runs_them(
     assert sum(accuracy in line for line in done.stdout.splitlines()) == 2
 
 
+@pytest.mark.quick
 def test_compare_uses_only_the_run_folders_of_a_pattern(finished, launch_here, tmp_path):
     """A folder may also contain studies, benchmarks and seeds."""
     for name in ("a", "two[1]"):
@@ -252,6 +256,7 @@ EVAL_REFUSED = [
 ]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(("flag", "message"), EVAL_REFUSED)
 def test_eval_refuses(flag, message, finished, launch_here):
     done = launch_here("--mode=eval", f"--workdir={finished}", flag)

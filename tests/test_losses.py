@@ -8,6 +8,8 @@ import pytest
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.losses import CrossEntropy, Focal, Loss, MeanSquaredError
 
+pytestmark = pytest.mark.quick
+
 LOGITS = np.random.default_rng(0).normal(0, 2, (6, 10))
 LABELS = np.array([0, 3, 9, 3, 5, 1], np.int32)
 

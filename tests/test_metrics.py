@@ -15,6 +15,8 @@ from flaxdigits.metrics import (
 )
 from flaxdigits.training.scores import flat, score
 
+pytestmark = pytest.mark.quick
+
 # Labels 0, 0, 0, 1; predictions 0, 0, 1, 1, with the third class never seen.
 LOGITS = np.log(np.array(
     [[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.3, 0.6, 0.1], [0.1, 0.8, 0.1]], np.float32))

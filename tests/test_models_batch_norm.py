@@ -70,9 +70,9 @@ def test_batch_normalisation_leaves_padding_out(variables):
         our_names(variables), x, training(6, MASK))
     real = x[MASK].astype(float)
     mean, variance = real.mean((0, 1, 2)), real.var((0, 1, 2))
-    by_hand = ((real - mean) / np.sqrt(variance + 1e-5) * variables["params"]["scale"]
+    expected = ((real - mean) / np.sqrt(variance + 1e-5) * variables["params"]["scale"]
                + variables["params"]["bias"])
-    assert_close(np.asarray(output)[MASK], by_hand)
+    assert_close(np.asarray(output)[MASK], expected)
     before = variables["batch_stats"]
     assert_close(statistics["mean"], 0.9 * before["mean"] + 0.1 * mean)
     assert_close(statistics["variance"], 0.9 * before["var"] + 0.1 * variance)

@@ -1,4 +1,4 @@
-"""Each network's forward pass, loss, gradient and first step against float64 NumPy by hand."""
+"""Each network's forward pass, loss, gradient and first step against float64 NumPy."""
 
 import dataclasses
 
@@ -14,8 +14,8 @@ from numpy_networks import (
     OPTIMIZERS,
     STEPS,
     forward,
-    loss_by_hand,
-    preprocess_by_hand,
+    numpy_loss,
+    numpy_preprocess,
     weights_of,
 )
 
@@ -68,15 +68,15 @@ def keep_gradient() -> optax.GradientTransformation:
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def both(request) -> tuple[str, Computed, Computed]:
-    """The framework's figures and those by hand."""
+    """The values of the package, and those of NumPy."""
     name = request.param
     config, weights, (images, labels) = recipe(name), weights_of(name), examples_of(name)
     logits, backward = forward(
-        name, weights, preprocess_by_hand(images, config.data.preprocessing))
-    loss, of_logits = loss_by_hand(logits, labels, config.train.loss.name)
+        name, weights, numpy_preprocess(images, config.data.preprocessing))
+    loss, of_logits = numpy_loss(logits, labels, config.train.loss.name)
     gradient = backward(of_logits)
     step = STEPS[OPTIMIZERS[name]]
-    by_hand = Computed(logits, loss, gradient, jax.tree.map(
+    expected = Computed(logits, loss, gradient, jax.tree.map(
         lambda weight, g: weight + step(g), weights, gradient))
 
     images, labels = jnp.asarray(images), jnp.asarray(labels)
@@ -96,24 +96,24 @@ def both(request) -> tuple[str, Computed, Computed]:
 
     logits, sums, gradient, after = jax.device_get(compute(jax.tree.map(np.float32, weights)))
     assert sums.examples == REAL
-    assert sums.correct == (by_hand.logits.argmax(1) == np.asarray(labels)).sum()
-    return name, Computed(logits, sums.loss / REAL, gradient, after), by_hand
+    assert sums.correct == (expected.logits.argmax(1) == np.asarray(labels)).sum()
+    return name, Computed(logits, sums.loss / REAL, gradient, after), expected
 
 
 def test_logits(both):
-    _, ours, by_hand = both
-    assert np.abs(by_hand.logits).max() > 0.1
-    np.testing.assert_allclose(ours.logits, by_hand.logits, rtol=0, atol=2e-5)
+    _, ours, expected = both
+    assert np.abs(expected.logits).max() > 0.1
+    np.testing.assert_allclose(ours.logits, expected.logits, rtol=0, atol=2e-5)
 
 
 def test_loss_of_a_train_step_is_the_mean_over_its_real_examples(both):
-    _, ours, by_hand = both
-    np.testing.assert_allclose(ours.loss, by_hand.loss, rtol=1e-5)
+    _, ours, expected = both
+    np.testing.assert_allclose(ours.loss, expected.loss, rtol=1e-5)
 
 
 def test_gradient(both):
-    _, ours, by_hand = both
-    assert jax.tree.structure(ours.gradient) == jax.tree.structure(by_hand.gradient)
+    _, ours, expected = both
+    assert jax.tree.structure(ours.gradient) == jax.tree.structure(expected.gradient)
 
     def check(path, found, expected):
         largest = np.abs(expected).max()
@@ -121,7 +121,7 @@ def test_gradient(both):
         np.testing.assert_allclose(
             found, expected, rtol=0, atol=2e-5 * largest, err_msg=str(path))
 
-    jax.tree_util.tree_map_with_path(check, ours.gradient, by_hand.gradient)
+    jax.tree_util.tree_map_with_path(check, ours.gradient, expected.gradient)
 
 
 def test_parameters_after_a_step(both):
@@ -129,7 +129,7 @@ def test_parameters_after_a_step(both):
 
     Where a unit is dead, its gradient all zero, its parameters must not move.
     """
-    name, ours, by_hand = both
+    name, ours, expected = both
     step = STEPS[OPTIMIZERS[name]]
 
     def check(path, weight, found, gradient):
@@ -143,17 +143,17 @@ def test_parameters_after_a_step(both):
         is_sharp = np.abs(high - low) < 0.02 * np.abs(step(gradient)).max()
         assert is_sharp.mean() > 0.25, path  # a check that lets everything through is none
 
-    jax.tree_util.tree_map_with_path(check, weights_of(name), ours.params, by_hand.gradient)
+    jax.tree_util.tree_map_with_path(check, weights_of(name), ours.params, expected.gradient)
 
 
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
-def test_gradient_by_hand_is_the_slope_of_the_loss_by_hand(loss):
+def test_numpy_gradient_is_the_slope_of_the_numpy_loss(loss):
     name, delta, rng = "chinese_cnn", 1e-6, np.random.default_rng(0)
     weights, (images, labels) = weights_of(name), examples_of(name)
 
     def loss_of():
         logits, backward = forward(name, weights, images / 255)
-        value, of_logits = loss_by_hand(logits, labels, loss)
+        value, of_logits = numpy_loss(logits, labels, loss)
         return value, backward, of_logits
 
     _, backward, of_logits = loss_of()

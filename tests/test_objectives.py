@@ -52,7 +52,7 @@ def gradient(objective: Objective, images=IMAGES, targets=TARGETS):
         FORWARD, params, images, targets, batch_of(WHOLE)))(PARAMS)
 
 
-def by_hand(kernel: np.ndarray, images: np.ndarray = IMAGES) -> tuple:
+def reference(kernel: np.ndarray, images: np.ndarray = IMAGES) -> tuple:
     """Loss, its gradient by the kernel and by the images."""
     flat = images.reshape(EXAMPLES, -1).astype(np.float64)
     logits = flat @ kernel
@@ -65,7 +65,7 @@ def by_hand(kernel: np.ndarray, images: np.ndarray = IMAGES) -> tuple:
 
 def test_supervised_is_the_mean_loss():
     (loss, (logits, _)), slope = gradient(Supervised())
-    expected, by_kernel, _ = by_hand(PARAMS["kernel"])
+    expected, by_kernel, _ = reference(PARAMS["kernel"])
     assert loss == pytest.approx(expected, rel=1e-5) and logits.shape == (EXAMPLES, CLASSES)
     np.testing.assert_allclose(slope["kernel"], by_kernel, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(inputs(Supervised())[0], IMAGES)
@@ -129,8 +129,8 @@ def test_cutmix_pastes_a_box_and_weighs_targets_by_its_area():
 
 def test_sam_takes_the_gradient_uphill():
     (loss, _), slope = gradient(SharpnessAware(radius=0.5))
-    here, direction, _ = by_hand(PARAMS["kernel"])
-    _, expected, _ = by_hand(PARAMS["kernel"] + 0.5 * direction / np.linalg.norm(direction))
+    here, direction, _ = reference(PARAMS["kernel"])
+    _, expected, _ = reference(PARAMS["kernel"] + 0.5 * direction / np.linalg.norm(direction))
     assert loss == pytest.approx(here, rel=1e-5)
     np.testing.assert_allclose(slope["kernel"], expected, rtol=1e-3, atol=1e-6)
     assert np.abs(expected - direction).max() > 1e-3
@@ -140,9 +140,9 @@ def test_fast_adversarial_trains_on_worse_images_within_the_box():
     objective = FastAdversarial(epsilon=0.1, step=0.2)
     (loss, _), slope = gradient(objective)
     # A step of twice epsilon by the sign of a linear network's slope ends at the box's corner.
-    _, _, by_image = by_hand(PARAMS["kernel"])
+    _, _, by_image = reference(PARAMS["kernel"])
     worst = np.clip(IMAGES + 0.1 * np.sign(by_image), 0, 1)
-    expected, by_kernel, _ = by_hand(PARAMS["kernel"], worst)
+    expected, by_kernel, _ = reference(PARAMS["kernel"], worst)
     assert loss == pytest.approx(expected, rel=1e-3)
     np.testing.assert_allclose(slope["kernel"], by_kernel, atol=1e-2)
 

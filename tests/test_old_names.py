@@ -19,6 +19,8 @@ from flaxdigits.studies.study import Study
 from flaxdigits.training.identity import run_identity
 from flaxdigits.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.quick
+
 OLD = ["data.split=holdout", "train.together=4", "checkpoint.report=best"]
 NEW = ["data.split=holdout", "train.seeds_per_call=4", "checkpoint.select=best"]
 

@@ -59,7 +59,7 @@ def trajectory(config: Optimizer, gradients=GRADIENTS) -> list[dict]:
     return found
 
 
-def by_hand(formula, rates=None, gradients=GRADIENTS, **constants) -> list[dict]:
+def reference(formula, rates=None, gradients=GRADIENTS, **constants) -> list[dict]:
     """What `formula(parameter, gradient, slots, rate, step, **constants)` makes of each array."""
     leaves, shape = jax.tree.flatten(START)
     slots, found = [{} for _ in leaves], []
@@ -133,13 +133,13 @@ def assert_same(found: list[dict], expected: list[dict]) -> None:
 ])
 def test_methods(name, constants):
     config = named(name, learning_rate=1e-2, **constants)
-    assert_same(trajectory(config), by_hand(FORMULAS[name], **constants))
+    assert_same(trajectory(config), reference(FORMULAS[name], **constants))
 
 
 def test_adam_is_keras_where_gradients_are_not_tiny():
     gradients = [jax.tree.map(lambda g: g + np.sign(g) * 0.1, gradient) for gradient in GRADIENTS]
     config = Adam(learning_rate=1e-2, epsilon=1e-7)
-    assert_same(trajectory(config, gradients), by_hand(keras_adam, gradients=gradients))
+    assert_same(trajectory(config, gradients), reference(keras_adam, gradients=gradients))
 
 
 def adagrad(p, g, slots, rate, t, initial=0.1, epsilon=1e-7):
@@ -162,7 +162,7 @@ def nesterov(p, g, slots, rate, t, momentum=0.9):
     ("adagrad", adagrad, {}), ("lion", lion, {}),
     ("sgd", nesterov, {"momentum": 0.9, "nesterov": True})])
 def test_methods_of_the_papers(name, formula, fields):
-    assert_same(trajectory(named(name, learning_rate=1e-2, **fields)), by_hand(formula))
+    assert_same(trajectory(named(name, learning_rate=1e-2, **fields)), reference(formula))
 
 
 def decayed_adam(p, g, slots, rate, t, decay=0.01):
@@ -170,14 +170,14 @@ def decayed_adam(p, g, slots, rate, t, decay=0.01):
 
 
 def test_adamw_is_adam_with_decay_of_kernels():
-    assert_same(trajectory(AdamW(1e-2)), by_hand(decayed_adam))
+    assert_same(trajectory(AdamW(1e-2)), reference(decayed_adam))
 
 
 def test_decay_reaches_biases_where_all_arrays_decay():
     def decayed(p, g, slots, rate, t):
         return sgd(p, g, slots, rate, t) - rate * 0.3 * p
 
-    assert_same(trajectory(SGD(1e-2, weight_decay=0.3, decayed="all")), by_hand(decayed))
+    assert_same(trajectory(SGD(1e-2, weight_decay=0.3, decayed="all")), reference(decayed))
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [
@@ -243,7 +243,7 @@ def test_the_experiments_optimizers_are_the_originals(experiment, formula, const
     np.testing.assert_allclose(  # the decay of so few steps, to more digits than the parameters'
         [config.schedule.build(config.learning_rate, 1000, 100)(step) for step in steps],
         np.broadcast_to(rate, STEPS), rtol=3e-7)
-    assert_same(trajectory(config), by_hand(
+    assert_same(trajectory(config), reference(
         formula, np.broadcast_to(rate, STEPS), **constants))
 
 
@@ -263,7 +263,7 @@ def between(start: float, end: float, fraction: np.ndarray) -> np.ndarray:
     return end + (start - end) * (1 + np.cos(np.pi * fraction)) / 2
 
 
-def rates_by_hand(name: str, peak: float, total: int, decay_rate: float = 0.0) -> np.ndarray:
+def reference_rates(name: str, peak: float, total: int, decay_rate: float = 0.0) -> np.ndarray:
     steps = np.arange(total)
     if name == "onecycle":
         top = int(0.3 * total)
@@ -282,14 +282,14 @@ SCHEDULES = [("constant", {}), ("cosine", {}), ("onecycle", {}),
 def test_schedules(name, fields):
     found = rates_of(schedule_named(name, **fields), 20)
     np.testing.assert_allclose(
-        found, rates_by_hand(name, 0.5, 20, **fields), rtol=1e-5, atol=1e-7)
+        found, reference_rates(name, 0.5, 20, **fields), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(("name", "fields"), SCHEDULES)
 def test_an_optimizer_follows_its_schedule(name, fields):
     config = SGD(0.5, schedule_named(name, **fields))
-    rates = rates_by_hand(name, 0.5, STEPS, **fields)
-    assert_same(trajectory(config), by_hand(sgd, rates))
+    rates = reference_rates(name, 0.5, STEPS, **fields)
+    assert_same(trajectory(config), reference(sgd, rates))
 
 
 @pytest.mark.parametrize(("name", "fields"), [s for s in SCHEDULES if s[0] != "onecycle"])
@@ -297,7 +297,7 @@ def test_warm_up_rises_from_zero_before_the_schedule(name, fields):
     found = rates_of(schedule_named(name, warmup_steps=4, **fields), 20)
     np.testing.assert_allclose(found[:4], [0, 0.125, 0.25, 0.375], rtol=1e-6)
     np.testing.assert_allclose(
-        found[4:], rates_by_hand(name, 0.5, 16, **fields), rtol=1e-5, atol=1e-7)
+        found[4:], reference_rates(name, 0.5, 16, **fields), rtol=1e-5, atol=1e-7)
 
 
 def test_inverse_time_is_finite_during_its_warm_up():
@@ -348,13 +348,13 @@ def test_a_warm_up_as_long_as_the_run_is_refused(warmup_steps):
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_weight_decay_shrinks_only_kernels_and_by_the_rate(name):
     config = named(name, learning_rate=1e-2, weight_decay=0.3, schedule=Cosine())
-    rates = rates_by_hand("cosine", 1e-2, STEPS)
+    rates = reference_rates("cosine", 1e-2, STEPS)
 
     def decayed(p, g, slots, rate, t):
         decay = 0.3 if p.ndim > 1 else 0.0
         return FORMULAS[name](p, g, slots, rate, t) - rate * decay * p
 
-    assert_same(trajectory(config), by_hand(decayed, rates))
+    assert_same(trajectory(config), reference(decayed, rates))
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
@@ -371,7 +371,7 @@ def test_clipping_bounds_the_global_norm_before_the_update_rule(name):
     constants = {"epsilon": 0.05} if name == "adam" else {}
     config = named(name, learning_rate=1e-2, clip_norm=limit, **constants)
     assert_same(trajectory(config, gradients),
-                by_hand(FORMULAS[name], gradients=clipped, **constants))
+                reference(FORMULAS[name], gradients=clipped, **constants))
 
 
 @pytest.mark.parametrize(("name", "field"), [

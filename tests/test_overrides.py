@@ -22,6 +22,8 @@ from flaxdigits.optimizers import SGD, RMSprop
 from flaxdigits.overrides import apply_overrides, field_names
 from flaxdigits.schedules import Constant, Cosine, InverseTime
 
+pytestmark = pytest.mark.quick
+
 
 def base() -> ExperimentConfig:
     return ExperimentConfig("a", ModelConfig("dense_cnn", filters=(8,), dropout=(0.5,)))

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from test_reports_figures import IMAGES, report, result
 
+from flaxdigits.reports.finished_run import write_report_or_warn
 from flaxdigits.reports.layers import Layer
 from flaxdigits.training.predictions import Predictions, predictions_file
 
@@ -44,6 +45,7 @@ class Page(html.parser.HTMLParser):
         self.words.append(data)
 
 
+@pytest.mark.quick
 def test_a_run_ends_with_a_report(finished):
     figures = {path.name for path in (finished / "figures").iterdir()}
     assert figures == FIGURES
@@ -94,7 +96,8 @@ def test_synthetic_data_is_noted():
 
 
 def test_without_a_test_split_it_is_about_validation(train_tiny, tmp_path):
-    train_tiny(tmp_path, "data.split=random", "data.limit=20", "train.steps=3")
+    train_tiny(tmp_path, "data.split=random", "data.limit=20", "train.steps=3",
+               write_report=write_report_or_warn)
     page = Page((tmp_path / "report.html").read_text())
     assert "The validation split, 54 images" in page.text
     assert "test accuracy" not in page.text

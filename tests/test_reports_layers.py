@@ -61,7 +61,7 @@ OUTPUTS = {
 
 
 @pytest.mark.parametrize("name", FORWARD_FLOPS)
-def test_costs_are_those_counted_by_hand(name):
+def test_costs_equal_an_independent_count(name):
     size, classes = (64, 15) if name == "chinese_cnn" else (28, 10)
     model = build_model(load_experiment(name).model, classes)
     layers = list_layers(model, (size, size, 1))

@@ -67,6 +67,7 @@ def official(train_tiny, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.quick
 def test_the_result_has_its_fields_and_their_types(finished):
     result = read(finished)
     assert {name: type(value) for name, value in result.items()} == TYPES

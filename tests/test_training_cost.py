@@ -84,7 +84,7 @@ def test_a_step_costs_what_it_did(name):
 @pytest.mark.parametrize("name", list_experiments())
 def test_a_compiled_step_costs_what_it_did(name):
     if committed()["jaxlib"] != jaxlib.__version__:
-        return  # another compiler copies elsewhere
+        pytest.skip("another version of the compiler copies elsewhere")
     expected = committed()["experiments"][name]
     for figure, value in costs_on_this_jaxlib(name).items():
         assert value == expected[figure], figure

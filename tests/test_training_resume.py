@@ -11,7 +11,9 @@ import pytest
 
 from flaxdigits.training.checkpoints import Checkpoints, flat_arrays
 
-STEPS = 150
+pytest_plugins = ["tiny_run"]
+
+STEPS = 60
 CLOCKS = ("seconds_compiling", "seconds_training", "seconds_evaluating", "steps_per_second")
 
 
@@ -20,9 +22,9 @@ def recipe(idx_folder):
     return [
         "--experiment=mnist_cnn", "--set=data.dataset=idx_files",
         f"--set=data.folder={idx_folder}", "--set=data.split=holdout", f"--set=train.steps={STEPS}",
-        "--set=train.batch_size=16", "--set=checkpoint.every_steps=20", "--set=train.log_every=7",
+        "--set=train.batch_size=16", "--set=checkpoint.every_steps=10", "--set=train.log_every=5",
         "--set=train.ema_decay=0.99", "--set=data.augmentation.zoom=0.1",
-        "--set=model.filters=8,8,16,16"]
+        "--set=model.filters=2,2,4,4"]
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +72,15 @@ def rows_of(workdir):
     return metrics.read_text().count("\n") if metrics.exists() else 0
 
 
+@pytest.mark.quick
+def test_paused_and_resumed_in_one_process_is_bitwise_equal(finished, train_tiny, tmp_path):
+    assert train_tiny(tmp_path, "train.stop_after=3").step == 3
+    train_tiny(tmp_path)
+    assert_bitwise_equal(tmp_path, finished)
+
+
 @pytest.mark.parametrize("kill_after_rows", [
-    (3, 15), pytest.param((1, 9, 12, 20), marks=pytest.mark.slow)])
+    (3, 10), pytest.param((1, 5, 8, 12), marks=pytest.mark.slow)])
 def test_killed_and_started_again_is_bitwise_equal(
     kill_after_rows, recipe, start, launch, tmp_path, undisturbed
 ):
@@ -150,13 +159,13 @@ def test_ctrl_c_while_jax_is_imported_ends_the_process(recipe, start, tmp_path):
 def test_pausing_does_not_change_the_schedule(recipe, launch, tmp_path, undisturbed):
     paused = launch(*recipe, f"--workdir={tmp_path}", "--set=train.stop_after=33")
     assert paused.returncode == 0, paused.stderr
-    assert "saved at step 33 of 150" in paused.stdout
+    assert f"saved at step 33 of {STEPS}" in paused.stdout
     done = launch(f"--workdir={tmp_path}")  # the recorded config, but for the pause
     assert done.returncode == 0, done.stderr
     assert_bitwise_equal(tmp_path, undisturbed)
     again = launch(*recipe, f"--workdir={tmp_path}")
     assert again.returncode == 0
-    assert "complete at step 150" in again.stdout
+    assert f"complete at step {STEPS}" in again.stdout
 
 
 def test_other_settings_in_the_same_folder_are_refused(recipe, launch, undisturbed):
@@ -170,7 +179,7 @@ def test_other_settings_in_the_same_folder_are_refused(recipe, launch, undisturb
 
 def test_a_loss_that_is_not_finite_stops_the_run(recipe, launch, tmp_path):
     fatal = [*recipe, "--set=optimizer.name=sgd", "--set=optimizer.learning_rate=1e20",
-             "--set=optimizer.warmup_steps=149", f"--workdir={tmp_path}"]
+             f"--set=optimizer.warmup_steps={STEPS - 1}", f"--workdir={tmp_path}"]
     sane = launch(*fatal, "--set=train.stop_after=1")
     assert sane.returncode == 0, sane.stderr
     done = launch(*fatal)

@@ -6,14 +6,12 @@ A test module asks for the fixtures here with `pytest_plugins = ["tiny_run"]`.
 import importlib.util
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import jax
 import pytest
 from absl.testing import flagsaver
 from array_record.python import array_record_data_source  # noqa: F401 its flags, before any saving
-from jax.experimental.compilation_cache import compilation_cache
 
 import flaxdigits.datasets
 from flaxdigits.components import Component
@@ -29,7 +27,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.optimizers import SGD
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.reports.finished_run import write_report_or_warn
-from flaxdigits.training.results import Outcome
+from flaxdigits.training.results import Outcome, ReportWriter, no_report
 from flaxdigits.training.runs import train_many
 from flaxdigits.training.trackers import Tracker
 
@@ -38,10 +36,11 @@ LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
 
 def train(
     config: ExperimentConfig, dataset: Dataset, workdir: Path, trackers: Sequence[Tracker] = (),
+    write_report: ReportWriter = write_report_or_warn,
 ) -> Outcome:
     """Trains one run and writes its report; a run that diverges raises its error."""
     outcome = train_many({workdir: config}, dataset, lambda path: trackers,
-                         write_report=write_report_or_warn)[workdir]
+                         write_report=write_report)[workdir]
     if outcome.diverged is not None:
         raise FlaxdigitsError(outcome.diverged)
     return outcome
@@ -58,23 +57,6 @@ def isolate_registries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flaxdigits.datasets, "DATASETS", dict(flaxdigits.datasets.DATASETS))
     for kind in Component.__subclasses__():
         monkeypatch.setattr(kind, "registered", dict(kind.registered))
-
-
-@pytest.fixture(scope="session")
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Lets the programs of this process be compiled once, though every run makes its own."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="session")
@@ -95,11 +77,12 @@ def tiny_data(tiny_config: ExperimentConfig) -> Dataset:
 
 @pytest.fixture(scope="session")
 def train_tiny(
-    compiled_once: None, tiny_config: ExperimentConfig, tiny_data: Dataset
+    tiny_config: ExperimentConfig, tiny_data: Dataset
 ) -> Callable[..., Outcome]:
-    """`train_tiny(workdir, "seed=1", ...)` trains the tiny run in this process."""
-    def run(workdir: Path, *assignments: str) -> Outcome:
-        return train(apply_overrides(tiny_config, assignments), tiny_data, workdir)
+    """`train_tiny(workdir, "seed=1", ...)` trains the tiny run in this process, without report."""
+    def run(workdir: Path, *assignments: str, write_report: ReportWriter = no_report) -> Outcome:
+        return train(apply_overrides(tiny_config, assignments), tiny_data, workdir,
+                     write_report=write_report)
 
     return run
 
@@ -110,7 +93,7 @@ def finished(
 ) -> Path:
     """The folder of a tiny run that has ended; not to be changed."""
     workdir = tmp_path_factory.mktemp("finished") / "tiny"
-    train_tiny(workdir)
+    train_tiny(workdir, write_report=write_report_or_warn)
     return workdir
 
 
@@ -122,7 +105,7 @@ def finished_copy(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def launch_here(
-    compiled_once: None, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., subprocess.CompletedProcess]:
     """Runs `launch.main` in this process, which spares its start; flags are as new each time."""
     monkeypatch.setenv("COLUMNS", "200")

@@ -87,7 +87,7 @@ def run_benchmark(
     return Benchmark(measured, folder.path / "benchmark.json")
 
 
-def _check_peers(names: list[str], overrides: Sequence[str]) -> None:
+def _check_peers(names: Sequence[str], overrides: Sequence[str]) -> None:
     unknown = [name for name in names if name not in PUBLISHED]
     if unknown:
         raise FlaxdigitsError(f"--peers supports {', '.join(PUBLISHED)}, not {unknown[0]}")

@@ -1,6 +1,6 @@
 """The table of `--dry_run`: the runs that are missing, and how long they take."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -12,7 +12,7 @@ from flaxdigits.training.experiment import Experiment
 
 
 def plan_table(
-    missing: Mapping[str, tuple[ExperimentConfig, Sequence[int]]], seeds: Sequence[int],
+    missing: Mapping[str, tuple[ExperimentConfig, Collection[int]]], seeds: Sequence[int],
     load: LoadDataset,
 ) -> Table:
     """Returns a table of the missing runs and an estimate of how long they take.

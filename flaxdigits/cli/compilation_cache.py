@@ -10,7 +10,7 @@ import os
 import re
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 FAILED = re.compile(
     r"Error (reading|writing) persistent compilation cache entry for '([^']+)': (.*)", re.DOTALL)
@@ -46,7 +46,7 @@ class CacheWarnings:
                     path.unlink()
         self._log_once(action, folder, reason.splitlines()[0] if reason else "")
 
-    def _log_once(self, action: Literal["reading", "writing"], folder: Path, reason: str) -> None:
+    def _log_once(self, action: str, folder: Path, reason: str) -> None:
         if action in self._logged:
             return
         self._logged.add(action)

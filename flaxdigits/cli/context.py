@@ -26,6 +26,13 @@ class DataArguments(TypedDict):
     data_dir: PathLike | None
 
 
+class MovedData(TypedDict, total=False):
+    """The arguments of the API that specify where a run's custom data are now."""
+
+    data_folder: str
+    data_indices: str
+
+
 def data_arguments(options: Options) -> DataArguments:
     """Returns the values of the flags about data."""
     return {"data": options.data, "raw_data_dir": options.raw_data_dir,
@@ -50,7 +57,7 @@ def resolve_config(options: Options) -> ExperimentConfig:
         options.workdir(), *options.overrides, experiment=options.experiment)
 
 
-def moved_data_of(options: Options) -> dict[str, str]:
+def moved_data_of(options: Options) -> MovedData:
     """Returns `data_folder` and `data_indices`, as given by `--set data.folder=` and so on.
 
     They are the current paths of a run's custom data and index file.
@@ -58,7 +65,7 @@ def moved_data_of(options: Options) -> dict[str, str]:
     Raises:
       FlaxdigitsError: if another field is set, since the mode uses the config of the run.
     """
-    moved = {}
+    moved: MovedData = {}
     for override in options.overrides:
         name, _, path = override.partition("=")
         if name.strip() not in ("data.folder", "data.indices"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 from absl import flags
 
@@ -94,7 +95,7 @@ class Options:
     overrides: tuple[str, ...] = ()
     ablation: str | None = None
     dry_run: bool = False
-    executor: str = "local"
+    executor: Literal["local", "ray"] = "local"
     cpus_per_run: int = 1
     gpus_per_run: int = 0
     seeds: str | None = None

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,7 @@ class BatchPlan:
         return jnp.where(mask, indices, 0), mask
 
 
-def epoch_order(rng: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Array:
+def epoch_order(rng: jax.Array, epoch: ArrayLike, index: ArrayLike) -> jax.Array:
     """Returns the indices of the training examples in the order of an epoch: [examples] int32.
 
     Args:

@@ -45,7 +45,7 @@ TIMEOUTS = Timeouts()
 def fetch(
     addresses: Sequence[str],
     destination: Path,
-    check: Callable[[Path], None],
+    check: Callable[[Path], object],
     timeouts: Timeouts = TIMEOUTS,
 ) -> None:
     """Downloads a file from the first address that provides a file which `check` accepts.

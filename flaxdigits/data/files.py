@@ -1,13 +1,13 @@
 """Opens files of the user; only regular files are accepted."""
 
 import errno
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Opens a regular file, or a link to one, for buffered reading.
 
     FIFOs, devices and sockets are rejected, since reading them may never end.

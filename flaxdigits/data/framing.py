@@ -243,6 +243,9 @@ def stroke_width(strength: np.ndarray) -> float:
     is_ink = (ndimage.zoom(padded, factor, order=1) if factor > 1 else padded) > 0.5
     if not is_ink.any():
         return 0.0
+    # The nearest ground is never farther away than the edge of the box around the ink.
+    rows, columns = ndimage.find_objects(is_ink.astype(np.uint8))[0]
+    is_ink = is_ink[rows.start - 1:rows.stop + 1, columns.start - 1:columns.stop + 1]
     distances = ndimage.distance_transform_edt(is_ink)[is_ink] - 0.5  # to the edge of the ink
     return 4 * float(distances.mean()) / factor
 

@@ -7,10 +7,10 @@ as a big-endian 32-bit integer.
 
 import gzip
 import hashlib
+import io
 import math
 import zlib
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def content_sha256(array: np.ndarray) -> str:
 
 
 def _parse(
-    file: BinaryIO, path: Path, dimensions: int, dtype: np.dtype, largest: int
+    file: io.BufferedIOBase, path: Path, dimensions: int, dtype: np.dtype, largest: int
 ) -> np.ndarray:
     magic = file.read(4)
     if magic != bytes([0, 0, _CODES[dtype], dimensions]):

@@ -6,7 +6,7 @@ Each function returns a new matplotlib `Figure` and changes no global state; `pn
 import dataclasses
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -64,7 +64,7 @@ def png(figure: Figure) -> bytes:
 
 
 def curves(
-    rows: Sequence[dict[str, Any]], result: dict[str, Any], what: Literal["loss", "error"],
+    rows: Sequence[dict[str, Any]], result: Mapping[str, Any], what: Literal["loss", "error"],
     theme: Theme = LIGHT,
 ) -> Figure:
     """Plots the loss or the error rate during training: curves for training and validation.

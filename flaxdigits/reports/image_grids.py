@@ -52,7 +52,7 @@ def drawable(image: np.ndarray) -> np.ndarray:
 
 def select_predictions(
     images: np.ndarray, index: np.ndarray, labels: np.ndarray, logits: np.ndarray,
-    chosen: Sequence[int],
+    chosen: Sequence[int] | np.ndarray,
 ) -> list[Prediction]:
     """Returns the predictions for selected examples of a split.
 

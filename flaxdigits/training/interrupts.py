@@ -3,6 +3,7 @@
 import signal
 import threading
 from types import FrameType, TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
         self._outer: Interrupts | None = None
 
     def __enter__(self) -> "Interrupts":

@@ -71,7 +71,7 @@ def _import_blocked(module: str) -> Iterator[None]:
     if module in sys.modules:
         yield
         return
-    sys.modules[module] = None
+    sys.modules[module] = None  # pyright: ignore[reportArgumentType]  # blocks the import
     try:
         yield
     finally:

@@ -43,7 +43,7 @@ def main() -> int:
     rows = {case.kind: Row(case.kind) for case in chosen}
     start = time.monotonic()
     try:
-        for case, trial in tried(chosen, lab, options.seed, options.jobs):
+        for case, trial in run_cases(chosen, lab, options.seed, options.jobs):
             rows[case.kind].trials.append(trial)
             if trial.fault or trial.skipped:
                 print(f"{case.kind}: {trial.name}: {trial.fault or trial.skipped}", flush=True)
@@ -64,7 +64,7 @@ def main() -> int:
     return int(any(row.faults for row in rows.values()))
 
 
-def tried(
+def run_cases(
     cases: list[Case], lab: Lab, seed: int, jobs: int
 ) -> Iterator[tuple[Case, Trial]]:
     """Yields the trials of all cases as they end; those that mostly wait run beside the others."""

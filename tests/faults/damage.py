@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from lab import WRONG, Case, Fault, Lab, Trial, check_did, check_said
+from lab import WRONG, Case, Fault, Lab, Trial, check_message, check_success
 from runs import (
     STEPS,
     check_same,
@@ -38,7 +38,7 @@ def cases(length: str) -> Iterator[Case]:
 def paused(lab: Lab) -> Path:
     """Returns the folder of a run that is paused after several checkpoints."""
     def train(folder: Path) -> None:
-        check_did(lab.launch(*recipe(lab, "everything"), f"--set=train.stop_after={STOP}",
+        check_success(lab.launch(*recipe(lab, "everything"), f"--set=train.stop_after={STOP}",
                              f"--workdir={folder}"))
 
     return lab.once("paused", train)
@@ -101,7 +101,7 @@ def damage_file(path: Path, damage: str, rng: random.Random) -> None:
 def resume(lab: Lab, run: Path) -> None:
     """Goes on with a paused run: to the undisturbed result, or to a refusal."""
     done = lab.enter(*recipe(lab, "everything"), f"--workdir={run}")
-    check_said(done)
+    check_message(done)
     if (run / "diverged.json").exists():
         raise Fault(WRONG, f"damage was taken for divergence: {done}")
     if done.status == 0:
@@ -112,7 +112,7 @@ def evaluate(lab: Lab, run: Path, which: str) -> None:
     """Scores a checkpoint: as the undamaged one, with its step, or not at all."""
     wanted = evaluated(lab, reference(lab, "everything"))
     done = lab.enter("--mode=eval", f"--checkpoint={which}", f"--workdir={run}")
-    check_said(done)
+    check_message(done)
     for row in json_rows(run / "eval.jsonl"):
         if without_clocks(row) != without_clocks(wanted[row["step"]]):
             raise Fault(WRONG, f"another score of step {row['step']}: {done}")
@@ -126,9 +126,9 @@ def predict(lab: Lab, run: Path) -> None:
     """Reads an image: as the undamaged network, or not at all."""
     flags = "--mode=predict", "--format=json", f"--images={image(lab)}"
     expected = lab.once("predicted", lambda folder: (folder / "readings.json").write_text(
-        said(lab.enter(*flags, f"--workdir={reference(lab, 'everything')}"))))
+        output_of(lab.enter(*flags, f"--workdir={reference(lab, 'everything')}"))))
     done = lab.enter(*flags, f"--workdir={run}")
-    check_said(done)
+    check_message(done)
     is_older = "note: " in done.errors or "warning" in done.errors
     if done.status == 0 and not is_older and (
             done.output != (expected / "readings.json").read_text()):
@@ -139,11 +139,11 @@ def export(lab: Lab, run: Path) -> None:
     """Exports weights: those of the undamaged network, or none."""
     def export_reference(folder: Path) -> None:
         copy = link_copy(reference(lab, "everything"), folder / "run")
-        check_did(lab.enter("--mode=export", f"--workdir={copy}"))
+        check_success(lab.enter("--mode=export", f"--workdir={copy}"))
 
     expected = lab.once("exported", export_reference) / "run" / "export" / "weights.safetensors"
     done = lab.enter("--mode=export", f"--workdir={run}")
-    check_said(done)
+    check_message(done)
     weights = run / "export" / "weights.safetensors"
     is_older = "note: " in done.errors and str(STEPS) in done.errors
     if done.status == 0 and not is_older and not same_arrays(weights, expected):
@@ -157,9 +157,9 @@ def same_arrays(ours: Path, expected: Path) -> bool:
         np.array_equal(arrays[name], wanted[name]) for name in wanted)
 
 
-def said(done: object) -> str:
+def output_of(done: object) -> str:
     """Returns what a command that did well has printed."""
-    check_did(done)
+    check_success(done)
     return done.output
 
 

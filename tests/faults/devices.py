@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from lab import WRONG, Case, Fault, Lab, check_did, single
+from lab import WRONG, Case, Fault, Lab, check_success, single
 from runs import STEPS, recipe, reference, sets
 
 KIND = "restored on other devices"
@@ -35,9 +35,9 @@ def restore(
     flags = (*recipe(lab, "everything"), *SGD, f"--set=train.parallel={kind}",
              f"--workdir={scratch / 'run'}")
     stop = rng.randrange(1, STEPS)
-    check_did(lab.launch(*flags, f"--set=train.stop_after={stop}",
+    check_success(lab.launch(*flags, f"--set=train.stop_after={stop}",
                          env={"JAX_NUM_CPU_DEVICES": str(first)}))
-    check_did(lab.launch(*flags, env={"JAX_NUM_CPU_DEVICES": str(then)}))
+    check_success(lab.launch(*flags, env={"JAX_NUM_CPU_DEVICES": str(then)}))
     found, wanted = (json.loads((folder / "result.json").read_text())
                      for folder in (scratch / "run", expected))
     for name in ("train_loss", "validation_loss", "test_loss"):

@@ -1,4 +1,4 @@
-"""Rates that are far too high: said, recorded, and no end of other runs."""
+"""Learning rates that are far too high: reported and recorded; other runs continue."""
 
 import functools
 import json
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from lab import OTHER, WRONG, Case, Fault, Lab, check_did, check_refused, check_said, single
+from lab import OTHER, WRONG, Case, Fault, Lab, check_message, check_refused, check_success, single
 from runs import arrays_of, check_same_run, recipe, reference, sets
 
 KIND = "divergence"
@@ -41,7 +41,7 @@ def diverge(name: str, rate: float, lab: Lab, rng: random.Random, scratch: Path)
              f"--workdir={run}")
     first, again = lab.enter(*flags), lab.enter(*flags)
     for done in (first, again):
-        check_said(done)
+        check_message(done)
     if first.status != again.status:
         raise Fault(OTHER, f"{first}, and again: {again}")
     if first.status == 2:
@@ -70,7 +70,7 @@ def diverge_variant(lab: Lab, rng: random.Random, scratch: Path) -> None:
     overrides = tuple(flag.removeprefix("--set=") for flag in recipe(lab, "dropout")
                       if flag.startswith("--set="))
     (scratch / "wild.py").write_text(STUDY.format(overrides=repr(overrides)))
-    check_did(lab.enter(f"--ablation={scratch / 'wild.py'}", f"--workdir={run}"))
+    check_success(lab.enter(f"--ablation={scratch / 'wild.py'}", f"--workdir={run}"))
     check_same_run(run / "base" / "seeds" / str(config["seed"]), expected)
     if not (run / "wild" / "seeds" / "0" / "diverged.json").exists():
         raise Fault(OTHER, "the variant is not recorded as diverged")

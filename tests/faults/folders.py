@@ -13,7 +13,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from lab import OTHER, WRONG, Case, Done, Fault, Impossible, Lab, check_did, check_said, single
+from lab import (
+    OTHER,
+    WRONG,
+    Case,
+    Done,
+    Fault,
+    Impossible,
+    Lab,
+    check_message,
+    check_success,
+    single,
+)
 from runs import STEPS, check_same, count_rows, evaluated, json_rows, link_copy, recipe, reference
 
 FULL, READ_ONLY, VANISHING = "full disk", "folder turned read-only", "folder deleted or renamed"
@@ -81,9 +92,9 @@ def fill(kibibytes: int, lab: Lab, rng: random.Random, scratch: Path) -> None:
     expected, disk = reference(lab, "dropout"), scratch / "disk"
     flags = *recipe(lab, "dropout"), f"--workdir={disk / 'run'}"
     with small_disk(disk, kibibytes):
-        check_said(lab.launch(*flags))
+        check_message(lab.launch(*flags))
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-        check_did(lab.launch(*flags))
+        check_success(lab.launch(*flags))
         check_same(disk / "run", expected)
 
 
@@ -98,11 +109,11 @@ def stopped_at(
     time.sleep(rng.uniform(0, 0.02))
     process.process.send_signal(signal.SIGSTOP)
 
-    def go_on() -> Done:
+    def resume() -> Done:
         process.process.send_signal(signal.SIGCONT)
         return process.wait()
 
-    yield go_on
+    yield resume
 
 
 def protect(moment: str, lab: Lab, rng: random.Random, scratch: Path) -> None:
@@ -111,30 +122,30 @@ def protect(moment: str, lab: Lab, rng: random.Random, scratch: Path) -> None:
     through = WITHOUT_RIGHTS if os.geteuid() == 0 else ()
     if through and subprocess.run([*through, "true"], check=False, capture_output=True).returncode:
         raise Impossible("root's rights cannot be dropped here")
-    with stopped_at(moment, lab, rng, run, through) as go_on:
+    with stopped_at(moment, lab, rng, run, through) as resume:
         inside = [path for path in [run, *run.rglob("*")] if path.is_dir()]
         for folder in inside:
             folder.chmod(0o555)
-        done = go_on()
+        done = resume()
     for folder in inside:
         with contextlib.suppress(FileNotFoundError):
             folder.chmod(0o755)
-    check_said(done)
-    check_did(lab.launch(*recipe(lab, "dropout"), f"--workdir={run}"))
+    check_message(done)
+    check_success(lab.launch(*recipe(lab, "dropout"), f"--workdir={run}"))
     check_same(run, expected)
 
 
 def vanish(moment: str, how: str, lab: Lab, rng: random.Random, scratch: Path) -> None:
     """Takes the folder of a run away; nothing that is not a whole run may be left as one."""
     expected, run, away = reference(lab, "dropout"), scratch / "run", scratch / "away"
-    with stopped_at(moment, lab, rng, run) as go_on:
+    with stopped_at(moment, lab, rng, run) as resume:
         if how == "renamed":
             run.rename(away)
         else:
             shutil.rmtree(run / "checkpoints" if how.startswith("checkpoints") else run,
                           ignore_errors=True)
-        done = go_on()
-    check_said(done)
+        done = resume()
+    check_message(done)
     if how == "checkpoints deleted":
         if done.status == 0:
             check_same_result(run, expected)
@@ -142,7 +153,7 @@ def vanish(moment: str, how: str, lab: Lab, rng: random.Random, scratch: Path) -
     if run.exists() and any(run.iterdir()):
         raise Fault(OTHER, f"made the folder again, with {sorted(os.listdir(run))}: {done}")
     if how == "renamed":
-        check_did(lab.launch(*recipe(lab, "dropout"), f"--workdir={away}"))
+        check_success(lab.launch(*recipe(lab, "dropout"), f"--workdir={away}"))
         check_same(away, expected)
 
 
@@ -164,7 +175,7 @@ def start_two(settings: tuple[str, str], lab: Lab, rng: random.Random, scratch: 
         time.sleep(rng.choice((0, rng.uniform(0, 0.3))))
     ends = [process.wait() for process in processes]
     for done in ends:
-        check_said(done)
+        check_message(done)
     winners = [setting for setting, done in zip(settings, ends, strict=True) if done.status == 0]
     if len(set(winners)) != 1:
         raise Fault(WRONG if winners else OTHER, f"{len(winners)} trained: {ends[0]} and {ends[1]}")
@@ -179,7 +190,7 @@ def evaluate_twice(lab: Lab, rng: random.Random, scratch: Path) -> None:
     processes = [lab.start(*flags) for _ in range(2)]
     ends = [process.wait() for process in processes]
     for done in ends:
-        check_said(done)
+        check_message(done)
     if all(done.status for done in ends):
         raise Fault(OTHER, f"neither scored: {ends[0]} and {ends[1]}")
     counts = Counter(row["step"] for row in json_rows(run / "eval.jsonl"))

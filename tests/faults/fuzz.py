@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from damage import image
-from lab import OTHER, WRONG, Case, Done, Fault, Lab, Trial, check_did, check_said
+from lab import OTHER, WRONG, Case, Done, Fault, Lab, Trial, check_message, check_success
 from PIL import Image
 from runs import link_copy, recipe, reference
 
@@ -95,7 +95,7 @@ def fuzz_flags(is_real: bool, lab: Lab, rng: random.Random, scratch: Path) -> No
         else:
             flags.append(rng.choice((any_text(rng), f"--{rng.choice(names)}", "-h=1", "-", "---")))
     rng.shuffle(flags)
-    check_said(run(is_real, lab, *map(passable, flags)))
+    check_message(run(is_real, lab, *map(passable, flags)))
 
 
 def passable(argument: str) -> str:
@@ -115,7 +115,7 @@ def fuzz_overrides(is_real: bool, lab: Lab, rng: random.Random, scratch: Path) -
                      + any_text(rng))
     done = run(is_real, lab, "--mode=config", f"--experiment={rng.choice(EXPERIMENTS)}",
                *map(passable, flags))
-    check_said(done)
+    check_message(done)
     if done.status == 0:
         check_json(done)
 
@@ -225,7 +225,7 @@ def fuzz_configs(is_real: bool, lab: Lab, rng: random.Random, scratch: Path) -> 
     config.write_bytes(mutate_json(config.read_text(), rng))
     flags = rng.choice((["--mode=config"], ["--mode=config"], ["--mode=compare"], ["--mode=train"],
                         ["--mode=predict", f"--images={image(lab)}"]))
-    check_said(run(is_real, lab, *flags, f"--workdir={run_folder}"))
+    check_message(run(is_real, lab, *flags, f"--workdir={run_folder}"))
 
 
 def fuzz_run_files(is_real: bool, lab: Lab, rng: random.Random, scratch: Path) -> None:
@@ -241,7 +241,7 @@ def fuzz_run_files(is_real: bool, lab: Lab, rng: random.Random, scratch: Path) -
         path.write_bytes(mutate_json(path.read_text(), rng))
     else:
         if name == "eval.jsonl":
-            check_did(lab.enter("--mode=eval", f"--workdir={run_folder}"))
+            check_success(lab.enter("--mode=eval", f"--workdir={run_folder}"))
         lines = path.read_bytes().splitlines()
         place = rng.randrange(len(lines))
         lines[place] = mutate_json(lines[place].decode(), rng)
@@ -254,7 +254,7 @@ def fuzz_run_files(is_real: bool, lab: Lab, rng: random.Random, scratch: Path) -
     flags = rng.choice(modes)
     if flags == ["--mode=train"]:
         flags = recipe(lab, "everything")
-    check_said(run(is_real, lab, *flags, f"--workdir={run_folder}"))
+    check_message(run(is_real, lab, *flags, f"--workdir={run_folder}"))
 
 
 def fuzz_raw_files(is_real: bool, lab: Lab, rng: random.Random, scratch: Path) -> None:
@@ -278,7 +278,7 @@ def fuzz_raw_files(is_real: bool, lab: Lab, rng: random.Random, scratch: Path) -
     file = rng.choice(files)
     file.write_bytes(mutate_bytes(file.read_bytes(), rng))
     done = run(is_real, lab, "--mode=prepare", *flags)
-    check_said(done)
+    check_message(done)
     if layout in ("zip", "mnist") and done.status == 0:
         raise Fault(WRONG, f"took a part for the whole: {done}")
     if layout == "gz" and done.status == 0 and fingerprint(done) != undamaged(lab):
@@ -289,7 +289,7 @@ def undamaged(lab: Lab) -> str:
     """Returns the fingerprint of the lab's data."""
     def prepare(folder: Path) -> None:
         done = lab.enter("--mode=prepare", *recipe(lab, "dropout"))
-        check_did(done)
+        check_success(done)
         (folder / "fingerprint").write_text(fingerprint(done))
 
     return (lab.once("fingerprint", prepare) / "fingerprint").read_text()
@@ -356,7 +356,7 @@ def fuzz_images(is_real: bool, lab: Lab, rng: random.Random, scratch: Path) -> N
         path.write_bytes(mutate_bytes(path.read_bytes(), rng))
     done = run(is_real, lab, "--mode=predict", "--format=json", f"--images={path}",
                f"--workdir={reference(lab, 'everything')}")
-    check_said(done, (0, 1, 2))
+    check_message(done, (0, 1, 2))
     if done.status == 2 and not path.exists():
         raise Fault(OTHER, f"refused: {done}")
     if done.status in (0, 1):

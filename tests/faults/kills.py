@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from lab import OTHER, WRONG, Case, Fault, Lab, check_did, single
+from lab import OTHER, WRONG, Case, Fault, Lab, check_success, single
 from runs import (
     RECIPES,
     check_same,
@@ -46,7 +46,7 @@ def kill_training(name: str, lab: Lab, rng: random.Random, scratch: Path) -> Non
                    else rng.uniform(0, 0.1))
         process.process.kill()
         process.wait()
-    check_did(lab.launch(*flags))
+    check_success(lab.launch(*flags))
     check_same(run, expected)
     if name == "study" and not (run / "study.md").exists():
         raise Fault(OTHER, "the study ended without study.md")
@@ -65,7 +65,7 @@ def kill_evaluation(lab: Lab, rng: random.Random, scratch: Path) -> None:
         time.sleep(rng.uniform(0, 0.1) if rows else rng.uniform(0, 4))
         process.process.kill()
         process.wait()
-    check_did(lab.launch(*flags))
+    check_success(lab.launch(*flags))
     found = json_rows(run / "eval.jsonl")
     counts = Counter(row["step"] for row in found)
     if set(counts) != set(wanted) or set(counts.values()) != {1}:

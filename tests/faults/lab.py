@@ -97,9 +97,9 @@ class Done:
 
     def __str__(self) -> str:
         """Returns the command, its status and the end of what it wrote, in one line."""
-        said = " | ".join((self.errors or self.output).strip().splitlines()[-3:])
+        message = " | ".join((self.errors or self.output).strip().splitlines()[-3:])
         command = shlex.join(self.arguments)
-        return f"exit status {self.status}: {said[-400:]} [... {command[-600:]}]"
+        return f"exit status {self.status}: {message[-400:]} [... {command[-600:]}]"
 
 
 class Worker:
@@ -272,7 +272,7 @@ class Running:
         return True
 
 
-def check_said(done: Done, statuses: Sequence[int] = (0, 2)) -> None:
+def check_message(done: Done, statuses: Sequence[int] = (0, 2)) -> None:
     """Raises Fault unless a command ended well or with one clear line.
 
     Args:
@@ -294,12 +294,12 @@ def check_said(done: Done, statuses: Sequence[int] = (0, 2)) -> None:
 
 def check_refused(done: Done) -> None:
     """Raises Fault unless the command ended with status 2 and one line."""
-    check_said(done, (2,))
+    check_message(done, (2,))
 
 
-def check_did(done: Done) -> None:
+def check_success(done: Done) -> None:
     """Raises Fault unless the command ended with status 0."""
-    check_said(done, (0,))
+    check_message(done, (0,))
 
 
 def write_idx_files(folder: Path) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lab import HANG, OTHER, WRONG, Case, Fault, Lab, Running, check_said, single
+from lab import HANG, OTHER, WRONG, Case, Fault, Lab, Running, check_message, single
 from runs import count_rows, recipe, sets
 
 KIND = "one of several processes lost"
@@ -93,7 +93,7 @@ def check_end(others: list[Running], run: Path, is_done_well: bool) -> None:
         if done.status is None:
             raise Fault(HANG, f"still there after {SECONDS:.0f} s: {done}")
     for done in ends:
-        check_said(done, (0, 1, 2) if is_done_well else (1, 2))
+        check_message(done, (0, 1, 2) if is_done_well else (1, 2))
     if any(done.status == 0 for done in ends) and (run / "result.json").exists():
         result = json.loads((run / "result.json").read_text())
         if result["steps"] <= 0:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lab import OTHER, WRONG, Fault, Lab, check_did
+from lab import OTHER, WRONG, Fault, Lab, check_success
 
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.checkpoints import Checkpoints, flat_arrays
@@ -59,7 +59,7 @@ def recipe(lab: Lab, name: str) -> list[str]:
 def reference(lab: Lab, name: str, *more: str) -> Path:
     """Returns the folder of a recipe's undisturbed run."""
     def train(folder: Path) -> None:
-        check_did(lab.launch(*recipe(lab, name), *more, f"--workdir={folder}"))
+        check_success(lab.launch(*recipe(lab, name), *more, f"--workdir={folder}"))
 
     plain = ("".join(filter(str.isalnum, flag)) for flag in more)
     return lab.once("-".join(["run", name, *plain]), train)
@@ -69,7 +69,7 @@ def evaluated(lab: Lab, run: Path) -> dict[int, dict[str, Any]]:
     """Returns what an undisturbed evaluation says of every checkpoint of a reference."""
     def score(folder: Path) -> None:
         copy = link_copy(run, folder / "run")
-        check_did(lab.launch("--mode=eval", "--checkpoint=all", f"--workdir={copy}"))
+        check_success(lab.launch("--mode=eval", "--checkpoint=all", f"--workdir={copy}"))
 
     folder = lab.once(f"eval-{run.name}", score)
     return {row["step"]: row for row in json_rows(folder / "run" / "eval.jsonl")}
