@@ -63,7 +63,11 @@ class Metric(Component, kind="metric"):
 @register("top_k")
 @dataclasses.dataclass(frozen=True)
 class TopK(Metric):
-    """The fraction of examples whose label is among the `k` largest logits."""
+    """The fraction of examples whose label is among the `k` largest logits.
+
+    Attributes:
+      k: the number of largest logits.
+    """
 
     k: int = count(3)
 
@@ -121,6 +125,9 @@ class CalibrationError(Metric):
 
     The examples are put into `bins` equal intervals of confidence, the probability of the predicted
     class; the result is the mean difference between accuracy and confidence, weighted by examples.
+
+    Attributes:
+      bins: the number of intervals of confidence.
     """
 
     higher_is_better: ClassVar[bool] = False

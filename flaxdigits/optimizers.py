@@ -111,6 +111,11 @@ class Adam(DecayedOptimizer):
     Epsilon is added to the root of the bias-corrected second moment, as in the paper's algorithm 1;
     Keras adds it before the correction, so that in Keras epsilon counts for more in the first
     steps (3.2e-6 in place of 1e-7 in the very first).
+
+    Attributes:
+      beta1: the decay of the mean of the gradient.
+      beta2: the decay of the mean of the squared gradient.
+      epsilon: is added to the denominator of the update.
     """
 
     beta1: float = bounded(0.9, at_least=0, below=1)
@@ -144,7 +149,7 @@ class SGD(DecayedOptimizer):
     """Stochastic gradient descent.
 
     Attributes:
-      momentum: 0 is none.
+      momentum: the decay of the momentum; 0 is none.
       nesterov: whether the gradient is taken as if one step ahead (Sutskever et al. 2013).
     """
 
@@ -159,7 +164,13 @@ class SGD(DecayedOptimizer):
 @register("rmsprop")
 @dataclasses.dataclass(frozen=True)
 class RMSprop(DecayedOptimizer):
-    """RMSprop (Hinton 2012), with epsilon outside the square root, as in Keras."""
+    """RMSprop (Hinton 2012), with epsilon outside the square root, as in Keras.
+
+    Attributes:
+      rho: the decay of the mean of the squared gradient.
+      epsilon: is added to the denominator of the update.
+      momentum: the decay of the momentum; 0 is none.
+    """
 
     rho: float = bounded(0.9, at_least=0, below=1)
     epsilon: float = bounded(1e-7, above=0)
@@ -173,7 +184,12 @@ class RMSprop(DecayedOptimizer):
 @register("adagrad")
 @dataclasses.dataclass(frozen=True)
 class Adagrad(DecayedOptimizer):
-    """Adagrad (Duchi et al. 2011)."""
+    """Adagrad (Duchi et al. 2011).
+
+    Attributes:
+      initial_accumulator: the initial sum of the squared gradients.
+      epsilon: is added to the denominator of the update.
+    """
 
     initial_accumulator: float = bounded(0.1, at_least=0)
     epsilon: float = bounded(1e-7, above=0)
@@ -185,7 +201,12 @@ class Adagrad(DecayedOptimizer):
 @register("adadelta")
 @dataclasses.dataclass(frozen=True)
 class Adadelta(DecayedOptimizer):
-    """Adadelta (Zeiler 2012)."""
+    """Adadelta (Zeiler 2012).
+
+    Attributes:
+      rho: the decay of the means of the squared gradients and updates.
+      epsilon: is added to both means under the square root.
+    """
 
     rho: float = bounded(0.9, at_least=0, below=1)
     epsilon: float = bounded(1e-7, above=0)
@@ -197,7 +218,12 @@ class Adadelta(DecayedOptimizer):
 @register("lion")
 @dataclasses.dataclass(frozen=True)
 class Lion(DecayedOptimizer):
-    """Lion (Chen et al. 2023), to be used with a tenth to a third of Adam's learning rate."""
+    """Lion (Chen et al. 2023), to be used with a tenth to a third of Adam's learning rate.
+
+    Attributes:
+      beta1: the share of the momentum in the update, beside the gradient.
+      beta2: the decay of the momentum.
+    """
 
     beta1: float = bounded(0.9, at_least=0, below=1)
     beta2: float = bounded(0.99, at_least=0, below=1)
@@ -209,7 +235,13 @@ class Lion(DecayedOptimizer):
 @register("lamb")
 @dataclasses.dataclass(frozen=True)
 class Lamb(Adam):
-    """LAMB (You et al. 2020): Adam's direction with the decay, scaled to the norm of each array."""
+    """LAMB (You et al. 2020): Adam's direction with the decay, scaled to the norm of each array.
+
+    Attributes:
+      beta1: the decay of the mean of the gradient.
+      beta2: the decay of the mean of the squared gradient.
+      epsilon: is added to the denominator of the update.
+    """
 
     def transforms(self, learning_rate: optax.Schedule) -> list[optax.GradientTransformation]:
         """Returns optax's LAMB."""
@@ -224,12 +256,12 @@ class Muon(Optimizer):
     """Muon (Jordan et al. 2024, `optax.contrib.muon`) for matrices, AdamW for everything else.
 
     Attributes:
-      beta: of the momentum.
+      beta: the decay of the momentum.
       nesterov: whether the momentum is Nesterov's.
-      weight_decay: of the matrices, decoupled.
-      beta1: of AdamW.
-      beta2: of AdamW.
-      adam_weight_decay: of what AdamW updates.
+      weight_decay: the decoupled weight decay of the matrices.
+      beta1: the decay of the mean of the gradient in AdamW.
+      beta2: the decay of the mean of the squared gradient in AdamW.
+      adam_weight_decay: the weight decay of the parameters that AdamW updates.
     """
 
     beta: float = bounded(0.95, at_least=0, below=1)

@@ -41,6 +41,9 @@ class WarmupSchedule(Schedule):
     """Base class of the schedules that begin with a linear warm-up from zero to the peak.
 
     A subclass overrides `after_warmup`.
+
+    Attributes:
+      warmup_steps: the number of steps in which the rate rises from zero to the peak.
     """
 
     warmup_steps: int = bounded(0, at_least=0, below=2**31)
@@ -82,7 +85,11 @@ class Constant(WarmupSchedule):
 @register("linear")
 @dataclasses.dataclass(frozen=True)
 class Linear(WarmupSchedule):
-    """A straight line from the peak to `end_factor` times the peak at the end of the run."""
+    """A straight line from the peak to `end_factor` times the peak at the end of the run.
+
+    Attributes:
+      end_factor: the rate at the end of the run, as a fraction of the peak.
+    """
 
     end_factor: float = bounded(0.0, at_least=0)
 
@@ -93,7 +100,11 @@ class Linear(WarmupSchedule):
 @register("cosine")
 @dataclasses.dataclass(frozen=True)
 class Cosine(WarmupSchedule):
-    """Half a cosine from the peak to `end_factor` times the peak (Loshchilov and Hutter 2017)."""
+    """Half a cosine from the peak to `end_factor` times the peak (Loshchilov and Hutter 2017).
+
+    Attributes:
+      end_factor: the rate at the end of the run, as a fraction of the peak.
+    """
 
     end_factor: float = bounded(0.0, at_least=0, at_most=1)
 
@@ -127,6 +138,8 @@ class Exponential(WarmupSchedule):
     """The peak times `factor` every `every_steps` steps; None: every epoch.
 
     Attributes:
+      factor: by which the rate is multiplied.
+      every_steps: the number of steps between these factors; none: an epoch.
       staircase: whether the rate changes only at those steps, or decays at every step.
     """
 
@@ -171,7 +184,11 @@ class Piecewise(WarmupSchedule):
 @register("inverse_time")
 @dataclasses.dataclass(frozen=True)
 class InverseTime(WarmupSchedule):
-    """The peak divided by 1 + `decay_rate` * step: the `decay` of Keras's legacy optimizers."""
+    """The peak divided by 1 + `decay_rate` * step: the `decay` of Keras's legacy optimizers.
+
+    Attributes:
+      decay_rate: the factor of the step in the denominator.
+    """
 
     decay_rate: float = bounded(0.0, at_least=0)
 

@@ -13,7 +13,7 @@ from flaxdigits.data.batches import BatchPlan, epoch_order
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.models import build_model, check_logits
+from flaxdigits.models import build_model
 from flaxdigits.training.component_checks import RunShape, check_components
 from flaxdigits.training.logits import LogitsProgram
 from flaxdigits.training.memory import check_memory, state_bytes, step_bytes
@@ -77,7 +77,6 @@ class Experiment:
             config, model, config.optimizer.create(schedule), plan, num_classes)
         shapes = _state_shapes(task, dataset.images.shape[1:])
         check_memory(state_bytes(shapes), f"the train state of {config.model.name}")
-        check_logits(model, shapes.variables(), dataset.images.shape[1:], num_classes)
         return cls(
             config, dataset, splits, devices, task, schedule,
             jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(
