@@ -42,7 +42,7 @@ class DataConfig:
       folder: the folder of the custom data of idx_files or image_folder; the file of npz.
       image_size: the height and width to which image_folder resizes; none: the size of the images.
       limit: use only this many examples, the first ones, of the training split.
-      preprocessing: the scaling of the pixels: to [0, 1], by the norm of each column, or none.
+      preprocessing: the scaling of the pixels: to [0, 1], by the norm of each column, or not.
       augmentation: random changes of the training images, applied in order.
     """
 

@@ -213,6 +213,8 @@ def _parse(text: str, hint: Any, name: str) -> Any:
 
 def _parse_as(text: str, hint: Any) -> Any:
     if typing.get_origin(hint) is Literal:
+        if text.lower() == "none" and text not in typing.get_args(hint):
+            raise ValueError(text)
         return text
     if typing.get_origin(hint) is tuple:
         element = typing.get_args(hint)[0]
