@@ -36,6 +36,7 @@ from flaxdigits.studies.on_ray import RayCluster
 from flaxdigits.studies.seeds import checked_seeds, seed_configs, seed_folders, unfinished
 from flaxdigits.studies.study import ABLATIONS, BASE, Study, load_study, seed_workdir, variants_of
 from flaxdigits.training import parallel, processes, provenance
+from flaxdigits.training.progress import console_progress
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.runs import check_folders
 from flaxdigits.training.trainer import Outcome
@@ -110,11 +111,14 @@ def run_ablation(
         cluster = RayCluster(study.experiment, data_locations(data, raw_data_dir, data_dir),
                              cpus_per_run, gpus_per_run)
     console = console or make_console()
+    progress = console_progress(console)
     check_devices()
-    load = loader(data, raw_data_dir, data_dir)
-    check_variants(configs, [study.metric, *study.extra_metrics], load)
-    for variant, config in configs.items():
-        check_folders(seed_configs(config, chosen, seed_workdir(folder, variant)), load(config))
+    load = loader(data, raw_data_dir, data_dir, progress)
+    with progress.stage("checking the variants"):
+        check_variants(configs, [study.metric, *study.extra_metrics], load)
+        for variant, config in configs.items():
+            check_folders(
+                seed_configs(config, chosen, seed_workdir(folder, variant)), load(config))
     source = load(configs[BASE]).source
     print_synthetic_data_notice(console, source)
     runs = len(configs) * len(chosen)
@@ -130,7 +134,7 @@ def run_ablation(
         console.print(f"{variant}, seed {seed}: {outcome_line(outcome)}")
 
     pause = (cluster or run_study)(
-        configs, chosen, folder, load, on_end, write_report_or_warn)
+        configs, chosen, folder, load, on_end, write_report_or_warn, progress)
     if pause is not None:
         report_pause(console, pause.signal)
         return AblationOutcome([], pause.signal)

@@ -22,6 +22,8 @@ from flaxdigits.benchmark.start_up import seconds_to_first_step
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user
+from flaxdigits.progress import Progress
+from flaxdigits.training.progress import console_progress
 from flaxdigits.training.provenance import machine, versions
 from flaxdigits.training.run_folder import RunFolder
 
@@ -78,9 +80,10 @@ def run_benchmark(
     folder = RunFolder(Path("runs/benchmark") if workdir is None else expand_user(workdir))
     folder.check_writable()
     console = console or make_console()
+    progress = console_progress(console)
     measured: dict[str, dict[str, Any]] = {}
     for name in names:
-        measured[name] = _measure(name, overrides, peers, data, raw_data_dir, data_dir)
+        measured[name] = _measure(name, overrides, peers, data, raw_data_dir, data_dir, progress)
         if peers:
             ratios = measured[name]["ratios"]
             console.print(" ".join(
@@ -106,22 +109,24 @@ def _check_peers(names: list[str], overrides: Sequence[str]) -> None:
 
 def _measure(
     name: str, overrides: Sequence[str], peers: bool, data: Source,
-    raw_data_dir: PathLike | None, data_dir: PathLike | None,
+    raw_data_dir: PathLike | None, data_dir: PathLike | None, progress: Progress,
 ) -> dict[str, Any]:
     config = find_experiment(name, *overrides)
     check_before_data(config, Path())
     # Prepares the data now, so that the time to the first step does not include it.
-    dataset = load_data(config, data, raw_data_dir, data_dir)
+    dataset = load_data(config, data, raw_data_dir, data_dir, progress)
     all_overrides = (*overrides, *(PEER_OVERRIDES if peers else ()))
     timings = compare({"ours": our_command(name, all_overrides, dataset)} | {
         peer: [f"{peer}_peer", name, str(config.train.batch_size)]
-        for peer in (PEERS if peers else ())})
+        for peer in (PEERS if peers else ())}, progress=progress)
     ours = timings["ours"]
     data_flags = [f"--data={dataset.source}",
                   *(f"--{flag}={value}" for flag, value in (
                       ("raw_data_dir", raw_data_dir), ("data_dir", data_dir)) if value)]
-    cold, warm = seconds_to_first_step(
-        [f"--experiment={name}", *(f"--set={override}" for override in overrides), *data_flags])
+    with progress.stage("timing the first step, cold and warm"):
+        cold, warm = seconds_to_first_step([
+            f"--experiment={name}", *(f"--set={override}" for override in overrides),
+            *data_flags])
     seconds = ours.median / 1000
     rate = ours.facts["step_flops"] / seconds
     return {

@@ -27,6 +27,7 @@ from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError, quoted
 from flaxdigits.models import build_model
 from flaxdigits.patterns import expand_user
+from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.studies.ablation import LoadDataset
 from flaxdigits.training.parallel import first_line
 from flaxdigits.training.run_folder import RunFolder, data_differences
@@ -39,7 +40,7 @@ SYNTHETIC = "drawn"  # the name that run folders and prepared data have for synt
 
 def load_data(
     config: ExperimentConfig, data: Source = "auto", raw_data_dir: PathLike | None = None,
-    data_dir: PathLike | None = None,
+    data_dir: PathLike | None = None, progress: Progress = NO_PROGRESS,
 ) -> Dataset:
     """Loads the data set of a config.
 
@@ -52,6 +53,7 @@ def load_data(
         FLAXDIGITS_RAW_DATA, or a download if it is not set.
       data_dir: the folder of prepared data; None: the environment variable TFDS_DATA_DIR, or
         ~/tensorflow_datasets if it is not set.
+      progress: is notified of downloading, generating, preparing and reading.
 
     Raises:
       FlaxdigitsError: if the data are not found, are damaged, or the prepared data cannot be
@@ -63,7 +65,8 @@ def load_data(
                 f"data is a DataArrays, which needs data.dataset=arrays, got {config.data.dataset}")
         dataset = dataset_of_arrays(config.data, data)
     else:
-        dataset = load_dataset(config.data, data_locations(data, raw_data_dir, data_dir))
+        dataset = load_dataset(
+            config.data, data_locations(data, raw_data_dir, data_dir), progress)
     _check_validation(config, dataset)
     return dataset
 
@@ -95,6 +98,7 @@ def data_locations(
 def load_data_of_run(
     config: ExperimentConfig, folder: RunFolder, data: Source = "auto",
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
+    progress: Progress = NO_PROGRESS,
 ) -> Dataset:
     """Loads the data set of a run; `auto` means the source that it was trained on.
 
@@ -104,7 +108,8 @@ def load_data_of_run(
     """
     recorded = folder.data()
     dataset = load_data(
-        config, recorded["source"] if data == "auto" else data, raw_data_dir, data_dir)
+        config, recorded["source"] if data == "auto" else data, raw_data_dir, data_dir,
+        progress)
     changes = data_differences(recorded, dataset.identity())
     if dataset.source == recorded["source"] and changes:
         flag = ("data=" if config.data.dataset == "arrays" else
@@ -117,7 +122,8 @@ def load_data_of_run(
 
 
 def loader(
-    data: Source, raw_data_dir: PathLike | None, data_dir: PathLike | None
+    data: Source, raw_data_dir: PathLike | None, data_dir: PathLike | None,
+    progress: Progress = NO_PROGRESS,
 ) -> LoadDataset:
     """Returns a function that loads the data set of a config, and caches it."""
     datasets: dict[DataConfig, Dataset] = {}
@@ -127,7 +133,7 @@ def loader(
         key = DataConfig(  # only the fields that determine which data are read
             dataset=fields.dataset, folder=fields.folder, image_size=fields.image_size)
         if key not in datasets:
-            datasets[key] = load_data(config, data, raw_data_dir, data_dir)
+            datasets[key] = load_data(config, data, raw_data_dir, data_dir, progress)
         dataset = with_index_file(datasets[key], config.data)
         _check_validation(config, dataset)
         return dataset

@@ -24,6 +24,7 @@ from flaxdigits.reports.fonts import legible
 from flaxdigits.reports.image_grids import class_grid
 from flaxdigits.reports.result import print_synthetic_data_notice, source_name
 from flaxdigits.training.first_inputs import first_inputs
+from flaxdigits.training.progress import console_progress
 from flaxdigits.training.run_folder import RunFolder
 
 IMAGES_PER_CLASS = 40  # number of images to load for each row of the preview, on average
@@ -52,7 +53,8 @@ def prepare(
     """
     config = validated(config)
     console = console or make_console()
-    dataset = load_data(config, data, raw_data_dir, data_dir)
+    progress = console_progress(console)
+    dataset = load_data(config, data, raw_data_dir, data_dir, progress)
     console.print(
         f"{dataset.name} ({source_name(dataset.source)}): {len(dataset.labels)} images of "
         f"{dataset.size()}, {len(dataset.class_names)} classes, fingerprint {dataset.fingerprint}")
@@ -86,17 +88,20 @@ def preview_data(
     """
     config = validated(config)
     console = console or make_console()
+    progress = console_progress(console)
     folder = run_folder_path(workdir, config)
     check_devices()
-    dataset = load_data(config, data, raw_data_dir, data_dir)
+    dataset = load_data(config, data, raw_data_dir, data_dir, progress)
     splits = split_indices(config.data, dataset)
     classes = len(dataset.class_names)
-    images, labels = first_inputs(config, dataset, splits["train"], IMAGES_PER_CLASS * classes)
-    grid = class_grid(
-        images, labels, legible(dataset.class_names),
-        f"The first training images after preprocessing, {images.min():.3g} (black) to "
-        f"{images.max():.3g} (white)")
-    RunFolder(folder).write(PREVIEW, png(grid))
+    with progress.stage("drawing the images"):
+        images, labels = first_inputs(
+            config, dataset, splits["train"], IMAGES_PER_CLASS * classes)
+        grid = class_grid(
+            images, labels, legible(dataset.class_names),
+            f"The first training images after preprocessing, {images.min():.3g} (black) to "
+            f"{images.max():.3g} (white)")
+        RunFolder(folder).write(PREVIEW, png(grid))
 
     print_synthetic_data_notice(console, dataset.source)
     console.print(f"{dataset.name} ({source_name(dataset.source)}), split {config.data.split}: "

@@ -13,6 +13,7 @@ from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user
 from flaxdigits.reports.result import evaluation_line, print_synthetic_data_notice, source_name
 from flaxdigits.training.parallel import ask_for_deterministic_kernels
+from flaxdigits.training.progress import console_progress
 from flaxdigits.training.run_folder import RunFolder
 
 
@@ -50,16 +51,17 @@ def evaluate(
     if config.train.deterministic:
         ask_for_deterministic_kernels()
     console = console or make_console()
+    progress = console_progress(console)
     folder = RunFolder(expand_user(workdir))
     check_devices()
     trained_on = folder.data()["source"]
-    dataset = load_data_of_run(config, folder, data, raw_data_dir, data_dir)
+    dataset = load_data_of_run(config, folder, data, raw_data_dir, data_dir, progress)
     if dataset.source != trained_on:
         console.print(f"trained on {source_name(trained_on)} data, evaluated on "
                       f"{source_name(dataset.source)} data")
     print_synthetic_data_notice(console, dataset.source)
     rows = []
-    for row in evaluate_checkpoints(config, dataset, folder, str(checkpoint)):
+    for row in evaluate_checkpoints(config, dataset, folder, str(checkpoint), progress):
         console.print(evaluation_line(row))
         rows.append(row)
     return rows

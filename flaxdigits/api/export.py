@@ -11,6 +11,7 @@ from flaxdigits.evaluation.export import has_onnx, onnx_file, program_file, weig
 from flaxdigits.evaluation.trained import load_network
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user
+from flaxdigits.training.progress import console_progress
 from flaxdigits.training.run_folder import RunFolder
 
 
@@ -39,8 +40,10 @@ def export(
     folder = RunFolder(expand_user(workdir))
     folder.check_writable()
     check_devices()
-    network = load_network(folder, config, str(checkpoint))
     console = console or make_console()
+    progress = console_progress(console)
+    with progress.stage("loading the network"):
+        network = load_network(folder, config, str(checkpoint))
     console.print(f"{network.config.experiment}, step {network.step}: uint8 images of "
                   f"{'x'.join(map(str, network.image_shape))}, any batch size, to logits of "
                   f"{len(network.class_names)} classes")
@@ -51,7 +54,8 @@ def export(
     else:
         console.print("no ONNX file: it needs pip install -e '.[onnx]'")
     for name, (description, create) in files.items():
-        content = create(network)
+        with progress.stage(f"creating {name}"):
+            content = create(network)
         folder.write(f"export/{name}", content)
         console.print(
             f"{folder.path / 'export' / name}: {description}, {len(content) / 1e6:.1f} MB")

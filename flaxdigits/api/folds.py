@@ -31,6 +31,7 @@ from flaxdigits.studies.folds import FoldPredictions, FoldRun, fold_configs, rea
 from flaxdigits.studies.seeds import checked_seeds
 from flaxdigits.training import parallel, processes, provenance
 from flaxdigits.training.interrupts import Interrupts
+from flaxdigits.training.progress import console_progress
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.trackers import Tracker
 from flaxdigits.training.trainer import Outcome
@@ -88,8 +89,9 @@ def train_folds(
     if config.train.deterministic:
         parallel.ask_for_deterministic_kernels()
     console = console or make_console()
+    progress = console_progress(console)
     check_devices()
-    dataset = load_data(config, data, raw_data_dir, data_dir)
+    dataset = load_data(config, data, raw_data_dir, data_dir, progress)
     console.print(f"{config.experiment}: {dataset.name} ({source_name(dataset.source)}), "
                   f"{len(configs)} runs, on {provenance.device_name()}, in {folder}")
     print_synthetic_data_notice(console, dataset.source)
@@ -103,7 +105,7 @@ def train_folds(
 
     with Interrupts() as interrupts:
         is_complete = studies.train_folds(
-            configs, dataset, trackers_of, on_end, write_report_or_warn)
+            configs, dataset, trackers_of, on_end, write_report_or_warn, progress)
     if not is_complete:
         report_pause(console, interrupts.received)
         return FoldsOutcome(None, interrupts.received)

@@ -19,6 +19,7 @@ from flaxdigits.benchmark.growth import ROUNDS, SECONDS, exponents, measurements
 from flaxdigits.data.splits import split_indices
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user
+from flaxdigits.training.progress import console_progress
 from flaxdigits.training.provenance import machine, versions
 from flaxdigits.training.run_folder import RunFolder
 
@@ -72,17 +73,19 @@ def run_growth(
     check_before_data(config, Path())
     folder = RunFolder(Path("runs/growth") / config.experiment if workdir is None
                        else expand_user(workdir))
-    dataset = load_data(config, data, raw_data_dir, data_dir)
+    console = console or make_console()
+    progress = console_progress(console)
+    dataset = load_data(config, data, raw_data_dir, data_dir, progress)
     found = sizes(config, len(split_indices(config.data, dataset)["train"]))
     folder.check_writable()
-    (console or make_console()).print(f"{config.experiment}: timing {len(found)} sizes")
+    console.print(f"{config.experiment}: timing {len(found)} sizes")
     schedule = config.optimizer.schedule
     without_warmup = (["optimizer.schedule.warmup_steps=0"]
                       if hasattr(schedule, "warmup_steps") else [])
     timings = compare(
         {label: our_command(
             os.fspath(experiment), [*overrides, *size.overrides, *without_warmup],
-            dataset) for label, size in found.items()}, ROUNDS, SECONDS)
+            dataset) for label, size in found.items()}, ROUNDS, SECONDS, progress)
     measured = {label: measurements(timing) for label, timing in timings.items()}
     powers = exponents(measured, found)
     folder.write_json("growth.json", {

@@ -4,11 +4,12 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
+from rich.console import Console
 from rich.jupyter import JupyterMixin
 from rich.table import Table
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.context import check_devices
+from flaxdigits.api.context import check_devices, make_console
 from flaxdigits.api.experiment import recorded_experiment
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.predict import ImagePrediction, predict_images
@@ -17,6 +18,7 @@ from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user, find_paths
 from flaxdigits.reports.figures import png
 from flaxdigits.reports.image_predictions import image_prediction_grid, image_prediction_table
+from flaxdigits.training.progress import console_progress
 from flaxdigits.training.run_folder import RunFolder, readable_os_errors
 
 
@@ -39,6 +41,7 @@ class ImagePredictions(JupyterMixin):
 def predict(
     workdir: PathLike, images: PathLike | Sequence[PathLike], checkpoint: str | int = "last", *,
     experiment: PathLike | None = None, figure: PathLike | None = None,
+    console: Console | None = None,
 ) -> ImagePredictions:
     """Classifies the character in each image: a photo, scan or drawing of any size and colours.
 
@@ -48,6 +51,7 @@ def predict(
       checkpoint: `last`, `best` (by validation accuracy) or a step.
       experiment: the experiment file of the run, if it registers a custom model or component.
       figure: the path of a PNG file to write, which shows each image with the input of the network.
+      console: on which progress is printed; None: the terminal or notebook.
 
     Raises:
       FlaxdigitsError: if there is no such run or checkpoint, no file matches, or the figure cannot
@@ -63,11 +67,14 @@ def predict(
         RunFolder(figure_path.parent).check_writable()
     config = recorded_experiment(workdir, experiment=experiment)
     check_devices()
-    network = load_network(folder, config, str(checkpoint))
-    predictions = predict_images(network, files)
+    progress = console_progress(console or make_console())
+    with progress.stage("loading the network"):
+        network = load_network(folder, config, str(checkpoint))
+    predictions = predict_images(network, files, progress)
     if figure_path is not None:
-        grid = image_prediction_grid(predictions, network.class_names)
-        RunFolder(figure_path.parent).write(figure_path.name, png(grid))
+        with progress.stage("drawing the images"):
+            grid = image_prediction_grid(predictions, network.class_names)
+            RunFolder(figure_path.parent).write(figure_path.name, png(grid))
     return ImagePredictions(predictions)
 
 

@@ -24,6 +24,7 @@ from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user
+from flaxdigits.progress import Progress
 from flaxdigits.reports.replication import ReplicationReport, put_between_markers
 from flaxdigits.reports.replication_page import report_files
 from flaxdigits.studies import collection as finished
@@ -33,6 +34,7 @@ from flaxdigits.studies.replication import System, folder_name, load_systems, sh
 from flaxdigits.studies.seeds import checked_seeds, seed_configs, train_seeds, unfinished
 from flaxdigits.training import parallel, processes, provenance
 from flaxdigits.training.interrupts import Interrupts
+from flaxdigits.training.progress import console_progress
 from flaxdigits.training.run_folder import RunFolder, readable_os_errors
 from flaxdigits.training.runs import check_folders
 from flaxdigits.training.trackers import Tracker
@@ -95,19 +97,21 @@ def replicate(
     folder = RUNS / "replicate" if workdir is None else expand_user(workdir)
     if not collect_only:
         RunFolder(folder).check_name()
-    found = finished.collect(systems, _patterns(collect, collect_only, folder))
+    console = console or make_console()
+    progress = console_progress(console)
+    with progress.stage("collecting finished runs"):
+        found = finished.collect(systems, _patterns(collect, collect_only, folder))
     updated = None if update is None else expand_user(update)
     if updated is not None:
         _updated_text(updated, "")  # fails before anything is trained
     if any(config.train.deterministic
            for protocols in configs.values() for config in protocols.values()):
         parallel.ask_for_deterministic_kernels()
-    console = console or make_console()
     check_devices()
     plans = [
         PlannedRuns(runs, configs[name][protocol], missing(runs, configs[name][protocol], seeds))
         for name, protocols in found.runs.items() for protocol, runs in protocols.items()]
-    load = loader("real", raw_data_dir, data_dir)
+    load = loader("real", raw_data_dir, data_dir, progress)
     for plan in plans:
         if plan.missing and not collect_only:
             check_folders(seed_configs(plan.config, plan.missing, folder / plan.folder),
@@ -124,10 +128,12 @@ def replicate(
 
     with Interrupts() as interrupts:
         is_complete = collect_only or all(
-            not interrupts.received and _train(plan, folder, load, trackers_of, console)
+            not interrupts.received and _train(plan, folder, load, trackers_of, console, progress)
             for plan in plans if plan.missing)
-    found = finished.collect(systems, _patterns(collect, collect_only, folder))
-    _report(console, command, systems, found, folder, updated)
+    with progress.stage("collecting finished runs"):
+        found = finished.collect(systems, _patterns(collect, collect_only, folder))
+    with progress.stage("writing the report"):
+        _report(console, command, systems, found, folder, updated)
     if is_complete:
         return ReplicationOutcome(found)
     report_pause(console, interrupts.received)
@@ -163,6 +169,7 @@ class PlannedRuns:
 def _train(
     plan: PlannedRuns, workdir: Path, load: LoadDataset,
     trackers_of: Callable[[Path], Sequence[Tracker]], console: Console,
+    progress: Progress,
 ) -> bool:
     """Trains the missing runs; returns False if a run was paused."""
     folder = workdir / plan.folder
@@ -177,7 +184,8 @@ def _train(
         console.print(f"{plan.name}, seed {seed}: {outcome_line(outcome)}")
 
     return train_seeds(
-        plan.config, plan.missing, load(plan.config), folder, trackers_of, on_end) is not None
+        plan.config, plan.missing, load(plan.config), folder, trackers_of, on_end,
+        progress=progress) is not None
 
 
 def _patterns(

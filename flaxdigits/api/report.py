@@ -12,6 +12,7 @@ from flaxdigits.patterns import expand_user
 from flaxdigits.reports.finished_run import report_finished
 from flaxdigits.reports.result import print_synthetic_data_notice
 from flaxdigits.training.parallel import ask_for_deterministic_kernels
+from flaxdigits.training.progress import console_progress
 from flaxdigits.training.run_folder import RunFolder
 
 
@@ -45,14 +46,15 @@ def report(
     if config.train.deterministic:
         ask_for_deterministic_kernels()
     console = console or make_console()
+    progress = console_progress(console)
     workdir = expand_user(workdir)
     folder = RunFolder(workdir)
     folder.check_writable()
     check_devices()
     dataset = load_data_of_run(
-        config, folder, raw_data_dir=raw_data_dir, data_dir=data_dir)
+        config, folder, raw_data_dir=raw_data_dir, data_dir=data_dir, progress=progress)
     print_synthetic_data_notice(console, dataset.source)
-    report_finished(config, dataset, folder)
+    report_finished(config, dataset, folder, progress)
     page = workdir / "report.html"
     console.print(f"figures in {workdir / 'figures'}, all in one page: {page}")
     return page

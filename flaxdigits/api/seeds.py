@@ -29,6 +29,7 @@ from flaxdigits.studies import seeds as studies
 from flaxdigits.studies.seeds import checked_seeds
 from flaxdigits.training import parallel, processes, provenance
 from flaxdigits.training.interrupts import Interrupts
+from flaxdigits.training.progress import console_progress
 from flaxdigits.training.trackers import Tracker
 from flaxdigits.training.trainer import Outcome
 
@@ -83,10 +84,11 @@ def train_seeds(
     if config.train.deterministic:
         parallel.ask_for_deterministic_kernels()
     console = console or make_console()
+    progress = console_progress(console)
     check_devices()
     folder = new_run_folder(workdir, config)
     check_before_data(config, folder / "seeds" / str(seeds[0]))
-    dataset = load_data(config, data, raw_data_dir, data_dir)
+    dataset = load_data(config, data, raw_data_dir, data_dir, progress)
     console.print(
         f"{config.experiment}: {dataset.name} ({source_name(dataset.source)}), split "
         f"{config.data.split}, {len(seeds)} seeds, on {provenance.device_name()}, in {folder}")
@@ -104,7 +106,7 @@ def train_seeds(
 
     with Interrupts() as interrupts:
         summary = studies.train_seeds(
-            config, seeds, dataset, folder, trackers_of, on_end, write_report_or_warn)
+            config, seeds, dataset, folder, trackers_of, on_end, write_report_or_warn, progress)
     if summary is None:
         report_pause(console, interrupts.received)
         return SeedsOutcome(None, outcomes, interrupts.received)

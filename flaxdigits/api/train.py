@@ -23,7 +23,7 @@ from flaxdigits.reports.finished_run import write_report_or_warn
 from flaxdigits.reports.result import print_result, print_synthetic_data_notice, source_name
 from flaxdigits.training import parallel, processes, provenance, runs
 from flaxdigits.training.profile import Profile
-from flaxdigits.training.progress import for_console
+from flaxdigits.training.progress import console_progress, for_console
 from flaxdigits.training.tensorboard import TensorBoard, is_installed
 from flaxdigits.training.trackers import Tracker
 from flaxdigits.training.trainer import Outcome
@@ -75,15 +75,16 @@ def train(
     processes.connect(coordinator, num_processes, process_id, connect_timeout)
     check_devices()
     console = console or make_console(quiet=not parallel.is_writer())
+    progress = console_progress(console)
     all_trackers = default_trackers(console, tensorboard, profile, trackers)
     folder = new_run_folder(workdir, config)
     check_before_data(config, folder)
-    dataset = load_data(config, data, raw_data_dir, data_dir)
+    dataset = load_data(config, data, raw_data_dir, data_dir, progress)
     console.print(
         f"{config.experiment}: {dataset.name} ({source_name(dataset.source)}), split "
         f"{config.data.split}, seed {config.seed}, on {provenance.device_name()}, in {folder}")
     print_synthetic_data_notice(console, dataset.source)
-    outcome = runs.train(config, dataset, folder, all_trackers, write_report_or_warn)
+    outcome = runs.train(config, dataset, folder, all_trackers, write_report_or_warn, progress)
     for tracker in all_trackers:
         if isinstance(tracker, Profile):
             console.print(f"profile: {tracker.trace}, for ui.perfetto.dev" if tracker.trace else

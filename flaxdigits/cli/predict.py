@@ -14,7 +14,8 @@ def run(options: Options, config: None) -> int:
     """Prints a table or JSON; returns the exit status, 1 if an image could not be read."""
     figure = options.workdir() / FIGURE if options.figure else None
     images = predict(options.workdir(), options.images, options.checkpoint,
-                     experiment=options.experiment, figure=figure)
+                     experiment=options.experiment, figure=figure,
+                     console=make_console(stderr=options.format == "json"))
     if options.format == "json":
         print_json([prediction.to_dict() for prediction in images.predictions])
     else:

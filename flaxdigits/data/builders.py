@@ -23,6 +23,7 @@ from flaxdigits.data import raw_chinese_mnist, raw_mnist
 from flaxdigits.data.examples import Examples, fingerprint
 from flaxdigits.data.files import open_regular
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.progress import NO_PROGRESS, Progress
 
 DRAWN_SEED = 0
 # A prepared copy is found by its version: increase it when the synthetic data change.
@@ -65,8 +66,10 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     official_train: int | None  # rows before the official test part
     has_writers: bool
     read_raw: Callable[[Path], Examples]  # from the folder of the raw files
-    fetch_raw: Callable[[Path], None]  # to the folder of the raw files
-    draw: Callable[[int], Examples]  # by a seed
+    fetch_raw: Callable[..., None]  # to the folder of the raw files
+    draw: Callable[..., Examples]  # by a seed
+
+    progress: Progress = NO_PROGRESS  # is notified of downloading and generating
 
     def __init__(self, *, raw_data_dir: Path | None = None, **kwargs: Any) -> None:
         """Opens the prepared copy if there is one; `download_and_prepare` creates it.
@@ -156,10 +159,10 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _source(self, download_dir: Path) -> Examples:
         if self.builder_config.name == "drawn":
-            return self.draw(DRAWN_SEED)
+            return self.draw(DRAWN_SEED, progress=self.progress)
         if self._raw_data_dir is not None:
             return self.read_raw(Path(self._raw_data_dir))
-        self.fetch_raw(download_dir)
+        self.fetch_raw(download_dir, progress=self.progress)
         return self.read_raw(download_dir)
 
     def _read(self) -> Examples:
@@ -213,11 +216,11 @@ class FlaxdigitsMnist(DigitsBuilder):
     fetch_raw = staticmethod(raw_mnist.fetch_mnist)
 
     @staticmethod
-    def draw(seed: int) -> Examples:
+    def draw(seed: int, progress: Progress = NO_PROGRESS) -> Examples:
         """Returns synthetic digits, as many of each part as MNIST has."""
         from flaxdigits.data.drawn import draw_mnist  # 0.2 s, which real data do without
 
-        drawn = draw_mnist(seed)
+        drawn = draw_mnist(seed, progress=progress)
         return Examples(drawn.images, drawn.labels)
 
 
@@ -232,11 +235,11 @@ class FlaxdigitsChineseMnist(DigitsBuilder):
     fetch_raw = staticmethod(raw_chinese_mnist.fetch_chinese_mnist)
 
     @staticmethod
-    def draw(seed: int) -> Examples:
+    def draw(seed: int, progress: Progress = NO_PROGRESS) -> Examples:
         """Returns synthetic characters, by as many writers and as often as in Chinese MNIST."""
         from flaxdigits.data.drawn import draw_chinese_mnist  # 0.2 s, as above
 
-        drawn = draw_chinese_mnist(seed)
+        drawn = draw_chinese_mnist(seed, progress=progress)
         return Examples(drawn.images, drawn.labels, drawn.writers, drawn.samples)
 
 

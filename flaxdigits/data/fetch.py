@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import certifi
 
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.progress import NO_PROGRESS, Progress
 
 _CHUNK = 1 << 18
 
@@ -41,6 +42,7 @@ def fetch(
     destination: Path,
     check: Callable[[Path], None],
     timeouts: Timeouts = TIMEOUTS,
+    progress: Progress = NO_PROGRESS,
 ) -> None:
     """Downloads a file from the first address that provides one which `check` accepts.
 
@@ -50,6 +52,8 @@ def fetch(
     Args:
       addresses: http or https, tried in this order.
       check: called with the downloaded path; raises FlaxdigitsError if it is the wrong file.
+      timeouts: of connecting and reading.
+      progress: is notified of the number of bytes.
 
     Raises:
       FetchError: no address provided the file; names each address and the reason.
@@ -58,12 +62,13 @@ def fetch(
     part = destination.with_name(destination.name + ".part")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        problems = _silent(addresses, timeouts.connect)
+        with progress.stage(f"connecting to download {destination.name}"):
+            problems = _silent(addresses, timeouts.connect)
         for address in addresses:
             if address in problems:
                 continue
             try:
-                _download(address, part, timeouts)
+                _download(address, part, timeouts, progress)
                 check(part)
             except (FlaxdigitsError, _Broken) as error:
                 problems[address] = str(error)
@@ -85,7 +90,7 @@ class _Broken(Exception):
     """One address failed."""
 
 
-def _download(address: str, part: Path, timeouts: Timeouts) -> None:
+def _download(address: str, part: Path, timeouts: Timeouts, progress: Progress) -> None:
     deadline = time.monotonic() + timeouts.total
     request = urllib.request.Request(address, headers={"User-Agent": "flaxdigits"})
     context = ssl.create_default_context()
@@ -98,15 +103,24 @@ def _download(address: str, part: Path, timeouts: Timeouts) -> None:
     except (OSError, http.client.HTTPException, ValueError) as error:  # the last: odd redirects
         raise _Broken(_reason(error)) from error
     part.unlink(missing_ok=True)  # it may be what a killed download left, or a FIFO
-    with response, part.open("xb") as file:
+    name = part.name.removesuffix(".part")
+    with (response, part.open("xb") as file,
+          progress.stage(f"downloading {name}: bytes", _length(response)) as advance):
         while chunk := _next_chunk(response):
             file.write(chunk)
+            advance(file.tell())
             if time.monotonic() > deadline:
                 raise _Broken(f"not finished after {timeouts.total:g} s")
-        expected, got = response.headers.get("Content-Length", "").strip(), file.tell()
-    # A malformed length is ignored, and one of more digits than Python converts.
-    if expected.isdecimal() and len(expected) < 20 and int(expected) != got:
+        expected, got = _length(response), file.tell()
+    if expected is not None and expected != got:
         raise _Broken(f"cut short: {got} of {expected} bytes received")
+
+
+def _length(response: http.client.HTTPResponse) -> int | None:
+    """Returns the announced number of bytes; None without one, or one that is malformed."""
+    text = response.headers.get("Content-Length", "").strip()
+    # One of more digits is longer than Python converts.
+    return int(text) if text.isdecimal() and len(text) < 20 else None
 
 
 def _next_chunk(response: http.client.HTTPResponse) -> bytes:

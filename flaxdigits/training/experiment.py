@@ -14,6 +14,7 @@ from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.models import build_model
+from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.training.component_checks import RunShape, check_components
 from flaxdigits.training.logits import LogitsProgram
 from flaxdigits.training.memory import check_memory, state_bytes, step_bytes
@@ -148,12 +149,15 @@ class Experiment:
         return self.devices.replicate(
             epoch_order(stream(self.config.seed, "order"), epoch, index))
 
-    def predict(self, state: TrainState, split: str) -> Predictions | None:
+    def predict(
+        self, state: TrainState, split: str, progress: Progress = NO_PROGRESS
+    ) -> Predictions | None:
         """Returns the logits of a split; None without such a split."""
         if split not in self.splits:
             return None
         index = self.splits[split]
-        logits = self.logits(state.variables(), self.examples.images, index)
+        with progress.stage(f"evaluating {split}", len(index)) as advance:
+            logits = self.logits(state.variables(), self.examples.images, index, advance)
         return Predictions(index, self.dataset.labels[index], logits)
 
     def score(self, predictions: Predictions | None) -> Scores | None:

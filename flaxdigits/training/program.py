@@ -106,9 +106,13 @@ class TrainProgram:
             size = self._round_up(size // 2)
         return size
 
+    def compile(self) -> None:
+        """Compiles the program, unless it is compiled."""
+        self._compile(self.size)
+
     def seconds_compiling(self) -> float:
         """Compiles if necessary, and returns the seconds since the last call of this method."""
-        self._compile(self.size)
+        self.compile()
         seconds, self._seconds_compiling = self._seconds_compiling, 0.0
         return seconds
 

@@ -21,6 +21,7 @@ import numpy as np
 from flaxdigits.config import ExperimentConfig, to_dict, validate
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.training import provenance
 from flaxdigits.training.experiment import Experiment
 from flaxdigits.training.interrupts import Interrupts
@@ -54,6 +55,7 @@ def no_report(run: FinishedRun) -> Mapping[str, Path]:
 def train(
     config: ExperimentConfig, dataset: Dataset, workdir: Path,
     trackers: Sequence[Tracker] = (), write_report: ReportWriter = no_report,
+    progress: Progress = NO_PROGRESS,
 ) -> Outcome:
     """Trains a run or resumes it, and evaluates it.
 
@@ -63,6 +65,7 @@ def train(
       workdir: the run folder; see `flaxdigits.training.run_folder`.
       trackers: called as the run advances; see `flaxdigits.training.trackers`.
       write_report: called when the run is complete, before `result.json` is written.
+      progress: is notified of what takes long beside the train steps.
 
     Raises:
       FlaxdigitsError: if the config does not fit the data or the folder, a file cannot be read or
@@ -70,7 +73,7 @@ def train(
     """
     workdir = Path(workdir)
     outcome = train_many({workdir: config}, dataset, lambda path: trackers,
-                         write_report=write_report)[workdir]
+                         write_report=write_report, progress=progress)[workdir]
     if outcome.diverged is not None:
         raise FlaxdigitsError(outcome.diverged)
     return outcome
@@ -80,7 +83,7 @@ def train_many(
     configs: Mapping[Path, ExperimentConfig], dataset: Dataset,
     trackers: Callable[[Path], Sequence[Tracker]] = lambda workdir: (),
     on_end: Callable[[Path, Outcome], None] = lambda workdir, outcome: None,
-    write_report: ReportWriter = no_report,
+    write_report: ReportWriter = no_report, progress: Progress = NO_PROGRESS,
 ) -> dict[Path, Outcome]:
     """Trains several runs with one compiled program; a run that diverges does not stop the others.
 
@@ -91,6 +94,7 @@ def train_many(
         first is reported.
       on_end: called with each run that has ended, diverged or was paused.
       write_report: called with each run that is complete, before `result.json` is written.
+      progress: as for `train`.
 
     Returns:
       The outcomes by run folder; after a signal, some runs may be missing.
@@ -101,8 +105,9 @@ def train_many(
     """
     folders = {path: RunFolder(path, is_writer()) for path in configs}
     config, *_ = configs.values()
-    experiment = Experiment.create(validate(config), dataset)
-    experiment.check_step_memory()
+    with progress.stage("building the network"):
+        experiment = Experiment.create(validate(config), dataset)
+        experiment.check_step_memory()
     warn_of_precision_on_cpu(config.train.precision)
     _check_together(list(configs.values()))
     check_same_everywhere("config", list(configs.values()))
@@ -146,15 +151,15 @@ def train_many(
                         trackers(path) if path == group[0] and is_writer() else ())
                     runs[path] = train_run(
                         experiment.with_config(configs[path]), folders[path], run_trackers,
-                        interrupts, variables, write_report)
+                        interrupts, variables, write_report, progress)
                     stack.callback(runs[path].close)
-                _advance(program, runs, end)
+                _advance(program, runs, end, progress)
     return outcomes
 
 
 def _advance(
     program: TrainProgram, runs: Mapping[Path, Generator[StepRequest, StepReply, Outcome]],
-    end: Callable[[Path, Outcome], None],
+    end: Callable[[Path, Outcome], None], progress: Progress,
 ) -> None:
     """Makes the train steps that the runs request, until each has ended."""
     requests: dict[Path, StepRequest] = {}
@@ -168,6 +173,9 @@ def _advance(
 
     for path in runs:
         resume(path, None)
+    if requests:
+        with progress.stage("compiling the train step"):
+            program.compile()
     rate = 1.0  # steps per second
     while requests:
         step = min(request.step for request in requests.values())

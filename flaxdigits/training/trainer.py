@@ -11,6 +11,7 @@ import numpy as np
 
 from flaxdigits.config import to_dict
 from flaxdigits.datasets import PARTS
+from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.training import provenance
 from flaxdigits.training.checkpoints import Checkpoints, RunRecord
 from flaxdigits.training.experiment import Experiment, non_finite_part
@@ -84,6 +85,7 @@ class NotFinite(Exception):
 def train_run(
     experiment: Experiment, folder: RunFolder, trackers: Trackers, interrupts: Interrupts,
     initial_variables: dict[str, Any] | None, write_report: ReportWriter,
+    progress: Progress = NO_PROGRESS,
 ) -> Generator[StepRequest, StepReply, Outcome]:
     """Trains one run to its end, to `train.stop_after` or to a signal.
 
@@ -97,6 +99,7 @@ def train_run(
       interrupts: the signals that pause the run.
       initial_variables: of the model in place of fresh ones, for a run without checkpoints.
       write_report: called before `result.json` is written.
+      progress: is notified of restoring, evaluating and the report.
     """
     config, total_steps = experiment.config, experiment.total_steps
     end = min(total_steps, config.train.stop_after or total_steps)
@@ -106,7 +109,8 @@ def train_run(
     with _opened(experiment, folder) as checkpoints:
 
         # Restore the newest checkpoint, or start.
-        state, clocks = _restore(experiment, folder, checkpoints, initial_variables)
+        with progress.stage("loading the train state"):
+            state, clocks = _restore(experiment, folder, checkpoints, initial_variables)
         step, epoch, order = int(state.step), None, None
 
         with trackers.running(config, folder.path, step, total_steps):
@@ -134,7 +138,8 @@ def train_run(
                     validation = None
                     if is_last or step % evaluate_every == 0:
                         with clocks.evaluation():
-                            validation = experiment.score(experiment.predict(state, "validation"))
+                            validation = experiment.score(
+                                experiment.predict(state, "validation", progress))
 
                     # Log.
                     if is_last or validation or step % log_every == 0 or step % epoch_steps == 0:
@@ -151,7 +156,7 @@ def train_run(
                 result = None
                 if step == total_steps:
                     result = _finish(experiment, folder, checkpoints, trackers, interrupts,
-                                     write_report, state, step, clocks)
+                                     write_report, state, step, clocks, progress)
             except NotFinite as error:
                 message = _write_diverged(folder, checkpoints, error)
                 return Outcome(step, total_steps, None, diverged=message)
@@ -287,7 +292,7 @@ def _write_diverged(folder: RunFolder, checkpoints: Checkpoints, error: NotFinit
 def _finish(
     experiment: Experiment, folder: RunFolder, checkpoints: Checkpoints, trackers: Trackers,
     interrupts: Interrupts, write_report: ReportWriter, state: TrainState, step: int,
-    clocks: Clocks,
+    clocks: Clocks, progress: Progress,
 ) -> dict[str, Any] | None:
     """Evaluates every split, writes the predictions, the report and, last of all, `result.json`.
 
@@ -306,7 +311,7 @@ def _finish(
         if received_signal(interrupts):
             return None
         with clocks.evaluation():
-            predictions[split] = experiment.predict(state, split)
+            predictions[split] = experiment.predict(state, split, progress)
     scores = {split: experiment.score(values) for split, values in predictions.items()}
     result = _result(experiment, state, step, clocks, scores, reported_step, running_accuracy)
     held_out = {split: values for split, values in predictions.items()
@@ -314,7 +319,8 @@ def _finish(
     checkpoints.wait()
     folder.write("predictions.npz",
                  predictions_file(held_out, reported_step, experiment.dataset))
-    figures = write_report(FinishedRun(experiment, state, folder, result, held_out))
+    with progress.stage("writing the report"):
+        figures = write_report(FinishedRun(experiment, state, folder, result, held_out))
     folder.write_json("result.json", result)
     trackers.finish(result, dict(figures))
     return result
