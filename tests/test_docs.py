@@ -26,8 +26,9 @@ from flaxdigits.studies.study import load_study, variants_of
 pytest_plugins = ["tiny_run"]
 pytestmark = pytest.mark.usefixtures("registries")
 
-DATA, EXTENDING, MODELS = (
-    (ROOT / "docs" / name).read_text() for name in ("data.md", "extending.md", "models.md"))
+COMMAND_LINE, DATA, EXTENDING, MODELS = (
+    (ROOT / "docs" / name).read_text()
+    for name in ("command_line.md", "data.md", "extending.md", "models.md"))
 
 
 def blocks_of(page):
@@ -99,6 +100,21 @@ def test_the_table_names_every_shipped_component(kind):
     assert sorted(set(re.findall(r"[a-z_0-9]+", shipped.partition(", and every")[0]))) == sorted(
         name for name, cls in kind.registered.items()
         if cls.__module__.startswith("flaxdigits."))
+
+
+# --- docs/command_line.md -------------------------------------------------------------------------
+
+@pytest.mark.parametrize("command", commands_of(COMMAND_LINE))
+def test_commands_of_the_command_line_work(command, launch_here):
+    done = launch_here(*shlex.split(command)[2:])
+    assert done.returncode == 0 and done.stderr == "" and done.stdout != ""
+
+
+@pytest.mark.parametrize(
+    ("command", "message"), re.findall(r"^\$ (.*)\n(error: .*)", COMMAND_LINE, re.MULTILINE))
+def test_refused_commands_print_what_the_page_says(command, message, launch_here):
+    done = launch_here(*shlex.split(command)[2:])
+    assert done.returncode == 2 and done.stderr == f"{message}\n"
 
 
 # --- docs/data.md ---------------------------------------------------------------------------------
