@@ -29,8 +29,8 @@ MODES = {
     "growth": "Measures how the cost grows with examples, batch size and parameters.",
 }
 ABLATION = "ablation"  # a study takes flags as a mode does, and is chosen by --ablation
+# The modes whose config is that of --experiment or --workdir, and those that read data.
 TAKES_CONFIG = "train config summary data prepare folds replicate benchmark growth"
-HELP = {"--help", "-help", "-h", "--helpshort"}
 READS_DATA = "train eval summary data prepare folds replicate benchmark growth ablation config"
 
 ADVICE = {  # what to do in place of a flag that a mode does not take
@@ -38,6 +38,8 @@ ADVICE = {  # what to do in place of a flag that a mode does not take
                   "checkpoint",
     "set": "; this mode uses the configs of the runs: leave out --set",
 }
+
+HELP = {"--help", "-help", "-h", "--helpshort"}
 
 FLAGS: dict[str, Flag] = {}  # in the order of --help
 Holder = TypeVar("Holder", bound=flags.FlagHolder)
@@ -211,7 +213,7 @@ def parse(arguments: list[str]) -> Options | str:
         there is an argument that is not a flag.
     """
     if {"--helpfull", "-helpfull"} & set(arguments[1:]):
-        return flags.FLAGS.get_help(include_special_flags=False)
+        return flags.FLAGS.get_help()
     is_help = bool(HELP & set(arguments[1:]))
     try:
         words = flags.FLAGS([word for word in arguments if word not in HELP], known_only=is_help)
