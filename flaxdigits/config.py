@@ -29,76 +29,133 @@ from flaxdigits.schedules import Schedule
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """The data set, its split, and the transformations of its images; see docs/data.md."""
+    """The data set, its split, and the transformations of its images; see docs/data.md.
 
-    dataset: str = "mnist"  # a name that is registered in flaxdigits.datasets, or tfds:<builder>
+    Attributes:
+      dataset: a data set that is registered in flaxdigits.datasets, or tfds:<builder>.
+      split: how the examples are divided into train, validation and test.
+      fold: the tested fold of the kfold and writers splits.
+      folds: the number of folds of the kfold and writers splits.
+      split_seed: the seed of the splits that are random.
+      stratify: whether each part of holdout, kaggle and random has equal shares of the classes.
+      indices: the file of the indices split.
+      folder: the folder of the custom data of idx_files or image_folder; the file of npz.
+      image_size: the height and width to which image_folder resizes; none: the size of the images.
+      limit: use only this many examples, the first ones, of the training split.
+      preprocessing: the scaling of the pixels: to [0, 1], by the norm of each column, or not.
+      augmentation: random changes of the training images, applied in order.
+    """
+
+    dataset: str = "mnist"
     split: Literal["official", "holdout", "kaggle", "random", "kfold", "writers",
                    "indices"] = "official"
-    fold: int = bounded(0, at_least=0, below=1000)  # the test fold of the kfold and writers splits
-    folds: int = bounded(10, at_least=3, at_most=1000)  # number of folds of these splits
-    split_seed: int = bounded(0, at_least=0, below=2**32)  # seed of the random splits
-    stratify: bool = False  # holdout, kaggle, random: the same share of each class in every part
-    indices: str | None = None  # the file of the indices split
-    folder: str | None = None  # folder of idx_files or image_folder; the file of npz
-    image_size: int | None = bounded(None, at_least=4, at_most=4096)  # image_folder: side in pixels
-    limit: int | None = count(None)  # train on the first examples only
+    fold: int = bounded(0, at_least=0, below=1000)
+    folds: int = bounded(10, at_least=3, at_most=1000)
+    split_seed: int = bounded(0, at_least=0, below=2**32)
+    stratify: bool = False
+    indices: str | None = None
+    folder: str | None = None
+    image_size: int | None = bounded(None, at_least=4, at_most=4096)
+    limit: int | None = count(None)
     preprocessing: Literal["unit", "column_norm", "raw"] = "unit"
-    augmentation: tuple[Augmentation, ...] = ()  # applied in order
+    augmentation: tuple[Augmentation, ...] = ()
 
 
 @accept_old_names(together="seeds_per_call")
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """The length of the training, its batches, loss and objective, and the use of devices."""
+    """The length of the training, its batches, loss and objective, and the use of devices.
 
-    batch_size: int = count(32)  # examples per step, over all devices
+    Attributes:
+      batch_size: the number of examples in a batch, over all devices.
+      epochs: how often every training example is used.
+      steps: the number of train steps; none: as many as `epochs` takes.
+      stop_after: pause after this step; the schedule spans the full run.
+      loss: the loss of an example.
+      objective: what a train step minimises.
+      l2_penalty: the coefficient of the sum of squared kernels in the loss; not part of the logged
+        loss.
+      ema_decay: evaluate an exponential moving average of the weights with this decay.
+      init_from: initialize the weights from the last checkpoint of this run, or another as in
+        runs/x@best.
+      freeze: patterns of the layers whose parameters are not trained, such as Conv_*; see
+        docs/weights.md.
+      log_every: the number of steps between rows of metrics.jsonl.
+      log_norms: add the norms of gradient, update and parameters to these rows.
+      parallel: how a batch is divided over several devices.
+      seeds_per_call: how many seeds one compiled call trains at the same time; none: as many as
+        suit the device.
+      precision: the precision of matrix products and convolutions. tf32 and bf16 are faster on GPUs
+        and TPUs; parameters stay float32. On a CPU tf32 is the same as fp32, and bf16 only rounds.
+      deterministic: on a GPU, use slower kernels that give bitwise equal results.
+    """
+
+    batch_size: int = count(32)
     epochs: int = count(1)
-    steps: int | None = count(None)  # instead of epochs
-    stop_after: int | None = count(None)  # pause after this step; the schedule spans the full run
+    steps: int | None = count(None)
+    stop_after: int | None = count(None)
     loss: Loss = CrossEntropy()
     objective: Objective = Supervised()
-    # Coefficient of the sum of squared kernels in the loss; not part of the logged loss.
     l2_penalty: float = bounded(0.0, at_least=0)
-    ema_decay: float | None = bounded(None, above=0, below=1)  # evaluate averaged weights
-    # Initialize the weights from a checkpoint of this run: runs/x, runs/x@best or runs/x@<step>.
+    ema_decay: float | None = bounded(None, above=0, below=1)
     init_from: str | None = None
-    # Patterns of the layers whose parameters are not trained, such as Conv_*; see docs/weights.md.
     freeze: tuple[str, ...] = ()
-    log_every: int = count(100)  # steps between rows of metrics.jsonl
-    log_norms: bool = False  # add the norms of gradient, update and parameters to these rows
+    log_every: int = count(100)
+    log_norms: bool = False
     parallel: Literal["jit", "pmap"] = "jit"
-    # Seeds that one compiled call trains at the same time; None: as many as suit the device.
     seeds_per_call: int | None = count(None)
-    # Precision of matrix products and convolutions. tf32 and bf16 are faster on GPUs and TPUs;
-    # parameters stay float32. On a CPU tf32 is the same as fp32, and bf16 rounds but is not faster.
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    deterministic: bool = False  # on a GPU: use slower kernels that give bitwise equal results
+    deterministic: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
-    """How the splits are evaluated."""
+    """How the splits are evaluated.
 
-    batch_size: int | None = count(None)  # None: 32 on a CPU, 1,000 elsewhere
-    every_steps: int | None = count(None)  # None: at the end of every epoch
-    # None: the same as in training. Another one measures the effect of mismatched preprocessing.
+    Attributes:
+      batch_size: the number of examples in a batch; none: 32 on a CPU, 1,000 elsewhere.
+      every_steps: the number of steps between evaluations; none: at the end of every epoch.
+      preprocessing: as in `data`; none: that of training. A different one shows what such a mistake
+        costs.
+      metrics: further metrics, in addition to accuracy, loss and errors.
+    """
+
+    batch_size: int | None = count(None)
+    every_steps: int | None = count(None)
     preprocessing: Literal["unit", "column_norm", "raw"] | None = None
-    metrics: tuple[Metric, ...] = ()  # in addition to accuracy, loss and errors
+    metrics: tuple[Metric, ...] = ()
 
 
 @accept_old_names(report="select")
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """Which checkpoints are kept, and which one is evaluated at the end of the run."""
+    """Which checkpoints are kept, and which one is evaluated at the end of the run.
 
-    every_steps: int | None = count(None)  # None: at the end of every epoch
-    keep: int | None = count(3)  # number of latest checkpoints, in addition to the best; None: all
-    select: Literal["last", "best"] = "last"  # for the result; best: by validation accuracy
+    Attributes:
+      every_steps: the number of steps between checkpoints; none: at the end of every epoch.
+      keep: the number of latest checkpoints to keep, in addition to the best; none: all.
+      select: the checkpoint of the result; best: the one of the highest validation accuracy.
+    """
+
+    every_steps: int | None = count(None)
+    keep: int | None = count(3)
+    select: Literal["last", "best"] = "last"
 
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
-    """Everything that determines the result of a run, except for the data itself."""
+    """Everything that determines the result of a run, except for the data itself.
+
+    Attributes:
+      experiment: the name of the experiment; the run folder is runs/<experiment>.
+      model: the network.
+      data: the data set, its split, and the transformations of its images.
+      optimizer: the update of the weights.
+      train: the length of the training, its batches, loss and objective.
+      evaluate: how the splits are evaluated.
+      checkpoint: which checkpoints are kept.
+      seed: the seed of the initial weights, the order of the examples, dropout and augmentation.
+    """
 
     experiment: str
     model: Model

@@ -1,7 +1,9 @@
-"""Checks that the value of a config field has the declared type and is within its bounds."""
+"""The types, bounds and meanings of config fields: checks values, and describes fields."""
 
 import dataclasses
+import inspect
 import math
+import re
 import types
 import typing
 from typing import Any, Literal
@@ -112,3 +114,32 @@ def describe(hint: Any) -> str:
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string",
              type(None): "none"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def describe_bounds(field: dataclasses.Field) -> str:
+    """Returns the bounds of a field, such as `at least 0, below 1`; empty without bounds."""
+    bounds = dict(field.metadata.get("bounds", {}))
+    if bounds.get("below") == 2**31:  # every count has this bound
+        del bounds["below"]
+    return ", ".join(f"{name} {bound:,}" for name, bound in bounds.items())
+
+
+def field_meanings(cls: type) -> dict[str, str]:
+    """Returns the meaning of each field of a dataclass, as its docstring has it.
+
+    The meanings are read from the section `Attributes:` of the class and of its base classes; that
+    of the class itself takes precedence.
+    """
+    meanings: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        lines = inspect.cleandoc(base.__dict__.get("__doc__") or "").splitlines()
+        name = None
+        for line in lines[lines.index("Attributes:") + 1:] if "Attributes:" in lines else ():
+            if line and not line.startswith(" "):
+                break  # the next section
+            found = re.fullmatch(r" {2,4}(\w+)(?: \([^)]*\))?: (.*)", line)
+            if found:
+                name, meanings[found[1]] = found[1], found[2]
+            elif name and line.strip():
+                meanings[name] += f" {line.strip()}"
+    return meanings

@@ -63,7 +63,11 @@ class Metric(Component, kind="metric"):
 @register("top_k")
 @dataclasses.dataclass(frozen=True)
 class TopK(Metric):
-    """The fraction of examples whose label is among the `k` largest logits."""
+    """The fraction of examples whose label is among the `k` largest logits.
+
+    Attributes:
+      k: the number of largest logits.
+    """
 
     k: int = count(3)
 
@@ -122,6 +126,9 @@ class CalibrationError(Metric):
     The confidence of an example is the probability of its predicted class. The examples are divided
     into `bins` equal intervals of confidence; the metric is the absolute difference between the
     accuracy and the mean confidence of an interval, averaged over the examples.
+
+    Attributes:
+      bins: the number of intervals of confidence.
     """
 
     higher_is_better: ClassVar[bool] = False

@@ -113,6 +113,11 @@ class Adam(DecayedOptimizer):
     Epsilon is added to the square root of the bias-corrected second moment, as in algorithm 1 of
     the paper. Keras adds it before the correction, which is equivalent to a larger epsilon in the
     first steps (3.2e-6 instead of 1e-7 in the first one).
+
+    Attributes:
+      beta1: the decay rate of the first moment.
+      beta2: the decay rate of the second moment.
+      epsilon: the constant that is added to the denominator of the update.
     """
 
     beta1: float = bounded(0.9, at_least=0, below=1)
@@ -162,7 +167,13 @@ class SGD(DecayedOptimizer):
 @register("rmsprop")
 @dataclasses.dataclass(frozen=True)
 class RMSprop(DecayedOptimizer):
-    """RMSprop (Hinton 2012), with epsilon outside of the square root, as in Keras."""
+    """RMSprop (Hinton 2012), with epsilon outside of the square root, as in Keras.
+
+    Attributes:
+      rho: the decay rate of the second moment.
+      epsilon: the constant that is added to the denominator of the update.
+      momentum: the momentum; 0 for none.
+    """
 
     rho: float = bounded(0.9, at_least=0, below=1)
     epsilon: float = bounded(1e-7, above=0)
@@ -176,7 +187,12 @@ class RMSprop(DecayedOptimizer):
 @register("adagrad")
 @dataclasses.dataclass(frozen=True)
 class Adagrad(DecayedOptimizer):
-    """Adagrad (Duchi et al. 2011)."""
+    """Adagrad (Duchi et al. 2011).
+
+    Attributes:
+      initial_accumulator: the initial sum of the squared gradients.
+      epsilon: is added to the denominator of the update.
+    """
 
     initial_accumulator: float = bounded(0.1, at_least=0)
     epsilon: float = bounded(1e-7, above=0)
@@ -188,7 +204,12 @@ class Adagrad(DecayedOptimizer):
 @register("adadelta")
 @dataclasses.dataclass(frozen=True)
 class Adadelta(DecayedOptimizer):
-    """Adadelta (Zeiler 2012)."""
+    """Adadelta (Zeiler 2012).
+
+    Attributes:
+      rho: the decay of the means of the squared gradients and updates.
+      epsilon: is added to both means under the square root.
+    """
 
     rho: float = bounded(0.9, at_least=0, below=1)
     epsilon: float = bounded(1e-7, above=0)
@@ -200,7 +221,12 @@ class Adadelta(DecayedOptimizer):
 @register("lion")
 @dataclasses.dataclass(frozen=True)
 class Lion(DecayedOptimizer):
-    """Lion (Chen et al. 2023); use a tenth to a third of the learning rate of Adam."""
+    """Lion (Chen et al. 2023); use a tenth to a third of the learning rate of Adam.
+
+    Attributes:
+      beta1: the weight of the momentum in the update, relative to the gradient.
+      beta2: the decay rate of the momentum.
+    """
 
     beta1: float = bounded(0.9, at_least=0, below=1)
     beta2: float = bounded(0.99, at_least=0, below=1)
@@ -213,6 +239,11 @@ class Lion(DecayedOptimizer):
 @dataclasses.dataclass(frozen=True)
 class Lamb(Adam):
     """LAMB (You et al. 2020): Adam with weight decay, scaled by the norm of each parameter array.
+
+    Attributes:
+      beta1: the decay rate of the first moment.
+      beta2: the decay rate of the second moment.
+      epsilon: the constant that is added to the denominator of the update.
     """
 
     def transforms(self, learning_rate: optax.Schedule) -> list[optax.GradientTransformation]:

@@ -95,6 +95,35 @@ def _names(node: Any, path: str) -> Iterator[str]:
                 yield from _names(entry, join(full, entry.name))
 
 
+def names_ending_in(name: str) -> list[str]:
+    """Returns the fields, of any registered component, whose dotted name ends in `name`.
+
+    Args:
+      name: one part or several, such as `epochs` or `train.epochs`; also one of earlier versions.
+    """
+    known = [*_possible_names(ExperimentConfig, ""), *RENAMED]
+    found = [other for other in known if f".{other}".endswith(f".{name}")]
+    return list(dict.fromkeys(RENAMED.get(other, other) for other in found))
+
+
+def _possible_names(cls: type, path: str) -> Iterator[str]:
+    """Yields the names of the fields of a dataclass, with those of every component they may hold.
+    """
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        hint, full = hints[field.name], join(path, field.name)
+        if not dataclasses.is_dataclass(hint) or is_component(hint):
+            yield full
+        if is_component_list(hint):
+            for name, entry in typing.get_args(hint)[0].registered.items():
+                yield from _possible_names(entry, join(full, name))
+        elif is_component(hint):
+            for component in hint.registered.values():
+                yield from _possible_names(component, full)
+        elif dataclasses.is_dataclass(hint):
+            yield from _possible_names(hint, full)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Override:
     """One assignment: the text of the value, and the config to change."""
@@ -193,6 +222,8 @@ def _parse(text: str, hint: Any, name: str) -> Any:
 
 def _parse_as(text: str, hint: Any) -> Any:
     if typing.get_origin(hint) is Literal:
+        if text.lower() == "none" and text not in typing.get_args(hint):
+            raise ValueError(text)
         return text
     if typing.get_origin(hint) is tuple:
         element = typing.get_args(hint)[0]

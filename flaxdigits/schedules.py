@@ -43,7 +43,7 @@ class WarmupSchedule(Schedule):
     A subclass overrides `after_warmup`.
 
     Attributes:
-      warmup_steps: the number of steps of the warm-up; 0 for none.
+      warmup_steps: the number of steps in which the learning rate rises from zero to the peak.
     """
 
     warmup_steps: int = bounded(0, at_least=0, below=2**31)
@@ -86,7 +86,11 @@ class Constant(WarmupSchedule):
 @register("linear")
 @dataclasses.dataclass(frozen=True)
 class Linear(WarmupSchedule):
-    """Linear decay from the peak to `end_factor` times the peak at the end of the run."""
+    """Linear decay from the peak to `end_factor` times the peak at the end of the run.
+
+    Attributes:
+      end_factor: the learning rate at the end of the run, as a fraction of the peak.
+    """
 
     end_factor: float = bounded(0.0, at_least=0)
 
@@ -97,7 +101,11 @@ class Linear(WarmupSchedule):
 @register("cosine")
 @dataclasses.dataclass(frozen=True)
 class Cosine(WarmupSchedule):
-    """Cosine decay from the peak to `end_factor` times the peak (Loshchilov and Hutter 2017)."""
+    """Cosine decay from the peak to `end_factor` times the peak (Loshchilov and Hutter 2017).
+
+    Attributes:
+      end_factor: the learning rate at the end of the run, as a fraction of the peak.
+    """
 
     end_factor: float = bounded(0.0, at_least=0, at_most=1)
 
@@ -179,7 +187,11 @@ class Piecewise(WarmupSchedule):
 @register("inverse_time")
 @dataclasses.dataclass(frozen=True)
 class InverseTime(WarmupSchedule):
-    """The peak divided by 1 + `decay_rate` * step, as by `decay` in Keras's legacy optimizers."""
+    """The peak divided by 1 + `decay_rate` * step, as by `decay` in Keras's legacy optimizers.
+
+    Attributes:
+      decay_rate: the factor of the step in the denominator.
+    """
 
     decay_rate: float = bounded(0.0, at_least=0)
 

@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before anything imports JAX
+os.environ["FLAXDIGITS_PROGRESS"] = "off"  # its lines depend on the time that things take
 
 import struct
 import subprocess
@@ -77,6 +78,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "JAX_COMPILATION_CACHE_DIR": str(shared / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         "TFDS_DATA_DIR": str(prepared),
+        "FLAXDIGITS_PROGRESS": "off",
         "COLUMNS": "200",
     }
 

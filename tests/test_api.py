@@ -74,8 +74,8 @@ READ_BY = {"data_arguments": {"data", "raw_data_dir", "data_dir"}, "seeds_of": {
 MEANT_BY = {"config": {"experiment", "overrides"}, "workdir": {"workdirs"},
             "trackers": {"experiment"}}
 # What the command line does with them itself: refuses them, or shows what the call returns.
-KEPT_BACK = {"eval": {"overrides"}, "report": {"overrides"}, "export": {"overrides"},
-             "predict": {"overrides", "format"}, "replicate": {"data"}}
+KEPT_BACK = {"eval": {"overrides"}, "report": {"overrides"},
+             "predict": {"format"}, "replicate": {"data"}}
 
 
 @pytest.mark.parametrize("command", CALLS)

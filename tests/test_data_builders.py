@@ -25,6 +25,7 @@ from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.data.examples import Examples
 from flaxdigits.data.fetch import FetchError
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.progress import Progress
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +169,7 @@ def test_downloads_go_to_the_data_dir(tmp_path):
         name = "fetched"
 
         @staticmethod
-        def fetch_raw(folder: Path) -> None:
+        def fetch_raw(folder: Path, progress: Progress) -> None:
             folder.mkdir(parents=True)
             np.save(folder / "raw.npy", TinyDigits.draw(0).images)
 

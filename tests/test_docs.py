@@ -210,8 +210,24 @@ def test_the_page_of_the_models_names_each_with_its_fields():
 
 
 def test_the_table_of_modes_is_complete():
-    modes = re.findall(r"^\| `(\w+)`.* \|", PAGES["docs/commands.md"], re.MULTILINE)
+    modes = re.findall(r"^\| `(\w+)`.* \|", PAGES["docs/command_line.md"], re.MULTILINE)
     assert sorted(modes) == sorted(MODES)
+
+
+# --- docs/command_line.md -------------------------------------------------------------------------
+
+@pytest.mark.parametrize("command", commands_of("docs/command_line.md"))
+def test_commands_of_the_command_line_work(command, launch_here):
+    done = launch_here(*shlex.split(command)[2:])
+    assert done.returncode == 0 and done.stderr == "" and done.stdout != ""
+
+
+@pytest.mark.parametrize(
+    ("command", "message"), re.findall(
+        r"^\$ (.*)\n(error: .*)", PAGES["docs/command_line.md"], re.MULTILINE))
+def test_refused_commands_print_what_the_page_says(command, message, launch_here):
+    done = launch_here(*shlex.split(command)[2:])
+    assert done.returncode == 2 and done.stderr == f"{message}\n"
 
 
 # --- docs/data.md ---------------------------------------------------------------------------------

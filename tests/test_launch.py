@@ -56,7 +56,7 @@ REFUSED = {
     "compare of nothing": (["--mode=compare"], "--mode=compare needs run folders"),
     "compare of no run": (["--mode=compare", "--workdir=a*"], "not a run folder"),
     "train in two": ([*TRAIN, "--workdir=a", "--workdir=b"], "needs one --workdir, got 2"),
-    "checkpoint of no eval": ([*TRAIN, "--checkpoint=best"], "--checkpoint is for --mode=eval"),
+    "checkpoint of no eval": ([*TRAIN, "--checkpoint=best"], "--checkpoint is only for --mode="),
     "a seed of seeds": ([*TRAIN, "--seeds=0,1", "--set=seed=3"], "leave out --set seed="),
     "empty workdir": ([*TRAIN, "--workdir="], "--workdir is empty"),
     "no name": ([*TRAIN, "--set=experiment=../up"], "experiment must be a name"),

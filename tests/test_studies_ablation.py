@@ -166,9 +166,9 @@ REFUSED = {
     "unknown": (["--ablation=dense_cn"], "did you mean dense_cnn"),
     "no file": (["--ablation=mine.py"], "--ablation: there is no file mine.py"),
     "with a mode": (["--ablation=dense_cnn", "--mode=eval"], "leave out --experiment and --mode"),
-    "dry run of nothing": (["--experiment=mse_cnn", "--dry_run"], "--dry_run is for --ablation"),
-    "trace": (["--ablation=dense_cnn", "--profile"], "--profile is not for --ablation"),
-    "events": (["--ablation=dense_cnn", "--notensorboard"], "--tensorboard is not for --ablation"),
+    "dry run of nothing": (["--experiment=mse_cnn", "--dry_run"], "--dry_run is only for"),
+    "trace": (["--ablation=dense_cnn", "--profile"], "--profile is only for"),
+    "events": (["--ablation=dense_cnn", "--notensorboard"], "got --ablation"),
     "bad override": (["--ablation=dense_cnn", "--set=train.epoch=1"], "did you mean train.epochs"),
 }
 

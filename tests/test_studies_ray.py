@@ -163,7 +163,7 @@ def test_a_call_does_not_change_the_devices_of_its_caller(study):
 
 def test_the_flags_of_ray_are_refused_without_it(launch_here, study):
     for arguments, message in (
-            (("--experiment=mse_cnn", "--executor=ray"), "--executor is for --ablation"),
+            (("--experiment=mse_cnn", "--executor=ray"), "--executor is only for --ablation"),
             ((f"--ablation={study}", "--gpus_per_run=1"), "--gpus_per_run is for --executor=ray")):
         done = launch_here(*arguments)
         assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1

@@ -4,6 +4,7 @@ import numpy as np
 
 from flaxdigits.data.builders import DigitsBuilder
 from flaxdigits.data.examples import Examples
+from flaxdigits.progress import NO_PROGRESS, Progress
 
 TRAIN, COUNT = 1_000, 1_500
 
@@ -17,7 +18,7 @@ class TinyDigits(DigitsBuilder):
     has_writers = True
 
     @staticmethod
-    def draw(seed: int) -> Examples:
+    def draw(seed: int, progress: Progress = NO_PROGRESS) -> Examples:
         """The same pixels for every seed, all rows different from their neighbours."""
         rows = np.arange(COUNT, dtype=np.int32)
         pixels = (rows[:, None] * 7 + np.arange(12)).astype(np.uint8).reshape(-1, 4, 3)

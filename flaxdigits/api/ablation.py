@@ -96,12 +96,14 @@ def run_ablation(
         raise FlaxdigitsError(
             f"executor must be one of {', '.join(get_args(Executor))}, got {executor!r}")
     session = Session.start(configs.values(), console, data, raw_data_dir, data_dir)
-    console, load = session.console, session.load
+    console, load, progress = session.console, session.load, session.progress
     cluster = None if executor == "local" else RayCluster(
         study.experiment, session.locations, cpus_per_run, gpus_per_run)
-    check_variants(configs, [study.metric, *study.extra_metrics], load)
-    for variant, config in configs.items():
-        check_folders(seed_configs(config, chosen, seed_workdir(folder, variant)), load(config))
+    with progress.stage("checking the variants"):
+        check_variants(configs, [study.metric, *study.extra_metrics], load)
+        for variant, config in configs.items():
+            check_folders(
+                seed_configs(config, chosen, seed_workdir(folder, variant)), load(config))
     source = load(configs[BASE]).source
     print_synthetic_data_notice(console, source)
     runs = len(configs) * len(chosen)
@@ -118,7 +120,7 @@ def run_ablation(
         console.print(f"{variant}, seed {seed}: {outcome_line(outcome)}")
 
     pause = (cluster or run_study)(
-        configs, chosen, folder, load, on_end, write_report_or_warn)
+        configs, chosen, folder, load, on_end, write_report_or_warn, progress)
     if pause is not None:
         session.print_pause(pause.signal)
         return AblationOutcome([], pause.signal)

@@ -110,14 +110,16 @@ def _measure(
     all_overrides = (*overrides, *(PEER_OVERRIDES if peers else ()))
     timings = compare({"ours": our_command(name, all_overrides, dataset)} | {
         peer: [f"{peer}_peer", name, str(config.train.batch_size)]
-        for peer in (PEERS if peers else ())})
+        for peer in (PEERS if peers else ())}, progress=session.progress)
     ours = timings["ours"]
     data_flags = [f"--data={dataset.source}",
                   *(f"--{flag}={value}" for flag, value in (
                       ("raw_data_dir", session.raw_data_dir),
                       ("data_dir", session.data_dir)) if value)]
-    cold, warm = seconds_to_first_step(
-        [f"--experiment={name}", *(f"--set={override}" for override in overrides), *data_flags])
+    with session.progress.stage("timing the first step, cold and warm"):
+        cold, warm = seconds_to_first_step([
+            f"--experiment={name}", *(f"--set={override}" for override in overrides),
+            *data_flags])
     seconds = ours.median / 1000
     rate = ours.facts["step_flops"] / seconds
     return {

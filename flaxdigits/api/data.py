@@ -86,12 +86,14 @@ def preview_data(
     splits = split_indices(config.data, dataset)
     title = data_name(dataset.name, dataset.source, config.data.folder)
     classes = len(dataset.class_names)
-    images, labels = first_inputs(config, dataset, splits["train"], IMAGES_PER_CLASS * classes)
-    grid = class_grid(
-        images, labels, legible(dataset.class_names),
-        f"{title}: training images after preprocessing, {images.min():.3g} (black) to "
-        f"{images.max():.3g} (white)")
-    RunFolder(folder).write(PREVIEW, png(grid))
+    with session.progress.stage("drawing the images"):
+        images, labels = first_inputs(
+            config, dataset, splits["train"], IMAGES_PER_CLASS * classes)
+        grid = class_grid(
+            images, labels, legible(dataset.class_names),
+            f"{title}: training images after preprocessing, {images.min():.3g} (black) to "
+            f"{images.max():.3g} (white)")
+        RunFolder(folder).write(PREVIEW, png(grid))
 
     print_synthetic_data_notice(console, dataset.source)
     console.print(f"{title}, split {config.data.split}: "

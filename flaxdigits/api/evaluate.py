@@ -53,7 +53,7 @@ def evaluate(
                       f"{source_name(dataset.source)} data")
     print_synthetic_data_notice(console, dataset.source)
     rows = []
-    for row in evaluate_checkpoints(config, dataset, folder, str(checkpoint)):
+    for row in evaluate_checkpoints(config, dataset, folder, str(checkpoint), session.progress):
         console.print(evaluation_line(row))
         rows.append(row)
     return rows

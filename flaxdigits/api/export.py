@@ -36,8 +36,10 @@ def export(
     """
     folder, config = open_run(workdir, experiment=experiment)
     folder.check_writable()
-    console = Session.start([], console).console
-    network = load_network(folder, config, str(checkpoint))
+    session = Session.start([], console)
+    console, progress = session.console, session.progress
+    with progress.stage("loading the network"):
+        network = load_network(folder, config, str(checkpoint))
     console.print(f"{network.config.experiment}, step {network.step}: uint8 images of "
                   f"{'x'.join(map(str, network.image_shape))}, any batch size, to logits of "
                   f"{len(network.class_names)} classes")
@@ -48,7 +50,8 @@ def export(
     else:
         console.print("no ONNX file: it needs pip install -e '.[onnx]'")
     for name, (description, create) in files.items():
-        content = create(network)
+        with progress.stage(f"creating {name}"):
+            content = create(network)
         folder.write(f"export/{name}", content)
         console.print(
             f"{folder.path / 'export' / name}: {description}, {len(content) / 1e6:.1f} MB")

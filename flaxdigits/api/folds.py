@@ -89,7 +89,8 @@ def train_folds(
 
     with Interrupts() as interrupts:
         is_complete = studies.train_folds(
-            configs, dataset, trackers_of, on_end, write_report_or_warn)
+            configs, dataset, trackers_of, on_end, write_report_or_warn,
+            session.progress)
     if not is_complete:
         session.print_pause(interrupts.received)
         return FoldsOutcome(None, interrupts.received)

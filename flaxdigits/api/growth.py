@@ -78,7 +78,8 @@ def run_growth(
     timings = compare(
         {label: our_command(
             os.fspath(experiment), [*overrides, *size.overrides, *without_warmup],
-            dataset) for label, size in found.items()}, ROUNDS, SECONDS)
+            dataset) for label, size in found.items()}, ROUNDS, SECONDS,
+        session.progress)
     measured = {label: measurements(timing) for label, timing in timings.items()}
     powers = exponents(measured, found)
     folder.write_json("growth.json", {

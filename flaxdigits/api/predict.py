@@ -4,10 +4,12 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
+from rich.console import Console
 from rich.jupyter import JupyterMixin
 from rich.table import Table
 
 from flaxdigits.api.arguments import PathLike
+from flaxdigits.api.console import make_console
 from flaxdigits.api.load import load
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.predict import ImagePrediction, predict_images
@@ -15,6 +17,7 @@ from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user, find_paths
 from flaxdigits.reports.figures import png
 from flaxdigits.reports.image_predictions import image_prediction_grid, image_prediction_table
+from flaxdigits.training.progress import console_progress
 from flaxdigits.training.run_folder import RunFolder, readable_os_errors
 
 
@@ -37,6 +40,7 @@ class ImagePredictions(JupyterMixin):
 def predict(
     workdir: PathLike, images: PathLike | Sequence[PathLike], checkpoint: str | int = "last", *,
     experiment: PathLike | None = None, figure: PathLike | None = None,
+    console: Console | None = None,
 ) -> ImagePredictions:
     """Classifies the character in each image: a photo, scan or drawing of any size and colours.
 
@@ -47,6 +51,7 @@ def predict(
       experiment: the experiment file of the run, if it has custom components and the file with
         which it was trained is gone or has changed.
       figure: the path of a PNG file to write, which shows each image with the input of the network.
+      console: on which progress is printed; None: the terminal or notebook.
 
     Raises:
       FlaxdigitsError: if there is no such run or checkpoint, no file matches, or the figure cannot
@@ -59,11 +64,14 @@ def predict(
         with readable_os_errors(figure_path):
             figure_path.parent.mkdir(parents=True, exist_ok=True)
         RunFolder(figure_path.parent).check_writable()
-    network = load(workdir, checkpoint, experiment=experiment)
-    predictions = predict_images(network, files)
+    progress = console_progress(console or make_console())
+    with progress.stage("loading the network"):
+        network = load(workdir, checkpoint, experiment=experiment)
+    predictions = predict_images(network, files, progress)
     if figure_path is not None:
-        grid = image_prediction_grid(predictions, network.class_names)
-        RunFolder(figure_path.parent).write(figure_path.name, png(grid))
+        with progress.stage("drawing the images"):
+            grid = image_prediction_grid(predictions, network.class_names)
+            RunFolder(figure_path.parent).write(figure_path.name, png(grid))
     return ImagePredictions(predictions)
 
 

@@ -87,14 +87,15 @@ def replicate(
     configs = {system.name: shortened(system, overrides) for system in systems}
     seeds = checked_seeds(seeds)
     folder = (output_folder if collect_only else new_run_folder)(workdir, "replicate")
-    found = finished.collect(systems, _patterns(collect, collect_only, folder))
-    updated = None if update is None else expand_user(update)
-    if updated is not None:
-        _updated_text(updated, "", "")  # fails before anything is trained
     session = Session.start(
         [config for protocols in configs.values() for config in protocols.values()], console,
         "real", raw_data_dir, data_dir)
-    console = session.console
+    console, progress = session.console, session.progress
+    with progress.stage("collecting finished runs"):
+        found = finished.collect(systems, _patterns(collect, collect_only, folder))
+    updated = None if update is None else expand_user(update)
+    if updated is not None:
+        _updated_text(updated, "", "")  # fails before anything is trained
     trackers_of = trackers_by_run(
         console, tensorboard, False, trackers, lambda path: f"seed {path.name}")
     plans = [
@@ -114,8 +115,10 @@ def replicate(
         is_complete = collect_only or all(
             not interrupts.received and _train(plan, folder, session, trackers_of)
             for plan in plans if plan.missing)
-    found = finished.collect(systems, _patterns(collect, collect_only, folder))
-    _report(console, command, systems, found, folder, updated)
+    with progress.stage("collecting finished runs"):
+        found = finished.collect(systems, _patterns(collect, collect_only, folder))
+    with progress.stage("writing the report"):
+        _report(console, command, systems, found, folder, updated)
     if is_complete:
         return ReplicationOutcome(found)
     session.print_pause(interrupts.received)
@@ -164,7 +167,8 @@ def _train(
         session.console.print(f"{plan.name}, seed {seed}: {outcome_line(outcome)}")
 
     return train_seeds(
-        plan.config, plan.missing, dataset, folder, trackers_of, on_end) is not None
+        plan.config, plan.missing, dataset, folder, trackers_of, on_end,
+        progress=session.progress) is not None
 
 
 def _patterns(

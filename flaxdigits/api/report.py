@@ -45,7 +45,7 @@ def report(
         [config], console, raw_data_dir=raw_data_dir, data_dir=data_dir)
     dataset = session.load_of_run(config, folder)
     print_synthetic_data_notice(session.console, dataset.source)
-    report_finished(config, dataset, folder)
+    report_finished(config, dataset, folder, session.progress)
     page = folder.path / "report.html"
     session.console.print(f"figures in {folder.path / 'figures'}, all in one page: {page}")
     return page

@@ -85,7 +85,8 @@ def train_seeds(
 
     with Interrupts() as interrupts:
         summary = studies.train_seeds(
-            config, seeds, dataset, folder, trackers_of, on_end, write_report_or_warn)
+            config, seeds, dataset, folder, trackers_of, on_end, write_report_or_warn,
+            session.progress)
     if summary is None:
         session.print_pause(interrupts.received)
         return SeedsOutcome(None, outcomes, interrupts.received)

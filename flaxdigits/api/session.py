@@ -1,6 +1,7 @@
 """What most functions of the API share: the console, the devices and the data of a call."""
 
 import dataclasses
+import functools
 import logging
 import os
 import shutil
@@ -27,8 +28,10 @@ from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError, quoted
 from flaxdigits.models import build_model
 from flaxdigits.patterns import expand_user
+from flaxdigits.progress import Progress
 from flaxdigits.reports.result import data_name, print_synthetic_data_notice
 from flaxdigits.training import parallel, provenance
+from flaxdigits.training.progress import console_progress
 from flaxdigits.training.run_folder import RunFolder, data_differences
 from flaxdigits.training.weights import split_checkpoint
 
@@ -74,6 +77,11 @@ class Session:
         check_devices()
         console = console or make_console(quiet=not parallel.is_writer())
         return cls(console, data, raw_data_dir, data_dir)
+
+    @functools.cached_property
+    def progress(self) -> Progress:
+        """Shows the progress of long stages on the console."""
+        return console_progress(self.console)
 
     @property
     def locations(self) -> DataLocations:
@@ -157,7 +165,7 @@ class Session:
 
     def _read(self, config: DataConfig) -> Dataset:
         if not isinstance(self.data, DataArrays):
-            return load_dataset(config, self.locations)
+            return load_dataset(config, self.locations, self.progress)
         if config.dataset != "arrays":
             raise FlaxdigitsError(
                 f"data is a DataArrays, which needs data.dataset=arrays, got {config.dataset}")

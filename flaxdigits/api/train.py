@@ -71,7 +71,8 @@ def train(
     session.print_start(
         config, dataset, f"split {config.data.split}, seed {config.seed}", folder)
     outcome = train_many(
-        {folder: config}, dataset, lambda path: chosen, write_report=write_report_or_warn)[folder]
+        {folder: config}, dataset, lambda path: chosen, write_report=write_report_or_warn,
+        progress=session.progress)[folder]
     if outcome.diverged is not None:
         raise FlaxdigitsError(outcome.diverged)
     for tracker in chosen:

@@ -14,6 +14,7 @@ from typing import Any
 from flaxdigits.benchmark.peers import MAX_STEPS
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.progress import NO_PROGRESS, Progress
 
 ROUNDS = 5
 SECONDS = 5.5  # of one timing, unless it would exceed MAX_STEPS
@@ -51,7 +52,8 @@ def our_command(name: str, overrides: Sequence[str], dataset: Dataset) -> list[s
 
 
 def compare(
-    commands: Mapping[str, Sequence[str]], rounds: int = ROUNDS, seconds: float = SECONDS
+    commands: Mapping[str, Sequence[str]], rounds: int = ROUNDS, seconds: float = SECONDS,
+    progress: Progress = NO_PROGRESS,
 ) -> dict[str, Timings]:
     """Times train steps in several rounds, in which the processes take turns.
 
@@ -60,20 +62,27 @@ def compare(
       rounds: the number of rounds.
       seconds: the duration of a timing of the first process. The others are timed for the same
         number of steps, ours for at most an epoch.
+      progress: is notified of each process that starts, and of each timing.
 
     Raises:
       FlaxdigitsError: if a process ends before it has answered.
     """
     with contextlib.ExitStack() as stack:
         workers, facts = {}, {}
-        for label, command in commands.items():  # each starts while the others are idle
-            workers[label] = stack.enter_context(_worker(command))
-            facts[label] = _answer(workers[label], label)
+        for number, (label, command) in enumerate(commands.items(), 1):
+            # Each starts while the others are idle.
+            with progress.stage(f"starting {label}, {number} of {len(commands)}"):
+                workers[label] = stack.enter_context(_worker(command))
+                facts[label] = _answer(workers[label], label)
         label, worker = next(iter(workers.items()))
         once = _time(worker, label, 1)["milliseconds"]
         steps = max(1, min(MAX_STEPS, round(seconds * 1000 / once)))
-        answers = [{label: _time(worker, label, steps) for label, worker in workers.items()}
-                   for _ in range(rounds)]
+        answers = []
+        for number in range(1, rounds + 1):
+            answers.append({})
+            for label, worker in workers.items():
+                with progress.stage(f"timing {label}, round {number} of {rounds}"):
+                    answers[-1][label] = _time(worker, label, steps)
     return {label: Timings(
         facts[label], [answer[label]["milliseconds"] for answer in answers],
         answers[-1][label]["peak_bytes"]) for label in commands}

@@ -2,87 +2,141 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from absl import flags
 
 from flaxdigits.api.arguments import SourceName
+from flaxdigits.cli.help import Flag, help_text, unknown_flag
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import ABLATIONS, list_experiments
 from flaxdigits.patterns import expand_user
 
-HELP = "python launch.py --experiment=NAME [--mode=MODE] [--set field=value ...]\n"
-MODES = ("train", "eval", "report", "summary", "data", "config", "prepare", "compare",
-         "folds", "benchmark", "growth", "replicate", "predict", "export")
-WITH_SEEDS = ("train", "folds", "replicate")
-WITH_CHECKPOINT = ("eval", "predict", "export")
+MODES = {
+    "train": "Trains or resumes a run, evaluates it and writes its report.",
+    "eval": "Evaluates checkpoints of a run on all its splits.",
+    "predict": "Classifies image files with the network of a run.",
+    "report": "Writes the report of a finished run again.",
+    "compare": "Prints a table of several runs, as in --workdir='runs/*'; repeatable.",
+    "export": "Exports the network of a run to files that do not need flaxdigits.",
+    "config": "Prints every field of the config with its value, meaning, bounds and choices.",
+    "summary": "Prints the layers of the network.",
+    "data": "Draws preprocessed training images, and counts classes and writers.",
+    "prepare": "Downloads, verifies and prepares the data.",
+    "folds": "Trains or resumes all folds of writers or examples, and reports the errors.",
+    "replicate": "Collects and trains the runs of the replications, and writes the report.",
+    "benchmark": "Times train steps, and the time to the first one.",
+    "growth": "Measures how the cost grows with examples, batch size and parameters.",
+}
+ABLATION = "ablation"  # a study takes flags as a mode does, and is chosen by --ablation
+# The modes whose config is that of --experiment or --workdir, and those that read data.
+TAKES_CONFIG = "train config summary data prepare folds replicate benchmark growth"
+READS_DATA = "train eval summary data prepare folds replicate benchmark growth ablation config"
 
-_EXPERIMENT = flags.DEFINE_string(
-    "experiment", None, "The name of a shipped experiment (see --list), or the path of an "
-    "experiment file, ending in .py.")
-_MODE = flags.DEFINE_string("mode", "train", f"What to do: one of {', '.join(MODES)}.")
-_LIST = flags.DEFINE_bool("list", False, "Print the shipped experiments and studies, and exit.")
-_WORKDIR = flags.DEFINE_multi_string(
-    "workdir", [], "The run folder; default: runs/<experiment>. Repeatable with --mode=compare.")
-_SET = flags.DEFINE_multi_string(
-    "set", [], "Set a field of the config, as in --set train.epochs=5. Repeatable.")
-_ABLATION = flags.DEFINE_string(
-    "ablation", None, "Run a study: the name of a shipped one (see --list), or the path of a file.")
-_DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "Print the missing runs of a study or replication, and how long they take.")
-_EXECUTOR = flags.DEFINE_enum(
-    "executor", "local", ["local", "ray"],
-    "Train the runs of a study on this machine, or on a Ray cluster.")
-_CPUS_PER_RUN = flags.DEFINE_integer(
-    "cpus_per_run", 1, "The number of CPU cores of each run on Ray.", lower_bound=1)
-_GPUS_PER_RUN = flags.DEFINE_integer(
-    "gpus_per_run", 0, "The number of GPUs of each run on Ray.", lower_bound=0)
-_SEEDS = flags.DEFINE_string(
-    "seeds", None, "Train several seeds, as in --seeds=0..9 or --seeds=0,3,7.")
-_COLLECT = flags.DEFINE_multi_string(
-    "collect", [], "replicate: use the finished runs that match this pattern, instead of those in "
-    "runs/: run folders, records, or folders that contain them. Repeatable.")
-_COLLECT_ONLY = flags.DEFINE_bool(
-    "collect_only", False, "replicate: train nothing, and report only the finished runs.")
-_UPDATE = flags.DEFINE_string(
-    "update", None, "replicate: replace the table between the markers of this Markdown file.")
-_DATA = flags.DEFINE_enum(
+ADVICE = {  # what to do in place of a flag that a mode does not take
+    "checkpoint": "; --set checkpoint.select=best trains a run whose result is that of the best "
+                  "checkpoint",
+    "set": "; this mode uses the configs of the runs: leave out --set",
+}
+
+HELP = {"--help", "-help", "-h", "--helpshort"}
+
+FLAGS: dict[str, Flag] = {}  # in the order of --help
+Holder = TypeVar("Holder", bound=flags.FlagHolder)
+
+
+def _flag(holder: Holder, value: str = "", modes: str = "") -> Holder:
+    """Records who takes a flag.
+
+    Args:
+      holder: of the flag.
+      value: see `Flag`.
+      modes: the names of the modes that take it; empty: all.
+    """
+    FLAGS[holder.name] = Flag(value, tuple(modes.split()) or (*MODES, ABLATION))
+    return holder
+
+
+_EXPERIMENT = _flag(flags.DEFINE_string(
+    "experiment", None, "A shipped experiment (see --list), or the path of an experiment file "
+    "ending in .py."), "NAME", f"{TAKES_CONFIG} eval predict report export")
+_MODE = _flag(flags.DEFINE_string("mode", "train", "What to do; see the modes below."), "MODE")
+_SET = _flag(flags.DEFINE_multi_string(
+    "set", [], "Set a field of the config, as in --set train.epochs=5. Repeatable. --mode=config "
+    "lists the fields."), "FIELD=VALUE", f"{TAKES_CONFIG} eval report ablation")
+_WORKDIR = _flag(flags.DEFINE_multi_string(
+    "workdir", [], "The folder of the run; default: runs/<experiment>."), "FOLDER")
+_DATA = _flag(flags.DEFINE_enum(
     "data", "auto", ["auto", "real", "synthetic", "drawn"],
     "Use real data, or synthetic data that flaxdigits generates; auto: real data if there are any, "
-    "else synthetic data. drawn is the old name of synthetic.")
-_RAW_DATA_DIR = flags.DEFINE_string(
-    "raw_data_dir", None, "The folder of the raw files; default: $FLAXDIGITS_RAW_DATA.")
-_DATA_DIR = flags.DEFINE_string(
+    "else synthetic data. drawn is the old name of synthetic."),
+    "auto|real|synthetic", READS_DATA)
+_RAW_DATA_DIR = _flag(flags.DEFINE_string(
+    "raw_data_dir", None, "The folder of the raw files; default: $FLAXDIGITS_RAW_DATA."),
+    "FOLDER", f"{READS_DATA} report")
+_DATA_DIR = _flag(flags.DEFINE_string(
     "data_dir", None, "The folder of prepared data; default: $TFDS_DATA_DIR, or "
-    "~/tensorflow_datasets if it is not set.")
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "last", "eval, predict, export: the checkpoint to use: last, best or a step; "
-    "with eval also all.")
-_IMAGES = flags.DEFINE_multi_string(
-    "images", [], "predict: image files, as in --images='scans/*.png'. Repeatable.")
-_FIGURE = flags.DEFINE_bool(
-    "figure", False, "predict: draw each image next to the input of the network.")
-_FORMAT = flags.DEFINE_enum(
-    "format", "table", ["table", "json"], "predict: the format of the output.")
-_PEERS = flags.DEFINE_bool(
-    "peers", False, "benchmark: also time Keras on TensorFlow and PyTorch. Needs the extra bench.")
-_PROFILE = flags.DEFINE_bool(
-    "profile", False, "Write a trace of some training steps, for TensorBoard or Perfetto, to "
-    "<workdir>/profile.")
-_TENSORBOARD = flags.DEFINE_bool(
-    "tensorboard", True, "Write TensorBoard event files to <workdir>/tensorboard, if tensorboardX "
-    "is installed.")
-_LOGS = flags.DEFINE_enum(
+    "~/tensorflow_datasets."), "FOLDER", f"{READS_DATA} report")
+_LIST = _flag(flags.DEFINE_bool("list", False, "Print the shipped experiments and studies."))
+_LOGS = _flag(flags.DEFINE_enum(
     "logs", "flaxdigits", ["flaxdigits", "all", "own"],
     "Print the log messages of flaxdigits, or those of all libraries. own is the old name of "
-    "flaxdigits.")
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "host:port of process 0, for a run of several processes.")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "The number of processes of the run.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "The index of this process, from 0.")
-_CONNECT_TIMEOUT = flags.DEFINE_integer(
-    "connect_timeout", 45, "How many seconds the processes of a run wait for each other at the "
-    "start.", lower_bound=1)
+    "flaxdigits."), "flaxdigits|all")
+
+_SEEDS = _flag(flags.DEFINE_string(
+    "seeds", None, "Train several seeds, as in --seeds=0..9 or --seeds=0,3,7."),
+    "SEEDS", "train folds replicate ablation")
+_TENSORBOARD = _flag(flags.DEFINE_bool(
+    "tensorboard", True, "Write TensorBoard event files to <workdir>/tensorboard, if tensorboardX "
+    "is installed."), modes="train folds replicate")
+_PROFILE = _flag(flags.DEFINE_bool(
+    "profile", False, "Write a trace of some training steps, for TensorBoard or Perfetto, to "
+    "<workdir>/profile."), modes="train")
+_COORDINATOR = _flag(flags.DEFINE_string(
+    "coordinator", None, "The address of process 0, for a run of several processes."),
+    "HOST:PORT", "train")
+_NUM_PROCESSES = _flag(flags.DEFINE_integer(
+    "num_processes", None, "The number of processes of the run."), "N", "train")
+_PROCESS_ID = _flag(flags.DEFINE_integer(
+    "process_id", None, "The index of this process, from 0."), "N", "train")
+_CONNECT_TIMEOUT = _flag(flags.DEFINE_integer(
+    "connect_timeout", 45, "How many seconds the processes wait for each other at the start.",
+    lower_bound=1), "SECONDS", "train")
+_CHECKPOINT = _flag(flags.DEFINE_string(
+    "checkpoint", "last", "The checkpoint to use: last, best (by validation accuracy) or a step; "
+    "with --mode=eval also all."), "CHECKPOINT", "eval predict export")
+_IMAGES = _flag(flags.DEFINE_multi_string(
+    "images", [], "Image files, as in --images='scans/*.png'. Repeatable."), "PATTERN", "predict")
+_FIGURE = _flag(flags.DEFINE_bool(
+    "figure", False, "Draw each image next to the input of the network."), modes="predict")
+_FORMAT = _flag(flags.DEFINE_enum(
+    "format", None, ["table", "json"], "The format of the output; default: table, but json for "
+    "--mode=config in a pipe or a file."), modes="predict config")
+_COLLECT = _flag(flags.DEFINE_multi_string(
+    "collect", [], "Use the finished runs that match this pattern, instead of those in runs/: run "
+    "folders, records, or folders that contain them. Repeatable."), "PATTERN", "replicate")
+_COLLECT_ONLY = _flag(flags.DEFINE_bool(
+    "collect_only", False, "Train nothing, and report only the finished runs."), modes="replicate")
+_UPDATE = _flag(flags.DEFINE_string(
+    "update", None, "Replace the table between the markers of this Markdown file."),
+    "FILE", "replicate")
+_DRY_RUN = _flag(flags.DEFINE_bool(
+    "dry_run", False, "Print the missing runs, and how long they take."),
+    modes="replicate ablation")
+_PEERS = _flag(flags.DEFINE_bool(
+    "peers", False, "Also time Keras on TensorFlow and PyTorch. Needs the extra bench."),
+    modes="benchmark")
+_ABLATION = _flag(flags.DEFINE_string(
+    "ablation", None, "Run or resume a study: a shipped one (see --list), or the path of a file "
+    "ending in .py."), "NAME", ABLATION)
+_EXECUTOR = _flag(flags.DEFINE_enum(
+    "executor", "local", ["local", "ray"],
+    "Train the runs on this machine, or on a Ray cluster."), modes=ABLATION)
+_CPUS_PER_RUN = _flag(flags.DEFINE_integer(
+    "cpus_per_run", 1, "The number of CPU cores of each run on Ray.", lower_bound=1),
+    "N", ABLATION)
+_GPUS_PER_RUN = _flag(flags.DEFINE_integer(
+    "gpus_per_run", 0, "The number of GPUs of each run on Ray.", lower_bound=0), "N", ABLATION)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +162,7 @@ class Options:
     checkpoint: str = "last"
     images: tuple[str, ...] = ()
     figure: bool = False
-    format: str = "table"
+    format: str | None = None
     peers: bool = False
     profile: bool = False
     tensorboard: bool = True
@@ -158,13 +212,21 @@ def parse(arguments: list[str]) -> Options | str:
       FlaxdigitsError: if a flag is unknown, has an invalid value, or does not fit the mode; or if
         there is an argument that is not a flag.
     """
-    if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(arguments[1:]):
-        return f"{HELP}\n{flags.FLAGS.get_help(include_special_flags=False)}"
+    if {"--helpfull", "-helpfull"} & set(arguments[1:]):
+        return flags.FLAGS.get_help()
+    is_help = bool(HELP & set(arguments[1:]))
     try:
-        words = flags.FLAGS(arguments)
+        words = flags.FLAGS([word for word in arguments if word not in HELP], known_only=is_help)
+    except flags.UnrecognizedFlagError as error:
+        raise FlaxdigitsError(unknown_flag(error.flagvalue, arguments, FLAGS)) from error
     # ValueError: a flag such as --nolist=1; OSError: a --flagfile that cannot be read.
     except (flags.Error, ValueError, OSError) as error:
         raise FlaxdigitsError(" ".join(str(error).split())) from error
+    if _MODE.value not in MODES:
+        raise FlaxdigitsError(f"--mode must be one of {', '.join(MODES)}, got {_MODE.value!r}")
+    if is_help:
+        chosen = ABLATION if _ABLATION.value else _MODE.value if _MODE.present else None
+        return help_text(FLAGS, MODES, chosen)
     if len(words) > 1:
         raise FlaxdigitsError(
             f"unexpected argument {words[1]!r}: options have the form --name=value, see --help")
@@ -173,54 +235,25 @@ def parse(arguments: list[str]) -> Options | str:
             "\n".join([f"{flag}=", *(f"  {name:18} {title}" for name, title in listed.items())])
             for flag, listed in (("--experiment", list_experiments()),
                                  ("--ablation", list_experiments(ABLATIONS))))
-    if _MODE.value not in MODES:
-        raise FlaxdigitsError(f"--mode must be one of {', '.join(MODES)}, got {_MODE.value!r}")
-    for flag in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):
-        if flag.value is not None and (
-                _MODE.value != "train" or _SEEDS.value is not None or _ABLATION.value is not None):
-            raise FlaxdigitsError(
-                f"--{flag.name} is only for --mode=train with a single run: several seeds, studies "
-                "and all other modes use one process")
-    for flag in (_PROFILE, _TENSORBOARD):
-        if flag.present and _ABLATION.value is not None:
-            raise FlaxdigitsError(f"--{flag.name} is not for --ablation, which only prints a line "
-                                  "for each run")
-    if _PROFILE.value and _MODE.value != "train":
-        raise FlaxdigitsError(f"--profile is only for --mode=train, got --mode={_MODE.value}")
-    if _PEERS.value and _MODE.value != "benchmark":
-        raise FlaxdigitsError(f"--peers is only for --mode=benchmark, got --mode={_MODE.value}")
-    for flag in (_IMAGES, _FIGURE, _FORMAT):
-        if flag.value != flag.default and _MODE.value != "predict":
-            raise FlaxdigitsError(
-                f"--{flag.name} is only for --mode=predict, got --mode={_MODE.value}")
-    if _CHECKPOINT.present and _MODE.value not in WITH_CHECKPOINT:
-        raise FlaxdigitsError(f"--checkpoint is for --mode={' or '.join(WITH_CHECKPOINT)}, not for "
-                              f"--mode={_MODE.value}; --set checkpoint.select=best trains a run "
-                              "whose result is that of the best checkpoint")
-    if _SEEDS.value is not None and any(
-            override.partition("=")[0].strip() == "seed" for override in _SET.value):
-        raise FlaxdigitsError("--seeds sets the seeds: leave out --set seed=")
-    if "" in _WORKDIR.value:
-        raise FlaxdigitsError("--workdir is empty: pass a folder, or leave it out")
-    if _SEEDS.value is not None and _MODE.value not in WITH_SEEDS:
-        raise FlaxdigitsError(
-            f"--seeds is for --mode={' or '.join(WITH_SEEDS)}, not for --mode={_MODE.value}")
     if _ABLATION.value is not None and (
-            _EXPERIMENT.value is not None or _MODE.value != "train"):
+            _EXPERIMENT.present or _MODE.value != "train"):
         raise FlaxdigitsError(
             "--ablation has its own experiment and trains its own runs: leave out --experiment "
             "and --mode")
-    if _DRY_RUN.value and _ABLATION.value is None and _MODE.value != "replicate":
-        raise FlaxdigitsError("--dry_run is for --ablation and --mode=replicate")
-    if _EXECUTOR.value != "local" and _ABLATION.value is None:
-        raise FlaxdigitsError("--executor is for --ablation")
+    _check_taken(ABLATION if _ABLATION.value is not None else _MODE.value)
+    if _SEEDS.value is not None:
+        for flag in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):
+            if flag.present:
+                raise FlaxdigitsError(
+                    f"--{flag.name} is only for --mode=train with a single run: several seeds use "
+                    "one process")
+        if any(override.partition("=")[0].strip() == "seed" for override in _SET.value):
+            raise FlaxdigitsError("--seeds sets the seeds: leave out --set seed=")
+    if "" in _WORKDIR.value:
+        raise FlaxdigitsError("--workdir is empty: pass a folder, or leave it out")
     for flag in (_CPUS_PER_RUN, _GPUS_PER_RUN):
         if flag.value != flag.default and _EXECUTOR.value != "ray":
             raise FlaxdigitsError(f"--{flag.name} is for --executor=ray")
-    for flag in (_COLLECT, _COLLECT_ONLY, _UPDATE):
-        if flag.value and _MODE.value != "replicate":
-            raise FlaxdigitsError(
-                f"--{flag.name} is only for --mode=replicate, got --mode={_MODE.value}")
     raw = _RAW_DATA_DIR.value
     return Options(
         experiment=_EXPERIMENT.value, mode=_MODE.value,
@@ -238,3 +271,14 @@ def parse(arguments: list[str]) -> Options | str:
         tensorboard=_TENSORBOARD.value, logs="flaxdigits" if _LOGS.value == "own" else _LOGS.value,
         coordinator=_COORDINATOR.value, num_processes=_NUM_PROCESSES.value,
         process_id=_PROCESS_ID.value, connect_timeout=_CONNECT_TIMEOUT.value)
+
+
+def _check_taken(mode: str) -> None:
+    """Raises FlaxdigitsError if a flag of the command line is not for this mode."""
+    for name, flag in FLAGS.items():
+        if mode in flag.modes or not flags.FLAGS[name].present:
+            continue
+        command = "--ablation" if mode == ABLATION else f"--mode={mode}"
+        reason = (f"not for {command}" if flag.is_shared() else
+                  f"only for {flag.takers()}, got {command}")
+        raise FlaxdigitsError(f"--{name} is {reason}{ADVICE.get(name, '')}")

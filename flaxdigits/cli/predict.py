@@ -6,18 +6,16 @@ from flaxdigits.api.console import make_console, print_table
 from flaxdigits.api.predict import predict
 from flaxdigits.cli.context import print_json
 from flaxdigits.cli.options import Options
-from flaxdigits.errors import FlaxdigitsError
 
 FIGURE = "figures/predictions.png"
 
 
 def run(options: Options, config: None) -> int:
     """Prints a table or JSON; returns the exit status, 1 if an image could not be read."""
-    if options.overrides:
-        raise FlaxdigitsError("--mode=predict uses the config of the run: leave out --set")
     figure = options.workdir() / FIGURE if options.figure else None
     images = predict(options.workdir(), options.images, options.checkpoint,
-                     experiment=options.experiment, figure=figure)
+                     experiment=options.experiment, figure=figure,
+                     console=make_console(stderr=options.format == "json"))
     if options.format == "json":
         print_json([prediction.to_dict() for prediction in images.predictions])
     else:

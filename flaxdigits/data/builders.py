@@ -23,6 +23,7 @@ from flaxdigits.data import raw_chinese_mnist, raw_mnist
 from flaxdigits.data.examples import Examples, fingerprint
 from flaxdigits.data.files import open_regular
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.progress import NO_PROGRESS, Progress
 
 DRAWN_SEED = 0
 # The path of a prepared copy contains the version: increase it when the synthetic data change.
@@ -66,8 +67,11 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     official_train: int | None  # number of training examples; None: no official test part
     has_writers: bool
     read_raw: Callable[[Path], Examples]  # reads the folder of the raw files
-    fetch_raw: Callable[[Path], None]  # downloads to the folder of the raw files
-    draw: Callable[[int], Examples]  # generates synthetic data from a seed
+    fetch_raw: Callable[..., None]  # downloads to the folder of the raw files
+    draw: Callable[..., Examples]  # generates synthetic data from a seed
+
+    progress: Progress = NO_PROGRESS  # is notified of downloading and generating
+
 
     def __init__(self, *, raw_data_dir: Path | None = None, **kwargs: Any) -> None:
         """Opens the prepared copy if there is one; `download_and_prepare` creates it.
@@ -157,10 +161,10 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _source(self, download_dir: Path) -> Examples:
         if self.builder_config.name == "drawn":
-            return self.draw(DRAWN_SEED)
+            return self.draw(DRAWN_SEED, progress=self.progress)
         if self._raw_data_dir is not None:
             return self.read_raw(Path(self._raw_data_dir))
-        self.fetch_raw(download_dir)
+        self.fetch_raw(download_dir, progress=self.progress)
         return self.read_raw(download_dir)
 
     def _read(self) -> Examples:
@@ -214,11 +218,11 @@ class FlaxdigitsMnist(DigitsBuilder):
     fetch_raw = staticmethod(raw_mnist.fetch_mnist)
 
     @staticmethod
-    def draw(seed: int) -> Examples:
+    def draw(seed: int, progress: Progress = NO_PROGRESS) -> Examples:
         """Returns synthetic digits, with the same number of examples in each part as in MNIST."""
         from flaxdigits.data.drawn import draw_mnist  # takes 0.2 s, not needed for real data
 
-        drawn = draw_mnist(seed)
+        drawn = draw_mnist(seed, progress=progress)
         return Examples(drawn.images, drawn.labels)
 
 
@@ -233,12 +237,12 @@ class FlaxdigitsChineseMnist(DigitsBuilder):
     fetch_raw = staticmethod(raw_chinese_mnist.fetch_chinese_mnist)
 
     @staticmethod
-    def draw(seed: int) -> Examples:
+    def draw(seed: int, progress: Progress = NO_PROGRESS) -> Examples:
         """Returns synthetic characters, with the numbers of writers and samples of Chinese MNIST.
         """
         from flaxdigits.data.drawn import draw_chinese_mnist  # takes 0.2 s, as above
 
-        drawn = draw_chinese_mnist(seed)
+        drawn = draw_chinese_mnist(seed, progress=progress)
         return Examples(drawn.images, drawn.labels, drawn.writers, drawn.samples)
 
 

@@ -23,6 +23,7 @@ from flaxdigits.data.tfds_builders import read_tfds
 from flaxdigits.datasets import TFDS, find_dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.patterns import expand_user
+from flaxdigits.progress import NO_PROGRESS, Progress
 
 XLA_ALIGNMENT = 64  # bytes; XLA copies arrays whose address is not a multiple of it
 
@@ -154,28 +155,36 @@ class Dataset:
         return measure_framing(self.images)
 
 
-def load_dataset(config: DataConfig, locations: DataLocations) -> Dataset:
+def load_dataset(
+    config: DataConfig, locations: DataLocations, progress: Progress = NO_PROGRESS
+) -> Dataset:
     """Loads the data set that `config` names, and its index file.
 
     With source "auto", MNIST and Chinese MNIST are loaded from the first available of: a prepared
     copy, the raw files in `raw_data_dir` (an error if it is set and lacks them), a download, and
     synthetic data (with a warning).
 
+    Args:
+      config: names the data set and its index file.
+      locations: where to look for data.
+      progress: is notified of downloading, generating, preparing and reading.
+
     Raises:
       FlaxdigitsError: if files are missing, damaged or cannot be written; or if source is "real",
         and there are no prepared copy, no `raw_data_dir` and no download.
     """
     if config.dataset in BUILDERS:
-        return with_index_file(_published(config, locations), config)
+        return with_index_file(_published(config, locations, progress), config)
     if locations.source == "drawn":
         raise FlaxdigitsError(
             f"--data=synthetic: there are no synthetic data for data.dataset={config.dataset}; use "
             "mnist or chinese_mnist")
-    if config.dataset.startswith(TFDS):
-        arrays = read_tfds(config.dataset.removeprefix(TFDS), _data_dir(locations))
-    else:
-        arrays = read_custom(config)
-    return dataset_of_arrays(config, arrays)
+    with progress.stage(f"reading {config.folder or config.dataset}"):
+        if config.dataset.startswith(TFDS):
+            arrays = read_tfds(config.dataset.removeprefix(TFDS), _data_dir(locations))
+        else:
+            arrays = read_custom(config)
+        return dataset_of_arrays(config, arrays)
 
 
 def dataset_of_arrays(config: DataConfig, arrays: DataArrays) -> Dataset:
@@ -210,19 +219,21 @@ def with_index_file(dataset: Dataset, config: DataConfig) -> Dataset:
     return dataclasses.replace(dataset, index_file=index_file)
 
 
-def _published(config: DataConfig, locations: DataLocations) -> Dataset:
+def _published(
+    config: DataConfig, locations: DataLocations, progress: Progress
+) -> Dataset:
     """Returns MNIST or Chinese MNIST from the sources that `load_dataset` describes."""
     if locations.source == "drawn":
-        return _prepared(config.dataset, "drawn", locations)
+        return _prepared(config.dataset, "drawn", locations, progress)
     try:
-        return _prepared(config.dataset, "real", locations)
+        return _prepared(config.dataset, "real", locations, progress)
     except FetchError as error:
         data_dir = _builder(config.dataset, "real", locations).data_dir_root
         tried = f"no prepared copy in {data_dir}, no --raw_data_dir, and {error}"
         if locations.source == "real":
             raise FlaxdigitsError(f"{config.dataset}: no real data: {tried}") from error
         _log.warning("%s: using SYNTHETIC data instead of the real data: %s", config.dataset, tried)
-        return _prepared(config.dataset, "drawn", locations)
+        return _prepared(config.dataset, "drawn", locations, progress)
 
 
 def _builder(name: str, source: str, locations: DataLocations) -> DigitsBuilder:
@@ -242,14 +253,17 @@ def _data_dir(locations: DataLocations) -> Path:
                               "folder with --data_dir or TFDS_DATA_DIR") from error
 
 
-def _prepared(name: str, source: str, locations: DataLocations) -> Dataset:
+def _prepared(name: str, source: str, locations: DataLocations, progress: Progress) -> Dataset:
     builder = _builder(name, source, locations)
-    builder.download_and_prepare()
-    read = builder.read()
-    return Dataset(
-        name, source, builder.class_names, _aligned(read.images), read.labels, read.writers,
-        read.samples, builder.official_train,
-        fingerprint(read.images, read.labels, read.writers))
+    builder.progress = progress
+    with progress.stage(f"preparing {name}"):
+        builder.download_and_prepare()
+    with progress.stage(f"reading {name}"):
+        read = builder.read()
+        return Dataset(
+            name, source, builder.class_names, _aligned(read.images), read.labels, read.writers,
+            read.samples, builder.official_train,
+            fingerprint(read.images, read.labels, read.writers))
 
 
 def _aligned(images: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import certifi
 
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.progress import NO_PROGRESS, Progress
 
 _CHUNK = 1 << 18
 
@@ -47,6 +48,7 @@ def fetch(
     destination: Path,
     check: Callable[[Path], object],
     timeouts: Timeouts = TIMEOUTS,
+    progress: Progress = NO_PROGRESS,
 ) -> None:
     """Downloads a file from the first address that provides a file which `check` accepts.
 
@@ -59,6 +61,7 @@ def fetch(
       check: called with the path of the downloaded file; raises FlaxdigitsError if it is the wrong
         file.
       timeouts: the timeouts.
+      progress: is notified of the number of bytes.
 
     Raises:
       FetchError: if no address provided the file; the message names each address and the reason.
@@ -67,12 +70,13 @@ def fetch(
     part = destination.with_name(destination.name + ".part")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        problems = _unreachable(addresses, timeouts.connect)
+        with progress.stage(f"connecting to download {destination.name}"):
+            problems = _unreachable(addresses, timeouts.connect)
         for address in addresses:
             if address in problems:
                 continue
             try:
-                _download(address, part, timeouts)
+                _download(address, part, timeouts, progress)
                 check(part)
             except (FlaxdigitsError, _DownloadError) as error:
                 problems[address] = str(error)
@@ -94,7 +98,7 @@ class _DownloadError(Exception):
     """The download from one address failed."""
 
 
-def _download(address: str, part: Path, timeouts: Timeouts) -> None:
+def _download(address: str, part: Path, timeouts: Timeouts, progress: Progress) -> None:
     deadline = time.monotonic() + timeouts.total
     request = urllib.request.Request(address, headers={"User-Agent": "flaxdigits"})
     context = ssl.create_default_context()
@@ -107,15 +111,24 @@ def _download(address: str, part: Path, timeouts: Timeouts) -> None:
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: bad redirects
         raise _DownloadError(_reason(error)) from error
     part.unlink(missing_ok=True)  # it may remain from a killed download, or be a FIFO
-    with response, part.open("xb") as file:
+    name = part.name.removesuffix(".part")
+    with (response, part.open("xb") as file,
+          progress.stage(f"downloading {name}: bytes", _length(response)) as advance):
         while chunk := _next_chunk(response):
             file.write(chunk)
+            advance(file.tell())
             if time.monotonic() > deadline:
                 raise _DownloadError(f"not finished after {timeouts.total:g} s")
-        expected, got = response.headers.get("Content-Length", "").strip(), file.tell()
-    # A malformed length is ignored, as is one with more digits than Python converts.
-    if expected.isdecimal() and len(expected) < 20 and int(expected) != got:
+        expected, got = _length(response), file.tell()
+    if expected is not None and expected != got:
         raise _DownloadError(f"incomplete: {got} of {expected} bytes received")
+
+
+def _length(response: http.client.HTTPResponse) -> int | None:
+    """Returns the announced number of bytes; None without one, or one that is malformed."""
+    text = response.headers.get("Content-Length", "").strip()
+    # One of more digits is longer than Python converts.
+    return int(text) if text.isdecimal() and len(text) < 20 else None
 
 
 def _next_chunk(response: http.client.HTTPResponse) -> bytes:

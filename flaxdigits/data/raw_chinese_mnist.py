@@ -23,6 +23,7 @@ from flaxdigits.data.examples import Examples
 from flaxdigits.data.fetch import TIMEOUTS, Timeouts, fetch
 from flaxdigits.data.files import open_regular
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.progress import NO_PROGRESS, Progress
 
 FOLDER = "chinese_mnist"
 ARCHIVE = "chinese_mnist.zip"
@@ -104,6 +105,7 @@ def fetch_chinese_mnist(
     raw_data_dir: Path,
     addresses: Sequence[str] = ADDRESSES,
     timeouts: Timeouts = TIMEOUTS,
+    progress: Progress = NO_PROGRESS,
 ) -> None:
     """Downloads the archive to `<raw_data_dir>/chinese_mnist`, unless an undamaged one exists.
 
@@ -114,7 +116,7 @@ def fetch_chinese_mnist(
     try:
         read_archive(path)
     except FlaxdigitsError:
-        fetch(addresses, path, read_archive, timeouts)
+        fetch(addresses, path, read_archive, timeouts, progress)
 
 
 def read_archive(path: Path) -> dict[Key, bytes]:

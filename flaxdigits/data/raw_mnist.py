@@ -15,6 +15,7 @@ from flaxdigits.data.examples import Examples
 from flaxdigits.data.fetch import TIMEOUTS, Timeouts, fetch
 from flaxdigits.data.idx import content_sha256, read_idx
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.progress import NO_PROGRESS, Progress
 
 FOLDER = "mnist"
 CLASS_NAMES = tuple("0123456789")
@@ -61,6 +62,7 @@ def fetch_mnist(
     raw_data_dir: Path,
     addresses: Sequence[str] = ADDRESSES,
     timeouts: Timeouts = TIMEOUTS,
+    progress: Progress = NO_PROGRESS,
 ) -> None:
     """Downloads those of the four files that are missing or damaged in `<raw_data_dir>/mnist`.
 
@@ -79,7 +81,8 @@ def fetch_mnist(
         try:
             read(path)
         except FlaxdigitsError:
-            fetch([address + path.name for address in addresses], path, read, timeouts)
+            fetch([address + path.name for address in addresses], path, read, timeouts,
+                  progress)
 
 
 def read_verified(path: Path, name: str) -> np.ndarray:

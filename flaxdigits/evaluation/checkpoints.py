@@ -11,6 +11,7 @@ from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.datasets import PARTS
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.training.checkpoints import Checkpoints, DamagedCheckpoint, MissingCheckpoint
 from flaxdigits.training.experiment import Experiment
 from flaxdigits.training.run_folder import RunFolder, readable_os_errors
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 def evaluate_checkpoints(
     config: ExperimentConfig, dataset: Dataset, folder: RunFolder | str | os.PathLike[str],
-    which: str,
+    which: str, progress: Progress = NO_PROGRESS,
 ) -> Iterator[dict[str, Any]]:
     """Evaluates checkpoints on every split; yields each row and then appends it to `eval.jsonl`.
 
@@ -38,13 +39,15 @@ def evaluate_checkpoints(
       which: `last` (the last intact checkpoint), `best` (by validation accuracy), a step, or `all`.
         With `all`, steps that are in `eval.jsonl` are not evaluated again, and checkpoints that
         are deleted during the evaluation are skipped.
+      progress: is notified of the splits that are evaluated.
 
     Raises:
       FlaxdigitsError: if there is no such checkpoint, or it is damaged. With `all`, a damaged
         checkpoint is reported after the others have been evaluated.
     """
     folder = RunFolder.of(folder)
-    experiment = Experiment.create(config, dataset)
+    with progress.stage("building the network"):
+        experiment = Experiment.create(config, dataset)
     target = experiment.state_shapes
     with open_checkpoints(folder) as checkpoints:
 
@@ -52,12 +55,12 @@ def evaluate_checkpoints(
             return checkpoints.restore(step, target)
 
         if which == "all":
-            yield from _evaluate_all(experiment, checkpoints, folder, restore)
+            yield from _evaluate_all(experiment, checkpoints, folder, restore, progress)
         else:
             step, state = restore_selected(
                 which, checkpoints, folder, "validation" in experiment.splits, restore,
                 ("last", "best", "all"))
-            row = _evaluate(experiment, state, step)
+            row = _evaluate(experiment, state, step, progress)
             yield row
             with _warn_if_unwritable():
                 folder.append("eval.jsonl", row)
@@ -65,7 +68,7 @@ def evaluate_checkpoints(
 
 def _evaluate_all(
     experiment: Experiment, checkpoints: Checkpoints, folder: RunFolder,
-    restore: Callable[[int], Any],
+    restore: Callable[[int], Any], progress: Progress,
 ) -> Iterator[dict[str, Any]]:
     if not checkpoints.steps():
         raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")
@@ -87,7 +90,7 @@ def _evaluate_all(
             _log.warning("%s: the checkpoint is damaged (%s) and is not evaluated", error.path,
                          error.reason)
             continue
-        row = _evaluate(experiment, state, step)
+        row = _evaluate(experiment, state, step, progress)
         yield row
         if is_writable:
             with _warn_if_unwritable() as errors:
@@ -99,12 +102,14 @@ def _evaluate_all(
             f"{', '.join(map(str, damaged))}; the others are in eval.jsonl")
 
 
-def _evaluate(experiment: Experiment, state: TrainState, step: int) -> dict[str, Any]:
+def _evaluate(
+    experiment: Experiment, state: TrainState, step: int, progress: Progress
+) -> dict[str, Any]:
     """Returns a row of `eval.jsonl`."""
     row: dict[str, Any] = {"step": step, "data_source": experiment.dataset.source,
                            "fingerprint": experiment.dataset.fingerprint}
     for split in PARTS:
-        scores = experiment.score(experiment.predict(state, split))
+        scores = experiment.score(experiment.predict(state, split, progress))
         row |= flat(split, scores, experiment.config.evaluate.metrics)
     return row
 

@@ -1,7 +1,7 @@
 """Classifies image files with a trained network."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from flaxdigits.data.photos import LONGEST, Picture, colours, read_picture
 from flaxdigits.data.squares import fit_colours, fit_within, grey, pad_to_square
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.trained import TrainedNetwork
+from flaxdigits.progress import NO_PROGRESS, Progress
 
 GUESSES = 3  # classes to report for each image
 
@@ -91,7 +92,9 @@ def frame_arrays(network: TrainedNetwork, images: Iterable[ArrayLike]) -> np.nda
     return inputs
 
 
-def predict_images(network: TrainedNetwork, images: Iterable[str | Path]) -> list[ImagePrediction]:
+def predict_images(
+    network: TrainedNetwork, images: Sequence[str | Path], progress: Progress = NO_PROGRESS
+) -> list[ImagePrediction]:
     """Classifies the character in each image: a photo, scan or drawing of any size and colours.
 
     If the model was trained on custom images, an image with the same framing is preprocessed in the
@@ -103,13 +106,19 @@ def predict_images(network: TrainedNetwork, images: Iterable[str | Path]) -> lis
     Args:
       network: the trained network.
       images: the paths of the image files.
+      progress: is notified of the number of images that are read.
 
     Returns:
       A prediction for each path, in the same order; with an error if the file cannot be read.
     """
-    predictions = [_read(str(path), network) for path in images]
+    predictions = []
+    with progress.stage("reading images", len(images)) as advance:
+        for path in images:
+            predictions.append(_read(str(path), network))
+            advance(len(predictions))
     inputs = [prediction.network_input for prediction in predictions if prediction.error is None]
-    logits = iter(network.logits(np.stack(inputs)) if inputs else ())
+    with progress.stage("classifying the images"):
+        logits = iter(network.logits(np.stack(inputs)) if inputs else ())
     return [prediction if prediction.error is not None else dataclasses.replace(
         prediction, guesses=_guesses(next(logits), network.class_names))
         for prediction in predictions]

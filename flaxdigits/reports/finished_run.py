@@ -11,6 +11,7 @@ import numpy as np
 from flaxdigits.config import ExperimentConfig, to_dict
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.reports.layers import Layer, list_layers
 from flaxdigits.training.experiment import Experiment
 from flaxdigits.training.parallel import first_line, is_writer
@@ -65,7 +66,8 @@ def write_report(run: FinishedRun) -> dict[str, Path]:
 
 
 def report_finished(
-    config: ExperimentConfig, dataset: Dataset, folder: RunFolder | str | os.PathLike[str]
+    config: ExperimentConfig, dataset: Dataset, folder: RunFolder | str | os.PathLike[str],
+    progress: Progress = NO_PROGRESS,
 ) -> None:
     """Writes `predictions.npz` and the report of a run that is complete, from its checkpoint.
 
@@ -73,6 +75,7 @@ def report_finished(
       config: of the run.
       dataset: on which it was trained.
       folder: of the run, or its path.
+      progress: is notified of evaluating and of the report.
 
     Raises:
       FlaxdigitsError: if the run is not complete, or its checkpoint cannot be read.
@@ -89,10 +92,11 @@ def report_finished(
             raise FlaxdigitsError(f"{folder.path}: the checkpoint of step {step}, which the "
                                   "result is about, does not exist any more")
         state = checkpoints.restore(step, experiment.state_shapes)
-    predictions = {split: experiment.predict(state, split) for split in HELD_OUT
+    predictions = {split: experiment.predict(state, split, progress) for split in HELD_OUT
                    if split in experiment.splits}
     folder.write("predictions.npz", predictions_file(predictions, step, dataset))
-    write_report(FinishedRun(experiment, state, folder, result, predictions))
+    with progress.stage("writing the report"):
+        write_report(FinishedRun(experiment, state, folder, result, predictions))
 
 
 def _first_filters(

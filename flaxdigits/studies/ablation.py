@@ -14,6 +14,7 @@ from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.models import build_model
+from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.studies.seeds import results, summarise, train_seeds
 from flaxdigits.studies.statistics import (
     Difference,
@@ -27,6 +28,7 @@ from flaxdigits.studies.study import BASE, same_images, seed_workdir
 from flaxdigits.training.component_checks import RunShape, check_components
 from flaxdigits.training.experiment import total_steps
 from flaxdigits.training.interrupts import Interrupts
+from flaxdigits.training.progress import TrainingStage
 from flaxdigits.training.results import Outcome, ReportWriter, no_report
 from flaxdigits.training.state import init_variables
 from flaxdigits.training.teacher import load_teacher
@@ -71,7 +73,7 @@ class VariantResult:
 
 def run_study(
     configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path, load: LoadDataset,
-    on_end: OnRunEnd, write_report: ReportWriter = no_report,
+    on_end: OnRunEnd, write_report: ReportWriter = no_report, progress: Progress = NO_PROGRESS,
 ) -> Pause | None:
     """Trains the unfinished runs of a study, one variant after another.
 
@@ -82,6 +84,7 @@ def run_study(
       load: returns the data set of a config.
       on_end: called with each run that has finished, diverged or was paused.
       write_report: see `flaxdigits.training.runs.train_many`.
+      progress: is notified of the train steps, and of what takes long beside them.
 
     Returns:
       Why the study was paused, or None if all runs have ended.
@@ -95,7 +98,9 @@ def run_study(
                 return Pause(interrupts.received)
             summary = train_seeds(
                 config, seeds, load(config), seed_workdir(workdir, variant),
-                on_end=functools.partial(on_end, variant), write_report=write_report)
+                lambda path, variant=variant: [
+                    TrainingStage(progress, f"{variant}, seed {path.name}")],
+                functools.partial(on_end, variant), write_report, progress)
             if summary is None:
                 return Pause(interrupts.received)
     return None

@@ -17,6 +17,7 @@ from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.json_files import read_bytes
 from flaxdigits.overrides import apply_overrides
+from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.training.results import Outcome, ReportWriter, no_report
 from flaxdigits.training.runs import train_many
 from flaxdigits.training.trackers import Tracker
@@ -109,7 +110,7 @@ def train_folds(
     configs: Mapping[Path, ExperimentConfig], dataset: Dataset,
     trackers: Callable[[Path], Sequence[Tracker]] = lambda workdir: (),
     on_end: Callable[[FoldRun, Outcome], None] = lambda run, outcome: None,
-    write_report: ReportWriter = no_report,
+    write_report: ReportWriter = no_report, progress: Progress = NO_PROGRESS,
 ) -> bool:
     """Trains the unfinished folds.
 
@@ -119,6 +120,7 @@ def train_folds(
       trackers: see `flaxdigits.training.runs.train_many`.
       on_end: called with each run that has finished, diverged or was paused.
       write_report: see `flaxdigits.training.runs.train_many`.
+      progress: see `flaxdigits.training.runs.train_many`.
 
     Returns:
       Whether all folds have finished; False if some were paused.
@@ -132,7 +134,7 @@ def train_folds(
 
     outcomes: dict[Path, Outcome] = {}
     for group in _same_size(configs, dataset):
-        ended = train_many(group, dataset, trackers, report, write_report)
+        ended = train_many(group, dataset, trackers, report, write_report, progress)
         outcomes |= ended
         if len(ended) < len(group) or any(outcome.signal for outcome in ended.values()):
             break

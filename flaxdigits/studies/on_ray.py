@@ -23,6 +23,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user
+from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.studies.ablation import LoadDataset, OnRunEnd, Pause
 from flaxdigits.studies.seeds import seed_configs, unfinished, write_summary
 from flaxdigits.studies.study import seed_workdir
@@ -62,6 +63,7 @@ class RayCluster:
     def __call__(
         self, configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path,
         load: LoadDataset, on_end: OnRunEnd, write_report: ReportWriter = no_report,
+        progress: Progress = NO_PROGRESS,
     ) -> Pause | None:
         """Trains the unfinished runs, as many at the same time as the cluster has resources for.
 
@@ -69,10 +71,11 @@ class RayCluster:
           FlaxdigitsError: as `run_study` does; also if Ray is not installed, the cluster cannot be
             reached, or a run was lost more than `RETRIES` times.
         """
-        ray = _connect()
+        with progress.stage("connecting to Ray"):
+            ray = _connect()
         try:
             runs = self._prepare_runs(configs, seeds, workdir.absolute(), load, write_report)
-            pause = self._train(ray, runs, on_end)
+            pause = self._train(ray, runs, on_end, progress)
         finally:
             ray.shutdown()
         if pause is None:
@@ -109,7 +112,7 @@ class RayCluster:
 
     def _train(
         self, ray: ModuleType, runs: Mapping[tuple[str, int], "RemoteRun"],
-        on_end: OnRunEnd,
+        on_end: OnRunEnd, progress: Progress,
     ) -> Pause | None:
         if not any(node["Alive"] and node["Resources"].get("CPU", 0) >= self.cpus
                    and node["Resources"].get("GPU", 0) >= self.gpus for node in ray.nodes()):
@@ -119,7 +122,8 @@ class RayCluster:
             num_cpus=self.cpus, num_gpus=self.gpus, max_retries=RETRIES)(train_run)
         pending = {task.remote(run): name for name, run in runs.items()}
         paused = False
-        with Interrupts() as interrupts:
+        with (Interrupts() as interrupts,
+              progress.stage("runs on Ray: ended", len(runs)) as advance):
             try:
                 while pending and not interrupts.received:
                     ended, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
@@ -131,6 +135,7 @@ class RayCluster:
                             continue
                         paused |= outcome.result is None and outcome.diverged is None
                         on_end(*name, outcome)
+                        advance(len(runs) - len(pending))
             finally:
                 saved = _cancel(ray, list(pending))
             for reference in saved:

@@ -11,6 +11,7 @@ from typing import Any
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.studies.statistics import estimate
 from flaxdigits.training.results import Outcome, ReportWriter, no_report
 from flaxdigits.training.run_folder import RunFolder
@@ -65,7 +66,7 @@ def train_seeds(
     config: ExperimentConfig, seeds: Sequence[int], dataset: Dataset, workdir: Path,
     trackers: Callable[[Path], Sequence[Tracker]] = lambda workdir: (),
     on_end: Callable[[int, Outcome], None] = lambda seed, outcome: None,
-    write_report: ReportWriter = no_report,
+    write_report: ReportWriter = no_report, progress: Progress = NO_PROGRESS,
 ) -> dict[str, Any] | None:
     """Trains the unfinished seeds and writes `summary.json`.
 
@@ -77,6 +78,7 @@ def train_seeds(
       trackers: see `flaxdigits.training.runs.train_many`.
       on_end: called with each seed that has finished, diverged or was paused.
       write_report: see `flaxdigits.training.runs.train_many`.
+      progress: see `flaxdigits.training.runs.train_many`.
 
     Returns:
       The content of `summary.json` (see `summarise`), or None if a seed was paused.
@@ -87,7 +89,7 @@ def train_seeds(
     configs = seed_configs(config, seeds, workdir)
     train_many(
         configs, dataset, trackers, lambda path, outcome: on_end(configs[path].seed, outcome),
-        write_report)
+        write_report, progress)
     return None if unfinished(workdir, seeds) else write_summary(workdir, seeds)
 
 

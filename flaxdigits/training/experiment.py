@@ -14,7 +14,8 @@ from flaxdigits.data.batches import BatchPlan, epoch_order
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.models import build_model, check_logits
+from flaxdigits.models import build_model
+from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.training.component_checks import RunShape, check_components
 from flaxdigits.training.freezing import check_freeze, split_params
 from flaxdigits.training.logits import LogitsProgram
@@ -79,7 +80,6 @@ class Experiment:
             config, model, config.optimizer.create(schedule), plan, num_classes)
         shapes = _state_shapes(task, dataset.images.shape[1:])
         check_memory(state_bytes(shapes), f"the train state of {config.model.name}")
-        check_logits(model, shapes.variables(), dataset.images.shape[1:], num_classes)
         return cls(
             config, dataset, splits, devices, task, schedule,
             jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(
@@ -163,12 +163,15 @@ class Experiment:
         return self.devices.replicate(
             epoch_order(stream(self.config.seed, "order"), epoch, index))
 
-    def predict(self, state: TrainState, split: str) -> Predictions | None:
+    def predict(
+        self, state: TrainState, split: str, progress: Progress = NO_PROGRESS
+    ) -> Predictions | None:
         """Returns the predictions for a split; None if there is no such split."""
         if split not in self.splits:
             return None
         index = self.splits[split]
-        logits = self.logits(state.variables(), self.examples.images, index)
+        with progress.stage(f"evaluating {split}", len(index)) as advance:
+            logits = self.logits(state.variables(), self.examples.images, index, advance)
         return Predictions(index, self.dataset.labels[index], logits)
 
     def score(self, predictions: Predictions | None) -> Scores | None:

@@ -1,6 +1,7 @@
 """Computes the logits of every selected example exactly once, in one compiled program."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +12,8 @@ from jax import lax
 
 from flaxdigits.data.preprocessing import preprocess
 from flaxdigits.training.precision import matmul_precision
+
+BATCHES_PER_CALL = 32  # of a compiled call, after which progress is reported
 
 
 class LogitsProgram:
@@ -34,23 +37,33 @@ class LogitsProgram:
             functools.partial(_logits, model, preprocessing, devices.shard_batch),
             out_shardings=devices.replicated)
 
-    def __call__(self, variables: Any, images: jax.Array, index: np.ndarray) -> np.ndarray:
+    def __call__(
+        self, variables: Any, images: jax.Array, index: np.ndarray,
+        advance: Callable[[int], None] = lambda done: None,
+    ) -> np.ndarray:
         """Computes the logits of `images[index]`.
 
         Args:
           variables: the variables of the model.
           images: [examples, height, width, channels] uint8, in device memory.
           index: [selected] int32.
+          advance: called with the number of examples whose logits are computed.
 
         Returns:
           The logits: [selected, classes] float32.
         """
         size = min(self._batch_size, -(-len(index) // self._devices.count) * self._devices.count)
-        padded = np.zeros(-(-len(index) // size) * size, np.int32)
+        number = -(-len(index) // size)
+        calls = -(-number // BATCHES_PER_CALL)
+        per_call = -(-number // calls)  # the same for all calls, which share a compiled program
+        padded = np.zeros(calls * per_call * size, np.int32)
         padded[:len(index)] = index
-        batches = self._devices.replicate(padded.reshape(-1, size))
-        logits = np.asarray(self._compiled(variables, images, batches))
-        return logits.reshape(len(padded), -1)[:len(index)]
+        logits = []
+        for batches in padded.reshape(calls, per_call, size):
+            part = self._compiled(variables, images, self._devices.replicate(batches))
+            logits.append(np.asarray(part).reshape(batches.size, -1))
+            advance(min(len(logits) * batches.size, len(index)))
+        return np.concatenate(logits)[:len(index)]
 
 
 def _logits(

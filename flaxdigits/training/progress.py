@@ -1,17 +1,25 @@
 """What a person sees while a run goes on: a bar, or plain lines where there can be none."""
 
+import contextlib
+import os
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as LiveBar
+from rich.status import Status
 
 from flaxdigits.config import ExperimentConfig
+from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.training.trackers import Tracker
 
-SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_LINES = 5.0
+SECONDS_OF_SILENCE = 2.0  # after which a stage prints its first line
 
 
 class Bar(Tracker):
@@ -19,7 +27,7 @@ class Bar(Tracker):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bar = Progress(
+        self._bar = LiveBar(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"), TimeRemainingColumn(), console=console)
 
@@ -47,7 +55,7 @@ class Bar(Tracker):
 
 
 class Lines(Tracker):
-    """A line for every validation, the end, and in between every ten seconds."""
+    """A line for every validation, the end, and in between every few seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -73,6 +81,102 @@ class Lines(Tracker):
     def _print(self, line: str) -> None:
         self._printed = time.monotonic()
         self._console.print(line, highlight=False, soft_wrap=True)
+
+
+class ConsoleProgress(Progress):
+    """Prints the current stage: in a terminal as a live line, elsewhere as occasional plain lines.
+
+    A stage that ends within two seconds prints no plain line.
+
+    Args:
+      console: on which to print.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._stages: list[_Stage] = []  # the innermost last, which is the one that is shown
+
+    @contextlib.contextmanager
+    def stage(self, text: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """Shows a stage; see `Progress.stage`."""
+        stage = _Stage(text, total)
+        self._stages.append(stage)
+        ended = threading.Event()
+        show = self._show_live if self._console.is_terminal else self._print_lines
+        thread = threading.Thread(target=show, args=(stage, ended), daemon=True)
+        thread.start()
+        try:
+            yield stage.advance
+        finally:
+            ended.set()
+            thread.join()  # so that nothing is printed after the stage
+            self._stages.remove(stage)
+
+    def _print_lines(self, stage: "_Stage", ended: threading.Event) -> None:
+        seconds = SECONDS_OF_SILENCE
+        while not ended.wait(seconds):
+            if stage is self._stages[-1]:
+                self._console.print(str(stage), highlight=False, soft_wrap=True)
+            seconds = SECONDS_BETWEEN_LINES
+
+    def _show_live(self, stage: "_Stage", ended: threading.Event) -> None:
+        if ended.wait(0.2):  # shows nothing for a moment
+            return
+        with Status(str(stage), console=self._console) as status:
+            while not ended.wait(0.2):
+                status.update(str(stage))
+
+
+class _Stage:
+    """The text, the number of items and the start of a stage."""
+
+    def __init__(self, text: str, total: int | None) -> None:
+        self._text, self._total, self._done = text, total, 0
+        self._start = time.monotonic()
+
+    def advance(self, done: int) -> None:
+        """Sets the number of items that are done."""
+        self._done = done
+
+    def __str__(self) -> str:
+        if self._total is not None:
+            return f"{self._text} {self._done:,}/{self._total:,}"
+        return f"{self._text} ({time.monotonic() - self._start:.0f} s)"
+
+
+class TrainingStage(Tracker):
+    """Shows the training of a run as a stage, for runs whose metrics are not printed.
+
+    Args:
+      progress: that shows it.
+      text: names the run.
+    """
+
+    def __init__(self, progress: Progress, text: str) -> None:
+        self._progress, self._text = progress, text
+        self._stack = contextlib.ExitStack()
+
+    def start(
+        self, config: ExperimentConfig, workdir: Path, step: int, total_steps: int
+    ) -> None:
+        """Begins the stage."""
+        self._advance = self._stack.enter_context(
+            self._progress.stage(f"{self._text}: step", total_steps))
+        self._advance(step)
+
+    def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
+        """Updates the stage."""
+        self._advance(step)
+
+    def stop(self) -> None:
+        """Ends the stage."""
+        self._stack.close()
+
+
+def console_progress(console: Console) -> Progress:
+    """Returns what shows progress on a console; nothing with `FLAXDIGITS_PROGRESS=off`."""
+    is_off = console.quiet or os.environ.get("FLAXDIGITS_PROGRESS") == "off"
+    return NO_PROGRESS if is_off else ConsoleProgress(console)
 
 
 def for_console(console: Console) -> Tracker:

@@ -21,6 +21,7 @@ from flax.traverse_util import flatten_dict
 from flaxdigits.config import ExperimentConfig, to_dict, validate
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.training import provenance
 from flaxdigits.training.experiment import Experiment
 from flaxdigits.training.extension import before_extension, check_extension
@@ -50,7 +51,7 @@ def train_many(
     configs: Mapping[Path, ExperimentConfig], dataset: Dataset,
     trackers: Callable[[Path], Sequence[Tracker]] = lambda workdir: (),
     on_end: Callable[[Path, Outcome], None] = lambda workdir, outcome: None,
-    write_report: ReportWriter = no_report,
+    write_report: ReportWriter = no_report, progress: Progress = NO_PROGRESS,
 ) -> dict[Path, Outcome]:
     """Trains or resumes one or several runs with one compiled program, and evaluates them.
 
@@ -64,6 +65,7 @@ def train_many(
         only the first is tracked.
       on_end: called with each run that has finished, diverged or was paused.
       write_report: called with each finished run, before `result.json` is written.
+      progress: is notified of the stages that take long, besides the train steps.
 
     Returns:
       The outcomes by run folder; after a signal, some runs may be missing.
@@ -73,7 +75,7 @@ def train_many(
         written, or another process trains in one of the folders. Saved checkpoints are kept.
     """
     folders = {path: RunFolder(path, is_writer()) for path in configs}
-    experiment, variables, about = _prepare(configs, folders, dataset)
+    experiment, variables, about = _prepare(configs, folders, dataset, progress)
     outcomes: dict[Path, Outcome] = {}
 
     def end(path: Path, outcome: Outcome) -> None:
@@ -101,9 +103,9 @@ def train_many(
                         trackers(path) if path == paths[0] and is_writer() else ())
                     runs[path] = train_run(
                         experiment.with_config(configs[path]), folders[path], run_trackers,
-                        interrupts, variables, write_report)
+                        interrupts, variables, write_report, progress)
                     stack.callback(runs[path].close)
-                group = RunGroup(program, runs, end)
+                group = RunGroup(program, runs, end, progress)
                 while group.requests:
                     start = time.perf_counter()
                     output = program.steps(*group.arguments())
@@ -112,7 +114,8 @@ def train_many(
 
 
 def _prepare(
-    configs: Mapping[Path, ExperimentConfig], folders: Mapping[Path, RunFolder], dataset: Dataset
+    configs: Mapping[Path, ExperimentConfig], folders: Mapping[Path, RunFolder], dataset: Dataset,
+    progress: Progress,
 ) -> tuple[Experiment, dict[str, Any] | None, dict[str, Any]]:
     """Checks the runs, and then starts their folders.
 
@@ -121,8 +124,9 @@ def _prepare(
       initialized ones), and the content of `config.json` beside the config.
     """
     config, *_ = configs.values()
-    experiment = Experiment.create(validate(config), dataset)
-    experiment.check_step_memory()
+    with progress.stage("building the network"):
+        experiment = Experiment.create(validate(config), dataset)
+        experiment.check_step_memory()
     warn_of_precision_on_cpu(config.train.precision)
     _log_frozen(experiment)
     _check_together(list(configs.values()))
@@ -153,6 +157,7 @@ class RunGroup:
       program: the compiled train steps.
       runs: the generators that `train_run` returns, by run folder.
       on_end: called with each run that has ended.
+      progress: is notified of compiling.
 
     Attributes:
       requests: the requests of the runs that have not ended.
@@ -161,15 +166,17 @@ class RunGroup:
     def __init__(
         self, program: TrainProgram,
         runs: Mapping[Path, Generator[StepRequest, StepReply, Outcome]],
-        on_end: Callable[[Path, Outcome], None],
+        on_end: Callable[[Path, Outcome], None], progress: Progress,
     ) -> None:
         self._program, self._runs, self._on_end = program, runs, on_end
         self.requests: dict[Path, StepRequest] = {}
         self._rate = 1.0  # steps per second
         for path in runs:
             self._resume(path, None)
-        self._seconds_compiling = (
-            program.seconds_compiling() / len(self.requests) if self.requests else 0.0)
+        self._seconds_compiling = 0.0
+        if self.requests:
+            with progress.stage("compiling the train step"):
+                self._seconds_compiling = program.seconds_compiling() / len(self.requests)
 
     def arguments(self) -> tuple[Any, ...]:
         """Returns the arguments of the program's next steps."""

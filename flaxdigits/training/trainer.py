@@ -4,6 +4,7 @@ from collections.abc import Generator
 from typing import Any
 
 from flaxdigits.datasets import PARTS
+from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.training.checkpoints import Checkpoints, RunRecord
 from flaxdigits.training.experiment import Experiment, non_finite_part
 from flaxdigits.training.interrupts import Interrupts, received_signal
@@ -40,6 +41,7 @@ class NotFinite(Exception):
 def train_run(
     experiment: Experiment, folder: RunFolder, trackers: Trackers, interrupts: Interrupts,
     initial_variables: dict[str, Any] | None, write_report: ReportWriter,
+    progress: Progress = NO_PROGRESS,
 ) -> Generator[StepRequest, StepReply, Outcome]:
     """Trains a run until it is complete, is paused by `train.stop_after` or a signal, or diverges.
 
@@ -54,6 +56,7 @@ def train_run(
       initial_variables: the variables from which a run without checkpoints starts; None: freshly
         initialized ones.
       write_report: called before `result.json` is written.
+      progress: is notified of restoring, evaluating and the report.
     """
     config, total_steps = experiment.config, experiment.total_steps
     end = min(total_steps, config.train.stop_after or total_steps)
@@ -63,7 +66,8 @@ def train_run(
     with write_checkpoints(folder, config.checkpoint.keep, experiment.recorded()) as checkpoints:
 
         # Restore the newest checkpoint, or start.
-        state, clocks = _restore(experiment, folder, checkpoints, initial_variables)
+        with progress.stage("loading the train state"):
+            state, clocks = _restore(experiment, folder, checkpoints, initial_variables)
         step, epoch, order = int(state.step), None, None
 
         with trackers.running(config, folder.path, step, total_steps):
@@ -91,7 +95,8 @@ def train_run(
                     validation = None
                     if is_last or step % evaluate_every == 0:
                         with clocks.evaluation():
-                            validation = experiment.score(experiment.predict(state, "validation"))
+                            validation = experiment.score(
+                                experiment.predict(state, "validation", progress))
 
                     # Log.
                     if is_last or validation or step % log_every == 0 or step % epoch_steps == 0:
@@ -109,7 +114,7 @@ def train_run(
                 result = None
                 if step == total_steps:
                     result = _finish(experiment, folder, checkpoints, trackers, interrupts,
-                                     write_report, state, step, clocks)
+                                     write_report, state, step, clocks, progress)
             except NotFinite as error:
                 message = diverged_message(error.part, error.step, checkpoints.last())
                 folder.write_json("diverged.json", {"step": error.step, "message": message})
@@ -161,7 +166,7 @@ def _save(
 def _finish(
     experiment: Experiment, folder: RunFolder, checkpoints: Checkpoints, trackers: Trackers,
     interrupts: Interrupts, write_report: ReportWriter, state: TrainState, step: int,
-    clocks: Clocks,
+    clocks: Clocks, progress: Progress,
 ) -> dict[str, Any] | None:
     """Evaluates every split, and writes the predictions, the report and, last, `result.json`.
 
@@ -180,7 +185,7 @@ def _finish(
         if received_signal(interrupts):
             return None
         with clocks.evaluation():
-            predictions[split] = experiment.predict(state, split)
+            predictions[split] = experiment.predict(state, split, progress)
     scores = {split: experiment.score(values) for split, values in predictions.items()}
     result = run_result(experiment, state, step, clocks, scores, evaluated_step, running_accuracy)
     held_out = {split: values for split, values in predictions.items()
@@ -188,7 +193,8 @@ def _finish(
     checkpoints.wait()
     folder.write("predictions.npz",
                  predictions_file(held_out, evaluated_step, experiment.dataset))
-    figures = write_report(FinishedRun(experiment, state, folder, result, held_out))
+    with progress.stage("writing the report"):
+        figures = write_report(FinishedRun(experiment, state, folder, result, held_out))
     folder.write_json("result.json", result)
     trackers.finish(result, dict(figures))
     return result

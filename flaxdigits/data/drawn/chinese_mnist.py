@@ -7,6 +7,7 @@ from flaxdigits.data.drawn.images import DrawnImages
 from flaxdigits.data.drawn.numeral_skeletons import NUMERALS
 from flaxdigits.data.drawn.rendering import blurred_line, jpeg_rounded
 from flaxdigits.data.drawn.skeletons import Skeleton
+from flaxdigits.progress import NO_PROGRESS, Progress
 
 SIZE = 64
 SAMPLES = 10
@@ -49,12 +50,15 @@ MOST_STROKES = max(len(s.strokes) for skeletons in NUMERALS for s in skeletons)
 MEAN_RISE = 0.08  # level strokes rise to the right; skeletons already rise a little
 
 
-def draw_chinese_mnist(seed: int = 0, writer_count: int = 100) -> DrawnImages:
+def draw_chinese_mnist(
+    seed: int = 0, writer_count: int = 100, progress: Progress = NO_PROGRESS
+) -> DrawnImages:
     """Generates synthetic handwritten numerals like those of Chinese MNIST.
 
     Args:
         seed: the same seed gives the same bytes.
         writer_count: writers, each of whom draws the 15 characters 10 times.
+        progress: is notified of the number of images.
 
     Returns:
         Images [150 * writer_count, 64, 64] uint8 in the order of the real set's CSV: by character,
@@ -77,7 +81,8 @@ def draw_chinese_mnist(seed: int = 0, writer_count: int = 100) -> DrawnImages:
     sigma = SIGMA * np.exp(0.08 * rng.standard_normal(writer_count)[writer])
     grip = rng.standard_normal((n, MOST_STROKES, 3))
     images = np.empty((n, SIZE, SIZE), np.uint8)
-    for skeleton, rows, paths in write_characters(NUMERALS, labels, forms, handwriting, rng):
+    written = write_characters(NUMERALS, labels, forms, handwriting, rng, progress)
+    for skeleton, rows, paths in written:
         paths = fit(skeleton, labels[rows[0]], paths)
         pressures = [pressure(path, grip[rows, stroke]) for stroke, path in enumerate(paths)]
         line = blurred_line(

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 
 from flaxdigits.data.drawn.skeletons import Skeleton, Stroke
+from flaxdigits.progress import NO_PROGRESS, Progress
 
 CHUNK = 50  # drawings worked on at once: few, to stay in the cache; changes nothing else
 POINT_SPACING = 1 / 64  # between neighbouring points of a path, in unit boxes
@@ -178,6 +179,7 @@ def write_characters(
     forms: np.ndarray,
     handwriting: Handwriting,
     rng: np.random.Generator,
+    progress: Progress = NO_PROGRESS,
 ) -> Iterator[tuple[Skeleton, np.ndarray, list[np.ndarray]]]:
     """Writes one character per label.
 
@@ -187,18 +189,24 @@ def write_characters(
         forms: [n] float64 in [0, 1), which chooses among the class's skeletons by their shares.
         handwriting: the writers of the drawings.
         rng: the source of all randomness.
+        progress: is notified of the number of drawings.
 
     Yields:
         A skeleton, the rows [m] that were written with it, and one [m, points] complex128 array
         per stroke, in unit boxes about the centre of the box. Every row occurs once.
     """
     distortion = Distortion.draw(handwriting, rng)
-    for label, skeletons in enumerate(characters):
-        ends = np.cumsum([skeleton.share for skeleton in skeletons])
-        choice = np.searchsorted(ends, forms * ends[-1], side="right")
-        for number, skeleton in enumerate(skeletons):
-            rows = np.flatnonzero((labels == label) & (choice == number))
-            paths = write_strokes(skeleton, handwriting.of(rows), rng)
-            for start in range(0, len(rows), CHUNK):
-                part = slice(start, start + CHUNK)
-                yield skeleton, rows[part], [distortion.apply(rows[part], p[part]) for p in paths]
+    with progress.stage("generating synthetic images", len(labels)) as advance:
+        done = 0
+        for label, skeletons in enumerate(characters):
+            ends = np.cumsum([skeleton.share for skeleton in skeletons])
+            choice = np.searchsorted(ends, forms * ends[-1], side="right")
+            for number, skeleton in enumerate(skeletons):
+                rows = np.flatnonzero((labels == label) & (choice == number))
+                paths = write_strokes(skeleton, handwriting.of(rows), rng)
+                for start in range(0, len(rows), CHUNK):
+                    part = slice(start, start + CHUNK)
+                    distorted = [distortion.apply(rows[part], path[part]) for path in paths]
+                    yield skeleton, rows[part], distorted
+                    done += len(rows[part])
+                    advance(done)

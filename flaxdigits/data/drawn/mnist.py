@@ -6,6 +6,7 @@ from flaxdigits.data.drawn.handwriting import Deviations, Handwriting, write_cha
 from flaxdigits.data.drawn.images import DrawnImages
 from flaxdigits.data.drawn.rendering import blurred_line, thick_pen
 from flaxdigits.data.drawn.skeletons import DIGITS
+from flaxdigits.progress import NO_PROGRESS, Progress
 
 SIZE = 28
 BOX = 20  # pixels; the larger side of a digit's bounding box
@@ -26,7 +27,8 @@ PEN_RADIUS_DEVIATION = 0.31  # of its logarithm
 
 
 def draw_mnist(
-    seed: int = 0, train_count: int = 60_000, test_count: int = 10_000
+    seed: int = 0, train_count: int = 60_000, test_count: int = 10_000,
+    progress: Progress = NO_PROGRESS,
 ) -> DrawnImages:
     """Generates synthetic handwritten digits like those of MNIST.
 
@@ -34,6 +36,7 @@ def draw_mnist(
         seed: the same seed gives the same bytes.
         train_count: images in the training part, which comes first.
         test_count: images in the test part.
+        progress: is notified of the number of images.
 
     Returns:
         Images [train_count + test_count, 28, 28] uint8, without writers.
@@ -45,7 +48,8 @@ def draw_mnist(
     radius = PEN_RADIUS * np.exp(PEN_RADIUS_DEVIATION * rng.standard_normal(n))
     forms = rng.uniform(size=n)
     images = np.empty((n, SIZE, SIZE), np.uint8)
-    for _, rows, paths in write_characters(DIGITS, labels, forms, handwriting, rng):
+    written = write_characters(DIGITS, labels, forms, handwriting, rng, progress)
+    for _, rows, paths in written:
         leaning = [MEAN_WIDTH * p.real + (1j - MEAN_SLANT) * p.imag for p in paths]
         images[rows] = render(leaning, radius[rows])
     return DrawnImages(images, labels)
