@@ -189,7 +189,8 @@ def test_nothing_is_seen_on_blank_paper(grain, tmp_path):
 @pytest.mark.parametrize(("name", "message"), [
     ("missing.png", "no such file"), ("folder", "a folder; name its files"),
     ("text.png", "of an unsupported format"),
-    ("cut.png", "truncated"), ("bomb.png", "larger than"), ("program.eps", "of an unsupported format"),
+    ("cut.png", "truncated"), ("bomb.png", "larger than"),
+    ("program.eps", "of an unsupported format"),
     ("clear.png", "it is completely transparent")])
 def test_a_file_that_is_not_an_image_is_reported_in_one_line(name, message, tmp_path):
     (tmp_path / "folder").mkdir()
