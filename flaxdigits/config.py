@@ -63,7 +63,7 @@ class TrainConfig:
     init_from: str | None = None  # initialize the weights from the last checkpoint of this run
     log_every: int = count(100)  # steps between rows of metrics.jsonl
     parallel: Literal["jit", "pmap"] = "jit"
-    # Seeds that one compiled call trains at the same time; None: as many as suit the device.
+    # Number of seeds that one compiled call trains at the same time; None: depends on the device.
     seeds_per_call: int | None = count(None)
     # Precision of matrix products and convolutions. tf32 and bf16 are faster on GPUs and TPUs;
     # parameters stay float32. On a CPU tf32 is the same as fp32, and bf16 rounds but is not faster.

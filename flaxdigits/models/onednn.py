@@ -142,7 +142,7 @@ def _convolve_back(
     pads = _pads(x, kernel, padding)
     opposite = [(length - 1 - low, length - 1 - high)
                 for length, (low, high) in zip(kernel.shape, pads, strict=False)]
-    of_x = _convolve(gradient, jnp.flip(kernel, (0, 1)), opposite, taken=3, given=2)
+    of_x = _convolve(gradient, jnp.flip(kernel, (0, 1)), opposite, input_axis=3, output_axis=2)
     return of_x, _kernel_gradient(x, gradient, kernel.shape, pads)
 
 
@@ -166,9 +166,10 @@ def _kernel_gradient(
     inputs_shifts = rows if rows * columns * channels + features < (
         columns * channels + rows * features) else 1
     outputs_shifts = rows // inputs_shifts
-    taken, given = inputs_shifts * columns * channels, outputs_shifts * features
+    input_features, output_features = inputs_shifts * columns * channels, outputs_shifts * features
     height, width = gradient.shape[1] + outputs_shifts - 1, gradient.shape[2]
-    block = _block_length(x.shape[0], BLOCK_BYTES // (4 * height * width * (taken + given)))
+    example_bytes = 4 * height * width * (input_features + output_features)
+    block = _block_length(x.shape[0], BLOCK_BYTES // example_bytes)
 
     def add(total: jax.Array, parts: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         x, gradient = parts
@@ -180,10 +181,11 @@ def _kernel_gradient(
             [jnp.pad(gradient, ((0, 0), (i, outputs_shifts - 1 - i), (0, 0), (0, 0)))
              for i in range(outputs_shifts)], axis=-1)
         return total + _multiply(
-            inputs.reshape(-1, taken), outputs.reshape(-1, given), transposed="a"), None
+            inputs.reshape(-1, input_features), outputs.reshape(-1, output_features),
+            transposed="a"), None
 
     parts = [array.reshape(-1, block, *array.shape[1:]) for array in (x, gradient)]
-    total, _ = lax.scan(add, jnp.zeros((taken, given)), parts)
+    total, _ = lax.scan(add, jnp.zeros((input_features, output_features)), parts)
     return total.reshape(inputs_shifts, columns, channels, outputs_shifts, features).transpose(
         0, 3, 1, 2, 4).reshape(shape)
 
@@ -207,20 +209,28 @@ def _multiply(a: jax.Array, b: jax.Array, transposed: str = "") -> jax.Array:
 
 
 def _convolve(
-    x: jax.Array, kernel: jax.Array, pads: Pads, taken: int = 2, given: int = 3
+    x: jax.Array, kernel: jax.Array, pads: Pads, input_axis: int = 2, output_axis: int = 3
 ) -> jax.Array:
-    """Returns a convolution; `taken` and `given` are the kernel's input and output channel axes."""
+    """Returns a convolution of stride 1.
+
+    Args:
+      x: [batch, height, width, channels] float32.
+      kernel: a float32 kernel whose first two axes are the height and width.
+      pads: the padding before and after the height and the width.
+      input_axis: the axis of the input channels in the kernel.
+      output_axis: the axis of the output channels in the kernel.
+    """
     space = [length + sum(pad) - size + 1
              for length, pad, size in zip(x.shape[1:3], pads, kernel.shape, strict=False)]
     images = {"data": {"batch_dim": 0, "feature_dim": 3, "spatial_dims": [1, 2]}}
     config = {
         "dims": 4, "feature_groups": 1, "input": images, "output": images,
-        "kernel": {"filter": {"input_feature_dim": taken, "output_feature_dim": given,
+        "kernel": {"filter": {"input_feature_dim": input_axis, "output_feature_dim": output_axis,
                               "spatial_dims": [0, 1]}},
         "window": {"pad_left": [low for low, _ in pads], "pad_right": [high for _, high in pads],
                    "strides": [1, 1], "window_dilations": [1, 1]}}
     return _call("convolution", {"onednn_conv_config": config},
-                 (x.shape[0], *space, kernel.shape[given]), x, kernel)
+                 (x.shape[0], *space, kernel.shape[output_axis]), x, kernel)
 
 
 def _call(
