@@ -88,7 +88,7 @@ def test_what_a_function_does_wrong_is_said_in_a_line(body, said, write, launch_
 @pytest.mark.parametrize(("name", "said"), [
     ("mnist", "flaxdigits already has a data set of this name"),
     ("tfds:mnist", "the name must consist of letters"),
-    ("none", "the name must be a word"),
+    ("none", "the name must consist of letters"),
 ])
 def test_names_that_cannot_be_registered(name, said):
     with pytest.raises(FlaxdigitsError, match=said):

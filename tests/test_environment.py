@@ -57,7 +57,7 @@ def test_a_run_is_the_same_under_every_setting_of_jax(settings, finished, tmp_pa
 def test_settings_that_are_ignored_are_one_note(launch):
     done = launch(*SUMMARY, env={"JAX_ENABLE_X64": "1", "JAX_DEFAULT_PRNG_IMPL": "rbg"})
     assert done.returncode == 0
-    assert done.stderr == ("note: ignored, since results must not depend on it: "
+    assert done.stderr == ("note: JAX settings ignored, since results must not depend on them: "
                            "JAX_DEFAULT_PRNG_IMPL=rbg, JAX_ENABLE_X64=True\n")
 
 

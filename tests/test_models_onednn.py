@@ -51,7 +51,7 @@ def test_convolutions_and_gradients_are_linens(
     gradient = rng.normal(size=wanted.shape).astype(np.float32)
     usual, onednn.BLOCK_BYTES = onednn.BLOCK_BYTES, block
     try:
-        with onednn._keep_no_program():
+        with onednn._without_compilation_cache():
             found, gradients = jax.jit(lambda x, kernel, gradient: (
                 lambda y, back: (y, back(gradient)))(*jax.vjp(
                     lambda x, kernel: onednn.convolve(x, kernel, padding), x, kernel))
@@ -70,7 +70,7 @@ def test_products_and_gradients_are_numpys(shape):
     a = rng.normal(size=(rows, inner)).astype(np.float32)
     b = rng.normal(size=(inner, columns)).astype(np.float32)
     gradient = rng.normal(size=(rows, columns)).astype(np.float32)
-    with onednn._keep_no_program():
+    with onednn._without_compilation_cache():
         found, back = jax.vjp(onednn.multiply, a, b)
         of_a, of_b = back(gradient)
     close(found, a @ b)
@@ -82,7 +82,7 @@ def test_several_seeds_at_once_are_as_one_after_the_other():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(3, 2, 6, 6, 4)).astype(np.float32)
     kernel = rng.normal(size=(3, 3, 3, 4, 8)).astype(np.float32)
-    with onednn._keep_no_program():
+    with onednn._without_compilation_cache():
         together = jax.vmap(lambda x, kernel: onednn.convolve(x, kernel, "SAME"))(x, kernel)
         for place in range(3):
             close(together[place], native(x[place], kernel[place], "SAME"))

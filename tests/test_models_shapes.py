@@ -172,9 +172,9 @@ def test_numbers_that_do_not_fit_are_refused(changes, message):
 
 
 @pytest.mark.parametrize(("name", "size", "message"), [
-    ("chinese_cnn", 4, "MaxPool_2 needs at least 2x2 pixels and is given 1x1"),
-    ("mse_cnn", 6, "Conv_1 needs at least 3x3 pixels and is given 1x1"),
-    ("mnist_cnn", 4, "Conv_1 needs at least 3x3 pixels and is given 2x2"),
+    ("chinese_cnn", 4, "MaxPool_2 needs an input of at least 2x2 pixels, got 1x1"),
+    ("mse_cnn", 6, "Conv_1 needs an input of at least 3x3 pixels, got 1x1"),
+    ("mnist_cnn", 4, "Conv_1 needs an input of at least 3x3 pixels, got 2x2"),
 ])
 def test_images_that_are_too_small_are_refused(name, size, message):
     model, _ = network(name)

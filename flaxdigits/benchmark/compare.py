@@ -1,4 +1,4 @@
-"""Times several processes in alternation, so that other load of the machine affects all of them."""
+"""Times several processes in turn, so that other load on the machine affects all of them."""
 
 import contextlib
 import dataclasses
@@ -17,8 +17,8 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.progress import NO_PROGRESS, Progress
 
 ROUNDS = 5
-SECONDS = 5.5  # of one timing, unless it would exceed MAX_STEPS
-# For comparisons: the train steps of the peers have no augmentation.
+SECONDS = 5.5  # duration of one timing, unless it would exceed MAX_STEPS
+# Overrides for comparisons: Keras and PyTorch train without augmentation here.
 PEER_OVERRIDES = ("data.augmentation=none",)
 
 
@@ -27,7 +27,7 @@ class Timings:
     """The timings of one process.
 
     Attributes:
-      facts: the properties that the process reported at its start.
+      facts: the properties that the process reported at its start, by name.
       milliseconds: the duration of a step in each round.
       peak_bytes: the peak memory of the process.
     """
@@ -60,8 +60,8 @@ def compare(
     Args:
       commands: by label, the name of a module of `flaxdigits.benchmark` and its arguments.
       rounds: the number of rounds.
-      seconds: the duration of a timing of the first process. The others are timed for the same
-        number of steps, ours for at most an epoch.
+      seconds: the duration of a timing of the first process. All processes are timed for the same
+        number of steps, except that flaxdigits is timed for at most an epoch.
       progress: is notified of each process that starts, and of each timing.
 
     Raises:

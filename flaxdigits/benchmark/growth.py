@@ -12,7 +12,7 @@ from flaxdigits.overrides import apply_overrides
 
 BASE = "base"
 ROUNDS = 3
-SECONDS = 3.0  # of a timing of the base; other sizes are timed for as many steps, or an epoch
+SECONDS = 3.0  # duration of a timing of the base; other sizes: as many steps, at most an epoch
 
 # The measured size and cost, for each variable.
 MEASURES = {
@@ -24,7 +24,7 @@ MEASURES = {
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """A variant of an experiment.
+    """A variant of an experiment with another size.
 
     Attributes:
       grows: the variable that differs from the base; None for the base.
@@ -77,7 +77,7 @@ def measurements(timings: Timings) -> dict[str, Any]:
 
 
 def exponents(measured: dict[str, dict[str, Any]], found: dict[str, Size]) -> dict[str, float]:
-    """Returns the exponent with which the cost grows with each variable; 1 means proportional.
+    """Returns the exponent with which the cost grows with each variable; 1 is proportional growth.
 
     It is the slope of a least-squares fit of log(cost) to log(size).
 

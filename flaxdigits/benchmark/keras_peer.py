@@ -1,9 +1,10 @@
-"""Times the same networks, batches and optimizers in Keras on TensorFlow.
+"""Times the same networks, batches and optimizers in Keras with TensorFlow.
 
     python -m flaxdigits.benchmark.keras_peer chinese_cnn 32
 
-Times `Model.fit` with TensorFlow's kernels or compiled by XLA, whichever is faster; for the
-protocol see `flaxdigits.benchmark.peers`. Needs the extra [bench], and does not import JAX.
+It times `Model.fit`, with TensorFlow's kernels or compiled by XLA, whichever is faster. The
+protocol is described in `flaxdigits.benchmark.peers`. It needs the extra `bench`, and does not
+import JAX.
 """
 
 import os
@@ -69,7 +70,7 @@ def optimizer(name: str) -> keras.optimizers.Optimizer:
 
 
 def main(name: str, batch_size: int) -> None:
-    """Serves the timings of an experiment."""
+    """Answers requests for timings of an experiment."""
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     images, labels, classes = random_images(name, batch_size)
     images = images[:MAX_STEPS * batch_size].astype(np.float32) / 255

@@ -2,10 +2,11 @@
 
     python -m flaxdigits.benchmark.ours mnist_cnn 70000 28 28 1 10 60000
 
-The numbers are the number of images of the data set, their height and width, the number of classes,
-and the size of the official training split, 0 if there is none. Overrides may follow. For the
-protocol see `flaxdigits.benchmark.peers`. The first line also contains the FLOPs of a step, counted
-from the layers, and the FLOP/s of a large matrix product in the same process.
+The arguments after the name are the number of images of the data set, their height, width and
+number of channels, the number of classes, and the number of official training examples (0 if there
+is no official split). Overrides may follow. The protocol is described in
+`flaxdigits.benchmark.peers`. The first line also contains the FLOPs of a step, counted from the
+layers, and the FLOP/s of a large matrix product in the same process.
 """
 
 import sys
@@ -27,14 +28,14 @@ from flaxdigits.training.experiment import Experiment
 from flaxdigits.training.program import StepRequest, TrainProgram
 from flaxdigits.training.state import count_parameters
 
-LARGE = {"cpu": 2048}  # rows and columns of the large product; 8192 on other platforms
+LARGE = {"cpu": 2048}  # rows and columns of the large matrices; 8192 on other platforms
 
 
 def step_flops(experiment: Experiment) -> int:
     """Returns the FLOPs of the convolutions and matrix products of a train step.
 
-    The forward pass, the gradient of the input and that of the kernel cost the same. The input of
-    the first layer needs no gradient. A multiply-add counts as 2.
+    The forward pass, the gradient of the input and the gradient of the kernel cost the same. The
+    gradient of the input of the first layer is not computed. A multiply-add counts as 2.
     """
     layers = list_layers(experiment.task.model, experiment.image_shape)
     costs = [layer.flops for layer in layers if layer.flops]

@@ -1,8 +1,8 @@
-"""The protocol of the timed processes, and their random images.
+"""The protocol of the processes that are timed, and their random images.
 
-A process prints a line of JSON when it is ready. Then, for every line on stdin (a number of steps),
-it trains that many steps and prints a line of JSON with the milliseconds per step and the peak
-memory of the process.
+A process prints a line of JSON when it is ready. Then, for every line on stdin, which is a number
+of steps, it trains for this number of steps and prints a line of JSON with the milliseconds per
+step and the peak memory of the process.
 """
 
 import json
@@ -18,7 +18,7 @@ import numpy as np
 
 PEERS = ("keras", "torch")
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-MAX_STEPS = 400  # of one timing
+MAX_STEPS = 400  # steps of one timing
 
 
 def random_images(name: str, batch_size: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -65,13 +65,19 @@ def fastest(variants: dict[str, Any], milliseconds: Callable[[Any, int], float])
             milliseconds(variant, 1)
             milliseconds(variant, 2)
             best[name] = min(milliseconds(variant, 4) for _ in range(2))
-        except Exception as error:  # the framework cannot compile this variant on this machine
+        except Exception as error:  # this machine may not support the variant
             print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
     return min(best, key=best.get)
 
 
 def serve(facts: dict[str, Any], milliseconds: Callable[[int], float]) -> None:
-    """Prints that the process is ready, then answers each line of stdin (a number of steps)."""
+    """Prints that the process is ready, then answers requests for timings on stdin.
+
+    Args:
+      facts: the content of the first line.
+      milliseconds: a function that trains for a number of steps and returns the milliseconds per
+        step.
+    """
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
         print(json.dumps({"milliseconds": milliseconds(int(line)), "peak_bytes": peak_bytes()}),

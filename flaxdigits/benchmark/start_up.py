@@ -11,14 +11,20 @@ from pathlib import Path
 from flaxdigits.errors import FlaxdigitsError
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch.py"
-LIMIT = 600  # seconds
+LIMIT = 600  # seconds after which the run counts as failed
 
 
 def seconds_to_first_step(arguments: Sequence[str]) -> tuple[float, float]:
-    """Measures the seconds with an empty compilation cache (cold), and with a filled one (warm).
+    """Measures the start-up with an empty compilation cache (cold) and with a filled one (warm).
 
     Args:
       arguments: the arguments of launch.py: experiment, overrides and data folders.
+
+    Returns:
+      The seconds of the cold and of the warm start-up.
+
+    Raises:
+      FlaxdigitsError: if a run fails before its first step.
     """
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "compiled"

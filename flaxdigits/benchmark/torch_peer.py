@@ -2,9 +2,9 @@
 
     python -m flaxdigits.benchmark.torch_peer chinese_cnn 32
 
-Times the fastest combination of memory layout and execution (eager or compiled); for the protocol
-see `flaxdigits.benchmark.peers`. The images are in memory as one tensor and are shuffled for every
-timing.
+It times the fastest combination of memory layout and execution (eager or compiled). The protocol is
+described in `flaxdigits.benchmark.peers`. The images are in memory as one tensor and are shuffled
+for every timing.
 """
 
 import itertools
@@ -70,7 +70,7 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def mse(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Returns the mean squared error of the softmax against one-hot labels."""
+    """Returns the mean squared error between the softmax and one-hot labels."""
     targets = nn.functional.one_hot(labels, logits.shape[1]).float()
     return nn.functional.mse_loss(logits.softmax(1), targets)
 
@@ -78,7 +78,15 @@ def mse(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def trainer(
     name: str, batch_size: int, layout: torch.memory_format, compilation: str, device: str
 ) -> Callable[[int], float]:
-    """Returns a function of a number of steps that trains and returns the milliseconds per step."""
+    """Returns a function that trains for a number of steps and returns the milliseconds per step.
+
+    Args:
+      name: the name of the experiment.
+      batch_size: the number of examples per step.
+      layout: the memory layout of images and kernels.
+      compilation: the mode of `torch.compile`; empty for eager execution.
+      device: `cpu` or `cuda`.
+    """
     images, labels, _ = random_images(name, batch_size)
     images, labels = (array[:MAX_STEPS * batch_size] for array in (images, labels))
     images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=layout)
@@ -110,7 +118,7 @@ def trainer(
 
 
 def main(name: str, batch_size: int) -> None:
-    """Serves the timings of an experiment."""
+    """Answers requests for timings of an experiment."""
     torch.set_num_threads(THREADS)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     compilations = ["", "default"] + (["reduce-overhead"] if device == "cuda" else [])

@@ -36,7 +36,7 @@ SHA256 = {
         "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 
-_FOLDERS = (FOLDER, "MNIST/raw")  # the latter is torchvision's
+_FOLDERS = (FOLDER, "MNIST/raw")  # the second one is used by torchvision
 _LARGEST = 60_000 * 28 * 28
 
 

@@ -12,8 +12,8 @@ the size of the training images, in batches of any size:
       # [batch, height, width, channels] uint8 -> [batch, classes] float32
       file["class_names"][logits.argmax(-1)]
 
-- `weights.safetensors`: the weights by layer name, for any framework. The metadata contains the
-  config of the model and the name of the preprocessing, which has to be applied by the reader.
+- `weights.safetensors`: the weights by layer name, for any framework. The metadata contain the
+  config of the model and the name of the preprocessing, which has to be applied to the images.
 - `model.onnx`: preprocessing and network for ONNX runtimes; needs the extra `onnx`.
 """
 
@@ -99,7 +99,7 @@ def has_onnx() -> bool:
 
 
 def metadata(network: TrainedNetwork) -> dict[str, str]:
-    """Returns the metadata of the files: strings, which are JSON except for the first two."""
+    """Returns the metadata of the files as strings, which are JSON except for the first two."""
     config = network.config
     return {
         "experiment": config.experiment, "preprocessing": config.data.preprocessing,
@@ -111,7 +111,7 @@ def metadata(network: TrainedNetwork) -> dict[str, str]:
 def _use_standard_operations(
     method: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
 ) -> Any:
-    """Computes the layers of flaxdigits with operations that every framework has."""
+    """Replaces the implementations of the layers by operations that every framework has."""
     layer = context.module
     if isinstance(layer, Conv) and context.method_name == "__call__":
         weights = layer.variables["params"]

@@ -19,7 +19,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.trained import TrainedNetwork
 from flaxdigits.progress import NO_PROGRESS, Progress
 
-GUESSES = 3  # classes to report for each image
+GUESSES = 3  # number of classes to report for each image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +98,8 @@ def predict_images(
     """Classifies the character in each image: a photo, scan or drawing of any size and colours.
 
     If the model was trained on custom images, an image with the same framing is preprocessed in the
-    same way as they were. In all other images the strokes are located (`flaxdigits.data.ink`) and
-    transformed to the size, position, thickness and polarity of those in the training images
+    same way as these. In all other images the strokes are located (`flaxdigits.data.ink`) and
+    transformed to the size, position, thickness and polarity of the strokes in the training images
     (`flaxdigits.data.framing`). For a model of colour images, the whole image is scaled to the size
     of the training images.
 
@@ -171,10 +171,10 @@ def _framed(name: str, picture: Picture, network: TrainedNetwork) -> ImagePredic
 
 
 def _read_like_training_image(picture: Picture, network: TrainedNetwork) -> np.ndarray | None:
-    """Reads an image like the custom training images; returns None if its framing differs.
+    """Preprocesses an image in the same way as the custom training images.
 
     Returns:
-      The image: [height, width] uint8.
+      [height, width] uint8, or None if the framing differs from that of the training images.
     """
     framing, image_size = network.framing, network.config.data.image_size
     if not framing.lowest:  # only measured for custom training images

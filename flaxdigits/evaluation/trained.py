@@ -39,7 +39,7 @@ class TrainedNetwork:
       config: the config of its run.
       step: the step of the checkpoint.
       model: the linen module.
-      variables: its variables; the averaged weights if the run has them (`train.ema_decay`).
+      variables: the variables of the model, with averaged weights if `train.ema_decay` is set.
       class_names: the names of the classes in the order of the logits.
       framing: the size, position and thickness of characters in the training images; None if the
         images have several channels.
@@ -145,8 +145,8 @@ def load_network(
       checkpoint: `last`, `best` (by validation accuracy) or a step.
 
     Raises:
-      FlaxdigitsError: if there is no such run or checkpoint; or if the run is of an older version,
-        which did not save the class names of custom data, and the data cannot be found.
+      FlaxdigitsError: if there is no such run or checkpoint; or if an earlier version started the
+        run, which did not save the class names of custom data, and the data cannot be found.
     """
     folder = RunFolder.of(folder)
     config = config or run_config(folder)
@@ -167,8 +167,8 @@ def _classes_framing_and_shape(
 ) -> tuple[tuple[str, ...], Framing | None, tuple[int, int, int]]:
     """Returns the class names, and the framing and the shape of the training images.
 
-    For custom data they are read from `config.json`, or from the data if the run is of an older
-    version, which did not save them.
+    For custom data they are read from `config.json`, or from the data if the run was started by an
+    earlier version, which did not save them.
     """
     name, recorded = config.data.dataset, folder.data()
     if name in BUILDERS:
@@ -183,7 +183,7 @@ def _classes_framing_and_shape(
     dataset = load_dataset(config.data, DataLocations())
     if dataset.fingerprint != recorded["fingerprint"]:
         raise FlaxdigitsError(
-            f"{folder.path}: was trained by an older version, which did not save the names of the "
-            f"classes, on data with fingerprint {recorded['fingerprint']}, but "
+            f"{folder.path}: was trained by an earlier version, which did not save the names of "
+            f"the classes, on data with fingerprint {recorded['fingerprint']}, but "
             f"{config.data.folder} has {dataset.fingerprint}; restore the original data")
     return dataset.class_names, measure_framing(dataset.images), dataset.images.shape[1:]

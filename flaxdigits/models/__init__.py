@@ -1,7 +1,7 @@
-"""Models: linen modules from images to logits, each built from a typed config of its own.
+"""Models: linen modules from images to logits, each of which is built from a typed config.
 
-A model is chosen by the name of its config (`--set model.name=resnet`); `register` adds another.
-Importing this package imports no JAX; the modules of the networks do.
+A model is selected by the name of its config (`--set model.name=resnet`); `register` adds a custom
+one. Importing this package does not import JAX; importing the modules of the networks does.
 """
 
 from flaxdigits.models.configs import (

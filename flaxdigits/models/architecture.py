@@ -1,17 +1,17 @@
-"""The fields that the five replicated networks share."""
+"""The base class of the five replicated networks, with their common fields."""
 
 import flax.linen as nn
 
 
 class Architecture(nn.Module):
-    """A network from images to logits, called with `(images, training=None)`.
+    """Base class of networks from images to logits, called with `(images, training=None)`.
 
     Attributes:
       num_classes: the number of logits.
-      filters: the features of each convolution, in order.
-      dense: the units of each hidden dense layer, in order.
-      dropout: the rate at each place where dropout can be applied, or empty for none.
-      batch_norm: whether batch normalisation stands between each convolution and its ReLU.
+      filters: the number of features of each convolution.
+      dense: the number of units of each hidden dense layer.
+      dropout: the rate of each possible dropout layer; empty for no dropout.
+      batch_norm: whether batch normalisation is applied between each convolution and its ReLU.
     """
 
     num_classes: int

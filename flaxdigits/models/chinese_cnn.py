@@ -8,10 +8,10 @@ from flaxdigits.models.layers import BatchNorm, Conv, Dense, Dropout, Flatten, M
 
 
 class ChineseCnn(Architecture):
-    """Numerals: [batch, height, width, channels] float32 -> logits, [batch, num_classes] float32.
+    """Images, [batch, height, width, channels] float32, to logits, [batch, num_classes] float32.
 
-    Published with filters 32, 64, 128 and dense 1024, 512, 256: 9,142,287 parameters, and without
-    dropout; `dropout` here follows the hidden dense layers.
+    The published network has the filters 32, 64, 128 and the dense units 1024, 512, 256: 9,142,287
+    parameters. It has no dropout; `dropout` adds it after the hidden dense layers.
     """
 
     @nn.compact
@@ -23,8 +23,8 @@ class ChineseCnn(Architecture):
             x = nn.relu(x)
             x = MaxPool()(x)
         x = Flatten()(x)
-        for place, features in enumerate(self.dense):
+        for layer, features in enumerate(self.dense):
             x = nn.relu(Dense(features)(x))
             if self.dropout:
-                x = Dropout(self.dropout[place])(x, training)
+                x = Dropout(self.dropout[layer])(x, training)
         return Dense(self.num_classes)(x)

@@ -1,4 +1,4 @@
-"""The configs of the shipped models. They import no JAX until a model is built."""
+"""The configs of the shipped models; JAX is not imported until a model is built."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class CnnConfig(Model):
     """Base class of the configs of the five replicated networks.
 
     Attributes:
-      filters: the features of each convolution.
-      dense: the units of each hidden dense layer.
-      dropout: the rate of each dropout layer; empty for a network without dropout.
+      filters: the number of features of each convolution.
+      dense: the number of units of each hidden dense layer.
+      dropout: the rate of each dropout layer; empty for no dropout.
       batch_norm: whether each convolution is followed by batch normalisation.
     """
 
-    convolutions: ClassVar[int | None] = None  # the length of `filters`; None: any
+    convolutions: ClassVar[int | None] = None  # the required length of `filters`; None: any
 
     filters: tuple[int, ...] = count(())
     dense: tuple[int, ...] = count(())
@@ -146,7 +146,7 @@ class LeNet5Config(Model):
     """LeNet-5 (LeCun et al. 1998); see `flaxdigits.models.lenet5`.
 
     Attributes:
-      activation: `tanh` as in the paper, or `relu`.
+      activation: the activation function: `tanh`, as in the paper, or `relu`.
     """
 
     activation: Literal["tanh", "relu"] = "tanh"
@@ -161,7 +161,7 @@ class MlpConfig(Model):
     """A multilayer perceptron; see `flaxdigits.models.mlp`.
 
     Attributes:
-      dense: the units of each hidden layer.
+      dense: the number of units of each hidden layer.
       dropout: the rate after each hidden layer.
     """
 
@@ -179,8 +179,8 @@ class ResNetConfig(Model):
 
     Attributes:
       depth: the number of residual blocks in each of the three stages.
-      width: the features of the first stage; each later stage has twice as many as the one before.
-      norm: batch normalisation, or group normalisation (Wu and He 2018).
+      width: the number of features of the first stage, which is doubled in each later stage.
+      norm: `batch` for batch normalisation, or `group` for group normalisation (Wu and He 2018).
     """
 
     depth: int = bounded(1, at_least=1, at_most=200)
@@ -197,11 +197,11 @@ class VitConfig(Model):
     """A small vision transformer (Dosovitskiy et al. 2021); see `flaxdigits.models.vit`.
 
     Attributes:
-      patch_size: the side of a patch in pixels; it must divide the image's height and width.
+      patch_size: the side of a patch in pixels; it must divide the height and width of the images.
       depth: the number of transformer blocks.
       heads: the number of attention heads; it must divide `width`.
-      width: the features of a token.
-      dropout: the rate after the position embedding and in each block.
+      width: the number of features of a token.
+      dropout: the dropout rate after the position embedding and in each block.
     """
 
     patch_size: int = bounded(4, at_least=1, at_most=4096)

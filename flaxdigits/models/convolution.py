@@ -1,21 +1,23 @@
-"""Convolutions of stride 1, in the form that is fastest on the device.
+"""Convolutions of stride 1, by the implementation that is fastest on the device.
 
-On CPUs XLA computes a convolution's gradients through a slow path, and inside a loop (as train
-steps are) also some of its forward passes. There one of these forms is used, the fastest measured
-on two cores:
+On CPUs XLA computes the gradients of convolutions by a slow path, and inside of a loop, such as
+that over train steps, some of the forward passes too. One of these implementations is used instead;
+they were the fastest on two cores:
 
-- In train steps, where Winograd's products would not fit in the cache: oneDNN (`models/onednn.py`).
-- One channel: a product of patches with the kernel as a matrix. The sums are too short for the
-  other forms to be faster.
+- In train steps, if the products of Winograd's method would not fit in the cache: oneDNN
+  (`models/onednn.py`).
+- One channel: the matrix product of image patches and the kernel. The sums are so short that the
+  other implementations are not faster.
 - Kernels up to 4 x 4: Winograd's minimal filtering, which makes whole train steps 1.6 times as
   fast.
-- Larger kernels: XLA's forward pass, in parts of the batch, and gradients written as forward
-  passes. The cost and the rounding of Winograd's transforms grow with the kernel.
+- Larger kernels: XLA's forward pass on parts of the batch, and gradients that are computed as
+  forward passes. The cost and the rounding errors of Winograd's method grow with the kernel.
 
-The operands of each form are float32; those in bfloat16 are converted, which is exact, and the
+All implementations compute in float32: bfloat16 operands are converted, which is exact, and the
 outputs are rounded to bfloat16.
 
-On GPUs and TPUs it is XLA's convolution. The choice is made when a program is lowered.
+On GPUs and TPUs XLA's convolution is used. The implementation is selected when a program is
+lowered.
 """
 
 import functools
@@ -27,12 +29,12 @@ from jax import lax
 from flaxdigits.models import onednn
 from flaxdigits.models.winograd import convolve_winograd, products_size
 
-PARTS = 4  # of a batch that is convolved by XLA on the CPU
-CACHE_BYTES = 64_000_000  # that a CPU's caches hold at most
+PARTS = 4  # into which a batch is split for XLA's convolution on a CPU
+CACHE_BYTES = 64_000_000  # the assumed size of the caches of a CPU
 
 
 def convolve(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    """Returns `lax.conv_general_dilated` of stride 1.
+    """Returns the convolution of stride 1, as `lax.conv_general_dilated` computes it.
 
     Args:
       x: [batch, height, width, in] float32 or bfloat16.
@@ -49,23 +51,24 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
 
 
 def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    """Convolves in float32: on a CPU, XLA's own bfloat16 convolutions are 80 times slower."""
+    """Convolves in float32; on a CPU, XLA's own bfloat16 convolutions are 80 times slower."""
     height, width, channels, _ = kernel.shape
     if onednn.is_offered() and 4 * products_size(x.shape, kernel.shape, padding) > CACHE_BYTES:
-        form = onednn.convolve
+        implementation = onednn.convolve
     elif channels == 1 or height == width == 1:
-        form = _convolve_patches
+        implementation = _convolve_patches
     elif max(height, width) <= 4:
-        form = convolve_winograd
+        implementation = convolve_winograd
     else:
-        form = _convolve_forward
-    return form(x.astype(jnp.float32), kernel.astype(jnp.float32), padding).astype(x.dtype)
+        implementation = _convolve_forward
+    return implementation(
+        x.astype(jnp.float32), kernel.astype(jnp.float32), padding).astype(x.dtype)
 
 
 def convolve_native(
     x: jax.Array, kernel: jax.Array, padding: str | list[tuple[int, int]]
 ) -> jax.Array:
-    """Returns `convolve` as XLA's own operation, on any device."""
+    """Returns the convolution of stride 1 by XLA's own operation, on any device."""
     return lax.conv_general_dilated(
         x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
@@ -81,9 +84,9 @@ def _convolve_patches(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Arra
 
 
 def _in_parts(batch: int) -> int:
-    """Returns the number of parts of the batch: several convolutions at once use a CPU better.
+    """Returns the number of parts of a batch: several parallel convolutions use a CPU better.
 
-    A batch whose size is not known, or not divisible, is not split.
+    A batch is not split if its size is unknown or not divisible.
     """
     return PARTS if isinstance(batch, int) and batch % PARTS == 0 else 1
 
@@ -109,15 +112,16 @@ def _save_inputs(
 def _convolve_back(
     padding: str, inputs: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the gradients of input and kernel, both as forward convolutions.
+    """Returns the gradients of input and kernel, both computed as forward convolutions.
 
-    That of the input convolves with the flipped kernel, that of the kernel takes the batch as
-    channels. The barriers keep XLA from folding the transposes back into the slow forms.
+    The gradient of the input is a convolution with the flipped kernel. The gradient of the kernel
+    is a convolution whose channels are the examples of the batch. The barriers prevent XLA from
+    rewriting the transposes to the slow operations.
     """
     x, kernel = inputs
     size = kernel.shape[:2]
     pads = lax.padtype_to_pads(x.shape[1:3], size, (1, 1), padding)
-    turned = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).transpose(0, 1, 3, 2))
+    flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).transpose(0, 1, 3, 2))
     opposite = [(length - 1 - low, length - 1 - high)
                 for length, (low, high) in zip(size, pads, strict=True)]
 
@@ -128,7 +132,7 @@ def _convolve_back(
 
     parts = _in_parts(len(x))
     kernels = map(of_kernel, jnp.split(x, parts), jnp.split(gradient, parts))
-    return _convolve_parts(gradient, turned, opposite), sum(kernels)
+    return _convolve_parts(gradient, flipped, opposite), sum(kernels)
 
 
 _convolve_forward.defvjp(_save_inputs, _convolve_back)

@@ -8,10 +8,10 @@ from flaxdigits.models.layers import BatchNorm, Conv, Dense, Dropout, Flatten, M
 
 
 class DenseCnn(Architecture):
-    """Logits of digits: [batch, height, width, channels] float32 -> [batch, num_classes] float32.
+    """Images, [batch, height, width, channels] float32, to logits, [batch, num_classes] float32.
 
-    Published with filters 32, dense 256, 256 and dropout 0.1 after the last hidden layer:
-    1,674,570 parameters.
+    The published network has 32 filters, the dense units 256, 256 and dropout 0.1 after the last
+    hidden layer: 1,674,570 parameters.
     """
 
     @nn.compact

@@ -8,10 +8,10 @@ from flaxdigits.models.layers import BatchNorm, Conv, Dense, Dropout, Flatten, M
 
 
 class KaggleCnn(Architecture):
-    """Logits of digits: [batch, height, width, channels] float32 -> [batch, num_classes] float32.
+    """Images, [batch, height, width, channels] float32, to logits, [batch, num_classes] float32.
 
-    Published with filters 32, 32, 64, 64 and dense 8192, 2048: 42,579,946 parameters; dropout
-    follows each pooling and each hidden layer.
+    The published network has the filters 32, 32, 64, 64 and the dense units 8192, 2048: 42,579,946
+    parameters. Dropout is applied after each pooling and each hidden layer.
     """
 
     @nn.compact
@@ -26,8 +26,8 @@ class KaggleCnn(Architecture):
             if self.dropout:
                 x = Dropout(self.dropout[block])(x, training)
         x = Flatten()(x)
-        for place, features in enumerate(self.dense, start=2):
+        for position, features in enumerate(self.dense, start=2):
             x = nn.relu(Dense(features)(x))
             if self.dropout:
-                x = Dropout(self.dropout[place])(x, training)
+                x = Dropout(self.dropout[position])(x, training)
         return Dense(self.num_classes)(x)

@@ -1,9 +1,9 @@
-"""The layers of the models: those of Flax linen, by a path that is fast on the device.
+"""The layers of the models: layers of Flax linen with faster implementations.
 
-Parameters, names and results are those of `nn.Conv`, `nn.max_pool`, `nn.avg_pool` and `nn.Dense`;
-kernels are initialized Glorot-uniform and biases with zeros, as in Keras (Glorot and Bengio 2010;
-linen's own default is LeCun-normal). A layer that behaves differently in training takes `Training`
-there, and None in evaluation.
+Parameters, names and results are those of `nn.Conv`, `nn.max_pool`, `nn.avg_pool` and `nn.Dense`.
+Kernels are initialized by Glorot uniform and biases by zeros, as in Keras (Glorot and Bengio 2010;
+the default of linen is LeCun normal). A layer whose training differs from its evaluation has an
+argument `training`: an object of class `Training`, or None in evaluation.
 """
 
 import functools
@@ -24,12 +24,12 @@ glorot_uniform = nn.initializers.glorot_uniform()
 
 @flax.struct.dataclass
 class Training:
-    """The description of a training batch with which results do not depend on the devices.
+    """Describes a training batch, so that layers give the same results on any number of devices.
 
     Attributes:
-      positions: [batch] int32, each example's position in the global batch.
-      mask: [batch] bool, False for the padding of a smaller batch.
-      axis_name: of `pmap`, over which the batch is sharded; None under `jit`.
+      positions: [batch] int32, the position of each example in the global batch.
+      mask: [batch] bool, False for padding.
+      axis_name: the name of the axis of `pmap` over which the batch is sharded; None under `jit`.
     """
 
     positions: jax.Array
@@ -37,7 +37,7 @@ class Training:
     axis_name: str | None = flax.struct.field(pytree_node=False, default=None)
 
     def sum(self, values: jax.Array) -> jax.Array:
-        """Returns the sum over the global batch of per-device sums."""
+        """Returns the sum over all devices of the sums of each device."""
         return lax.psum(values, self.axis_name) if self.axis_name else values
 
 
@@ -58,22 +58,22 @@ class Conv(nn.Module):
 
 
 def _add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """Adds in float32, so that the gradient of a bfloat16 bias is summed in float32 too."""
+    """Adds a bias in float32, so that the gradient of a bfloat16 bias is summed in float32, too."""
     return (x.astype(jnp.float32) + bias.astype(jnp.float32)).astype(x.dtype)
 
 
 def _check_size(layer: nn.Module, x: jax.Array, least: tuple[int, int]) -> None:
-    """Raises FlaxdigitsError if images, or what is left of them, are too small for a layer."""
+    """Raises FlaxdigitsError if the input of a layer has fewer pixels than `least`."""
     height, width = x.shape[1:3]
     if height < least[0] or width < least[1]:
         raise FlaxdigitsError(
-            f"{'/'.join(layer.path)} needs at least {least[0]}x{least[1]} pixels and is given "
-            f"{height}x{width}: use larger images (of an image_folder: data.image_size) or "
+            f"{'/'.join(layer.path)} needs an input of at least {least[0]}x{least[1]} pixels, got "
+            f"{height}x{width}: use larger images (for an image_folder: data.image_size) or "
             "another network")
 
 
 class Dense(nn.Module):
-    """A matrix and a bias: [..., in] -> [..., features]."""
+    """A dense layer: [..., in] -> [..., features]."""
 
     features: int
 
@@ -86,7 +86,7 @@ class Dense(nn.Module):
 
 
 class Flatten(nn.Module):
-    """[batch, ...] -> [batch, features]."""
+    """Flattens all axes except the first: [batch, ...] -> [batch, features]."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -94,7 +94,7 @@ class Flatten(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """The largest of every 2x2 window, stride 2: [batch, h, w, c] -> [batch, h//2, w//2, c]."""
+    """2x2 max pooling of stride 2: [batch, h, w, c] -> [batch, h//2, w//2, c]."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -103,7 +103,7 @@ class MaxPool(nn.Module):
 
 
 class AvgPool(nn.Module):
-    """The mean of every 2x2 window, stride 2: [batch, h, w, c] -> [batch, h//2, w//2, c]."""
+    """2x2 average pooling of stride 2: [batch, h, w, c] -> [batch, h//2, w//2, c]."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -114,12 +114,13 @@ class AvgPool(nn.Module):
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Returns the 2x2 maxima, stride 2; as in `nn.max_pool`, the first of equals has the gradient.
+    """Returns the 2x2 max pooling of stride 2.
 
-    The forward pass records which of the four values is the largest, and the backward pass puts the
-    gradient there without a scatter: the gradient of `reduce_window` is several times slower on
-    CPUs. (Comparing values in the backward pass instead would lose gradient wherever XLA recomputes
-    them with other rounding.)
+    As in `nn.max_pool`, the first one of equal values gets the gradient. The forward pass records
+    which of the four values is the largest, and the backward pass puts the gradient there without a
+    scatter; the gradient of `reduce_window` is several times slower on CPUs. (A comparison of the
+    values in the backward pass would lose gradients where XLA recomputes the values with other
+    rounding.)
     """
     return _max_pool(x.shape[1:3], x)
 
@@ -130,7 +131,7 @@ def _max_pool(size: tuple[int, int], x: jax.Array) -> jax.Array:
 
 
 def _pool_and_choose(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the maxima and their places in the windows (uint8); odd last lines are left out."""
+    """Returns the maxima and their positions in the windows (uint8), without odd last lines."""
     batch, height, width, channels = x.shape
     x = x[:, :height // 2 * 2, :width // 2 * 2]
     windows = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
@@ -147,21 +148,22 @@ def _max_pool_forward(size: tuple[int, int], x: jax.Array) -> tuple[jax.Array, j
 def _max_pool_backward(
     size: tuple[int, int], choice: jax.Array, gradient: jax.Array
 ) -> tuple[jax.Array]:
-    parts = [jnp.where(choice == place, gradient, 0) for place in range(4)]
+    parts = [jnp.where(choice == position, gradient, 0) for position in range(4)]
     rows = [jnp.stack(parts[:2], axis=3), jnp.stack(parts[2:], axis=3)]
     height, width = size
-    spread = jnp.stack(rows, axis=2).reshape(
+    unpooled = jnp.stack(rows, axis=2).reshape(
         gradient.shape[0], height // 2 * 2, width // 2 * 2, gradient.shape[-1])
-    return (jnp.pad(spread, ((0, 0), (0, height % 2), (0, width % 2), (0, 0))),)
+    return (jnp.pad(unpooled, ((0, 0), (0, height % 2), (0, width % 2), (0, 0))),)
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 class Dropout(nn.Module):
-    """Zeroes each value with probability `rate` in training and scales the others up.
+    """In training, sets each value to 0 with probability `rate` and divides the others by 1 - rate.
 
-    An example's mask depends only on the step's `dropout` key and its position in the global batch.
+    The mask of an example depends only on the PRNG key `dropout` of the step and on its position in
+    the global batch.
     """
 
     rate: float
@@ -173,12 +175,12 @@ class Dropout(nn.Module):
         key = self.make_rng("dropout")
         size = math.prod(x.shape[1:])
 
-        def draw(place: jax.Array) -> jax.Array:
-            # Two 16-bit draws from each 32-bit one: half the cost, rates exact to 1 in 65,536.
-            bits = jax.random.bits(jax.random.fold_in(key, place), (-(-size // 2),), jnp.uint32)
+        def draw(position: jax.Array) -> jax.Array:
+            # Each 32-bit number is used as two 16-bit ones: half the cost, rates exact to 2**-16.
+            bits = jax.random.bits(jax.random.fold_in(key, position), (-(-size // 2),), jnp.uint32)
             return lax.bitcast_convert_type(bits, jnp.uint16).reshape(-1)[:size]
 
-        # The barrier keeps XLA from drawing again in every operation that uses the mask.
+        # The barrier prevents XLA from recomputing the mask in every operation that uses it.
         threshold = min(round(self.rate * 2**16), 2**16 - 1)
         keep = lax.optimization_barrier(jax.vmap(draw)(training.positions) >= threshold)
         return jnp.where(keep.reshape(x.shape), x / (1 - self.rate), 0)
@@ -187,12 +189,13 @@ class Dropout(nn.Module):
 class BatchNorm(nn.Module):
     """Batch normalisation over the unmasked examples of the global batch.
 
-    Averages for evaluation are kept in the collection `batch_stats`; the method is Ioffe and
-    Szegedy's (2015). Moments are float32, whatever the values are. The constants are PyTorch's
-    defaults: strokes are few and dim, and in the first layer of `chinese_cnn` the variance is 2e-4,
-    which drowns in Keras's epsilon of 1e-3, and for a thousand steps in the 1 from which its
-    momentum of 0.99 starts (after one epoch 39.80 % of the validation images and with these
-    90.53 %, writers held out, seed 1).
+    The running averages for evaluation are in the collection `batch_stats` (Ioffe and Szegedy
+    2015). Moments are computed in float32 for inputs of any dtype. The constants are the defaults
+    of PyTorch, since images with few and dim strokes have small variances: in the first layer of
+    `chinese_cnn` the variance is 2e-4, which is small against Keras's epsilon of 1e-3. With Keras's
+    momentum of 0.99, the initial running variance of 1 would also dominate for a thousand steps.
+    (After one epoch the validation accuracy is 39.80 % with the constants of Keras and 90.53 % with
+    these, data.split=writers, seed 1.)
     """
 
     momentum: float = 0.9
@@ -217,7 +220,8 @@ class BatchNorm(nn.Module):
 
 
 def _moments(x: jax.Array, training: Training) -> tuple[jax.Array, jax.Array]:
-    """Returns mean and variance per feature over the unmasked examples of all devices."""
+    """Returns the mean and the variance of each feature over the unmasked examples of all devices.
+    """
     axes = tuple(range(x.ndim - 1))
     mask = training.mask.reshape(-1, *[1] * (x.ndim - 1))
     count = training.sum(training.mask.sum()) * math.prod(x.shape[1:-1])

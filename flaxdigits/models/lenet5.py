@@ -10,10 +10,11 @@ from flaxdigits.models.layers import AvgPool, Conv, Dense, Flatten, Training
 class LeNet5(nn.Module):
     """Images, [batch, height, width, channels] float32, to logits, [batch, num_classes] float32.
 
-    61,706 parameters for images of 28x28x1 and 10 classes. It differs from the paper where most
-    implementations do: the first convolution pads the image, which there is 32x32; every feature
-    map of the second convolution sees all of the first; pooling is a plain mean; and the output is
-    a dense layer in place of radial basis functions.
+    It has 61,706 parameters for images of 28x28x1 and 10 classes. It differs from the paper in the
+    same points as most implementations: the first convolution pads the image, whose size is 32x32
+    in the paper; every feature map of the second convolution is connected to all maps of the first;
+    pooling is a mean without parameters; and the output layer is a dense layer instead of radial
+    basis functions.
 
     Attributes:
       num_classes: the number of logits.

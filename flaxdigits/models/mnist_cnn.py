@@ -8,10 +8,10 @@ from flaxdigits.models.layers import BatchNorm, Conv, Dense, Dropout, Flatten, M
 
 
 class MnistCnn(Architecture):
-    """Logits of digits: [batch, height, width, channels] float32 -> [batch, num_classes] float32.
+    """Images, [batch, height, width, channels] float32, to logits, [batch, num_classes] float32.
 
-    Published with filters 32, 64, 128, 256 and dense 128: 1,003,658 parameters; dropout follows
-    each pooling and the hidden layer.
+    The published network has the filters 32, 64, 128, 256 and 128 dense units: 1,003,658
+    parameters. Dropout is applied after each pooling and after the hidden layer.
     """
 
     @nn.compact
@@ -26,8 +26,8 @@ class MnistCnn(Architecture):
             if self.dropout:
                 x = Dropout(self.dropout[block])(x, training)
         x = Flatten()(x)
-        for place, features in enumerate(self.dense, start=2):
+        for position, features in enumerate(self.dense, start=2):
             x = nn.relu(Dense(features)(x))
             if self.dropout:
-                x = Dropout(self.dropout[place])(x, training)
+                x = Dropout(self.dropout[position])(x, training)
         return Dense(self.num_classes)(x)

@@ -1,4 +1,4 @@
-"""The base class of the models' configs, and the decorator that adds a model."""
+"""The base class of the configs of models, and the decorator that registers a model."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ with epy.lazy_imports():
 
 AnyClass = TypeVar("AnyClass", bound=type)
 
-# Fields of a linen module that are no fields of its config.
+# Fields of a linen module that are not part of its config.
 NOT_IN_CONFIG = ("num_classes", "name", "parent")
 
 
 @dataclasses.dataclass(frozen=True)
 class Model(Component, kind="model"):
-    """Base class of the models' configs: typed fields, from which a linen module is built."""
+    """Base class of the configs of models, which have typed fields and build a linen module."""
 
     def build(self, num_classes: int) -> nn.Module:
         """Returns the linen module.
 
-        It is called as `module(images, training)`: [batch, height, width, channels] float32 to
-        logits, [batch, num_classes]; `training` is None in evaluation, else
-        `flaxdigits.models.layers.Training`.
+        It is called as `module(images, training)`, with images of shape [batch, height, width,
+        channels] and dtype float32, and returns logits, [batch, num_classes]. `training` is None in
+        evaluation, else an object of class `flaxdigits.models.layers.Training`.
 
         Args:
           num_classes: the number of logits.
 
         Raises:
-          FlaxdigitsError: if the fields do not fit that many classes.
+          FlaxdigitsError: if the fields are not possible for this number of classes.
         """
         raise NotImplementedError
 
 
 def register(name: str) -> Callable[[AnyClass], AnyClass]:
-    """Returns a class decorator that adds a model, to be chosen by `--set model.name=...`.
+    """Returns a class decorator that registers a model, to be selected by `--set model.name=...`.
 
-    It takes a linen module, or a config: a frozen dataclass that subclasses `Model`. The config of
-    a linen module is derived from the module's own fields, each of which needs a default, and is
-    its attribute `Config`: `model=Wide.Config(width=32)`. A field `num_classes` is not part of the
-    config and is set to the number of classes.
+    The class is a linen module, or a config (a frozen dataclass that subclasses `Model`). For a
+    linen module, a config is derived from its fields, each of which needs a default. The config is
+    the attribute `Config` of the module: `model=Wide.Config(width=32)`. A field `num_classes` is
+    not part of the config; it is set to the number of classes.
 
     Args:
-      name: by which the config names the model.
+      name: the name of the model in configs.
 
     Raises:
-      FlaxdigitsError: from the decorator, if the class is neither, or as
-        `flaxdigits.components.register` does.
+      FlaxdigitsError: from the decorator, if the class is neither of both, or as in
+        `flaxdigits.components.register`.
     """
     def add(cls: AnyClass) -> AnyClass:
         if isinstance(cls, type) and issubclass(cls, Model):
@@ -96,7 +96,8 @@ def build_model(config: Model, num_classes: int) -> nn.Module:
     """Returns the linen module of a config.
 
     Raises:
-      FlaxdigitsError: if the fields are inconsistent, or `build` returns something else.
+      FlaxdigitsError: if the fields are not compatible with each other, or `build` does not return
+        a linen module.
     """
     config.check("model")
     model = config.build(num_classes)
@@ -110,11 +111,11 @@ def check_logits(
 ) -> None:
     """Raises FlaxdigitsError if a model does not return one logit for each class.
 
-    Nothing is computed.
+    The shapes are derived without computing the logits.
 
     Args:
       model: a linen module.
-      variables: of the model, or their shapes.
+      variables: the variables of the model, or their shapes.
       image_shape: (height, width, channels).
       num_classes: the number of classes.
     """

@@ -8,10 +8,10 @@ from flaxdigits.models.layers import BatchNorm, Conv, Dense, Dropout, Flatten, M
 
 
 class MseCnn(Architecture):
-    """Logits of digits: [batch, height, width, channels] float32 -> [batch, num_classes] float32.
+    """Images, [batch, height, width, channels] float32, to logits, [batch, num_classes] float32.
 
-    Published with filters 32, 32 and dropout 0.3 after the last pooling: 17,802 parameters (the
-    document's sum forgets the ten last biases).
+    The published network has the filters 32, 32 and dropout 0.3 after the last pooling: 17,802
+    parameters (the sum in its document omits the biases of the last layer).
     """
 
     @nn.compact

@@ -1,12 +1,12 @@
-"""Large convolutions and matrix products by the oneDNN in jaxlib, for CPUs.
+"""Large convolutions and matrix products on CPUs by the oneDNN library in jaxlib.
 
-jaxlib's wheels for Linux on x86 contain oneDNN (github.com/uxlfoundation/oneDNN), whose
-convolutions are as fast as large matrix products, but XLA does not use it there by default. It has
-two custom calls for it, which JAX's foreign function interface can call too. They are no public
-interface: `is_offered` tries them once, and where they are missing XLA's own operations are used.
+The wheels of jaxlib for Linux on x86 contain oneDNN (github.com/uxlfoundation/oneDNN). Its
+convolutions are as fast as large matrix products, but by default XLA does not use it. XLA has two
+custom calls for it, which JAX's foreign function interface can call, too. They are not a public
+interface: `is_offered` tests them once, and if they are missing, XLA's own operations are used.
 
-A program that calls them cannot be written to the cache of compiled programs. They are therefore
-used only in train steps (`compile_with_onednn`), and only for large operations.
+A program that calls them cannot be written to the compilation cache. They are therefore used only
+in train steps (`compile_with_onednn`), and only for large operations.
 """
 
 import contextlib
@@ -23,14 +23,15 @@ import numpy as np
 from jax import lax
 
 MARK = "__onednn$"
-BLOCK_BYTES = 10_000_000  # of the shifted copies in one product of a kernel's gradient
+BLOCK_BYTES = 10_000_000  # of the shifted copies in one product of the gradient of a kernel
 _offered = contextvars.ContextVar("offered", default=False)
 
 Pads = Sequence[tuple[int, int]]
 
 
 def is_offered() -> bool:
-    """Returns whether the current trace may call oneDNN: in `compile_with_onednn`, on one CPU."""
+    """Returns whether the current trace may call oneDNN: in `compile_with_onednn` and on one CPU.
+    """
     return _offered.get() and _is_available()
 
 
@@ -38,13 +39,14 @@ def compile_with_onednn(lower: Callable[[], jax.stages.Lowered]) -> jax.stages.C
     """Lowers and compiles a program that may call oneDNN.
 
     Args:
-      lower: returns the lowered program; it traces what was not traced before.
+      lower: a function that returns the lowered program, and traces functions that have not been
+        traced before.
     """
     with _offer():
         lowered = lower()
     if MARK not in lowered.as_text():
         return lowered.compile()
-    with _keep_no_program():
+    with _without_compilation_cache():
         return lowered.compile()
 
 
@@ -58,21 +60,22 @@ def _offer() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _keep_no_program() -> Iterator[None]:
+def _without_compilation_cache() -> Iterator[None]:
+    """Prevents programs that are compiled in the block from being written to the cache."""
     name = "jax_persistent_cache_min_compile_time_secs"
-    usual = getattr(jax.config, name)
+    previous = getattr(jax.config, name)
     jax.config.update(name, math.inf)
     try:
         yield
     finally:
-        jax.config.update(name, usual)
+        jax.config.update(name, previous)
 
 
 @functools.cache
 def _is_available() -> bool:
-    """Returns whether this jaxlib has the calls and their results are correct.
+    """Returns whether this jaxlib has the custom calls and their results are correct.
 
-    On several devices each would compute the whole of such a call.
+    They are not used on several devices, each of which would compute the whole operation.
     """
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return False
@@ -81,7 +84,7 @@ def _is_available() -> bool:
     program = jax.jit(lambda x, kernel: (
         _convolve(x, kernel, [(1, 1)] * 2), _multiply(x.reshape(-1, 8), kernel[0, 0])))
     try:
-        with _keep_no_program():
+        with _without_compilation_cache():
             found = program.lower(x, kernel).compile()(x, kernel)
     except jax.errors.JaxRuntimeError:  # "not implemented"
         return False
@@ -139,7 +142,7 @@ def _convolve_back(
     pads = _pads(x, kernel, padding)
     opposite = [(length - 1 - low, length - 1 - high)
                 for length, (low, high) in zip(kernel.shape, pads, strict=False)]
-    of_x = _convolve(gradient, jnp.flip(kernel, (0, 1)), opposite, taken=3, given=2)
+    of_x = _convolve(gradient, jnp.flip(kernel, (0, 1)), opposite, input_axis=3, output_axis=2)
     return of_x, _kernel_gradient(x, gradient, kernel.shape, pads)
 
 
@@ -153,19 +156,20 @@ def _pads(x: jax.Array, kernel: jax.Array, padding: str) -> Pads:
 def _kernel_gradient(
     x: jax.Array, gradient: jax.Array, shape: tuple[int, ...], pads: Pads
 ) -> jax.Array:
-    """Returns the kernel's gradient as products of matrices of shifted copies.
+    """Returns the gradient of the kernel as products of matrices of shifted copies.
 
-    One product takes as many examples as fit in the cache. The inputs are shifted along the width;
-    along the height the inputs or the gradient are, whichever needs fewer copies. Each entry of the
-    product is one of the kernel's either way.
+    Each product has as many examples as fit in the cache. Along the width the inputs are shifted;
+    along the height either the inputs or the output gradients are shifted, whichever needs fewer
+    copies. In both cases each entry of the product is an entry of the gradient of the kernel.
     """
     rows, columns, channels, features = shape
     inputs_shifts = rows if rows * columns * channels + features < (
         columns * channels + rows * features) else 1
     outputs_shifts = rows // inputs_shifts
-    taken, given = inputs_shifts * columns * channels, outputs_shifts * features
+    input_features, output_features = inputs_shifts * columns * channels, outputs_shifts * features
     height, width = gradient.shape[1] + outputs_shifts - 1, gradient.shape[2]
-    block = _block_length(x.shape[0], BLOCK_BYTES // (4 * height * width * (taken + given)))
+    example_bytes = 4 * height * width * (input_features + output_features)
+    block = _block_length(x.shape[0], BLOCK_BYTES // example_bytes)
 
     def add(total: jax.Array, parts: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         x, gradient = parts
@@ -177,16 +181,17 @@ def _kernel_gradient(
             [jnp.pad(gradient, ((0, 0), (i, outputs_shifts - 1 - i), (0, 0), (0, 0)))
              for i in range(outputs_shifts)], axis=-1)
         return total + _multiply(
-            inputs.reshape(-1, taken), outputs.reshape(-1, given), transposed="a"), None
+            inputs.reshape(-1, input_features), outputs.reshape(-1, output_features),
+            transposed="a"), None
 
     parts = [array.reshape(-1, block, *array.shape[1:]) for array in (x, gradient)]
-    total, _ = lax.scan(add, jnp.zeros((taken, given)), parts)
+    total, _ = lax.scan(add, jnp.zeros((input_features, output_features)), parts)
     return total.reshape(inputs_shifts, columns, channels, outputs_shifts, features).transpose(
         0, 3, 1, 2, 4).reshape(shape)
 
 
 def _block_length(batch: int, most: int) -> int:
-    """Returns the largest divisor of the batch that is at most `most`."""
+    """Returns the largest divisor of the batch size that is at most `most`."""
     return next(length for length in range(max(1, min(most, batch)), 0, -1) if batch % length == 0)
 
 
@@ -194,9 +199,9 @@ def _multiply(a: jax.Array, b: jax.Array, transposed: str = "") -> jax.Array:
     """Returns the product of two matrices.
 
     Args:
-      a: a matrix.
-      b: a matrix.
-      transposed: `a` or `b`, the factor that is transposed first; empty for none.
+      a: a matrix, float32.
+      b: a matrix, float32.
+      transposed: the name of the factor that is transposed, `a` or `b`; empty for none.
     """
     rows, columns = a.shape[int(transposed == "a")], b.shape[int(transposed != "b")]
     config = {"transpose_a": transposed == "a", "transpose_b": transposed == "b"}
@@ -204,20 +209,28 @@ def _multiply(a: jax.Array, b: jax.Array, transposed: str = "") -> jax.Array:
 
 
 def _convolve(
-    x: jax.Array, kernel: jax.Array, pads: Pads, taken: int = 2, given: int = 3
+    x: jax.Array, kernel: jax.Array, pads: Pads, input_axis: int = 2, output_axis: int = 3
 ) -> jax.Array:
-    """Returns a convolution; `taken` and `given` are the kernel's input and output channel axes."""
+    """Returns a convolution of stride 1.
+
+    Args:
+      x: [batch, height, width, channels] float32.
+      kernel: a float32 kernel whose first two axes are the height and width.
+      pads: the padding before and after the height and the width.
+      input_axis: the axis of the input channels in the kernel.
+      output_axis: the axis of the output channels in the kernel.
+    """
     space = [length + sum(pad) - size + 1
              for length, pad, size in zip(x.shape[1:3], pads, kernel.shape, strict=False)]
     images = {"data": {"batch_dim": 0, "feature_dim": 3, "spatial_dims": [1, 2]}}
     config = {
         "dims": 4, "feature_groups": 1, "input": images, "output": images,
-        "kernel": {"filter": {"input_feature_dim": taken, "output_feature_dim": given,
+        "kernel": {"filter": {"input_feature_dim": input_axis, "output_feature_dim": output_axis,
                               "spatial_dims": [0, 1]}},
         "window": {"pad_left": [low for low, _ in pads], "pad_right": [high for _, high in pads],
                    "strides": [1, 1], "window_dilations": [1, 1]}}
     return _call("convolution", {"onednn_conv_config": config},
-                 (x.shape[0], *space, kernel.shape[given]), x, kernel)
+                 (x.shape[0], *space, kernel.shape[output_axis]), x, kernel)
 
 
 def _call(

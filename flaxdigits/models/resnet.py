@@ -9,22 +9,22 @@ import jax
 from flaxdigits.models.layers import BatchNorm, Conv, Dense, MaxPool, Training
 
 STAGES = 3
-MOST_GROUPS = 8  # of group normalisation; fewer where they do not divide the features
+MOST_GROUPS = 8  # groups of group normalisation; fewer if 8 does not divide the features
 
 
 class ResNet(nn.Module):
     """Images, [batch, height, width, channels] float32, to logits, [batch, num_classes] float32.
 
-    A convolution, three stages of `depth` residual blocks each, the mean over the image and a dense
-    layer: 6 `depth` + 2 layers. It differs from the paper in two points: a stage halves the image
-    by 2x2 max pooling, and not by a stride of 2; and the shortcut to more features is a 1x1
-    convolution (the paper's option B), and not zero padding.
+    The network consists of a convolution, three stages of `depth` residual blocks each, the mean
+    over the image and a dense layer: 6 `depth` + 2 layers. It differs from the paper in two points:
+    the image is halved by 2x2 max pooling instead of a stride of 2, and the shortcut to more
+    features is a 1x1 convolution (option B in the paper) instead of zero padding.
 
     Attributes:
       num_classes: the number of logits.
       depth: the number of residual blocks in each stage.
-      width: the features of the first stage; each later stage has twice as many as the one before.
-      norm: `batch` or `group`.
+      width: the number of features of the first stage, which is doubled in each later stage.
+      norm: the normalisation, `batch` or `group`.
     """
 
     num_classes: int
@@ -48,8 +48,9 @@ class ResidualBlock(nn.Module):
     """Two convolutions, to whose output the input is added: [..., in] -> [..., features].
 
     Attributes:
-      features: of the output; the input is projected if it has another number.
-      norm: `batch` or `group`.
+      features: the number of features of the output. If the input has another number, the shortcut
+        is a projection.
+      norm: the normalisation, `batch` or `group`.
     """
 
     features: int
@@ -67,10 +68,10 @@ class ResidualBlock(nn.Module):
 
 
 class Norm(nn.Module):
-    """Batch normalisation, or group normalisation (Wu and He 2018), of the same shape.
+    """Batch normalisation or group normalisation (Wu and He 2018); the shape is not changed.
 
     Attributes:
-      kind: `batch` or `group`.
+      kind: the normalisation, `batch` or `group`.
     """
 
     kind: str

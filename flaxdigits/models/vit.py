@@ -14,20 +14,20 @@ from flaxdigits.models.layers import Dense, Dropout, Training
 class Vit(nn.Module):
     """Images, [batch, height, width, channels] float32, to logits, [batch, num_classes] float32.
 
-    The image is cut into patches, each of which becomes a token; position embeddings are learned.
-    The logits are a dense layer of the mean of the tokens (appendix D.3 of the paper) in place of
-    a class token.
+    The image is divided into patches, each of which is projected to a token; position embeddings
+    are learned. The logits are a dense layer of the mean of the tokens (appendix D.3 of the paper)
+    instead of a class token.
 
     Attributes:
       num_classes: the number of logits.
       patch_size: the side of a patch in pixels.
       depth: the number of transformer blocks.
       heads: the number of attention heads.
-      width: the features of a token.
-      dropout: the rate after the position embedding and in each block.
+      width: the number of features of a token.
+      dropout: the dropout rate after the position embedding and in each block.
 
     Raises:
-      FlaxdigitsError: when it is called, if the patches do not fill the image.
+      FlaxdigitsError: from a call, if `patch_size` does not divide the size of the image.
     """
 
     num_classes: int
@@ -75,7 +75,7 @@ class TransformerBlock(nn.Module):
 
     Attributes:
       heads: the number of attention heads.
-      dropout: the rate after attention, and after each dense layer of the second half.
+      dropout: the dropout rate after attention and after each dense layer.
     """
 
     heads: int
@@ -92,10 +92,10 @@ class TransformerBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention (Vaswani et al. 2017): [batch, tokens, width] of the same shape.
+    """Multi-head self-attention (Vaswani et al. 2017): [batch, tokens, width] -> the same shape.
 
     Attributes:
-      heads: the number of heads, which divides the width.
+      heads: the number of heads; it must divide the width.
     """
 
     heads: int

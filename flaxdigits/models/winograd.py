@@ -1,8 +1,8 @@
-"""Convolutions with fewer multiplications: Winograd's minimal filtering, for CPUs.
+"""Convolutions with fewer multiplications, by Winograd's minimal filtering, for CPUs.
 
-A tile of m x n outputs of a k x l kernel takes (m + k - 1)(n + l - 1) products of channels in
-place of m n k l (Winograd 1980; for networks: Lavin and Gray 2016, arXiv 1509.09308): 2.25 times
-fewer for 2 x 2 outputs of a 3 x 3 kernel. All three transforms are linear, so that automatic
+A tile of m x n outputs of a k x l kernel takes (m + k - 1)(n + l - 1) products of channels instead
+of m n k l (Winograd 1980; for networks: Lavin and Gray 2016, arXiv 1509.09308): 2.25 times fewer
+for 2 x 2 outputs of a 3 x 3 kernel. All three transforms are linear, so that automatic
 differentiation gives a gradient with the same saving.
 """
 
@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# Where Toom and Cook's polynomials are evaluated, beside infinity. The order keeps the factors
-# small, and with them the rounding: about 2e-7 of the largest output for k = 3, 1e-6 for k = 5.
+# The points at which the polynomials of Toom and Cook are evaluated, in addition to infinity. In
+# this order the factors are small, and so are the rounding errors: about 2e-7 of the largest output
+# for k = 3, and 1e-6 for k = 5.
 POINTS = (Fraction(0), Fraction(1), Fraction(-1), Fraction(1, 2), Fraction(-2))
 
 
@@ -38,7 +39,7 @@ class Filtering(NamedTuple):
 
 @functools.cache
 def minimal_filtering(outputs: int, size: int) -> Filtering:
-    """Returns Toom and Cook's matrices for `outputs` values of a filter of `size` taps."""
+    """Returns the matrices of Toom and Cook for `outputs` values of a filter with `size` taps."""
     points = POINTS[:outputs + size - 2]
     inputs, kernel = [], []
     for point in points:
@@ -54,7 +55,7 @@ def minimal_filtering(outputs: int, size: int) -> Filtering:
 
 
 def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
-    """Returns the coefficients of the product of (x - root), from the constant up."""
+    """Returns the coefficients of the product of (x - root), in order of ascending powers."""
     coefficients = [Fraction(1)]
     for root in roots:
         shifted, scaled = [Fraction(0), *coefficients], [*coefficients, Fraction(0)]
@@ -63,22 +64,23 @@ def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
 
 
 def tile_length(length: int, size: int) -> int:
-    """Returns the length of a tile, along an axis of `length` outputs, that needs fewest products.
+    """Returns the length of a tile with which an axis of `length` outputs needs fewest products.
 
-    It is at most `size` + 1, and small enough for the points; beyond that, rounding grows.
+    It is at most `size` + 1, since the rounding errors grow with it, and `POINTS` are sufficient
+    for it.
     """
     lengths = range(1, min(size + 1, len(POINTS) + 2 - size) + 1)
     return min(lengths, key=lambda tile: -(-length // tile) * (tile + size - 1))
 
 
 class Tiling(NamedTuple):
-    """How the outputs along an axis are cut into tiles.
+    """The division of the outputs along an axis into tiles.
 
     Attributes:
-      outputs: of the axis.
-      before: zeros in front of its inputs.
-      tile: outputs of a tile.
-      count: tiles; the last one may reach beyond.
+      outputs: the number of outputs.
+      before: the number of zeros before the inputs.
+      tile: the number of outputs of a tile.
+      count: the number of tiles; the last one may extend beyond the outputs.
     """
 
     outputs: int
@@ -119,18 +121,18 @@ def convolve_winograd(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Arra
     images, sizes, (batch, *space, channels) = x, kernel.shape[:2], x.shape
     axes = tilings(space, sizes, padding)
     (m, n), (rows, columns) = (axis.tile for axis in axes), (axis.count for axis in axes)
-    more = -(-(sizes[0] - 1) // m), -(-(sizes[1] - 1) // n)  # tiles that the last ones reach into
+    more = -(-(sizes[0] - 1) // m), -(-(sizes[1] - 1) // n)  # inputs of the last tiles, in tiles
     whole = (rows + more[0]) * m, (columns + more[1]) * n
     x = jnp.pad(x, ((0, 0), *((axis.before, length - width - axis.before) for axis, length, width
                               in zip(axes, whole, space, strict=True)), (0, 0)))
-    # Split and not sliced with a stride: the gradient of that is a sum of mostly zeros.
+    # Splits are used, since the gradient of a strided slice would be a sum of mostly zeros.
     blocks = x.reshape(batch, rows + more[0], m, columns + more[1], n, channels)
-    places = [lax.split(line, [1] * n, axis=4) for line in lax.split(blocks, [1] * m, axis=2)]
+    offsets = [lax.split(line, [1] * n, axis=4) for line in lax.split(blocks, [1] * m, axis=2)]
     parts = jnp.stack([
-        places[i % m][j % n][:, i // m:i // m + rows, :, j // n:j // n + columns].reshape(-1)
+        offsets[i % m][j % n][:, i // m:i // m + rows, :, j // n:j // n + columns].reshape(-1)
         for i in range(m + sizes[0] - 1) for j in range(n + sizes[1] - 1)])
     down, across = minimal_filtering(m, sizes[0]), minimal_filtering(n, sizes[1])
-    # Products and not sums: XLA would compute sums again wherever they are used.
+    # Matrix products are used, since XLA would recompute sums wherever they are used.
     inputs = np.kron(down.inputs, across.inputs) @ parts
     kernels = np.kron(down.kernel, across.kernel) @ kernel.reshape(math.prod(sizes), -1)
     products = jnp.einsum(
@@ -139,14 +141,15 @@ def convolve_winograd(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Arra
     tiles = np.kron(down.outputs, across.outputs) @ products.reshape(len(inputs), -1)
     tiles = tiles.reshape(m, n, batch, rows, columns, -1).transpose(2, 3, 0, 4, 1, 5)
     y = tiles.reshape(batch, rows * m, columns * n, -1)[:, :axes[0].outputs, :axes[1].outputs]
-    # On blank ground the products do not cancel exactly, and rounding would choose ReLU's side.
-    # Subtracted and not replaced, so that the gradients remain those of the convolution.
+    # Where all inputs are zero, the products may not cancel exactly, and the sign of the rounding
+    # error would decide whether ReLU passes the gradient. The error is subtracted instead of being
+    # replaced by zero, so that the gradients remain those of the convolution.
     return y - lax.stop_gradient(jnp.where(_is_blank(images, sizes, padding), y, 0))
 
 
 def _is_blank(x: jax.Array, sizes: Sequence[int], padding: str) -> jax.Array:
     """Returns where all inputs of an output are zero: [batch, height', width', 1] bool."""
-    # Of the bits without the sign: five times as fast on a CPU as (x != 0).any().
+    # Uses the bits without the sign, which is five times as fast on a CPU as (x != 0).any().
     bits = lax.bitcast_convert_type(x, jnp.uint32) << 1
     ink = lax.reduce_or(bits, axes=(3,))[..., None] != 0
     pads = lax.padtype_to_pads(x.shape[1:3], sizes, (1, 1), padding)

@@ -22,8 +22,9 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.digests import describe_arrays, json_digest
 from flaxdigits.training.parallel import all_reduce, first_line, is_writer
 
-SAVE = "cannot save a checkpoint: {}; is there space, and may you write there?"
-REFUSED = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "Permission denied", "Too many open files")
+# Parts of the messages of read errors that do not mean that a checkpoint is damaged.
+ACCESS_ERRORS = (
+    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "Permission denied", "Too many open files")
 
 # Orbax moves a checkpoint into this folder before it deletes it. The move is atomic, so that a
 # process that is killed meanwhile does not leave a part of a checkpoint under its final name.
@@ -357,7 +358,9 @@ class Checkpoints:
         except FlaxdigitsError:
             raise
         except Exception as error:
-            raise FlaxdigitsError(f"{self._folder}: {SAVE.format(first_line(error))}") from error
+            raise FlaxdigitsError(
+                f"{self._folder}: cannot save a checkpoint: {first_line(error)}; free space, or "
+                "make the folder writable") from error
 
     @contextlib.contextmanager
     def _read_errors(self, step: int) -> Iterator[None]:
@@ -376,7 +379,8 @@ class Checkpoints:
         except Exception as error:
             if not path.is_dir():
                 raise MissingCheckpoint(f"{path}: the checkpoint has been deleted") from error
-            if isinstance(error, MemoryError) or any(word in str(error) for word in REFUSED):
+            if isinstance(error, MemoryError) or any(
+                    text in str(error) for text in ACCESS_ERRORS):
                 raise FlaxdigitsError(
                     f"{path}: cannot read a checkpoint: {first_line(error)}; it may be undamaged: "
                     "make it readable and try again") from error

@@ -408,7 +408,7 @@ def join(
             try:
                 connection = Connection(
                     socket.create_connection(address, timeout=2 * HEARTBEAT_SECONDS))
-            except (OSError, ValueError):  # the latter of an impossible host or port
+            except (OSError, ValueError):  # ValueError: an invalid host or port
                 continue
             connection.send(token=token, **dataclasses.asdict(here))
             # Process 0 may have started to wait later; it reports which processes are missing.

@@ -29,7 +29,7 @@ class TensorBoard(Tracker):
         self, config: ExperimentConfig, workdir: Path, step: int, total_steps: int
     ) -> None:
         """Opens an event file; points after `step` of an interrupted run are no longer shown."""
-        # tensorboardX imports torch only to check a type; it takes 200 MB and over a second.
+        # tensorboardX imports torch only to check types; the import takes 200 MB and over a second.
         with _import_blocked("torch"):
             from tensorboardX import SummaryWriter
 

@@ -1,4 +1,4 @@
-"""Generates synthetic Chinese MNIST: thin, dim pen lines on black in 64x64."""
+"""Generates synthetic Chinese MNIST: thin, dim pen lines on black, 64x64."""
 
 import numpy as np
 
@@ -11,11 +11,11 @@ from flaxdigits.progress import NO_PROGRESS, Progress
 
 SIZE = 64
 SAMPLES = 10
-CLASS_ORDER = (9, 10, 11, 12, 13, 14, 0, 1, 2, 3, 4, 5, 6, 7, 8)  # of the real set's CSV
+CLASS_ORDER = (9, 10, 11, 12, 13, 14, 0, 1, 2, 3, 4, 5, 6, 7, 8)  # in the CSV of the real data
 
-# Mean width and height of each numeral and its mean centre (x, y), in pixels, measured on the
-# first 50 writers of the real set.
-PLACES = (
+# The mean width and height of each numeral and its mean centre (x, y), in pixels, measured on the
+# first 50 writers of the real data.
+BOXES = (
     (21.2, 34.9, 31.5, 29.6),
     (16.3, 2.0, 33.6, 32.1),
     (22.3, 11.7, 34.5, 34.0),
@@ -33,7 +33,7 @@ PLACES = (
     (25.4, 23.6, 32.1, 33.4),
 )
 
-# About half of the real data set's variance is between writers.
+# About half of the variance of the real data is between writers.
 BETWEEN = Deviations(
     slant=0.06, rise=0.07, turn=0.04, size=0.20, width=0.10, height=0.08, waves=0.012,
     point=0.012, stroke_shift=0.022, stroke_turn=0.06, stroke_size=0.10,
@@ -43,11 +43,11 @@ WITHIN = Deviations(
     point=0.007, stroke_shift=0.014, stroke_turn=0.03, stroke_size=0.05,
 )
 
-SIGMA = 0.40  # pixels, of a line's profile
-STRENGTH = 0.95  # of a level line's middle, before saturation
-UPRIGHT_LOSS = 0.25  # upright lines are dimmer than level ones in the real set
+SIGMA = 0.40  # standard deviation of the profile of a line, in pixels
+STRENGTH = 0.95  # of the middle of a horizontal line, before saturation
+UPRIGHT_LOSS = 0.25  # vertical lines are dimmer than horizontal ones in the real data
 MOST_STROKES = max(len(s.strokes) for skeletons in NUMERALS for s in skeletons)
-MEAN_RISE = 0.08  # level strokes rise to the right; skeletons already rise a little
+MEAN_RISE = 0.08  # horizontal strokes rise to the right, in addition to the rise in the skeletons
 
 
 def draw_chinese_mnist(
@@ -56,13 +56,13 @@ def draw_chinese_mnist(
     """Generates synthetic handwritten numerals like those of Chinese MNIST.
 
     Args:
-        seed: the same seed gives the same bytes.
-        writer_count: writers, each of whom draws the 15 characters 10 times.
+        seed: the seed; the same seed gives the same bytes.
+        writer_count: the number of writers, each of whom writes the 15 characters 10 times.
         progress: is notified of the number of images.
 
     Returns:
-        Images [150 * writer_count, 64, 64] uint8 in the order of the real set's CSV: by character,
-        then by writer and sample, both sorted as text.
+        Images, [150 * writer_count, 64, 64] uint8, in the order of the CSV of the real data: by
+        character, then by writer and sample, both sorted as strings.
     """
     as_text = sorted(
         ((w, s) for w in range(1, writer_count + 1) for s in range(1, SAMPLES + 1)),
@@ -74,7 +74,7 @@ def draw_chinese_mnist(
     rng = np.random.default_rng(seed)
     handwriting = Handwriting(writer, writer_count, BETWEEN, WITHIN)
     forms = rng.uniform(size=(writer_count, len(NUMERALS)))[writer, labels]
-    centres = place(rng, writer, samples - 1)
+    centres = random_offsets(rng, writer, samples - 1)
     strength = STRENGTH * np.exp(
         0.10 * rng.standard_normal(writer_count)[writer] + 0.07 * rng.standard_normal(n)
     )
@@ -83,21 +83,22 @@ def draw_chinese_mnist(
     images = np.empty((n, SIZE, SIZE), np.uint8)
     written = write_characters(NUMERALS, labels, forms, handwriting, rng, progress)
     for skeleton, rows, paths in written:
-        paths = fit(skeleton, labels[rows[0]], paths)
+        paths = fit_to_box(skeleton, labels[rows[0]], paths)
         pressures = [pressure(path, grip[rows, stroke]) for stroke, path in enumerate(paths)]
         line = blurred_line(
             [path + centres[rows, None] for path in paths], pressures, sigma[rows], SIZE
         )
-        # Ink over ink adds less than the first.
+        # Ink saturates where strokes cross.
         ink = 255 * (1 - np.exp(-strength[rows, None, None] * line))
         images[rows] = jpeg_rounded(ink)
     return DrawnImages(images, labels, writers, samples)
 
 
-def place(rng: np.random.Generator, writer: np.ndarray, sample: np.ndarray) -> np.ndarray:
-    """Returns the offset of each drawing from its usual position, in pixels: [n] complex128.
+def random_offsets(rng: np.random.Generator, writer: np.ndarray, sample: np.ndarray) -> np.ndarray:
+    """Returns a random offset of each character from its mean position, in pixels: [n] complex128.
 
-    The characters of one sample of a writer are in one row of the sheet, and rows are uneven.
+    All characters with the same writer and sample share a vertical offset, since they were written
+    in one row of a sheet.
     """
     pairs = (writer.max() + 1, SAMPLES)
     row = rng.normal(0, 2.5, pairs)[writer, sample]
@@ -106,12 +107,12 @@ def place(rng: np.random.Generator, writer: np.ndarray, sample: np.ndarray) -> n
     return by_writer[:, 0] + each[:, 0] + 1j * (by_writer[:, 1] + each[:, 1] + row)
 
 
-def fit(skeleton: Skeleton, label: int, paths: list[np.ndarray]) -> list[np.ndarray]:
-    """Scales and moves paths so that the plain skeleton would have its class's size and place."""
+def fit_to_box(skeleton: Skeleton, label: int, paths: list[np.ndarray]) -> list[np.ndarray]:
+    """Scales and moves paths by the map that fits the skeleton into the box of its class."""
     points = np.array([point for stroke in skeleton.strokes for point in stroke])
     low, high = points.min(0), points.max(0)
     middle = (low + high) / 2 - 0.5
-    width, height, x, y = PLACES[label]
+    width, height, x, y = BOXES[label]
     x_scale, y_scale = (width, height) / (high - low)
     fitted = []
     for path in paths:
@@ -122,11 +123,12 @@ def fit(skeleton: Skeleton, label: int, paths: list[np.ndarray]) -> list[np.ndar
 
 
 def pressure(path: np.ndarray, grip: np.ndarray) -> np.ndarray:
-    """[n, points] float64: how strong the line is along a stroke.
+    """Returns the strength of the line along a stroke: [n, points] float64.
 
     Args:
         path: [n, points] complex128, the stroke.
-        grip: [n, 3] standard normal: the stroke's level, and a swell that comes and goes along it.
+        grip: [n, 3] standard normal values: the mean strength of the stroke, and the sine and
+            cosine of its variation along the stroke.
     """
     level, sine, cosine = grip.T[..., None]
     angle = np.linspace(0, 2 * np.pi, path.shape[1])

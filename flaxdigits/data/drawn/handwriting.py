@@ -1,8 +1,8 @@
-"""Turns stroke skeletons into pen paths that vary like handwriting.
+"""Converts stroke skeletons to pen paths that vary like handwriting.
 
-Points are complex numbers, x + iy with y downwards: adding shifts them, and multiplying by
-exp(size + i turn) scales and turns them. A drawing differs from the skeleton by the
-variation between writers and by the variation between a writer's drawings.
+Points are complex numbers, x + iy with y downwards: addition shifts them, and multiplication by
+exp(size + i turn) scales and rotates them. A drawing is one written character. It differs from the
+skeleton by the variation between writers and by the variation between the drawings of a writer.
 """
 
 import itertools
@@ -15,19 +15,19 @@ from scipy.interpolate import CubicSpline
 from flaxdigits.data.drawn.skeletons import Skeleton, Stroke
 from flaxdigits.progress import NO_PROGRESS, Progress
 
-CHUNK = 50  # drawings worked on at once: few, to stay in the cache; changes nothing else
-POINT_SPACING = 1 / 64  # between neighbouring points of a path, in unit boxes
-LOOSE_ENDS = 1.7  # a stroke's ends vary by this much more than its other points
-WAVES = 3  # plane waves in one smooth distortion
-WAVE_CYCLES = 0.5  # standard deviation of a wave's cycles per unit box
+CHUNK = 50  # drawings to process at once: few enough for the cache; no effect on the result
+POINT_SPACING = 1 / 64  # distance of neighbouring points of a path, in unit boxes
+LOOSE_ENDS = 1.7  # the deviation of the ends of a stroke relative to that of its other points
+WAVES = 3  # number of plane waves in a smooth distortion
+WAVE_CYCLES = 0.5  # standard deviation of the cycles of a wave per unit box
 
 
 @dataclass(frozen=True)
 class Deviations:
-    """Standard deviations of what varies, in unit boxes, radians or logarithms of a factor."""
+    """Standard deviations of the variation, in unit boxes, radians or logarithms of a factor."""
 
-    slant: float  # x moved per unit of height
-    rise: float  # y moved up per unit of width
+    slant: float  # horizontal shift per unit of height
+    rise: float  # upward shift per unit of width
     turn: float  # rotation of the whole character
     size: float  # log factor of width and height together
     width: float  # log factor
@@ -41,13 +41,13 @@ class Deviations:
 
 @dataclass(frozen=True)
 class Handwriting:
-    """The writer of each drawing, and how much writers and drawings vary.
+    """The writer of each drawing, and the variation between writers and between drawings.
 
     Attributes:
         writers: [n] int, the writer of each drawing, from 0.
         writer_count: the number of writers, including those without drawings.
         between: the deviations between writers.
-        within: the deviations between drawings of a writer.
+        within: the deviations between the drawings of a writer.
     """
 
     writers: np.ndarray
@@ -60,7 +60,15 @@ class Handwriting:
         return replace(self, writers=self.writers[rows])
 
     def normal(self, rng: np.random.Generator, name: str, *shape: int) -> np.ndarray:
-        """[n, *shape] float64: the writer's part and the drawing's part of one variation."""
+        """Samples a variation of each drawing: [n, *shape] float64.
+
+        It is the sum of a value that all drawings of a writer share, and a value of the drawing.
+
+        Args:
+            rng: the random generator.
+            name: the field of `Deviations` that contains the standard deviations.
+            *shape: the shape of the values of a drawing.
+        """
         writers = rng.standard_normal((self.writer_count, *shape))
         drawings = rng.standard_normal((len(self.writers), *shape))
         return getattr(self.between, name) * writers[self.writers] + (
@@ -68,19 +76,19 @@ class Handwriting:
         )
 
     def complex_normal(self, rng: np.random.Generator, name: str, *shape: int) -> np.ndarray:
-        """[n, *shape] complex128: the same for a shift in the plane."""
+        """Samples a shift in the plane for each drawing, as `normal`: [n, *shape] complex128."""
         parts = self.normal(rng, name, *shape, 2)
         return parts[..., 0] + 1j * parts[..., 1]
 
 
 def control_points(stroke: Stroke) -> np.ndarray:
-    """[controls] complex128: the stroke's points, each corner once."""
+    """Returns the points of a stroke, each corner once: [controls] complex128."""
     points = [complex(*point) for point in stroke]
     return np.array([p for i, p in enumerate(points) if i == 0 or p != points[i - 1]])
 
 
 def curve_weights(stroke: Stroke) -> np.ndarray:
-    """[points, controls] float64: a smooth curve as a linear map of the stroke's control points.
+    """Returns the matrix that maps control points to a smooth curve: [points, controls] float64.
 
     Between corners the curve is a natural cubic spline over the chord length.
     """
@@ -130,7 +138,8 @@ def write_strokes(
 
 @dataclass(frozen=True)
 class Distortion:
-    """What happens to a whole character, drawing by drawing; every array starts with [n]."""
+    """The distortion of the whole character of each drawing; the first axis of all arrays is [n].
+    """
 
     slant: np.ndarray
     rise: np.ndarray
@@ -143,7 +152,7 @@ class Distortion:
 
     @classmethod
     def draw(cls, handwriting: Handwriting, rng: np.random.Generator) -> "Distortion":
-        """Draws the distortion of every drawing; a writer's waves share directions."""
+        """Samples the distortion of every drawing."""
         n = len(handwriting.writers)
         cycles = rng.normal(0, WAVE_CYCLES, (2, n, WAVES))
         size = handwriting.normal(rng, "size")
@@ -159,7 +168,15 @@ class Distortion:
         )
 
     def apply(self, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """[len(rows), points] complex128: points of some drawings, distorted about the centre."""
+        """Distorts the points of some drawings about the centre.
+
+        Args:
+            rows: [m] int, the numbers of the drawings.
+            points: [m, points] complex128 in the unit box.
+
+        Returns:
+            [m, points] complex128, relative to the centre of the unit box.
+        """
         points = points - (0.5 + 0.5j)
         bent = points.copy()
         for wave in range(WAVES):
@@ -186,14 +203,15 @@ def write_characters(
     Args:
         characters: the skeletons of each class.
         labels: [n] int, the class of each drawing.
-        forms: [n] float64 in [0, 1), which chooses among the class's skeletons by their shares.
-        handwriting: the writers of the drawings.
-        rng: the source of all randomness.
+        forms: [n] float64 in [0, 1), by which a skeleton of the class is selected in proportion to
+            the shares.
+        handwriting: the writers of the drawings, and their variation.
+        rng: the random generator.
         progress: is notified of the number of drawings.
 
     Yields:
         A skeleton, the rows [m] that were written with it, and one [m, points] complex128 array
-        per stroke, in unit boxes about the centre of the box. Every row occurs once.
+        per stroke, in unit boxes relative to the centre of the box. Every row occurs once.
     """
     distortion = Distortion.draw(handwriting, rng)
     with progress.stage("generating synthetic images", len(labels)) as advance:

@@ -11,9 +11,10 @@ class DrawnImages:
 
     Attributes:
         images: [n, height, width] uint8, bright on black.
-        labels: [n] int32, the class.
-        writers: [n] int32 from 1, or None if the real data set does not name them.
-        samples: [n] int32 from 1, the number of the writer's drawing of the character, or None.
+        labels: [n] int32.
+        writers: [n] int32 from 1, or None if the real data set has no writers.
+        samples: [n] int32 from 1, the number of the image among those of its writer and class, or
+            None.
     """
 
     images: np.ndarray

@@ -9,12 +9,12 @@ from flaxdigits.data.drawn.skeletons import DIGITS
 from flaxdigits.progress import NO_PROGRESS, Progress
 
 SIZE = 28
-BOX = 20  # pixels; the larger side of a digit's bounding box
+BOX = 20  # pixels; the longer side of the bounding box of a digit
 
-# Images of each digit in MNIST's 60,000 training images, counted in its label file.
+# The number of images of each digit among the 60,000 training images of MNIST.
 CLASS_COUNTS = np.array([5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949])
 
-# Every digit has a different writer, so all variation is in `within`.
+# Every image counts as the work of a different writer, so that all variation is in `within`.
 NONE = Deviations(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 VARIATION = Deviations(
     slant=0.25, rise=0.04, turn=0.10, size=0, width=0.25, height=0, waves=0.05, point=0.022,
@@ -23,7 +23,7 @@ VARIATION = Deviations(
 MEAN_SLANT = 0.16
 MEAN_WIDTH = 1.05
 PEN_RADIUS = 1.17  # pixels
-PEN_RADIUS_DEVIATION = 0.31  # of its logarithm
+PEN_RADIUS_DEVIATION = 0.31  # standard deviation of the logarithm
 
 
 def draw_mnist(
@@ -33,13 +33,13 @@ def draw_mnist(
     """Generates synthetic handwritten digits like those of MNIST.
 
     Args:
-        seed: the same seed gives the same bytes.
-        train_count: images in the training part, which comes first.
-        test_count: images in the test part.
+        seed: the seed; the same seed gives the same bytes.
+        train_count: the number of training images, which come first.
+        test_count: the number of test images.
         progress: is notified of the number of images.
 
     Returns:
-        Images [train_count + test_count, 28, 28] uint8, without writers.
+        Images, [train_count + test_count, 28, 28] uint8, without writers.
     """
     n = train_count + test_count
     rng = np.random.default_rng(seed)
@@ -56,14 +56,19 @@ def draw_mnist(
 
 
 def render(paths: list[np.ndarray], radius: np.ndarray) -> np.ndarray:
-    """[n, 28, 28] uint8: paths of any size, fitted into the box, drawn and centred by mass."""
+    """Scales paths to the box, draws them, and centres them by mass: [n, 28, 28] uint8.
+
+    Args:
+        paths: one [n, points] complex128 array per stroke, of any size.
+        radius: [n] float64, half the width of the pen in pixels.
+    """
     radius = radius[:, None]
     points = np.concatenate(paths, axis=1)
     low = points.real.min(1, keepdims=True) + 1j * points.imag.min(1, keepdims=True)
     high = points.real.max(1, keepdims=True) + 1j * points.imag.max(1, keepdims=True)
     extent = np.maximum((high - low).real, (high - low).imag)
     scale = (BOX - 2 * radius) / extent
-    # The box begins at a pixel's edge and is then moved by whole pixels, as MNIST's was.
+    # The box is aligned to the pixels and is then moved by whole pixels, as in MNIST.
     corner = (radius - 0.5) * (1 + 1j)
     paths = [(path - low) * scale + corner for path in paths]
     lengths = np.concatenate([np.abs(np.diff(path)) for path in paths], axis=1)

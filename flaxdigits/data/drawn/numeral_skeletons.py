@@ -1,7 +1,7 @@
-"""Stroke skeletons of the fifteen Chinese numerals; the format is that of `skeletons`.
+"""Stroke skeletons of the fifteen Chinese numerals, in the format of `skeletons`.
 
-The unit box is the square in which a character is written, so a 一 is a short line in its middle
-and a 零 fills its height.
+The unit box is the square in which a character is written: 一 is a line in its middle, and 零 fills
+its height.
 """
 
 from flaxdigits.data.drawn.skeletons import Skeleton
@@ -43,7 +43,7 @@ ER = (
         ((0.30, 0.33), (0.50, 0.32), (0.70, 0.30)),
         ((0.12, 0.68), (0.50, 0.67), (0.88, 0.65)),
     )),
-    Skeleton(0.25, (  # the upper line as short as a dot
+    Skeleton(0.25, (  # the upper line is as short as a dot
         ((0.38, 0.30), (0.47, 0.32), (0.56, 0.34)),
         ((0.12, 0.68), (0.50, 0.67), (0.88, 0.65)),
     )),
@@ -55,7 +55,7 @@ SAN = (
         ((0.30, 0.50), (0.50, 0.48), (0.70, 0.47)),
         ((0.10, 0.82), (0.50, 0.80), (0.92, 0.79)),
     )),
-    Skeleton(0.20, (  # the upper lines as short as dots
+    Skeleton(0.20, (  # the upper lines are as short as dots
         ((0.38, 0.18), (0.47, 0.20), (0.58, 0.22)),
         ((0.36, 0.50), (0.48, 0.49), (0.62, 0.48)),
         ((0.10, 0.82), (0.50, 0.80), (0.92, 0.79)),
@@ -230,7 +230,7 @@ QIAN = (
         ((0.10, 0.48), (0.50, 0.44), (0.90, 0.41)),
         ((0.52, 0.18), (0.50, 0.54), (0.48, 0.98)),
     )),
-    Skeleton(0.18, (  # the upper stroke runs on to the crossing one
+    Skeleton(0.18, (  # the upper stroke continues to the crossing one
         ((0.68, 0.00), (0.42, 0.26), (0.12, 0.52), (0.12, 0.52), (0.50, 0.49), (0.90, 0.44)),
         ((0.50, 0.22), (0.49, 0.56), (0.48, 0.98)),
     )),

@@ -1,14 +1,14 @@
-"""Renders pen paths as images, without visiting every pixel for every stroke.
+"""Renders pen paths as images, without computing the distance of every pixel to every stroke.
 
-The path is laid down as weights on a fine grid, which is then blurred and sampled at the pixels,
-first across, then down. Arithmetic is float64 throughout and sums in a fixed order, so that an
+The paths are added as weights to a fine grid, which is blurred and sampled at the pixels, first
+horizontally and then vertically. All values are float64 and are summed in a fixed order, so that an
 image does not depend on the other images of the batch.
 """
 
 import numpy as np
 
 GRID_PER_PIXEL = 2
-TAIL = 4  # standard deviations after which a line's profile ends
+TAIL = 4  # standard deviations at which the profile of a line ends
 
 
 def blurred_line(
@@ -18,15 +18,15 @@ def blurred_line(
 
     Args:
         paths: one [n, points] complex128 array per stroke, in pixels; pixel centres are integers.
-        pressures: one [n, points] or broadcastable array per stroke, the line's strength.
-        sigma: [n] standard deviation of the line's profile in pixels.
-        size: height and width of the images.
+        pressures: one [n, points] or broadcastable array per stroke, the strength of the line.
+        sigma: [n] float64, the standard deviation of the profile of the line in pixels.
+        size: the height and width of the images.
 
     Returns:
         [n, size, size] float64; 1 in the middle of a long straight line of pressure 1.
     """
     n = len(sigma)
-    # A segment between two points of a path counts by its length, at its middle.
+    # A segment between two points is represented by its middle, with its length as the weight.
     middles = np.concatenate([(path[:, 1:] + path[:, :-1]) / 2 for path in paths], axis=1)
     lengths = np.concatenate(
         [
@@ -35,7 +35,7 @@ def blurred_line(
         ],
         axis=1,
     )
-    # A margin as wide as the widest line reaches, so that a line may leave the image.
+    # The margin is as wide as the profile of the widest line, so that lines may leave the image.
     margin = int(np.ceil(TAIL * sigma.max() * GRID_PER_PIXEL))
     grid = size * GRID_PER_PIXEL + 2 * margin
     x = np.clip(middles.real * GRID_PER_PIXEL + margin, 0, grid - 1.001)
@@ -56,13 +56,13 @@ def blurred_line(
 
 
 def sample_blurred(cells: np.ndarray, sigma: np.ndarray, margin: int, size: int) -> np.ndarray:
-    """Blurs a grid along its second axis and samples it there at the pixels.
+    """Blurs a grid along its second axis, and samples it at the pixels along this axis.
 
     Args:
-        cells: [n, grid, width] float64; the first pixel lies `margin` cells from the edge.
-        sigma: [n] standard deviation in pixels of a Gaussian of height 1.
-        margin: how many cells to either side count, at most.
-        size: pixels to sample.
+        cells: [n, grid, width] float64; the first pixel is `margin` cells from the edge.
+        sigma: [n] float64, the standard deviation in pixels of a Gaussian of height 1.
+        margin: the radius of the Gaussian in cells.
+        size: the number of pixels.
 
     Returns:
         [n, size, width] float64.
@@ -77,15 +77,15 @@ def sample_blurred(cells: np.ndarray, sigma: np.ndarray, margin: int, size: int)
 
 
 def thick_pen(line: np.ndarray, sigma: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Turns Gaussian lines into ink with a sharp edge, one pixel of anti-aliasing.
+    """Converts Gaussian lines to ink with sharp edges, which are anti-aliased over one pixel.
 
-    The distance from the line is read back from its Gaussian profile, so that crossings and narrow
-    gaps fill with ink as they do on paper.
+    The distance from the line is computed from its Gaussian profile, so that crossings and narrow
+    gaps are filled with ink as on paper.
 
     Args:
-        line: [n, size, size] float64 as `blurred_line` returns it.
-        sigma: [n] the profile's standard deviation in pixels.
-        radius: [n] half the pen's width in pixels.
+        line: [n, size, size] float64, the output of `blurred_line`.
+        sigma: [n] float64, the standard deviation of the profile in pixels.
+        radius: [n] float64, half the width of the pen in pixels.
 
     Returns:
         [n, size, size] float64 in [0, 1].
@@ -94,8 +94,8 @@ def thick_pen(line: np.ndarray, sigma: np.ndarray, radius: np.ndarray) -> np.nda
     return np.clip(radius[:, None, None] - distance + 0.5, 0, 1)
 
 
-# The luminance table of the JPEG standard (ITU-T T.81, table K.1), as the reference library scales
-# it for quality 75, which is what the real Chinese MNIST files hold.
+# The luminance table of the JPEG standard (ITU-T T.81, table K.1), scaled by the reference library
+# for quality 75. The real Chinese MNIST files contain this table.
 JPEG_TABLE = np.array([
     [8, 6, 5, 8, 12, 20, 26, 31],
     [6, 6, 7, 10, 13, 29, 30, 28],
@@ -112,14 +112,14 @@ def jpeg_rounded(images: np.ndarray) -> np.ndarray:
     """Returns the images after JPEG compression at quality 75.
 
     Args:
-        images: [n, height, width] float64 in 0..255; the sides are multiples of 8.
+        images: [n, height, width] float64, 0 to 255; the sides are multiples of 8.
 
     Returns:
         [n, height, width] uint8.
     """
     n, height, width = images.shape
-    frequency, place = np.arange(8)[:, None], np.arange(8)
-    cosines = 0.5 * np.cos(np.pi * (2 * place + 1) * frequency / 16)
+    frequency, position = np.arange(8)[:, None], np.arange(8)
+    cosines = 0.5 * np.cos(np.pi * (2 * position + 1) * frequency / 16)
     cosines[0] /= np.sqrt(2)
     blocks = images.reshape(n, height // 8, 8, width // 8, 8).transpose(0, 1, 3, 2, 4)
     coefficients = cosines @ (np.rint(blocks) - 128) @ cosines.T

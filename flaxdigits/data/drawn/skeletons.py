@@ -1,9 +1,9 @@
-"""Stroke skeletons of the ten digits and of the fifteen Chinese numerals.
+"""Stroke skeletons of the ten digits, and the format of skeletons.
 
-A skeleton is a list of pen strokes in a unit box, x to the right and y downwards. A stroke is a
-list of points; the pen follows a smooth curve through them, and a point written twice in a row is
-a corner. Each character has one skeleton for every common way of writing it, with the share of
-writers (or of samples, for digits) that write it so; the shares of a character add up to 1.
+A skeleton is a tuple of pen strokes in a unit box, with x to the right and y downwards. A stroke is
+a tuple of points; the pen follows a smooth curve through them, and a point that occurs twice in
+succession is a corner. A character has one skeleton for every common way of writing it, with the
+share of writers (or of images, for digits) that use it; the shares of a character add up to 1.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Stroke = tuple[Point, ...]
 
 @dataclass(frozen=True)
 class Skeleton:
-    """One way of writing a character: its share among writers and its strokes in pen order."""
+    """One way of writing a character: its share and its strokes in the order of writing."""
 
     share: float
     strokes: tuple[Stroke, ...]
@@ -25,7 +25,7 @@ ZERO = (
         ((0.52, 0.02), (0.28, 0.14), (0.16, 0.50), (0.28, 0.86), (0.52, 0.98), (0.76, 0.84),
          (0.84, 0.48), (0.72, 0.13), (0.52, 0.02), (0.42, 0.05)),
     )),
-    Skeleton(0.25, (  # from the upper right, the ends overlap
+    Skeleton(0.25, (  # starts at the upper right, the ends overlap
         ((0.66, 0.12), (0.42, 0.04), (0.20, 0.28), (0.16, 0.62), (0.34, 0.94), (0.62, 0.94),
          (0.82, 0.66), (0.80, 0.28), (0.62, 0.06), (0.46, 0.10)),
     )),
@@ -33,11 +33,11 @@ ZERO = (
         ((0.38, 0.04), (0.50, 0.16), (0.62, 0.10), (0.40, 0.08), (0.20, 0.34), (0.18, 0.68),
          (0.40, 0.98), (0.68, 0.90), (0.84, 0.56), (0.76, 0.22), (0.56, 0.08), (0.44, 0.12)),
     )),
-    Skeleton(0.12, (  # left open at the top
+    Skeleton(0.12, (  # open at the top
         ((0.44, 0.03), (0.22, 0.24), (0.16, 0.58), (0.32, 0.92), (0.58, 0.97), (0.82, 0.68),
          (0.82, 0.34), (0.66, 0.10), (0.56, 0.06)),
     )),
-    Skeleton(0.12, (  # the end runs on into the inside
+    Skeleton(0.12, (  # ends in the inside
         ((0.40, 0.06), (0.20, 0.30), (0.18, 0.66), (0.40, 0.97), (0.68, 0.90), (0.84, 0.54),
          (0.76, 0.18), (0.54, 0.03), (0.34, 0.16), (0.40, 0.40)),
     )),
@@ -113,7 +113,7 @@ FOUR = (
         ((0.26, 0.06), (0.20, 0.30), (0.18, 0.52), (0.18, 0.52), (0.44, 0.54), (0.86, 0.50)),
         ((0.70, 0.02), (0.66, 0.50), (0.62, 0.98)),
     )),
-    Skeleton(0.27, (  # open and round, in one go
+    Skeleton(0.27, (  # open and round
         ((0.22, 0.06), (0.18, 0.30), (0.24, 0.48), (0.46, 0.50), (0.66, 0.40)),
         ((0.74, 0.04), (0.68, 0.40), (0.64, 0.98)),
     )),
@@ -202,7 +202,7 @@ SEVEN = (
 )
 
 EIGHT = (
-    Skeleton(0.36, (  # an s closed by the way back
+    Skeleton(0.36, (  # an s, and a line back to its start
         ((0.72, 0.12), (0.48, 0.02), (0.28, 0.16), (0.36, 0.38), (0.58, 0.54), (0.72, 0.76),
          (0.56, 0.97), (0.32, 0.94), (0.24, 0.76), (0.42, 0.54), (0.64, 0.34), (0.74, 0.10)),
     )),
