@@ -202,7 +202,7 @@ def test_groups_shrink_until_they_fit_the_memory(tiny_config, tiny_data):
 
 def test_runs_that_differ_in_more_are_not_trained_together(tiny_config, tiny_data, tmp_path):
     other = apply_overrides(tiny_config, ["optimizer.learning_rate=0.2"])
-    with pytest.raises(FlaxdigitsError, match=r"differ in seed and data\.fold alone"):
+    with pytest.raises(FlaxdigitsError, match=r"differ only in seed and data\.fold"):
         train_many({tmp_path / "a": tiny_config, tmp_path / "b": other}, tiny_data)
     assert list(tmp_path.iterdir()) == []
 
