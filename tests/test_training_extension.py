@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from test_checkpoints import refusal
-from test_training_resume import assert_bitwise_equal, rows_of, wait_for
+from test_training_resume import assert_bitwise_equal
 
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.studies.seeds import train_seeds
@@ -103,22 +103,29 @@ def test_several_seeds_are_extended(tiny_config, tiny_data, train_tiny, three_ep
     assert_bitwise_equal(tmp_path / "seeds" / "0", three_epochs)
 
 
-@pytest.mark.slow
-def test_killed_while_it_is_extended(idx_folder, launch, start, tmp_path):
-    recipe = ["--experiment=mse_cnn", "--set=data.dataset=idx_files", "--set=train.log_every=5",
-              f"--set=data.folder={idx_folder}", "--set=data.split=holdout", "--notensorboard",
-              "--set=train.batch_size=16", "--set=checkpoint.every_steps=20",
-              "--set=optimizer.schedule=constant", "--set=model.filters=4,4"]
-    for workdir, epochs in (("run", 2), ("whole", 30)):
-        done = launch(*recipe, f"--set=train.epochs={epochs}", f"--workdir={tmp_path / workdir}")
-        assert done.returncode == 0, done.stderr
-    longer = [*recipe, "--set=train.epochs=30", f"--workdir={tmp_path / 'run'}"]
-    rows = rows_of(tmp_path / "run")
-    process = start(*longer)
-    wait_for(lambda: rows_of(tmp_path / "run") > rows, process)
-    process.kill()
-    process.communicate()
-    assert RunFolder(tmp_path / "run").result() is None
-    done = launch(*longer)
-    assert done.returncode == 0, done.stderr
-    assert_bitwise_equal(tmp_path / "run", tmp_path / "whole")
+def test_ended_at_any_write_while_it_is_extended(
+    one_epoch, three_epochs, train_tiny, monkeypatch, tmp_path
+):
+    """The process ends where it would write a file: result.4.json, config.json, metrics.jsonl, ..."""
+    run, longer = shutil.copytree(one_epoch, tmp_path / "run"), [*EPOCHS, "train.epochs=3"]
+    result, write, allowed, refused = (run / "result.json").read_bytes(), RunFolder.write, 0, []
+
+    def write_or_end(folder, name, content):
+        nonlocal allowed
+        if name in ("result.4.json", "config.json", "metrics.jsonl", "predictions.npz"):
+            if allowed == 0:
+                refused.append(name)
+                raise KeyboardInterrupt
+            allowed -= 1
+        write(folder, name, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write", write_or_end)
+        for allowed in (0, 1, 2, 1):  # the last without the two files that are there by then
+            with pytest.raises(KeyboardInterrupt):
+                train_tiny(run, *longer)
+            assert (run / "result.json").read_bytes() == result
+    assert refused == ["result.4.json", "config.json", "metrics.jsonl", "predictions.npz"]
+    train_tiny(run, *longer)
+    assert (run / "result.4.json").read_bytes() == result
+    assert_bitwise_equal(run, three_epochs)
