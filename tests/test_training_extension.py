@@ -106,26 +106,18 @@ def test_several_seeds_are_extended(tiny_config, tiny_data, train_tiny, three_ep
 def test_ended_at_any_write_while_it_is_extended(
     one_epoch, three_epochs, train_tiny, monkeypatch, tmp_path
 ):
-    """The process ends where it would write a file: result.4.json, config.json, metrics.jsonl, ..."""
     run, longer = shutil.copytree(one_epoch, tmp_path / "run"), [*EPOCHS, "train.epochs=3"]
-    result, write, allowed, refused = (run / "result.json").read_bytes(), RunFolder.write, 0, []
-
-    def write_or_end(folder, name, content):
-        nonlocal allowed
-        if name in ("result.4.json", "config.json", "metrics.jsonl", "predictions.npz"):
-            if allowed == 0:
-                refused.append(name)
+    result, write = (run / "result.json").read_bytes(), RunFolder.write
+    for last in ("result.4.json", "config.json", "metrics.jsonl", "predictions.npz"):
+        def write_or_end(folder, name, content, last=last):
+            if name == last:
                 raise KeyboardInterrupt
-            allowed -= 1
-        write(folder, name, content)
+            write(folder, name, content)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "write", write_or_end)
-        for allowed in (0, 1, 2, 1):  # the last without the two files that are there by then
-            with pytest.raises(KeyboardInterrupt):
-                train_tiny(run, *longer)
-            assert (run / "result.json").read_bytes() == result
-    assert refused == ["result.4.json", "config.json", "metrics.jsonl", "predictions.npz"]
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(RunFolder, "write", write_or_end)
+            train_tiny(run, *longer)
+        assert (run / "result.json").read_bytes() == result
     train_tiny(run, *longer)
     assert (run / "result.4.json").read_bytes() == result
     assert_bitwise_equal(run, three_epochs)
