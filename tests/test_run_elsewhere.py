@@ -173,12 +173,14 @@ def test_scores_that_cannot_be_kept_are_given(finished, tiny_config, tiny_data, 
         shutil.rmtree(outer)
 
 
-def test_training_longer_names_how(finished_copy, train_tiny):
+def test_training_longer_before_the_end_names_how(train_tiny, tmp_path):
+    train_tiny(tmp_path, "train.stop_after=2")
     for change in ("train.steps=20", "train.epochs=9"):
-        message = refusal(train_tiny, finished_copy, change)
-        assert message.endswith("to train longer, start another run from the weights of this one: "
-                                f"--set train.init_from={finished_copy}")
-    assert "init_from" not in refusal(train_tiny, finished_copy, "seed=4")
+        message = refusal(train_tiny, tmp_path, change)
+        assert message.endswith("a run can be extended when it is complete; to train longer, start "
+                                "another run from the weights of this one: "
+                                f"--set train.init_from={tmp_path}")
+    assert "init_from" not in refusal(train_tiny, tmp_path, "seed=4")
 
 
 def test_a_text_is_as_good_as_a_path_or_a_run_folder(finished, tiny_config, tiny_data):

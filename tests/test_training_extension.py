@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from test_checkpoints import refusal
-from test_training_resume import assert_bitwise_equal, rows_of, wait_for
+from test_training_resume import assert_bitwise_equal
 
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.studies.seeds import train_seeds
@@ -103,22 +103,21 @@ def test_several_seeds_are_extended(tiny_config, tiny_data, train_tiny, three_ep
     assert_bitwise_equal(tmp_path / "seeds" / "0", three_epochs)
 
 
-@pytest.mark.slow
-def test_killed_while_it_is_extended(idx_folder, launch, start, tmp_path):
-    recipe = ["--experiment=mse_cnn", "--set=data.dataset=idx_files", "--set=train.log_every=5",
-              f"--set=data.folder={idx_folder}", "--set=data.split=holdout", "--notensorboard",
-              "--set=train.batch_size=16", "--set=checkpoint.every_steps=20",
-              "--set=optimizer.schedule=constant", "--set=model.filters=4,4"]
-    for workdir, epochs in (("run", 2), ("whole", 30)):
-        done = launch(*recipe, f"--set=train.epochs={epochs}", f"--workdir={tmp_path / workdir}")
-        assert done.returncode == 0, done.stderr
-    longer = [*recipe, "--set=train.epochs=30", f"--workdir={tmp_path / 'run'}"]
-    rows = rows_of(tmp_path / "run")
-    process = start(*longer)
-    wait_for(lambda: rows_of(tmp_path / "run") > rows, process)
-    process.kill()
-    process.communicate()
-    assert RunFolder(tmp_path / "run").result() is None
-    done = launch(*longer)
-    assert done.returncode == 0, done.stderr
-    assert_bitwise_equal(tmp_path / "run", tmp_path / "whole")
+def test_ended_at_any_write_while_it_is_extended(
+    one_epoch, three_epochs, train_tiny, monkeypatch, tmp_path
+):
+    run, longer = shutil.copytree(one_epoch, tmp_path / "run"), [*EPOCHS, "train.epochs=3"]
+    result, write = (run / "result.json").read_bytes(), RunFolder.write
+    for last in ("result.4.json", "config.json", "metrics.jsonl", "predictions.npz"):
+        def write_or_end(folder, name, content, last=last):
+            if name == last:
+                raise KeyboardInterrupt
+            write(folder, name, content)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(RunFolder, "write", write_or_end)
+            train_tiny(run, *longer)
+        assert (run / "result.json").read_bytes() == result
+    train_tiny(run, *longer)
+    assert (run / "result.4.json").read_bytes() == result
+    assert_bitwise_equal(run, three_epochs)

@@ -45,5 +45,6 @@ def norm_curves(
     axes.set_ylim(low, high * (high / low) ** 0.15)  # room for the legend
     axes.set_title("Norms", loc="left", color=theme.text, fontsize=10.5, weight="bold")
     axes.grid(axis="y", color=theme.line, linewidth=0.8)
-    axes.legend(loc="upper right", ncols=3, frameon=False, fontsize=8, labelcolor=theme.text)
+    axes.legend(loc="upper right", ncols=3, fontsize=8, labelcolor=theme.text, framealpha=1,
+                facecolor=theme.background, edgecolor="none")
     return figure
