@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from flaxdigits.api.arguments import PathLike, SourceName
+from flaxdigits.api.experiment import absolute_paths
 from flaxdigits.api.sources import Source
-from flaxdigits.config import DataConfig, ExperimentConfig
+from flaxdigits.config import DataConfig, ExperimentConfig, validate
 from flaxdigits.data.arrays import DataArrays
 from flaxdigits.data.dataset import (
     DataLocations,
@@ -132,6 +133,15 @@ def loader(
         return dataset
 
     return load
+
+
+def validated(config: ExperimentConfig) -> ExperimentConfig:
+    """Validates a config that a user may have created, and makes its paths absolute.
+
+    Raises:
+      FlaxdigitsError: naming the first invalid field.
+    """
+    return absolute_paths(validate(config))
 
 
 def check_before_data(config: ExperimentConfig, workdir: Path) -> None:

@@ -11,8 +11,8 @@ from flaxdigits.api.context import (
     make_console,
     print_table,
     run_folder_path,
+    validated,
 )
-from flaxdigits.api.experiment import validated
 from flaxdigits.api.sources import Source
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset

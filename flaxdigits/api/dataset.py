@@ -3,8 +3,7 @@
 import os
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.context import load_data
-from flaxdigits.api.experiment import validated
+from flaxdigits.api.context import load_data, validated
 from flaxdigits.api.sources import Source
 from flaxdigits.config import DataConfig, ExperimentConfig
 from flaxdigits.data.dataset import Dataset

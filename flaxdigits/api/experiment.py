@@ -4,7 +4,7 @@ import dataclasses
 import os
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.config import ExperimentConfig, validate
+from flaxdigits.config import ExperimentConfig
 from flaxdigits.experiments import load_experiment, run_config
 from flaxdigits.objectives import Distillation
 from flaxdigits.overrides import apply_overrides
@@ -61,15 +61,6 @@ def moved_data(folder: PathLike | None, indices: PathLike | None) -> list[str]:
     """
     paths = {"data.folder": folder, "data.indices": indices}
     return [f"{name}={os.fspath(path)}" for name, path in paths.items() if path is not None]
-
-
-def validated(config: ExperimentConfig) -> ExperimentConfig:
-    """Validates a config that a user may have created, and makes its paths absolute.
-
-    Raises:
-      FlaxdigitsError: naming the first invalid field.
-    """
-    return absolute_paths(validate(config))
 
 
 def absolute_paths(config: ExperimentConfig) -> ExperimentConfig:

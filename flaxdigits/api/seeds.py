@@ -15,8 +15,8 @@ from flaxdigits.api.context import (
     make_console,
     new_run_folder,
     report_pause,
+    validated,
 )
-from flaxdigits.api.experiment import validated
 from flaxdigits.api.sources import Source
 from flaxdigits.api.train import check_tracker_factory, default_trackers
 from flaxdigits.config import ExperimentConfig

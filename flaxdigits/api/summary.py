@@ -6,8 +6,7 @@ from rich.jupyter import JupyterMixin
 from rich.table import Table
 
 from flaxdigits.api.arguments import PathLike
-from flaxdigits.api.context import check_devices, load_data
-from flaxdigits.api.experiment import validated
+from flaxdigits.api.context import check_devices, load_data, validated
 from flaxdigits.api.sources import Source
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.builders import BUILDERS

@@ -13,8 +13,8 @@ from flaxdigits.api.context import (
     load_data,
     make_console,
     new_run_folder,
+    validated,
 )
-from flaxdigits.api.experiment import validated
 from flaxdigits.api.sources import Source
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
