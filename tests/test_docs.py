@@ -172,7 +172,8 @@ def test_a_network_is_exported_and_predicts(finished_copy, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     names = {"images": image[None, :28, :28, None]}
     exec(predict, names)
-    assert names["predictions"].probabilities.shape == (1, 10)
+    (prediction,) = names["predictions"].predictions
+    assert prediction.error is None and len(prediction.guesses) == 3
     flaxdigits.export("runs/mnist_cnn")
     exec(export, names)
     assert names["logits"].shape == (1, 10)

@@ -55,11 +55,11 @@ def check_components(config: ExperimentConfig, run: RunShape) -> None:
             _check_schedule(config, run)
     if _is_custom(optimizer):
         with reraise_with_component(optimizer, "optimizer"):
-            built = optimizer.build(_schedule(config, run))
-            if not isinstance(built, optax.GradientTransformation):
-                raise FlaxdigitsError(
-                    f"optimizer: {optimizer.name} must build an optax.GradientTransformation, got "
-                    f"{built!r}")
+            for built in optimizer.transforms(_schedule(config, run)):
+                if not isinstance(built, optax.GradientTransformation):
+                    raise FlaxdigitsError(
+                        f"optimizer: {optimizer.name} must build an optax.GradientTransformation, "
+                        f"got {built!r}")
     if _is_custom(train.loss):
         with reraise_with_component(train.loss, "train.loss"):
             logits = jax.ShapeDtypeStruct((EXAMPLES, run.num_classes), jnp.float32)
