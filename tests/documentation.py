@@ -30,11 +30,11 @@ def commands_of(page: str) -> list[str]:
 
 
 def launches() -> Iterator[tuple[str, str]]:
-    """Yields the page and the arguments of each command of flaxdigits."""
+    """Yields the page and the arguments of each command of flaxdigits, without redirection."""
     for page in PAGES:
         for command in commands_of(page):
             if command.startswith("python launch.py "):
-                yield page, command.removeprefix("python launch.py ")
+                yield page, command.removeprefix("python launch.py ").partition(" > ")[0]
 
 
 def files_of(page: str, function: str) -> dict[str, str]:
