@@ -108,8 +108,12 @@ def test_only_the_confusion_needs_the_data(network, finished, idx_folder):
 def test_a_network_computes_in_float32_whatever_jax_is_set_to(network, tiny_data):
     import jax
     expected = network.logits(tiny_data.images[:3])
-    with jax.enable_x64(True):
+    jax.config.update("jax_enable_x64", True)
+    try:
         again = load_network(network.folder).logits(tiny_data.images[:3])
+        assert jax.config.jax_enable_x64
+    finally:
+        jax.config.update("jax_enable_x64", False)
     np.testing.assert_allclose(again, expected, rtol=1e-5, atol=1e-6)
 
 
