@@ -139,7 +139,8 @@ class Experiment:
         """
         fresh = init_variables(self.task.model, self.config.seed, self.image_shape)
         if variables is not None:
-            fresh = unflatten_dict(flatten_dict(fresh) | flatten_dict(variables))
+            copied = jax.tree.map(jnp.copy, variables)  # the train steps donate their state
+            fresh = unflatten_dict(flatten_dict(fresh) | flatten_dict(copied))
         return self.devices.replicate(create_train_state(
             fresh, self.task.optimizer, self.config.train.ema_decay, self.config.train.freeze))
 
