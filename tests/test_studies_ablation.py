@@ -84,7 +84,8 @@ def test_the_table_matches_the_results_of_the_runs(ran):
     loss = f"{np.mean(losses):.4g} ± {np.std(losses, ddof=1):.4g}"
     assert re.search(rf"\| fast \| .* \| {loss} \|\n", markdown)
     for text in ("`python launch.py --ablation=", "seeds: 0, 1, 2", " (idx_files), split ",
-                 "JAX 0.", "Welch", "corrected for 1 test.", "3 of the recipe's 20 epochs in batches"):
+                 "JAX 0.", "Welch", "corrected for 1 test.",
+                 "3 of the recipe's 20 epochs in batches"):
         assert text in markdown
     table = list(csv.DictReader((workdir / "study.csv").read_text().splitlines()))
     assert float(table[1]["mean"]) == rows["fast"]["estimate"]["mean"]
