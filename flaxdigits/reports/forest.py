@@ -81,7 +81,7 @@ def forest(
         colour = theme.text
         if row.is_significant and row.is_rated:
             colour = theme.right if (difference.mean > 0) == higher_is_better else theme.wrong
-        if difference.low is not None:
+        if difference.low is not None and difference.high is not None:
             axes.plot([scale * difference.low, scale * difference.high], [line + MARK] * 2,
                       color=colour, linewidth=2, solid_capstyle="round")
         axes.plot([scale * difference.mean], [line + MARK], "D" if row.is_paired else "s",
@@ -106,20 +106,20 @@ def forest(
 
 def _marks(rows: Sequence[ForestRow], higher_is_better: bool) -> Iterator[str]:
     """Yields an explanation of every kind of mark in the rows."""
-    drawn = [row for row in rows if row.difference is not None]
-    if any(row.seeds for row in drawn):
+    drawn = [(row, row.difference) for row in rows if row.difference is not None]
+    if any(row.seeds for row, _ in drawn):
         yield "dots: seeds"
     if any(row.seeds for row in rows if row.difference is None):
         yield "dots of a row without a diamond: its seeds around their mean"
-    if any(row.difference.low is not None for row in drawn):
+    if any(difference.low is not None for _, difference in drawn):
         yield "lines: 95 % intervals"
-    if any(row.is_significant for row in drawn):
+    if any(row.is_significant for row, _ in drawn):
         yield f"filled: p < {SIGNIFICANCE} after Holm"
-    better = {(row.difference.mean > 0) == higher_is_better
-              for row in drawn if row.is_significant and row.is_rated}
+    better = {(difference.mean > 0) == higher_is_better
+              for row, difference in drawn if row.is_significant and row.is_rated}
     yield from (text for text, is_better in (("green: better", True), ("red: worse", False))
                 if is_better in better)
-    if any(row.p is not None and not row.is_significant for row in drawn):
+    if any(row.p is not None and not row.is_significant for row, _ in drawn):
         yield f"hollow: p ≥ {SIGNIFICANCE} after Holm"
-    if not all(row.is_paired for row in drawn):
+    if not all(row.is_paired for row, _ in drawn):
         yield "squares: evaluated on other images, no test"

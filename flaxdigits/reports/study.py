@@ -105,7 +105,9 @@ class StudyReport:
         tests = sum(result.p_holm is not None for result in self.variants)
         unit = f" in {POINTS}" if self.format_of(self.metric).is_fraction else ""
         lines = ["Means ± standard deviations over n seeds. "
-                f"Difference to the base{unit} with its 95 % interval."]
+                 f"Difference to the base{unit} with its 95 % interval."]
+        if all(result.estimate is None or result.estimate.n == 1 for result in self.variants):
+            lines = [f"One seed, without intervals. Difference to the base{unit}."]
         if tests:
             lines.append("p: paired t-test over the same seeds; Holm: corrected for "
                          f"{counted(tests, 'test')}.")
