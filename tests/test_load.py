@@ -3,6 +3,7 @@
 import json
 import re
 
+import jax
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -106,7 +107,6 @@ def test_only_the_confusion_needs_the_data(network, finished, idx_folder):
 
 
 def test_a_network_computes_in_float32_whatever_jax_is_set_to(network, tiny_data):
-    import jax
     expected = network.logits(tiny_data.images[:3])
     jax.config.update("jax_enable_x64", True)
     try:
