@@ -181,7 +181,7 @@ def test_a_network_is_exported_and_predicts(finished_copy, tmp_path, monkeypatch
 
 def test_every_script_is_tested():
     tested = {"README.md", "docs/getting_started.md", "docs/extending/datasets.md",
-              "docs/predict_export.md", "docs/data.md"}
+              "docs/predict_export.md", "docs/data.md", "docs/python.md"}
     assert {page for page in PAGES if scripts_of(page)} == tested
     assert "download_and_prepare" in "".join(scripts_of("docs/data.md"))  # done by `Emnist` below
     assert len(scripts_of("docs/data.md")) == 1
