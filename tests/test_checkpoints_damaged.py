@@ -277,7 +277,7 @@ def test_checkpoints_of_another_run_are_refused(finished_copy, train_tiny, tmp_p
     shutil.rmtree(tmp_path / "next" / "checkpoints")
     shutil.move(finished_copy / "checkpoints", tmp_path / "next" / "checkpoints")
     found = refusal(train_tiny, tmp_path / "next", "seed=1")
-    assert f"{tmp_path / 'next' / 'checkpoints' / '6'}: a checkpoint of another run" in found
+    assert f"{tmp_path / 'next' / 'checkpoints' / '6'}: this checkpoint is of another run" in found
     done = launch_here("--mode=eval", f"--workdir={tmp_path / 'next'}")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "another run" in done.stderr
     done = launch_here("--mode=export", f"--workdir={tmp_path / 'next'}")

@@ -198,7 +198,7 @@ def everything_changed() -> ExperimentConfig:
             (Affine(1.5, 0.1, 0.2), Cutout(0.5))),
         Adam(0.5, Piecewise(7, (0.25,), (0.5,)), 1.0, 0.01, "all", 0.8, 0.99, 1e-8),
         TrainConfig(64, 2, 100, 50, CrossEntropy(0.1, (1.0, 2.0)), Mixup(0.3), 1e-4, 0.999,
-                    "runs/a", 10, "pmap", 4, "tf32", True),
+                    "runs/a", ("Conv_*",), 10, True, "pmap", 4, "tf32", True),
         EvaluateConfig(100, 5, "unit", (TopK(2), MacroF1())),
         CheckpointConfig(6, None, "best"), 2**32 - 1)
 

@@ -196,7 +196,7 @@ def test_a_7z_with_a_corrupt_stream(tmp_path):
 def test_chinese_mnist_missing(tmp_path):
     assert "no such folder" in error_line(read_chinese_mnist, tmp_path)
     (tmp_path / "chinese_mnist").mkdir()
-    assert "holds 0 of" in error_line(read_chinese_mnist, tmp_path)
+    assert "contains 0 of" in error_line(read_chinese_mnist, tmp_path)
 
 
 def test_chinese_mnist_truncated(raw_data_dir, tmp_path):
@@ -213,7 +213,7 @@ def test_chinese_mnist_altered_or_incomplete(jpegs, tmp_path):
     assert "altered" in error_line(read_chinese_mnist, tmp_path)
     del files[name]
     write_zip(tmp_path / ARCHIVE, files)
-    assert "holds 14999 of" in error_line(read_chinese_mnist, tmp_path)
+    assert "contains 14999 of" in error_line(read_chinese_mnist, tmp_path)
 
 
 def test_an_archive_in_capitals(jpegs, tmp_path):
@@ -232,7 +232,7 @@ def test_a_broken_archive_does_not_hide_a_whole_one(raw_data_dir, jpegs, tmp_pat
 
 def test_a_name_of_thousands_of_digits(tmp_path):
     write_zip(tmp_path / ARCHIVE, {f"input_{'1' * 5_000}_1_1.jpg": b"x"})
-    assert "holds 0 of" in error_line(read_chinese_mnist, tmp_path)
+    assert "contains 0 of" in error_line(read_chinese_mnist, tmp_path)
 
 
 METHODS = {"stored": zipfile.ZIP_STORED, "deflated": zipfile.ZIP_DEFLATED,
@@ -318,5 +318,5 @@ def test_an_archive_never_writes_anywhere(tmp_path):
     raw = tmp_path / "deep" / "raw"
     write_zip(raw / ARCHIVE, {"../../input_1_1_1.jpg": b"x", "/tmp/input_1_1_2.jpg": b"x"})
     before = sorted(tmp_path.rglob("*"))
-    assert "holds 2 of" in error_line(read_chinese_mnist, raw)
+    assert "contains 2 of" in error_line(read_chinese_mnist, raw)
     assert sorted(tmp_path.rglob("*")) == before

@@ -64,10 +64,12 @@ def test_a_registered_data_set_is_trained_on_resumed_and_scored(
     assert scored.returncode == 0, scored.stderr
     row = json.loads((whole / "eval.jsonl").read_text())
     assert row["test_accuracy"] == kept[0]["test_accuracy"]
+    found = launch("--mode=eval", f"--workdir={whole}")
+    assert found.stdout == scored.stdout, found.stderr
+    bars.unlink()
     lost = launch("--mode=eval", f"--workdir={whole}")
     assert lost.returncode == 2 and lost.stderr.count("\n") == 1
-    assert "got 'bars'; did you mean" in lost.stderr or "got 'bars'; a custom" in lost.stderr
-    assert "pass that file with --experiment" in lost.stderr
+    assert f"{bars}, which does not exist" in lost.stderr
 
 
 @pytest.mark.parametrize(("body", "said"), [

@@ -106,7 +106,7 @@ def test_the_best_checkpoint_or_a_step_can_be_the_teacher(finished, train_tiny, 
         digests.append(json.loads((workdir / "config.json").read_text())["teacher"])
     assert len(set(digests[:3])) == 1 and digests[3] != digests[0]
     train_tiny(tmp_path / "best", *student_of(f"{finished}@best", "train.steps=1"))
-    assert "has no checkpoint of step 5; it has 2, 4, 6" in refusal(
+    assert "has no checkpoint '5': expected last, best or one of the steps 2, 4, 6" in refusal(
         train_tiny, tmp_path / "none", *student_of(f"{finished}@5"))
     assert split_checkpoint("a@b/run") == ("a@b/run", "last")
     assert split_checkpoint("a@b/run@best") == ("a@b/run", "best")

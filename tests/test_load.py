@@ -87,7 +87,7 @@ def test_arrays_of_any_size_are_framed_as_files_are(network, tmp_path):
     assert [network.class_names[label] for label in predicted] == [
         each.guesses[0].class_name for each in read]
     assert network.predict([]).shape == (0,)
-    for wrong, message in ((np.zeros((9, 9), np.uint8), "there is nothing on it"),
+    for wrong, message in ((np.zeros((9, 9), np.uint8), "the image is empty"),
                            (np.zeros((9, 9, 2), np.uint8), "must be uint8 of shape"),
                            (np.ones((9, 9)), "got float64")):
         with pytest.raises(FlaxdigitsError, match=rf"images\[1\].*{message}"):
@@ -173,7 +173,7 @@ def test_the_arguments_of_a_split_are_those_of_the_config(tiny_data, tmp_path):
 
 @pytest.mark.parametrize(("name", "message"), [
     ("mnst", "did you mean mnist"), ("npz", "data.folder must name an .npz file"),
-    ("arrays", "given in Python"), ("tfds:none", "none")])
+    ("arrays", "passed in Python"), ("tfds:none", "none")])
 def test_a_data_set_that_cannot_be_loaded_is_an_error_of_one_line(name, message):
     with pytest.raises(FlaxdigitsError, match=message) as error:
         flaxdigits.dataset(name)

@@ -63,7 +63,7 @@ def test_the_others_are_done_when_one_cannot_be_read(finished, images, launch_he
     assert [len(row.get("guesses", ())) for row in found] == [3, 3, 3, 0, 0]
     assert sum(guess["confidence"] for guess in found[0]["guesses"]) <= 1.001
     lines = done.stderr.splitlines()
-    assert len(lines) == 2 and "d.png" in lines[0] and "e.png: there is nothing" in lines[1]
+    assert len(lines) == 2 and "d.png" in lines[0] and "e.png: the image is empty" in lines[1]
 
 
 def test_a_table_and_a_figure(finished_copy, images, launch_here):

@@ -290,5 +290,5 @@ def test_two_characters_seem_several():
 def test_a_recorded_framing_that_is_not_possible_is_an_error(change, tmp_path):
     values = json.loads(json.dumps(dataclasses.asdict(MNIST)))
     assert recorded_framing(values, tmp_path) == MNIST
-    with pytest.raises(FlaxdigitsError, match=r"not possible for an image, .* restore it"):
+    with pytest.raises(FlaxdigitsError, match=r"not possible for an image, .* restore the"):
         recorded_framing(values | change, tmp_path)

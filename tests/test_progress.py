@@ -15,7 +15,7 @@ from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.reports.finished_run import write_report_or_warn
 from flaxdigits.training import logits, progress
 from flaxdigits.training.progress import ConsoleProgress, TrainingStage, console_progress
-from flaxdigits.training.runs import train
+from flaxdigits.training.runs import train_many
 
 pytest_plugins = ["tiny_run"]
 
@@ -87,8 +87,10 @@ def test_progress_is_off_by_the_environment_or_on_a_quiet_console(monkeypatch):
 def test_a_run_reports_its_stages(tiny_config, tiny_data, tmp_path, compiled_once, monkeypatch):
     monkeypatch.setattr(logits, "BATCHES_PER_CALL", 2)
     recorder = Recorder()
-    outcome = train(tiny_config, tiny_data, tmp_path / "run",
-                    [TrainingStage(recorder, "seed 0")], write_report_or_warn, recorder)
+    run = tmp_path / "run"
+    outcome = train_many(
+        {run: tiny_config}, tiny_data, lambda path: [TrainingStage(recorder, "seed 0")],
+        write_report=write_report_or_warn, progress=recorder)[run]
     sizes = {split: outcome.result[f"{split}_examples"] for split in (
         "train", "validation", "test")}
     assert recorder.stages == {

@@ -250,7 +250,7 @@ def test_a_metric_cannot_replace_the_accuracy_and_returns_a_number():
             return None
 
     config = ExperimentConfig("a", DenseCnnConfig(), evaluate=EvaluateConfig(metrics=(Errors(),)))
-    with pytest.raises(FlaxdigitsError, match="not one of accuracy, loss, errors"):
+    with pytest.raises(FlaxdigitsError, match="not be one of accuracy, loss, errors"):
         validate(config)
     with pytest.raises(FlaxdigitsError, match="errors must return a number, got None"):
         score(np.zeros((2, 3), np.float32), np.array([0, 1]), CrossEntropy(), (Errors(),))

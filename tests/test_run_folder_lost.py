@@ -42,7 +42,7 @@ def test_seeds_without_a_config_are_refused_before_any_is_trained(
         "--experiment=mse_cnn", "--set=data.dataset=idx_files", "--seeds=0,1",
         f"--set=data.folder={idx_folder}", "--set=train.steps=2", f"--workdir={tmp_path / 'many'}")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert f"{seeds / '1'}: holds checkpoints and metrics.jsonl and result.json" in done.stderr
+    assert f"{seeds / '1'}: contains checkpoints and metrics.jsonl and result.json" in done.stderr
     assert not (seeds / "0").exists()
 
 

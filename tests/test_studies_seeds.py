@@ -238,7 +238,7 @@ def test_each_seed_is_printed(launch_here, idx_folder, tmp_path):
         assert text in done.stdout
     for arguments, message in (
             ((*recipe, "--seeds=5..0"), "--seeds takes whole numbers"),
-            ((*recipe, "--mode=summary", "--seeds=0"), "--seeds is for"),
+            ((*recipe, "--mode=summary", "--seeds=0"), "--seeds is only for"),
             ((*recipe, "--seeds=0..1", "--set=train.parallel=pmap"), "train.parallel=pmap")):
         done = launch_here(*arguments)
         assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1

@@ -73,7 +73,7 @@ def test_the_methods_of_a_tracker_are_called_in_order(track):
     assert "finish" not in {what for what, *_ in first.calls}
     assert second.calls[0] == ("start", "tiny", "run", 3, 6)
     assert [step for what, *step in second.calls if what == "row"] == [[4], [6]]
-    figures = ["accuracy", "confusion", "filters", "loss", "mistakes", "samples"]
+    figures = ["confusion", "error", "filters", "loss", "mistakes", "samples"]
     assert second.calls[-2:] == [("finish", 6, figures), ("stop",)]
     third = Notes()
     track([third])

@@ -66,7 +66,7 @@ def test_a_run_is_extended_twice_and_by_its_steps(one_epoch, three_epochs, train
 @pytest.mark.parametrize("changes, message", [
     (["train.steps=3"], "is complete with 4 steps, and train.steps=3 makes 3: set more to extend"),
     (["train.steps=4"], "is complete with 4 steps, and train.steps=4 makes 4"),
-    (["train.epochs=2", "seed=1"], "holds another run: seed was 0 and is 1; choose another"),
+    (["train.epochs=2", "seed=1"], "contains another run: seed was 0 and is 1; choose another"),
 ])
 def test_a_run_is_not_shortened_or_changed(changes, message, one_epoch, train_tiny):
     before = {path: path.stat().st_mtime_ns for path in one_epoch.rglob("*")}
@@ -95,7 +95,7 @@ def test_several_seeds_are_extended(tiny_config, tiny_data, train_tiny, three_ep
                    for epochs in (1, 3))
     train_seeds(short, (0, 1), tiny_data, tmp_path)
     (tmp_path / "seeds" / "1" / "result.json").unlink()  # as if it was killed before its end
-    assert "holds another run: train.epochs was 1 and is 3; " in refusal(
+    assert "contains another run: train.epochs was 1 and is 3; " in refusal(
         train_seeds, long, (0, 1), tiny_data, tmp_path)
     train_seeds(short, (0, 1), tiny_data, tmp_path)
     summary = train_seeds(long, (0, 1, 2), tiny_data, tmp_path)

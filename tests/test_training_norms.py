@@ -9,6 +9,8 @@ import pytest
 from conftest import ROOT
 from test_checkpoints import opened  # noqa: F401
 
+from flaxdigits.reports.finished_run import write_report_or_warn
+
 pytest_plugins = ["tiny_run"]
 
 NORMS = ("gradient_norm", "update_norm", "parameter_norm")
@@ -30,7 +32,8 @@ def test_norms_are_those_of_the_last_step_of_the_row(
     freeze, trained, train_tiny, opened, tmp_path  # noqa: F811
 ):
     clip = 1e-3
-    train_tiny(tmp_path, *RECIPE, f"train.freeze={freeze or '()'}", f"optimizer.clip_norm={clip}")
+    train_tiny(tmp_path, *RECIPE, f"train.freeze={freeze or '()'}", f"optimizer.clip_norm={clip}",
+               write_report=write_report_or_warn)
     checkpoints = opened(tmp_path / "checkpoints")
     params = {step: {layer: checkpoints.restore_arrays(step)["params"][layer] for layer in trained}
               for step in checkpoints.steps()}

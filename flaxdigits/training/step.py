@@ -194,7 +194,7 @@ def _fold_in(key_data: jax.Array, step: jax.Array) -> jax.Array:
 
 def _norm(tree: Any) -> jax.Array:
     """Returns the L2 norm over all arrays of a tree: [] float32."""
-    return optax.global_norm(jax.tree.map(lambda array: array.astype(jnp.float32), tree))
+    return optax.tree.norm(jax.tree.map(lambda array: array.astype(jnp.float32), tree))
 
 
 def _reset_if(sums: Sums, is_start: jax.Array) -> Sums:
