@@ -264,7 +264,7 @@ def test_the_page_is_light_or_dark_and_shows_its_pictures(theme, browse, chinese
            f"--blink-settings=preferredColorScheme={list(COLOURS)[::-1].index(theme)}")
     pixels = np.asarray(Image.open(shot).convert("RGB"), int)
     assert (pixels[:, :20] == COLOURS[theme]).all(), "the left border has the page's colour"
-    card = pixels[330:700, 100:1100].reshape(-1, 3)  # the curves
+    card = pixels[430:800, 100:1100].reshape(-1, 3)  # the curves
     paper = {"light": 255, "dark": 30}[theme]
     assert (np.abs(card - paper).max(1) < 12).mean() > 0.8
     assert card.std() > 10
