@@ -242,7 +242,7 @@ def test_architectures_are_compared_by_one_line_of_a_study(
     rows = json.loads((tmp_path / "study/study.json").read_text())["rows"]
     assert [row["variant"] for row in rows] == ["base", "model=lenet5", "model=mlp"]
     models = [json.loads((tmp_path / "study" / name / "seeds/0/config.json").read_text())
-              ["config"]["model"] for name in ("base", "model=lenet5", "model=mlp")]
+              ["config"]["model"] for name in ("base", "model_lenet5", "model_mlp")]
     assert models == [
         {"name": "dense_cnn", "filters": [2], "dense": [4], "dropout": [0.1], "batch_norm": False},
         {"name": "lenet5", "activation": "tanh"}, {"name": "mlp", "dense": [4], "dropout": 0.2}]

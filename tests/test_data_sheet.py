@@ -107,5 +107,5 @@ def test_data_mode_shows_writers(launch, tmp_path):
                   "--set=data.split=writers", f"--workdir={tmp_path}")
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert done.stdout.startswith("SYNTHETIC DATA") and "亿" in done.stdout
-    assert "train: 80 writers with 150 to 150 images (median 150)" in done.stdout
+    assert "train: 80 writers with 150 images each" in done.stdout
     assert "writers in both train and test: none" in done.stdout
