@@ -255,7 +255,11 @@ def test_a_damaged_record_is_reported(work, values):
     ("import a\nx = 2\ndef f(): return x + a.b\nclass C: y = f\n", ["x"]),
     ("import b as a\nx = 1\ndef f(): return x + a.b\nclass C: y = f\n", ["a"]),
     ("import a\nx = 1\nclass C: y = f\n", ["f"]),
-    ("import a\nx = 1\ndef f(): return x + a.b\nclass C:\n  'Doc.'\n  y = f  # comment\nx + 1", []),
+    ("import a\nx = 1\ndef f(): return x + a.b\nclass C:\n  'Doc.'\n  y = f  # comment\n", []),
+    ("import a\nx = 1\ndef f(): return x + a.b\nclass C: y = f\nx *= 2\n",
+     ["a statement at the top level"]),
+    ("import a\nx = 1\ndef f(): return x + a.b\nclass C: y = f\nfrom b import *\n",
+     ["a statement at the top level"]),
     ("import a\nx = 1\nx = 2\ndef f(): return x - a.b\nclass C: y = f\n", ["x", "f"]),
     ("x = (", ["the file"]),
 ])
@@ -268,5 +272,7 @@ def test_statements_that_bind_no_name_count():
     old, new = b"class C: pass\na.b()\n", b"class C: pass\na.c()\n"
     assert changed_definitions(old, new, {"C"}) == ["a statement at the top level"]
     assert changed_definitions(None, new, {"C"}) == ["the file"]
+    shadowed = b"class C: x = abs(1)\ndef abs(x): return x\n"
+    assert changed_definitions(b"class C: x = abs(1)\n", shadowed, {"C"}) == ["abs"]
     entry = b"def get_config(): return 1\nclass C: pass"
     assert changed_definitions(entry, entry.replace(b"1", b"2"), {"C"}) == []

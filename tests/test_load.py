@@ -66,7 +66,9 @@ def test_the_logits_are_those_of_the_run(network, finished, tiny_data):
                                    r"for one image, pass image\[None\]"),
     (np.zeros((2, 20, 28), np.uint8), r"got \[2, 20, 28\]"),
     (np.zeros((2, 28, 28, 3), np.uint8), r"got \[2, 28, 28, 3\]"),
-    (np.zeros((2, 28, 28)), r"must be uint8, with values 0 to 255, got float64"),
+    (np.zeros((2, 28, 28)), r"uint8, with values 0 to 255, got float64; for values 0 to 1, "),
+    (np.zeros((2, 28, 28), np.int64), r"got int64; pass images.astype\(numpy.uint8\)$"),
+    (np.zeros((2, 28, 28), bool), r"got bool$"),
 ])
 def test_images_of_another_shape_or_type_are_refused(network, images, message):
     with pytest.raises(FlaxdigitsError, match=message):

@@ -94,7 +94,7 @@ def test_a_run_reports_its_stages(tiny_config, tiny_data, tmp_path, compiled_onc
     sizes = {split: outcome.result[f"{split}_examples"] for split in (
         "train", "validation", "test")}
     assert recorder.stages == {
-        "building the network": (0, None), "loading the train state": (0, None),
+        "building the network": (0, None), "initializing the train state": (0, None),
         "seed 0: step": (6, 6), "compiling the train step": (0, None),
         **{f"evaluating {split}": (size, size) for split, size in sizes.items()},
         "writing the report": (0, None)}

@@ -181,7 +181,10 @@ def check_before_data(config: ExperimentConfig, workdir: Path) -> None:
     build_model(config.model, num_classes=1)
     if config.train.init_from is not None and not (workdir / "config.json").exists():
         path, _ = split_checkpoint(config.train.init_from)
-        RunFolder(Path(path)).data()
+        try:
+            RunFolder(expand_user(path)).data()
+        except FlaxdigitsError as error:
+            raise FlaxdigitsError(f"train.init_from: {error}") from error
 
 
 def check_devices() -> None:

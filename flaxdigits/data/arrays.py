@@ -42,9 +42,7 @@ class DataArrays:
     def __post_init__(self) -> None:
         images = as_array(self.images, "images")
         if images.dtype != np.uint8:
-            raise FlaxdigitsError(
-                f"images must be uint8, with values 0 to 255, got {images.dtype}; for values 0 to "
-                "1, pass (255 * images).astype(numpy.uint8)")
+            raise FlaxdigitsError(not_uint8(images.dtype))
         if images.ndim not in (3, 4) or 0 in images.shape:
             raise FlaxdigitsError(
                 "images must be of shape [n, height, width] or [n, height, width, channels], got "
@@ -145,3 +143,10 @@ def _classes(
 def _is_unicode(text: str) -> bool:
     """Returns whether a string can be encoded, which is not possible with a lone surrogate."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def not_uint8(dtype: np.dtype) -> str:
+    """Returns the error message for images that are not uint8."""
+    hint = {"f": "; for values 0 to 1, pass (255 * images).astype(numpy.uint8)",
+            "i": "; pass images.astype(numpy.uint8)", "u": "; pass images.astype(numpy.uint8)"}
+    return f"images must be uint8, with values 0 to 255, got {dtype}{hint.get(dtype.kind, '')}"

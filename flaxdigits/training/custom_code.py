@@ -167,11 +167,12 @@ def changed_definitions(
     reached, waiting = set(), [*used, ""]
     while waiting:
         name = waiting.pop()
-        if name in before and name not in reached:
+        if name not in reached:
             reached.add(name)
-            waiting += before[name].names
-    return [name or OTHER_STATEMENTS for name, statement in before.items()
-            if name in reached and (name not in after or statement.code != after[name].code)]
+            waiting += before[name].names if name in before else ()
+    # A name that only the later file binds replaces a builtin, or one of a `from x import *`.
+    return [name or OTHER_STATEMENTS for name in dict.fromkeys((*before, *after))
+            if name in reached and before.get(name) != after.get(name)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +202,8 @@ def _bound_names(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [node.name]
     if isinstance(node, ast.Import | ast.ImportFrom):
-        return [(alias.asname or alias.name).partition(".")[0] for alias in node.names]
+        return [(alias.asname or alias.name).partition(".")[0].replace("*", "")
+                for alias in node.names]
     if isinstance(node, ast.Assign | ast.AnnAssign):
         return [part.id for part in ast.walk(node)
                 if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)] or [""]

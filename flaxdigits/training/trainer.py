@@ -66,7 +66,8 @@ def train_run(
     with write_checkpoints(folder, config.checkpoint.keep, experiment.recorded()) as checkpoints:
 
         # Restore the newest checkpoint, or start.
-        with progress.stage("loading the train state"):
+        verb = "restoring" if checkpoints.steps() else "initializing"
+        with progress.stage(f"{verb} the train state"):
             state, clocks = _restore(experiment, folder, checkpoints, initial_variables)
         step, epoch, order = int(state.step), None, None
 
