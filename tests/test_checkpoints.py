@@ -10,7 +10,7 @@ import pytest
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.training.checkpoints import DELETED, Checkpoints, RunRecord
+from flaxdigits.training.checkpoints import DELETED, CheckpointRecord, Checkpoints
 from flaxdigits.training.run_folder import RunFolder
 
 pytest_plugins = ["tiny_run"]
@@ -44,7 +44,7 @@ def state(step):
 def save_scored(checkpoints, accuracies):
     for step, accuracy in enumerate(accuracies, start=1):
         loss = None if accuracy is None else 1.0
-        checkpoints.save(step, state(step), RunRecord(
+        checkpoints.save(step, state(step), CheckpointRecord(
             seconds_training=float(step), validation_accuracy=accuracy, validation_loss=loss))
     checkpoints.wait()
 
@@ -78,14 +78,14 @@ def test_of_equally_accurate_ones_the_lower_loss_is_best(opened, tmp_path):
     checkpoints = opened(tmp_path)
     for step, loss in enumerate((0.3, 0.1, 0.2), start=1):
         checkpoints.save(
-            step, state(step), RunRecord(validation_accuracy=0.9, validation_loss=loss))
+            step, state(step), CheckpointRecord(validation_accuracy=0.9, validation_loss=loss))
     assert checkpoints.best() == 2
 
 
 def test_retention_continues_after_reopening(opened, tmp_path):
     save_scored(opened(tmp_path, 2), [0.9, 0.1, 0.2])
     again = opened(tmp_path, 1)
-    again.save(7, state(7), RunRecord(validation_accuracy=0.3, validation_loss=1.0))
+    again.save(7, state(7), CheckpointRecord(validation_accuracy=0.3, validation_loss=1.0))
     again.wait()
     assert again.steps() == [1, 7]
 
@@ -109,7 +109,7 @@ def test_a_state_comes_back_as_it_was(opened, tmp_path):
 def test_a_saved_step_is_not_overwritten(opened, tmp_path):
     checkpoints = opened(tmp_path)
     save_scored(checkpoints, [0.5])
-    checkpoints.save(1, state(9), RunRecord(validation_accuracy=0.1))
+    checkpoints.save(1, state(9), CheckpointRecord(validation_accuracy=0.1))
     checkpoints.wait()
     assert int(checkpoints.restore(1, state(0))["step"]) == 1
     assert checkpoints.record(1).validation_accuracy == 0.5

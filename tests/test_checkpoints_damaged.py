@@ -16,7 +16,7 @@ from flaxdigits.components import register
 from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
 from flaxdigits.optimizers import Optimizer
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.training.checkpoints import Checkpoints, RunRecord, flat_arrays
+from flaxdigits.training.checkpoints import CheckpointRecord, Checkpoints, flat_arrays
 from flaxdigits.training.digests import array_digest
 from flaxdigits.training.experiment import Experiment, non_finite_part
 from flaxdigits.training.run_folder import RunFolder
@@ -76,7 +76,7 @@ def damages_of(content, chosen):
 def test_whatever_is_damaged_what_is_restored_is_what_was_saved(opened, tmp_path):  # noqa: F811
     checkpoints = opened(tmp_path / "whole")
     for step in (2, 4):
-        checkpoints.save(step, state(step), RunRecord(
+        checkpoints.save(step, state(step), CheckpointRecord(
             validation_accuracy=0.5, validation_loss=1.0))
     checkpoints.wait()
     wanted = {step: {name: np.asarray(array) for name, array in flat_arrays(state(step)).items()}
@@ -110,7 +110,7 @@ def test_whatever_is_damaged_what_is_restored_is_what_was_saved(opened, tmp_path
 def replace_state(folder, step, arrays):
     """Puts other arrays of the same names and shapes into a checkpoint, as readable as before."""
     other = Checkpoints(folder.parent / "other")
-    other.save(step, arrays, RunRecord())
+    other.save(step, arrays, CheckpointRecord())
     other.close()
     shutil.rmtree(folder / str(step) / "state")
     shutil.move(folder.parent / "other" / str(step) / "state", folder / str(step) / "state")

@@ -13,12 +13,12 @@ from scipy import ndimage
 from flaxdigits.data.framing import (
     FRAMINGS,
     Framing,
+    dilate,
     frame,
     measure_framing,
     recorded_framing,
     seems_several,
     stroke_width,
-    thickened,
 )
 from flaxdigits.data.ink import Ink, find_ink
 from flaxdigits.data.photos import LONGEST, read_photo, read_picture
@@ -145,7 +145,7 @@ def test_strokes_grow_by_a_disc(radius):
     y, x = np.ogrid[-radius:radius + 1, -radius:radius + 1]
     disc = x * x + y * y <= radius * (radius + 0.5)
     expected = ndimage.grey_dilation(np.pad(strength, radius), footprint=disc)
-    np.testing.assert_array_equal(thickened(strength, radius), expected)
+    np.testing.assert_array_equal(dilate(strength, radius), expected)
 
 
 def test_a_long_thin_character_fits():

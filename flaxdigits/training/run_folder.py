@@ -213,7 +213,7 @@ class RunFolder:
         """
         self.check_name()
         new = {"config": to_dict(config), **about}
-        if not self.is_begun():
+        if not self.contains_run():
             files = custom_code.code_files(config)
             for file in files:
                 self.write(f"{custom_code.FOLDER}/{file.name}", file.content)
@@ -256,7 +256,7 @@ class RunFolder:
         _log.info("%s: extends the run, which was complete with %d steps", self.path,
                   result["steps"])
 
-    def is_begun(self) -> bool:
+    def contains_run(self) -> bool:
         """Returns whether the folder contains a run.
 
         Raises:
