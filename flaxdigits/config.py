@@ -252,7 +252,8 @@ def _build_field(value: Any, hint: Any, field: dataclasses.Field, path: str) -> 
 def _build_component(kind: type[Component], values: Any, path: str) -> Component:
     """Builds a component from a JSON object, whose field `name` selects the class."""
     if not isinstance(values, dict):
-        raise FlaxdigitsError(f"config: {path} must be an object with a name, got {quoted(values)}")
+        raise FlaxdigitsError(
+            f"config: {path} must be an object with the field name, got {quoted(values)}")
     cls = kind.find(values.get("name"), f"{path}.name")
     return _build(cls, {name: value for name, value in values.items() if name != "name"}, path)
 

@@ -165,8 +165,8 @@ class _Assignment:
                 near = difflib.get_close_matches(name, fields, n=1)
                 raise FlaxdigitsError(
                     f"{full}: the {node.kind} {node.name} has no such field; "
-                    + (f"did you mean {near[0]}? " if near else "")
-                    + f"it has {', '.join(fields) or 'none'}")
+                    + (f"did you mean {near[0]}? Its fields are " if near else "it has ")
+                    + (", ".join(fields) or "none"))
             raise FlaxdigitsError(self._unknown_field_message(full))
         hint = typing.get_type_hints(type(node))[name]
         new = self.apply(getattr(node, name), hint, fields[name], rest, join(path, name))
@@ -185,10 +185,11 @@ class _Assignment:
                      if name in (entry.name, str(position))]
         if name.isdecimal() and not positions:
             raise FlaxdigitsError(
-                f"{path}.{name}: the list has {len(entries)} entries, numbered from 0")
+                f"{path} has no entry {name}: the list has {len(entries)} entries, "
+                "numbered from 0")
         if len(positions) > 1:
-            raise FlaxdigitsError(f"{path}.{name}: the list has several entries of this name; use "
-                                  f"the number of an entry, as in {path}.{positions[0]}")
+            raise FlaxdigitsError(f"{path}.{name}: the list has several entries with this name; "
+                                  f"use the index of an entry, as in {path}.{positions[0]}")
         if not positions:
             positions, entries = [len(entries)], (*entries, kind.find(name, path)())
         position = positions[0]
@@ -196,7 +197,7 @@ class _Assignment:
             fields = [field.name for field in dataclasses.fields(entries[position])]
             raise FlaxdigitsError(
                 f"{path}.{name} is {article(kind.kind)} {kind.kind}: set one of its fields "
-                f"({', '.join(fields) or 'it has none'}), or the list, as in {path}={name}")
+                f"({', '.join(fields) or 'it has none'}), or select it with {path}={name}")
         new = self._replace_field(entries[position], rest, join(path, name))
         return (*entries[:position], new, *entries[position + 1:])
 

@@ -171,11 +171,11 @@ class Piecewise(WarmupSchedule):
     def check(self, path: str) -> None:
         if len(self.boundaries) != len(self.factors):
             raise FlaxdigitsError(
-                f"{path}.factors must have as many numbers as {path}.boundaries has, "
-                f"{len(self.boundaries)}, got {len(self.factors)}")
+                f"{path}.factors must contain {len(self.boundaries)} numbers, one for each of "
+                f"{path}.boundaries, got {len(self.factors)}")
         if sorted(set(self.boundaries)) != list(self.boundaries):
             raise FlaxdigitsError(
-                f"{path}.boundaries must be in ascending order, got {self.boundaries}")
+                f"{path}.boundaries must be in strictly ascending order, got {self.boundaries}")
 
     def after_warmup(self, peak: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
         changes = [round(boundary * steps) for boundary in self.boundaries]

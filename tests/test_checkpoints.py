@@ -122,11 +122,11 @@ def test_an_empty_folder_has_none(opened, tmp_path):
 
 @pytest.mark.parametrize(("target", "message"), [
     ({"params": {"kernel": jnp.zeros((3, 5))}, "step": jnp.int32(0)},
-     "params.kernel has shape [3, 2], this config's has shape [3, 5]"),
+     "params.kernel has shape [3, 2], but this config requires shape [3, 5]"),
     ({"params": {"kernel": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}, "step": jnp.int32(0)},
-     "params.bias has no such array, this config's has shape [2]"),
+     "params.bias is missing, but this config requires shape [2]"),
     ({"params": {"kernel": jnp.zeros((3, 2))}},
-     "step has shape [], this config's has no such array"),
+     "step has shape [], but this config has no such array"),
 ])
 def test_another_architecture_is_refused_by_the_name_of_the_array(
     target, message, opened, tmp_path
@@ -139,7 +139,8 @@ def test_another_architecture_is_refused_by_the_name_of_the_array(
 def test_eval_with_another_architecture_names_the_array(finished_copy, tiny_config, tiny_data):
     other = apply_overrides(tiny_config, ["model.dense=9"])
     rows = evaluate_checkpoints(other, tiny_data, RunFolder(finished_copy), "last")
-    assert "params.Dense_0.bias has shape [8], this config's has shape [9]" in refusal(next, rows)
+    assert "params.Dense_0.bias has shape [8], but this config requires shape [9]" in refusal(
+        next, rows)
     assert not (finished_copy / "eval.jsonl").exists()
 
 

@@ -89,7 +89,7 @@ def test_images_of_several_channels_are_trained_on_and_read(
     assert recorded["image_shape"] == [12, 10, channels] and "framing" not in recorded
 
     sheet = launch_here("--mode=data", *settings, f"--workdir={tmp_path / 'sheet'}")
-    assert sheet.returncode == 0 and f"images of 12x10x{channels}" in sheet.stdout
+    assert sheet.returncode == 0 and f"12x10x{channels} images" in sheet.stdout
     summary = launch_here("--mode=summary", *settings)
     assert summary.returncode == 0, summary.stderr
 

@@ -72,7 +72,7 @@ DAMAGED = {
     "cut in the header": (
         "train-images-idx3-ubyte", idx(IMAGES)[:9], "truncated within its header"),
     "labels for images": ("train-images-idx3-ubyte", idx(LABELS), "not an idx file"),
-    "empty": ("train-images-idx3-ubyte", b"", "starts with nothing"),
+    "empty": ("train-images-idx3-ubyte", b"", "the file is empty"),
     "no rows": ("train-images-idx3-ubyte", idx(IMAGES[:0]), "the empty shape 0 x 6 x 5"),
     "no pixels": (
         "train-images-idx3-ubyte", bytes([0, 0, 8, 3]) + bytes(4) + b"\xff" * 8, "the empty shape"),
@@ -82,7 +82,7 @@ DAMAGED = {
     "gzip altered": (
         "train-labels-idx1-ubyte.gz", gzip.compress(idx(LABELS))[:12] + bytes(30),
         "cannot be read"),
-    "test labels missing": ("t10k-images-idx3-ubyte", idx(IMAGES), "lacks t10k-labels"),
+    "test labels missing": ("t10k-images-idx3-ubyte", idx(IMAGES), "contains neither t10k-labels"),
 }
 
 

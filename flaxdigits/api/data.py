@@ -99,7 +99,7 @@ def preview_data(
 
     print_synthetic_data_notice(console, dataset.source)
     console.print(f"{title}, split {config.data.split}: "
-                  f"images of {dataset.size()}, {classes} classes")
+                  f"{dataset.size()} images, {classes} classes")
     print_table(console, class_table(dataset.class_names, dataset.labels, splits))
     if dataset.writers is not None:
         for line in writer_lines(dataset.writers, splits):

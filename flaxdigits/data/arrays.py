@@ -128,7 +128,9 @@ def _classes(
     else:
         names = tuple(np.atleast_1d(as_array(class_names, "class_names")).tolist())
         if not all(isinstance(name, str) and name and _is_encodable(name) for name in names):
-            raise FlaxdigitsError(f"class_names must be strings, got {quoted(list(names))}")
+            raise FlaxdigitsError(
+                "class_names must be strings that are not empty and can be encoded as UTF-8, got "
+                f"{quoted(list(names))}")
         if len(set(names)) < len(names):
             raise FlaxdigitsError(f"class_names must be unique, got {quoted(list(names))}")
         if labels.min() < 0 or labels.max() >= len(names):

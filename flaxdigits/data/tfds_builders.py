@@ -50,8 +50,8 @@ def read_tfds(name: str, data_dir: Path) -> DataArrays:
         raise _damaged(folder, error) from error
     image, label, writer = _roles(folder, features)
     if not counts.get("train"):
-        raise FlaxdigitsError(f"{folder}: has no training part, which must be named train; its "
-                              f"parts are {', '.join(builder.info.splits) or 'none'}")
+        names = ", ".join(builder.info.splits) or "none"
+        raise FlaxdigitsError(f"{folder}: has no split named train; its splits are {names}")
     read = [_read_split(folder, builder, split, [image, label, *writer])
             for split, count in counts.items() if count]
     images, labels, *writers = (

@@ -271,8 +271,9 @@ class Checkpoints:
         for path, array in (flat_arrays(target) if arrays else {}).items():
             if array.dtype.name != arrays[path]["dtype"]:
                 raise FlaxdigitsError(
-                    f"{self._folder / str(step)}: a checkpoint of another model: {path} is "
-                    f"{arrays[path]['dtype']}, this config's is {array.dtype.name}")
+                    f"{self._folder / str(step)}: this checkpoint belongs to another model: the "
+                    f"array {path} has dtype {arrays[path]['dtype']}, but this config requires "
+                    f"{array.dtype.name}")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
         with self._read_errors(step):
             return self._manager.restore(step, args=ocp.args.Composite(
@@ -463,8 +464,9 @@ def check_same_shapes(saved: dict[str, tuple[int, ...]], target: Any, path: os.P
     wanted = paths_and_shapes(target)
     for name in sorted(saved.keys() | wanted.keys()):
         if saved.get(name) != wanted.get(name):
-            def describe(shape: tuple[int, ...] | None) -> str:
-                return "no such array" if shape is None else f"shape {list(shape)}"
+            found = f"has shape {list(saved[name])}" if name in saved else "is missing"
+            required = (f"requires shape {list(wanted[name])}" if name in wanted
+                        else "has no such array")
             raise FlaxdigitsError(
-                f"{path}: a checkpoint of another model: {name} has {describe(saved.get(name))}, "
-                f"this config's has {describe(wanted.get(name))}")
+                f"{path}: this checkpoint belongs to another model: the array {name} {found}, but "
+                f"this config {required}")

@@ -493,9 +493,10 @@ class RunFolder:
             runs = sorted(path for above in (".", "*", "folds/*")
                           for path in self.path.glob(f"{above}/seeds/*/config.json"))
             reason = (
-                f"contains several runs; name one of them, such as {runs[0].parent}," if runs else
-                "not a run folder, it has no config.json; name the folder of a run")
-            raise FlaxdigitsError(f"{self.path}: {reason} with --workdir") from None
+                "contains several runs; select one of them with --workdir, such as "
+                f"--workdir={runs[0].parent}" if runs else
+                "not a run folder, because it has no config.json; pass a run folder with --workdir")
+            raise FlaxdigitsError(f"{self.path}: {reason}") from None
 
 
 def data_differences(recorded: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
