@@ -88,7 +88,7 @@ def test_several_seeds_at_once_are_as_one_after_the_other():
             close(together[place], native(x[place], kernel[place], "SAME"))
 
 
-def test_only_what_is_large_and_offered_is_oneDNNs():
+def test_only_large_operations_use_onednn_and_only_where_allowed():
     large, small = jnp.zeros((256, 28, 28, 32)), jnp.zeros((8, 28, 28, 32))
     kernel = jnp.zeros((5, 5, 32, 32))
     steps = jax.jit(lambda x: convolve(x, kernel, "SAME"))

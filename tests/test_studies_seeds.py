@@ -61,7 +61,7 @@ def test_seeds_of_python_and_numpy_are_taken():
 
 @pytest.mark.parametrize("seeds", [
     5, None, "01", (), (0, 0), (0, 1.5), np.array([0.0]), ("0",), (-1,), (2**32,)])
-def test_seeds_that_are_none_are_refused(seeds):
+def test_invalid_seeds_are_refused(seeds):
     with pytest.raises(FlaxdigitsError, match="seeds must be different whole numbers"):
         checked_seeds(seeds)
 
@@ -213,8 +213,8 @@ def test_killed_and_started_again_is_bitwise_equal(start, launch, idx_folder, tm
               f"--set=data.folder={idx_folder}", "--set=data.split=holdout",
               "--set=train.steps=60", "--set=train.log_every=2", "--set=checkpoint.every_steps=10",
               "--set=model.filters=4,4", "--set=train.seeds_per_call=2", "--seeds=0..2"]
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    assert launch(*recipe, f"--workdir={undisturbed}").returncode == 0
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
+    assert launch(*recipe, f"--workdir={uninterrupted}").returncode == 0
     process = start(*recipe, f"--workdir={killed}")
     wait_for(lambda: rows_of(killed / "seeds" / "1") >= 14, process)
     process.kill()
@@ -222,9 +222,9 @@ def test_killed_and_started_again_is_bitwise_equal(start, launch, idx_folder, tm
     done = launch(*recipe, f"--workdir={killed}")
     assert done.returncode == 0, done.stderr
     for seed in "012":
-        assert_same_run(killed / "seeds" / seed, undisturbed / "seeds" / seed)
+        assert_same_run(killed / "seeds" / seed, uninterrupted / "seeds" / seed)
         assert (without_clocks(read(killed / "seeds" / seed))
-                == without_clocks(read(undisturbed / "seeds" / seed)))
+                == without_clocks(read(uninterrupted / "seeds" / seed)))
 
 
 def test_each_seed_is_printed(launch_here, idx_folder, tmp_path):
