@@ -74,7 +74,7 @@ def test_the_newest_and_the_best_are_kept(keep, accuracies, kept, best, opened, 
     assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == kept
 
 
-def test_of_equally_accurate_ones_the_lower_loss_is_best(opened, tmp_path):
+def test_of_equally_accurate_checkpoints_the_one_with_the_lower_loss_is_best(opened, tmp_path):
     checkpoints = opened(tmp_path)
     for step, loss in enumerate((0.3, 0.1, 0.2), start=1):
         checkpoints.save(
@@ -90,7 +90,7 @@ def test_retention_continues_after_reopening(opened, tmp_path):
     assert again.steps() == [1, 7]
 
 
-def test_a_kill_amid_a_deletion_leaves_no_half_of_a_checkpoint(opened, tmp_path, monkeypatch):
+def test_a_kill_during_a_deletion_leaves_no_partial_checkpoint(opened, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", lambda *given, **options: None)
         save_scored(opened(tmp_path, 2), [None, None, None])
@@ -99,7 +99,7 @@ def test_a_kill_amid_a_deletion_leaves_no_half_of_a_checkpoint(opened, tmp_path,
     assert not (tmp_path / DELETED).exists()
 
 
-def test_a_state_comes_back_as_it_was(opened, tmp_path):
+def test_a_restored_state_equals_the_saved_state(opened, tmp_path):
     save_scored(opened(tmp_path), [None, None])
     back = opened(tmp_path).restore(2, state(0))
     np.testing.assert_array_equal(back["params"]["kernel"], state(2)["params"]["kernel"])
@@ -115,7 +115,7 @@ def test_a_saved_step_is_not_overwritten(opened, tmp_path):
     assert checkpoints.record(1).validation_accuracy == 0.5
 
 
-def test_an_empty_folder_has_none(opened, tmp_path):
+def test_an_empty_folder_has_no_checkpoints(opened, tmp_path):
     checkpoints = opened(tmp_path / "checkpoints")
     assert checkpoints.steps() == [] and checkpoints.last() is None and checkpoints.best() is None
 

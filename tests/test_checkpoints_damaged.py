@@ -73,7 +73,7 @@ def damages_of(content, chosen):
         yield bytes(flipped)
 
 
-def test_whatever_is_damaged_what_is_restored_is_what_was_saved(opened, tmp_path):  # noqa: F811
+def test_restored_arrays_equal_the_saved_arrays_whatever_file_is_damaged(opened, tmp_path):  # noqa: F811
     checkpoints = opened(tmp_path / "whole")
     for step in (2, 4):
         checkpoints.save(step, state(step), CheckpointRecord(
@@ -341,7 +341,7 @@ def test_eval_of_all_skips_checkpoints_that_are_deleted_during_it(
     assert "damaged" not in caplog.text
 
 
-def test_the_newest_is_looked_for_again_when_it_is_deleted_meanwhile(finished_copy, tiny_config,
+def test_the_newest_checkpoint_is_looked_up_again_if_it_is_deleted(finished_copy, tiny_config,
                                                                      tiny_data):
     reader = Checkpoints(finished_copy / "checkpoints", access="read")
     shutil.rmtree(finished_copy / "checkpoints" / "6")
@@ -362,7 +362,7 @@ def test_two_evaluations_at_once_score_each_checkpoint_once(
 
 
 @pytest.mark.parametrize("part", ["opt_state", "model_state", "ema"])
-def test_whatever_of_the_state_overflows_is_a_divergence(part, tiny_config, tiny_data):
+def test_an_overflow_anywhere_in_the_state_is_a_divergence(part, tiny_config, tiny_data):
     state = Experiment.create(apply_overrides(tiny_config, [
         "train.ema_decay=0.9", "optimizer.name=adam"]), tiny_data).initial_state()
     assert non_finite_part(state) is None

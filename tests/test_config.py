@@ -277,7 +277,7 @@ def test_invalid_json_is_rejected_in_one_line(values, message):
     assert message in refusal(from_dict, values)
 
 
-def test_own_model_configs_are_read_and_checked_like_the_shipped_ones(monkeypatch):
+def test_custom_model_configs_are_read_and_checked_like_the_shipped_ones(monkeypatch):
     monkeypatch.setattr(Model, "registered", dict(Model.registered))
 
     @register("wide")

@@ -151,7 +151,7 @@ def test_images_must_be_bytes():
 
 @pytest.mark.parametrize("channels", [2, 3])
 @pytest.mark.parametrize("size", [3, 5])
-def test_convolutions_of_few_channels_are_those_of_xla(channels, size):
+def test_convolutions_of_few_channels_equal_those_of_xla(channels, size):
     x = RNG.normal(size=(4, 12, 10, channels)).astype(np.float32)
     kernel = RNG.normal(size=(size, size, channels, 6)).astype(np.float32)
 

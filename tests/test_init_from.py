@@ -65,7 +65,7 @@ def test_init_from_refuses_other_shapes_and_other_folders(finished, train_tiny, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_stands_without_the_one_it_began_from(
+def test_a_run_does_not_need_the_run_of_its_initial_weights(
     finished_copy, train_tiny, launch_here, tmp_path
 ):
     second = tmp_path / "second"

@@ -41,7 +41,7 @@ def native(x, kernel, padding):
        rows=st.integers(1, 5), columns=st.integers(1, 5), channels=st.sampled_from([1, 2, 3, 8]),
        features=st.sampled_from([1, 3, 8, 16]), padding=st.sampled_from(["SAME", "VALID"]),
        block=st.sampled_from([1, 3000, 10**7]))
-def test_convolutions_and_gradients_are_linens(
+def test_convolutions_and_gradients_equal_those_of_linen(
     batch, height, width, rows, columns, channels, features, padding, block
 ):
     rng = np.random.default_rng(0)
@@ -64,7 +64,7 @@ def test_convolutions_and_gradients_are_linens(
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (7, 33, 5), (64, 100, 48)])
-def test_products_and_gradients_are_numpys(shape):
+def test_products_and_gradients_equal_those_of_numpy(shape):
     rows, inner, columns = shape
     rng = np.random.default_rng(0)
     a = rng.normal(size=(rows, inner)).astype(np.float32)

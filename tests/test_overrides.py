@@ -225,7 +225,7 @@ class Depth:
     growth: float = 1.5
 
 
-def test_fields_of_an_own_model(monkeypatch):
+def test_fields_of_a_custom_model(monkeypatch):
     monkeypatch.setattr(Model, "registered", dict(Model.registered))
 
     @register("mine")

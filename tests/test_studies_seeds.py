@@ -163,7 +163,7 @@ def test_a_summary_is_of_all_seeds_of_the_config_that_have_ended(
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
 
 
-def test_what_is_finished_is_not_done_again(compiled_once, tiny_config, tiny_data, tmp_path):
+def test_finished_seeds_are_not_trained_again(compiled_once, tiny_config, tiny_data, tmp_path):
     train_seeds(tiny_config, (0, 1), tiny_data, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()
               if path.name not in ("summary.json", "metrics.jsonl")}
@@ -208,7 +208,7 @@ def test_runs_that_differ_in_more_are_not_trained_together(tiny_config, tiny_dat
 
 
 @pytest.mark.slow
-def test_killed_and_started_again_is_bitwise_equal(start, launch, idx_folder, tmp_path):
+def test_a_run_that_is_killed_and_resumed_is_bitwise_equal(start, launch, idx_folder, tmp_path):
     recipe = ["--experiment=mse_cnn", "--set=data.dataset=idx_files",
               f"--set=data.folder={idx_folder}", "--set=data.split=holdout",
               "--set=train.steps=60", "--set=train.log_every=2", "--set=checkpoint.every_steps=10",

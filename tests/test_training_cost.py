@@ -90,7 +90,7 @@ def test_a_compiled_step_costs_what_it_did(name):
         assert value == expected[figure], figure
 
 
-def test_images_lie_in_memory_once(tiny_config, tiny_data):
+def test_images_are_in_memory_once(tiny_config, tiny_data):
     experiment = Experiment.create(tiny_config, tiny_data)
     assert experiment.examples.images.unsafe_buffer_pointer() == tiny_data.images.ctypes.data
     with pytest.raises(ValueError, match="read-only"):

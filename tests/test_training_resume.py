@@ -81,7 +81,7 @@ def test_paused_and_resumed_in_one_process_is_bitwise_equal(finished, train_tiny
 
 @pytest.mark.parametrize("kill_after_rows", [
     (3, 10), pytest.param((1, 5, 8, 12), marks=pytest.mark.slow)])
-def test_killed_and_started_again_is_bitwise_equal(
+def test_a_run_that_is_killed_and_resumed_is_bitwise_equal(
     kill_after_rows, recipe, start, launch, tmp_path, uninterrupted
 ):
     for rows in kill_after_rows:
