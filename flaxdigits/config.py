@@ -250,8 +250,10 @@ def _build_field(value: Any, hint: Any, field: dataclasses.Field, path: str) -> 
 
 
 def _build_component(kind: type[Component], values: Any, path: str) -> Component:
+    """Builds a component from a JSON object, whose field `name` selects the class."""
     if not isinstance(values, dict):
-        raise FlaxdigitsError(f"config: {path} must be an object with a name, got {quoted(values)}")
+        raise FlaxdigitsError(
+            f"config: {path} must be an object with the field name, got {quoted(values)}")
     cls = kind.find(values.get("name"), f"{path}.name")
     return _build(cls, {name: value for name, value in values.items() if name != "name"}, path)
 
@@ -324,8 +326,8 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
 def complete(values: Mapping[str, Any]) -> dict[str, Any]:
     """Upgrades the JSON values of a config and adds missing fields with their defaults.
 
-    A model that is not registered is not changed. Values that are not a valid config are only
-    upgraded.
+    The fields of a model that is not registered are returned unchanged. If the other values are not
+    a valid config, they are upgraded but no defaults are added.
     """
     upgraded = upgrade(values)
     model = upgraded.get("model")

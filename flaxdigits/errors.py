@@ -1,4 +1,4 @@
-"""The exception that reports bad input to the user."""
+"""The exception that reports invalid input to the user."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ MAX_QUOTE_LENGTH = 200  # characters
 
 
 class FlaxdigitsError(Exception):
-    """Reports bad input in one line: the field or file, what was expected, and what to do.
+    """Reports invalid input in one line: the field or file, what was expected, and what to do.
 
     `launch.py` prints the message without a traceback and exits with status 2; callers of the
     library catch the exception.

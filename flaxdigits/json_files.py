@@ -18,18 +18,18 @@ MAX_NESTING = 32  # levels of lists and objects
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """The kind of value that a field may hold.
+    """A kind of JSON value.
 
     Attributes:
-      description: completes the message "must be ...".
-      fits: a function that returns whether a JSON value is of this kind.
+      description: the end of the error message "must be ...", such as `a string`.
+      fits: returns whether a JSON value is of this kind.
     """
 
     description: str
     fits: Callable[[Any], bool]
 
     def __or__(self, other: "Kind") -> "Kind":
-        """Returns the union of two kinds."""
+        """Returns the kind of the values that are of this kind or of the other."""
         return Kind(f"{self.description} or {other.description}",
                     lambda value: self.fits(value) or other.fits(value))
 

@@ -42,10 +42,10 @@ def apply_overrides(config: ExperimentConfig, assignments: Iterable[str]) -> Exp
     """
     original = config
     parsed = [_parse_assignment(assignment) for assignment in assignments]
-    for parts, text in sorted(parsed, key=lambda item: _order(config, item[0])):
-        config = _Override(text, config).apply(config, type(config), None, parts, "")
+    for names, text in sorted(parsed, key=lambda item: _order(config, item[0])):
+        config = _Assignment(text, config).apply(config, type(config), None, names, "")
     if not original.data.augmentation and config.data.augmentation == (Affine(),) and all(
-            parts[:2] != ["data", "augmentation"] or parts[2:] for parts, _ in parsed):
+            names[:2] != ["data", "augmentation"] or names[2:] for names, _ in parsed):
         # In earlier versions `data.augmentation.rotation=0` meant no augmentation.
         config = dataclasses.replace(
             config, data=dataclasses.replace(config.data, augmentation=()))
@@ -62,17 +62,17 @@ def _parse_assignment(assignment: Any) -> tuple[list[str], str]:
     return RENAMED.get(name, name).split("."), text.strip()
 
 
-def _order(config: Any, parts: list[str]) -> int:
+def _order(config: Any, names: list[str]) -> int:
     """Returns the sort key of an assignment: the depth of the component that it selects, else 1000.
     """
     value, hint = config, type(config)
-    for part in parts:
-        if part == "name" and isinstance(value, Component):
-            return len(parts) - 1
-        if not dataclasses.is_dataclass(value) or not hasattr(value, part):
+    for name in names:
+        if name == "name" and isinstance(value, Component):
+            return len(names) - 1
+        if not dataclasses.is_dataclass(value) or not hasattr(value, name):
             return 1000
-        hint, value = typing.get_type_hints(type(value)).get(part), getattr(value, part)
-    return len(parts) if is_component(hint) or is_component_list(hint) else 1000
+        hint, value = typing.get_type_hints(type(value)).get(name), getattr(value, name)
+    return len(names) if is_component(hint) or is_component_list(hint) else 1000
 
 
 def field_names(config: Any) -> list[str]:
@@ -99,7 +99,8 @@ def names_ending_in(name: str) -> list[str]:
     """Returns the fields, of any registered component, whose dotted name ends in `name`.
 
     Args:
-      name: one part or several, such as `epochs` or `train.epochs`; also one of earlier versions.
+      name: the end of a dotted name, such as `epochs` or `train.epochs`; a name of an earlier
+        version is also accepted.
     """
     known = [*_possible_names(ExperimentConfig, ""), *RENAMED]
     found = [other for other in known if f".{other}".endswith(f".{name}")]
@@ -125,69 +126,70 @@ def _possible_names(cls: type, path: str) -> Iterator[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Override:
-    """One assignment: the text of the value, and the config to change."""
+class _Assignment:
+    """The value of one `--set` assignment, as text, and the config that it changes."""
 
     text: str
     config: ExperimentConfig
 
     def apply(
-        self, value: Any, hint: Any, field: dataclasses.Field | None, parts: list[str], path: str
+        self, value: Any, hint: Any, field: dataclasses.Field | None, names: list[str], path: str
     ) -> Any:
-        """Returns `value`, the node at `path`, with the field at the relative path `parts` set.
+        """Returns `value`, the node at `path`, with the field at the relative path `names` set.
 
         Args:
           value: a section, a component, a list of components or the value of a field.
           hint: the type of the node.
           field: the dataclass field of the node; None for the config.
-          parts: the names that lead from the node to the field.
+          names: the names that lead from the node to the field.
           path: the dotted name of the node.
         """
         if is_component_list(hint):
-            return self._entries(value, typing.get_args(hint)[0], parts, path)
-        if is_component(hint) and parts in ([], ["name"]):
+            return self._replace_entries(value, typing.get_args(hint)[0], names, path)
+        if is_component(hint) and names in ([], ["name"]):
             return replace_component(value, hint.find(self.text, f"{path}.name"))
         if dataclasses.is_dataclass(value):
-            return self._in_section(value, parts, path)
-        if parts:
-            raise FlaxdigitsError(self._unknown(".".join([path, *parts])))
+            return self._replace_field(value, names, path)
+        if names:
+            raise FlaxdigitsError(self._unknown_field_message(".".join([path, *names])))
         return check(_parse(self.text, hint, path), hint, field, path)
 
-    def _in_section(self, node: Any, parts: list[str], path: str) -> Any:
-        if not parts:
-            names = [name for name in field_names(self.config) if name.startswith(f"{path}.")]
-            raise FlaxdigitsError(f"{path} is a group of fields; set one of {', '.join(names)}")
-        (name, *rest), fields = parts, {field.name: field for field in dataclasses.fields(node)}
+    def _replace_field(self, node: Any, names: list[str], path: str) -> Any:
+        if not names:
+            fields = [name for name in field_names(self.config) if name.startswith(f"{path}.")]
+            raise FlaxdigitsError(f"{path} is a group of fields; set one of {', '.join(fields)}")
+        (name, *rest), fields = names, {field.name: field for field in dataclasses.fields(node)}
         if name not in fields:
-            full = ".".join(filter(None, [path, *parts]))
+            full = ".".join(filter(None, [path, *names]))
             if isinstance(node, Component):
                 near = difflib.get_close_matches(name, fields, n=1)
                 raise FlaxdigitsError(
                     f"{full}: the {node.kind} {node.name} has no such field; "
-                    + (f"did you mean {near[0]}? " if near else "")
-                    + f"it has {', '.join(fields) or 'none'}")
-            raise FlaxdigitsError(self._unknown(full))
+                    + (f"did you mean {near[0]}? Its fields are " if near else "it has ")
+                    + (", ".join(fields) or "none"))
+            raise FlaxdigitsError(self._unknown_field_message(full))
         hint = typing.get_type_hints(type(node))[name]
         new = self.apply(getattr(node, name), hint, fields[name], rest, join(path, name))
         return dataclasses.replace(node, **{name: new})
 
-    def _entries(
-        self, entries: tuple[Component, ...], kind: type[Component], parts: list[str], path: str
+    def _replace_entries(
+        self, entries: tuple[Component, ...], kind: type[Component], names: list[str], path: str
     ) -> tuple[Component, ...]:
-        if not parts:
-            names = [] if self.text.lower() in ("none", "") else self.text.split(",")
+        if not names:
+            selected = [] if self.text.lower() in ("none", "") else self.text.split(",")
             current = {entry.name: entry for entry in entries}
             return tuple(current.get(name) or kind.find(name, path)()
-                         for name in map(str.strip, names))
-        name, *rest = parts
+                         for name in map(str.strip, selected))
+        name, *rest = names
         positions = [position for position, entry in enumerate(entries)
                      if name in (entry.name, str(position))]
         if name.isdecimal() and not positions:
             raise FlaxdigitsError(
-                f"{path}.{name}: the list has {len(entries)} entries, numbered from 0")
+                f"{path} has no entry {name}: the list has {len(entries)} entries, "
+                "numbered from 0")
         if len(positions) > 1:
-            raise FlaxdigitsError(f"{path}.{name}: the list has several entries of this name; use "
-                                  f"the number of an entry, as in {path}.{positions[0]}")
+            raise FlaxdigitsError(f"{path}.{name}: the list has several entries with this name; "
+                                  f"use the index of an entry, as in {path}.{positions[0]}")
         if not positions:
             positions, entries = [len(entries)], (*entries, kind.find(name, path)())
         position = positions[0]
@@ -195,11 +197,11 @@ class _Override:
             fields = [field.name for field in dataclasses.fields(entries[position])]
             raise FlaxdigitsError(
                 f"{path}.{name} is {article(kind.kind)} {kind.kind}: set one of its fields "
-                f"({', '.join(fields) or 'it has none'}), or the list, as in {path}={name}")
-        new = self._in_section(entries[position], rest, join(path, name))
+                f"({', '.join(fields) or 'it has none'}), or select it with {path}={name}")
+        new = self._replace_field(entries[position], rest, join(path, name))
         return (*entries[:position], new, *entries[position + 1:])
 
-    def _unknown(self, name: str) -> str:
+    def _unknown_field_message(self, name: str) -> str:
         known = field_names(self.config)
         matches = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         leaf = name.rpartition(".")[2]

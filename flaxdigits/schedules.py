@@ -1,7 +1,7 @@
 """Learning-rate schedules: the learning rate as a function of the step.
 
 The peak of every schedule is the `learning_rate` of the optimizer. All schedules except `onecycle`,
-whose first part is a rise, can begin with a linear warm-up.
+which begins with a rise to the peak, can begin with a linear warm-up.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class WarmupSchedule(Schedule):
     A subclass overrides `after_warmup`.
 
     Attributes:
-      warmup_steps: the number of steps in which the learning rate rises from zero to the peak.
+      warmup_steps: the number of steps in which the learning rate rises from 0 to the peak.
     """
 
     warmup_steps: int = bounded(0, at_least=0, below=2**31)
@@ -120,8 +120,8 @@ class OneCycle(Schedule):
 
     Attributes:
       rise: the fraction of the run during which the learning rate rises.
-      start_divisor: the quotient of the peak and the first learning rate.
-      end_divisor: the quotient of the first and the last learning rate.
+      start_divisor: the peak divided by the first learning rate.
+      end_divisor: the first learning rate divided by the last one.
     """
 
     rise: float = bounded(0.3, above=0, below=1)
@@ -136,13 +136,14 @@ class OneCycle(Schedule):
 @register("exponential")
 @dataclasses.dataclass(frozen=True)
 class Exponential(WarmupSchedule):
-    """Exponential decay.
+    """Exponential decay: the learning rate is multiplied by `factor` in every `every_steps` steps.
 
     Attributes:
       factor: the factor by which the learning rate changes in `every_steps` steps.
-      every_steps: the number of steps; None for an epoch.
-      staircase: whether the learning rate changes only once in `every_steps` steps instead of
-        continuously.
+      every_steps: the number of steps in which the learning rate changes by `factor`; None for the
+        steps of an epoch.
+      staircase: whether the learning rate is constant within each `every_steps` steps instead of
+        changing continuously.
     """
 
     factor: float = bounded(0.95, above=0, at_most=1)
@@ -161,7 +162,7 @@ class Piecewise(WarmupSchedule):
 
     Attributes:
       boundaries: the boundaries as fractions of the steps after the warm-up, in ascending order.
-      factors: the factor of each boundary, which is applied to the previous learning rate.
+      factors: for each boundary, the factor by which the learning rate is multiplied there.
     """
 
     boundaries: tuple[float, ...] = bounded((0.5, 0.75), above=0, below=1)
@@ -170,11 +171,11 @@ class Piecewise(WarmupSchedule):
     def check(self, path: str) -> None:
         if len(self.boundaries) != len(self.factors):
             raise FlaxdigitsError(
-                f"{path}.factors must have as many numbers as {path}.boundaries has, "
-                f"{len(self.boundaries)}, got {len(self.factors)}")
+                f"{path}.factors must contain {len(self.boundaries)} numbers, one for each of "
+                f"{path}.boundaries, got {len(self.factors)}")
         if sorted(set(self.boundaries)) != list(self.boundaries):
             raise FlaxdigitsError(
-                f"{path}.boundaries must be in ascending order, got {self.boundaries}")
+                f"{path}.boundaries must be in strictly ascending order, got {self.boundaries}")
 
     def after_warmup(self, peak: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
         changes = [round(boundary * steps) for boundary in self.boundaries]
@@ -190,7 +191,7 @@ class InverseTime(WarmupSchedule):
     """The peak divided by 1 + `decay_rate` * step, as by `decay` in Keras's legacy optimizers.
 
     Attributes:
-      decay_rate: the factor of the step in the denominator.
+      decay_rate: the factor of the step, counted from the end of the warm-up, in the denominator.
     """
 
     decay_rate: float = bounded(0.0, at_least=0)

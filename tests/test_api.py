@@ -228,7 +228,7 @@ REFUSED = {
     "a name": (lambda c, w: flaxdigits.train("mse_cnn", w), "must be an ExperimentConfig"),
     "a list": (lambda c, w: flaxdigits.experiment("mse_cnn", ["seed=1"]), "a string 'name=va"),
     "no tracker": (lambda c, w: flaxdigits.train(c, w, trackers=[1]), "trackers must be a list"),
-    "no maker": (lambda c, w: flaxdigits.train_seeds(c, [0], w, trackers=[]), "a function of the"),
+    "no maker": (lambda c, w: flaxdigits.train_seeds(c, [0], w, trackers=[]), "that takes the"),
     "no run": (lambda c, w: flaxdigits.evaluate(w), "not a run folder"),
     "no runs": (lambda c, w: flaxdigits.compare(), "needs run folders"),
     "no run to resume": (lambda c, w: flaxdigits.recorded_experiment(w), "not a run folder"),

@@ -94,7 +94,7 @@ def sampled(request):
     return request.param, (matrices, offsets), (np.rad2deg(angles), shifts, zooms)
 
 
-def test_maps_are_keras_matrices(sampled):
+def test_transforms_equal_the_matrices_of_keras(sampled):
     _, (matrices, offsets), parameters = sampled
     for matrix, offset, angle, shift, zoom in zip(matrices, offsets, *parameters, strict=True):
         expected_matrix, expected_offset = keras_map(angle, shift, zoom)
@@ -122,7 +122,7 @@ def test_draws_are_uniform_within_their_ranges(sampled):
     assert np.abs(together).max() < 0.4  # the samples are independent
 
 
-def test_images_are_scipys(sampled):
+def test_transformed_images_equal_those_of_scipy(sampled):
     name, maps, _ = sampled
     images = np.random.default_rng(0).integers(0, 256, (DRAWS, *SHAPE)).astype(np.float32)
     found = augmented(images, CONFIGS[name])
@@ -215,7 +215,7 @@ def test_cutout_blanks_a_square_that_may_cross_the_border():
     assert blank.max() == pytest.approx(0.0625, rel=0.01) and blank.min() < 0.05
 
 
-def test_noise_has_its_deviation():
+def test_noise_has_the_configured_standard_deviation():
     gray = np.full((40, 40, 1), 128, np.float32)
     assert (changed(Noise(deviation=0.1), gray, 20) - gray).std() == pytest.approx(25.5, rel=0.05)
 

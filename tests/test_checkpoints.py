@@ -10,7 +10,7 @@ import pytest
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.training.checkpoints import DELETED, Checkpoints, RunRecord
+from flaxdigits.training.checkpoints import DELETED, CheckpointRecord, Checkpoints
 from flaxdigits.training.run_folder import RunFolder
 
 pytest_plugins = ["tiny_run"]
@@ -44,7 +44,7 @@ def state(step):
 def save_scored(checkpoints, accuracies):
     for step, accuracy in enumerate(accuracies, start=1):
         loss = None if accuracy is None else 1.0
-        checkpoints.save(step, state(step), RunRecord(
+        checkpoints.save(step, state(step), CheckpointRecord(
             seconds_training=float(step), validation_accuracy=accuracy, validation_loss=loss))
     checkpoints.wait()
 
@@ -74,23 +74,23 @@ def test_the_newest_and_the_best_are_kept(keep, accuracies, kept, best, opened, 
     assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == kept
 
 
-def test_of_equally_accurate_ones_the_lower_loss_is_best(opened, tmp_path):
+def test_of_equally_accurate_checkpoints_the_one_with_the_lower_loss_is_best(opened, tmp_path):
     checkpoints = opened(tmp_path)
     for step, loss in enumerate((0.3, 0.1, 0.2), start=1):
         checkpoints.save(
-            step, state(step), RunRecord(validation_accuracy=0.9, validation_loss=loss))
+            step, state(step), CheckpointRecord(validation_accuracy=0.9, validation_loss=loss))
     assert checkpoints.best() == 2
 
 
 def test_retention_continues_after_reopening(opened, tmp_path):
     save_scored(opened(tmp_path, 2), [0.9, 0.1, 0.2])
     again = opened(tmp_path, 1)
-    again.save(7, state(7), RunRecord(validation_accuracy=0.3, validation_loss=1.0))
+    again.save(7, state(7), CheckpointRecord(validation_accuracy=0.3, validation_loss=1.0))
     again.wait()
     assert again.steps() == [1, 7]
 
 
-def test_a_kill_amid_a_deletion_leaves_no_half_of_a_checkpoint(opened, tmp_path, monkeypatch):
+def test_a_kill_during_a_deletion_leaves_no_partial_checkpoint(opened, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", lambda *given, **options: None)
         save_scored(opened(tmp_path, 2), [None, None, None])
@@ -99,7 +99,7 @@ def test_a_kill_amid_a_deletion_leaves_no_half_of_a_checkpoint(opened, tmp_path,
     assert not (tmp_path / DELETED).exists()
 
 
-def test_a_state_comes_back_as_it_was(opened, tmp_path):
+def test_a_restored_state_equals_the_saved_state(opened, tmp_path):
     save_scored(opened(tmp_path), [None, None])
     back = opened(tmp_path).restore(2, state(0))
     np.testing.assert_array_equal(back["params"]["kernel"], state(2)["params"]["kernel"])
@@ -109,24 +109,24 @@ def test_a_state_comes_back_as_it_was(opened, tmp_path):
 def test_a_saved_step_is_not_overwritten(opened, tmp_path):
     checkpoints = opened(tmp_path)
     save_scored(checkpoints, [0.5])
-    checkpoints.save(1, state(9), RunRecord(validation_accuracy=0.1))
+    checkpoints.save(1, state(9), CheckpointRecord(validation_accuracy=0.1))
     checkpoints.wait()
     assert int(checkpoints.restore(1, state(0))["step"]) == 1
     assert checkpoints.record(1).validation_accuracy == 0.5
 
 
-def test_an_empty_folder_has_none(opened, tmp_path):
+def test_an_empty_folder_has_no_checkpoints(opened, tmp_path):
     checkpoints = opened(tmp_path / "checkpoints")
     assert checkpoints.steps() == [] and checkpoints.last() is None and checkpoints.best() is None
 
 
 @pytest.mark.parametrize(("target", "message"), [
     ({"params": {"kernel": jnp.zeros((3, 5))}, "step": jnp.int32(0)},
-     "params.kernel has shape [3, 2], this config's has shape [3, 5]"),
+     "params.kernel has shape [3, 2], but this config requires shape [3, 5]"),
     ({"params": {"kernel": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}, "step": jnp.int32(0)},
-     "params.bias has no such array, this config's has shape [2]"),
+     "params.bias is missing, but this config requires shape [2]"),
     ({"params": {"kernel": jnp.zeros((3, 2))}},
-     "step has shape [], this config's has no such array"),
+     "step has shape [], but this config has no such array"),
 ])
 def test_another_architecture_is_refused_by_the_name_of_the_array(
     target, message, opened, tmp_path
@@ -139,7 +139,8 @@ def test_another_architecture_is_refused_by_the_name_of_the_array(
 def test_eval_with_another_architecture_names_the_array(finished_copy, tiny_config, tiny_data):
     other = apply_overrides(tiny_config, ["model.dense=9"])
     rows = evaluate_checkpoints(other, tiny_data, RunFolder(finished_copy), "last")
-    assert "params.Dense_0.bias has shape [8], this config's has shape [9]" in refusal(next, rows)
+    assert "params.Dense_0.bias has shape [8], but this config requires shape [9]" in refusal(
+        next, rows)
     assert not (finished_copy / "eval.jsonl").exists()
 
 

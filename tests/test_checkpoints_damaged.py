@@ -16,7 +16,7 @@ from flaxdigits.components import register
 from flaxdigits.evaluation.checkpoints import evaluate_checkpoints
 from flaxdigits.optimizers import Optimizer
 from flaxdigits.overrides import apply_overrides
-from flaxdigits.training.checkpoints import Checkpoints, RunRecord, flat_arrays
+from flaxdigits.training.checkpoints import CheckpointRecord, Checkpoints, flat_arrays
 from flaxdigits.training.digests import array_digest
 from flaxdigits.training.experiment import Experiment, non_finite_part
 from flaxdigits.training.run_folder import RunFolder
@@ -73,10 +73,10 @@ def damages_of(content, chosen):
         yield bytes(flipped)
 
 
-def test_whatever_is_damaged_what_is_restored_is_what_was_saved(opened, tmp_path):  # noqa: F811
+def test_restored_arrays_equal_the_saved_arrays_whatever_file_is_damaged(opened, tmp_path):  # noqa: F811
     checkpoints = opened(tmp_path / "whole")
     for step in (2, 4):
-        checkpoints.save(step, state(step), RunRecord(
+        checkpoints.save(step, state(step), CheckpointRecord(
             validation_accuracy=0.5, validation_loss=1.0))
     checkpoints.wait()
     wanted = {step: {name: np.asarray(array) for name, array in flat_arrays(state(step)).items()}
@@ -110,7 +110,7 @@ def test_whatever_is_damaged_what_is_restored_is_what_was_saved(opened, tmp_path
 def replace_state(folder, step, arrays):
     """Puts other arrays of the same names and shapes into a checkpoint, as readable as before."""
     other = Checkpoints(folder.parent / "other")
-    other.save(step, arrays, RunRecord())
+    other.save(step, arrays, CheckpointRecord())
     other.close()
     shutil.rmtree(folder / str(step) / "state")
     shutil.move(folder.parent / "other" / str(step) / "state", folder / str(step) / "state")
@@ -341,7 +341,7 @@ def test_eval_of_all_skips_checkpoints_that_are_deleted_during_it(
     assert "damaged" not in caplog.text
 
 
-def test_the_newest_is_looked_for_again_when_it_is_deleted_meanwhile(finished_copy, tiny_config,
+def test_the_newest_checkpoint_is_looked_up_again_if_it_is_deleted(finished_copy, tiny_config,
                                                                      tiny_data):
     reader = Checkpoints(finished_copy / "checkpoints", access="read")
     shutil.rmtree(finished_copy / "checkpoints" / "6")
@@ -362,7 +362,7 @@ def test_two_evaluations_at_once_score_each_checkpoint_once(
 
 
 @pytest.mark.parametrize("part", ["opt_state", "model_state", "ema"])
-def test_whatever_of_the_state_overflows_is_a_divergence(part, tiny_config, tiny_data):
+def test_an_overflow_anywhere_in_the_state_is_a_divergence(part, tiny_config, tiny_data):
     state = Experiment.create(apply_overrides(tiny_config, [
         "train.ema_decay=0.9", "optimizer.name=adam"]), tiny_data).initial_state()
     assert non_finite_part(state) is None

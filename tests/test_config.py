@@ -256,14 +256,14 @@ def test_missing_fields_take_their_defaults():
       "optimizer": {"name": [], "schedule": "cosine"}},
      "optimizer.name must be one of"),
     ({"experiment": "a", "model": {"name": "dense_cnn"}, "optimizer": "adam"},
-     "optimizer must be an object with a name, got 'adam'"),
+     "optimizer must be an object with the field name, got 'adam'"),
     ({"experiment": "a", "model": {"name": "dense_cnn"}, "optimizer": {"learning_rate": 1}},
      "optimizer.name must be one of"),
     ({"experiment": "a", "model": {"name": "dense_cnn"}, "optimizer": {"name": ["adam"]}},
      "optimizer.name must be one of"),
     ({"experiment": "a", "model": {"name": "dense_cnn"}, "optimizer": {"name": "adam", "rho": 1}},
      "unknown field optimizer.rho"),
-    ({"experiment": "a", "model": "x"}, "model must be an object with a name, got 'x'"),
+    ({"experiment": "a", "model": "x"}, "model must be an object with the field name, got 'x'"),
     ({"experiment": "a", "model": {"name": "dense_cnn"}, "train": None}, "train must be an object"),
     ([], "must be an object"),
     ({"experiment": "a", "model": {}}, "model.name must be one of"),
@@ -277,7 +277,7 @@ def test_invalid_json_is_rejected_in_one_line(values, message):
     assert message in refusal(from_dict, values)
 
 
-def test_own_model_configs_are_read_and_checked_like_the_shipped_ones(monkeypatch):
+def test_custom_model_configs_are_read_and_checked_like_the_shipped_ones(monkeypatch):
     monkeypatch.setattr(Model, "registered", dict(Model.registered))
 
     @register("wide")
@@ -332,7 +332,7 @@ def test_the_constructor_of_earlier_versions_gives_the_same_models():
      "optimizer.schedule.warmup_steps must be below train.steps=10"),
     ({"optimizer.schedule": Piecewise(factors=(0.1,))}, "optimizer.schedule.factors"),
     ({"optimizer.schedule": Piecewise(boundaries=(0.5, 0.5))},
-     "boundaries must be in ascending order"),
+     "boundaries must be in strictly ascending order"),
     ({"train.objective": FastAdversarial(), "data.preprocessing": "raw"},
      "train.objective=fast_adversarial needs data.preprocessing=unit"),
     ({"evaluate.metrics": (TopK(), TopK())}, "two metrics have the key top_3"),

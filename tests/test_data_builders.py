@@ -88,7 +88,7 @@ def test_without_locks_nothing_of_others_is_cleared(tmp_path, monkeypatch):
     assert live.is_dir()
 
 
-def test_everything_comes_back_in_order(tmp_path, capfd):
+def test_prepared_examples_are_read_in_order(tmp_path, capfd):
     builder = TinyDigits(config="drawn", data_dir=tmp_path)
     builder.download_and_prepare()
     assert capfd.readouterr() == ("", "")
@@ -118,7 +118,7 @@ def test_prepared_by_another_since_it_was_opened(tmp_path):
     assert_tiny(late.read())
 
 
-def test_killed_while_preparing(tmp_path):
+def test_data_are_prepared_after_an_earlier_process_was_killed(tmp_path):
     process = prepare_tiny(tmp_path, first="tiny_digits.COUNT = 500_000  # half a minute's work")
     incomplete = "tiny_digits/drawn/incomplete.*"
     while process.poll() is None and not list(tmp_path.glob(f"{incomplete}/*array_record*")):
@@ -134,7 +134,7 @@ def test_killed_while_preparing(tmp_path):
     assert not list(tmp_path.glob(incomplete))
 
 
-def test_two_at_once(tmp_path):
+def test_two_processes_prepare_the_same_data_at_once(tmp_path):
     processes = [prepare_tiny(tmp_path, first="tiny_digits.COUNT = 20_000") for _ in range(2)]
     for process in processes:
         assert process.communicate() == ("", "")
@@ -316,7 +316,7 @@ def test_a_raw_folder_that_lacks_the_files_is_an_error(tiny_in_place_of_mnist, t
         load_dataset(DataConfig(), DataLocations(tmp_path, tmp_path, source))
 
 
-def test_auto_without_files_or_network_draws_and_says_so(
+def test_auto_without_files_or_network_uses_synthetic_data_with_a_notice(
     tiny_in_place_of_mnist, no_network, tmp_path, caplog
 ):
     with caplog.at_level(logging.WARNING, "flaxdigits"):
@@ -327,14 +327,14 @@ def test_auto_without_files_or_network_draws_and_says_so(
     assert str(tmp_path) in record.message and "refused" in record.message
 
 
-def test_real_refuses_drawn_data(tiny_in_place_of_mnist, no_network, tmp_path):
+def test_real_refuses_synthetic_data(tiny_in_place_of_mnist, no_network, tmp_path):
     load_dataset(DataConfig(), DataLocations(data_dir=tmp_path, source="drawn"))
     with pytest.raises(FlaxdigitsError, match="no real data: no prepared copy in") as error:
         load_dataset(DataConfig(), DataLocations(data_dir=tmp_path, source="real"))
     assert not isinstance(error.value, FetchError) and "\n" not in str(error.value)
 
 
-def test_drawn_asks_nobody(tiny_in_place_of_mnist, tmp_path, caplog):
+def test_synthetic_data_need_no_files(tiny_in_place_of_mnist, tmp_path, caplog):
     data = load_dataset(
         DataConfig(), DataLocations(tmp_path / "nowhere", tmp_path, source="drawn"))
     assert data.source == "drawn" and not caplog.records

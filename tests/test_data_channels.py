@@ -89,7 +89,7 @@ def test_images_of_several_channels_are_trained_on_and_read(
     assert recorded["image_shape"] == [12, 10, channels] and "framing" not in recorded
 
     sheet = launch_here("--mode=data", *settings, f"--workdir={tmp_path / 'sheet'}")
-    assert sheet.returncode == 0 and f"images of 12x10x{channels}" in sheet.stdout
+    assert sheet.returncode == 0 and f"12x10x{channels} images" in sheet.stdout
     summary = launch_here("--mode=summary", *settings)
     assert summary.returncode == 0, summary.stderr
 
@@ -151,7 +151,7 @@ def test_images_must_be_bytes():
 
 @pytest.mark.parametrize("channels", [2, 3])
 @pytest.mark.parametrize("size", [3, 5])
-def test_convolutions_of_few_channels_are_those_of_xla(channels, size):
+def test_convolutions_of_few_channels_equal_those_of_xla(channels, size):
     x = RNG.normal(size=(4, 12, 10, channels)).astype(np.float32)
     kernel = RNG.normal(size=(size, size, channels, 6)).astype(np.float32)
 

@@ -72,7 +72,7 @@ DAMAGED = {
     "cut in the header": (
         "train-images-idx3-ubyte", idx(IMAGES)[:9], "truncated within its header"),
     "labels for images": ("train-images-idx3-ubyte", idx(LABELS), "not an idx file"),
-    "empty": ("train-images-idx3-ubyte", b"", "starts with nothing"),
+    "empty": ("train-images-idx3-ubyte", b"", "the file is empty"),
     "no rows": ("train-images-idx3-ubyte", idx(IMAGES[:0]), "the empty shape 0 x 6 x 5"),
     "no pixels": (
         "train-images-idx3-ubyte", bytes([0, 0, 8, 3]) + bytes(4) + b"\xff" * 8, "the empty shape"),
@@ -82,7 +82,7 @@ DAMAGED = {
     "gzip altered": (
         "train-labels-idx1-ubyte.gz", gzip.compress(idx(LABELS))[:12] + bytes(30),
         "cannot be read"),
-    "test labels missing": ("t10k-images-idx3-ubyte", idx(IMAGES), "lacks t10k-labels"),
+    "test labels missing": ("t10k-images-idx3-ubyte", idx(IMAGES), "contains neither t10k-labels"),
 }
 
 
@@ -214,7 +214,7 @@ def test_proportions_are_kept(tmp_path):
     assert (image[:, 14:16] == 0).all() and (np.delete(image, [14, 15], axis=1) == 255).all()
 
 
-def test_what_is_left_out_is_counted(tmp_path, caplog):
+def test_skipped_files_are_counted(tmp_path, caplog):
     for name in ("a", "b"):
         write_image(tmp_path / name / "0.png", IMAGES[0])
     write_image(tmp_path / "a" / "deeper" / "1.png", IMAGES[1])
@@ -267,7 +267,7 @@ def test_one_class_is_refused(tmp_path):
     assert "all training images are of one class, a" in error_line("image_folder", tmp_path)
 
 
-def test_a_bomb_is_refused_without_a_warning(tmp_path, recwarn):
+def test_a_decompression_bomb_is_refused_without_a_warning(tmp_path, recwarn):
     write_image(tmp_path / "a" / "0.png", IMAGES[0])
     (tmp_path / "b").mkdir()
     Image.new("1", (10_000, 10_000)).save(tmp_path / "b" / "0.png")
@@ -296,7 +296,7 @@ def test_empty_and_missing_folders(tmp_path):
     assert "no such folder" in error_line("idx_files", tmp_path / "nowhere")
 
 
-def test_own_data_cannot_be_drawn(tmp_path):
+def test_there_are_no_synthetic_data_for_custom_data(tmp_path):
     with pytest.raises(FlaxdigitsError, match="no synthetic data"):
         load_dataset(DataConfig(dataset="idx_files", folder=str(tmp_path)),
                      DataLocations(source="drawn"))

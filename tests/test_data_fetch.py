@@ -87,7 +87,7 @@ def check(path: Path) -> None:
 
 
 @pytest.mark.parametrize("behaviour", ["whole", "garbled"])
-def test_whole(behaviour, server, tmp_path):
+def test_a_complete_file_is_downloaded(behaviour, server, tmp_path):
     fetch([f"{server.url}/{behaviour}/file"], tmp_path / "new" / "file", check, QUICK)
     assert (tmp_path / "new" / "file").read_bytes() == CONTENT
     assert os.listdir(tmp_path / "new") == ["file"]
@@ -99,7 +99,7 @@ def test_whole(behaviour, server, tmp_path):
     ("altered", "not the file meant"),
     ("stalling", "no answer in time"),
 ])
-def test_what_goes_wrong_is_reported_and_leaves_nothing(server, tmp_path, behaviour, message):
+def test_a_failed_download_is_reported_and_leaves_no_file(server, tmp_path, behaviour, message):
     address = f"{server.url}/{behaviour}/file"
     with pytest.raises(FetchError, match=message) as error:
         fetch([address], tmp_path / "file", check, QUICK)
@@ -107,7 +107,7 @@ def test_what_goes_wrong_is_reported_and_leaves_nothing(server, tmp_path, behavi
     assert os.listdir(tmp_path) == []
 
 
-def test_dripping_does_not_go_on_for_ever(server, tmp_path):
+def test_a_download_that_never_finishes_is_stopped(server, tmp_path):
     with pytest.raises(FetchError, match=r"not finished after 0\.5 s"):
         fetch([f"{server.url}/dripping/file"], tmp_path / "file", check,
               Timeouts(connect=2, read=5, total=0.5))

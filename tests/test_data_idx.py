@@ -159,7 +159,8 @@ def test_negative_labels_are_refused(tmp_path):
 
 def test_names_that_are_not_recognised(tmp_path):
     write(tmp_path, {"images.idx": IMAGES, "labels.idx": LABELS})
-    assert ("lacks train-images-idx3-ubyte or train-images-idx3-ubyte.gz" in refusal(tmp_path))
+    assert "contains neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz" in refusal(
+        tmp_path)
 
 
 def test_several_data_sets_in_one_folder(tmp_path):

@@ -88,7 +88,7 @@ def test_data_mode_shows_an_experiments_data(launch_here, idx_folder, tmp_path, 
              f"--set=data.folder={idx_folder}", "--set=data.limit=30"]
     done = launch_here("--mode=data", *flags)
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    assert (f"{idx_folder.name} (idx_files), split holdout: images of 28x28, 10 classes"
+    assert (f"{idx_folder.name} (idx_files), split holdout: 28x28 images, 10 classes"
             in done.stdout)
     assert "all" in done.stdout and "30  100.0%" in done.stdout and "70  100.0%" in done.stdout
     assert "writers" not in done.stdout

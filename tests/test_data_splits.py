@@ -127,7 +127,7 @@ def test_writers_of_any_data_in_any_number_of_folds():
         assert set.union(*writer_sets) == set(writers) and sum(map(len, writer_sets)) == 5
 
 
-def test_permutation_is_that_of_philoxs_raw_words():
+def test_permutation_is_computed_from_the_raw_words_of_philox():
     np.testing.assert_array_equal(permutation(10, seed=0), [0, 2, 9, 1, 8, 5, 4, 3, 6, 7])
     np.testing.assert_array_equal(permutation(10, seed=1), [3, 5, 2, 9, 7, 0, 8, 6, 1, 4])
 
@@ -176,7 +176,7 @@ def test_limit_is_of_the_training_part_alone():
     (None, "holdout", {"train": 550, "validation": 50, "test": 100}),
     (None, "random", {"train": 560, "validation": 140}),
 ])
-def test_own_data_of_any_size(official_train, split, expected):
+def test_custom_data_of_any_size_are_split(official_train, split, expected):
     own = dataset("image_folder", 700, official_train)
     parts = split_indices(DataConfig(dataset="image_folder", split=split), own)
     assert sizes(parts) == expected

@@ -150,7 +150,7 @@ def test_a_builder_of_this_package_is_read_as_any_other(tmp_path):
     ("cifar10", ".download_and_prepare(), which needs TensorFlow for most builders"),
     ("several_sizes", "its images have different sizes, such as [7, 6, 3] and [8, 6, 3]"),
     ("unlabelled", "is not image classification: it must have one image and one ClassLabel"),
-    ("only_test", "has no training part"),
+    ("only_test", "has no split named train; its splits are test"),
 ])
 def test_what_is_not_read_is_said_in_a_line(name, said, data_dir):
     assert said in refusal(name, data_dir)

@@ -176,7 +176,7 @@ def full_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_is_no_traceback(full_disk, environment, idx_folder):
+def test_a_full_disk_causes_no_traceback(full_disk, environment, idx_folder):
     command = TRAIN.replace("--notensorboard", "").format(data=idx_folder, run=full_disk / "run")
     done = shell(command, environment)
     assert done.returncode == 2
@@ -202,7 +202,7 @@ def test_an_image_whose_name_begins_with_a_tilde_is_found(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("command", ["--list", "--experiment=mse_cnn --mode=config"])
-def test_a_reader_that_leaves_ends_a_listing_quietly(command, environment):
+def test_a_listing_into_a_closed_pipe_ends_without_an_error(command, environment):
     done = shell(f'"$@" {command} | head -1', environment)
     assert done.stdout.count("\n") == 1 and done.stderr == ""
 
@@ -231,7 +231,7 @@ def test_a_user_without_name_and_home(environment, tmp_path):
     assert "specify a folder with --data_dir or TFDS_DATA_DIR" in done.stderr
 
 
-def test_more_memory_than_there_is_is_one_line(launch_here, idx_folder, tmp_path):
+def test_insufficient_memory_is_an_error_of_one_line(launch_here, idx_folder, tmp_path):
     assert free_memory() is None or free_memory() > 0
     check_memory(1, "one byte")
     done = launch_here(

@@ -59,13 +59,13 @@ def test_init_from_a_step_of_a_run(finished, launch_here, opened, idx_folder, tm
 
 def test_init_from_refuses_other_shapes_and_other_folders(finished, train_tiny, tmp_path):
     other = refusal(train_tiny, tmp_path / "a", f"train.init_from={finished}", "model.dense=9")
-    assert "params.Dense_0.bias has shape [8], this config's has shape [9]" in other
+    assert "params.Dense_0.bias has shape [8], but this config requires shape [9]" in other
     none = refusal(train_tiny, tmp_path / "b", f"train.init_from={tmp_path}")
     assert f"train.init_from: {tmp_path}: not a run folder" in none
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_stands_without_the_one_it_began_from(
+def test_a_run_does_not_need_the_run_of_its_initial_weights(
     finished_copy, train_tiny, launch_here, tmp_path
 ):
     second = tmp_path / "second"

@@ -155,7 +155,7 @@ def test_config_mode_prints_the_resolved_config(launch, tmp_path):
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_a_reader_that_goes_away_is_no_traceback(environment):
+def test_a_closed_pipe_causes_no_traceback(environment):
     reader, writer = os.pipe()
     os.close(reader)  # as `| head` does when it has enough
     done = subprocess.run(

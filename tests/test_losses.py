@@ -56,7 +56,7 @@ def test_class_weights_that_are_all_zero_are_refused():
 
 
 @pytest.mark.parametrize("number", [9, 11])
-def test_class_weights_that_are_not_one_a_class_are_refused(number):
+def test_the_number_of_class_weights_must_equal_the_number_of_classes(number):
     with pytest.raises(FlaxdigitsError, match=r"train\.loss\.class_weights .* 10 numbers"):
         CrossEntropy(class_weights=(1.0,) * number).check_classes(10, "train.loss")
 

@@ -40,7 +40,7 @@ def normalise_in_training(variables, x, train: Training):
     return output, updates["batch_stats"], gradients
 
 
-def test_batch_normalisation_is_linens(variables):
+def test_batch_normalisation_equals_that_of_linen(variables):
     x = 3 + 2 * normal(0, 6, 3, 4, 5)
     theirs = nn.BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5)
 

@@ -155,7 +155,7 @@ def test_gradients_on_real_images_are_those_of_float64(name, raw_data_dir):
 
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
-def test_winograd_is_exactly_zero_on_blank_ground(size, padding):
+def test_winograd_is_exactly_zero_on_a_blank_background(size, padding):
     """And its gradients are those of a convolution there too."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 19, 18, 16)).astype(np.float32)

@@ -61,7 +61,7 @@ def training(count: int, mask=None, axis_name: str | None = None) -> Training:
 @example((4, 4), (9, 7), 1, 3, "VALID")
 @example((2, 4), (7, 5), 2, 2, "SAME")  # even kernels: one side is padded more
 @example((5, 5), (5, 5), 2, 2, "VALID")  # a single place
-def test_convolution_is_linens(kernel, image, channels, features, padding):
+def test_convolution_equals_that_of_linen(kernel, image, channels, features, padding):
     x = normal(0, 2, *image, channels)
     variables = {"params": {"kernel": normal(1, *kernel, channels, features),
                             "bias": normal(2, features)}}
@@ -83,7 +83,9 @@ def assert_convolution_is_linens(batch, kernel, image, channels, features, paddi
 @given(st.integers(1, 9), st.tuples(st.integers(1, 5), st.integers(1, 5)),
        st.tuples(st.integers(5, 20), st.integers(5, 20)), st.integers(1, 40), st.integers(1, 40),
        st.sampled_from(["SAME", "VALID"]))
-def test_optimised_convolutions_are_linens(batch, kernel, image, channels, features, padding):
+def test_optimised_convolutions_equal_those_of_linen(
+    batch, kernel, image, channels, features, padding
+):
     assert_convolution_is_linens(batch, kernel, image, channels, features, padding)
 
 
@@ -96,7 +98,9 @@ def test_optimised_convolutions_are_linens(batch, kernel, image, channels, featu
     (5, 28, 1, 32, "SAME"), (5, 28, 32, 32, "SAME"), (3, 14, 32, 64, "SAME"),  # kaggle_cnn
     (3, 14, 64, 64, "SAME"),
 ])
-def test_convolutions_of_the_networks_are_linens(kernel, image, channels, features, padding):
+def test_convolutions_of_the_networks_equal_those_of_linen(
+    kernel, image, channels, features, padding
+):
     assert_convolution_is_linens(
         8, (kernel, kernel), (image, image), channels, features, padding)
 
@@ -107,7 +111,7 @@ def test_convolutions_of_the_networks_are_linens(kernel, image, channels, featur
 @given(st.integers(2, 9), st.integers(2, 9), st.integers(1, 3), st.integers(0, 3))
 @example(7, 6, 2, 0)  # an odd row, and all values equal
 @example(25, 25, 2, 2)
-def test_pooling_is_linens_even_where_values_are_equal(height, width, channels, largest):
+def test_pooling_equals_that_of_linen_even_for_equal_values(height, width, channels, largest):
     rng = np.random.default_rng(height * width)
     x = rng.integers(-1, largest, (2, height, width, channels), endpoint=True).astype(np.float32)
     gradients = rng.normal(size=(2, height // 2, width // 2, channels)).astype(np.float32)
@@ -127,7 +131,7 @@ def test_pooling_is_linens_even_where_values_are_equal(height, width, channels, 
 
 @settings(max_examples=2, **FEW)
 @given(st.integers(1, 40), st.integers(1, 20))
-def test_dense_is_linens(inputs, features):
+def test_dense_equals_that_of_linen(inputs, features):
     x = normal(0, 3, inputs)
     variables = {"params": {"kernel": normal(1, inputs, features), "bias": normal(2, features)}}
     assert_same_layer(Dense(features), nn.Dense(features), variables, x)

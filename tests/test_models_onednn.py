@@ -15,13 +15,13 @@ from flaxdigits.models import onednn
 from flaxdigits.models.convolution import convolve
 from flaxdigits.models.layers import Dense
 
-MARK = onednn.MARK
+PREFIX = onednn.CUSTOM_CALL_PREFIX
 
 
 @pytest.fixture(autouse=True)
 def is_there():
-    with onednn._offer():
-        if not onednn.is_offered():
+    with onednn._allow_onednn():
+        if not onednn.may_use_onednn():
             pytest.skip("this jaxlib has no oneDNN, or there is more than one device")
 
 
@@ -41,7 +41,7 @@ def native(x, kernel, padding):
        rows=st.integers(1, 5), columns=st.integers(1, 5), channels=st.sampled_from([1, 2, 3, 8]),
        features=st.sampled_from([1, 3, 8, 16]), padding=st.sampled_from(["SAME", "VALID"]),
        block=st.sampled_from([1, 3000, 10**7]))
-def test_convolutions_and_gradients_are_linens(
+def test_convolutions_and_gradients_equal_those_of_linen(
     batch, height, width, rows, columns, channels, features, padding, block
 ):
     rng = np.random.default_rng(0)
@@ -64,7 +64,7 @@ def test_convolutions_and_gradients_are_linens(
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (7, 33, 5), (64, 100, 48)])
-def test_products_and_gradients_are_numpys(shape):
+def test_products_and_gradients_equal_those_of_numpy(shape):
     rows, inner, columns = shape
     rng = np.random.default_rng(0)
     a = rng.normal(size=(rows, inner)).astype(np.float32)
@@ -88,16 +88,16 @@ def test_several_seeds_at_once_are_as_one_after_the_other():
             close(together[place], native(x[place], kernel[place], "SAME"))
 
 
-def test_only_what_is_large_and_offered_is_oneDNNs():
+def test_only_large_operations_use_onednn_and_only_where_allowed():
     large, small = jnp.zeros((256, 28, 28, 32)), jnp.zeros((8, 28, 28, 32))
     kernel = jnp.zeros((5, 5, 32, 32))
     steps = jax.jit(lambda x: convolve(x, kernel, "SAME"))
-    assert MARK not in steps.lower(large).as_text()
-    with onednn._offer():
-        assert MARK in jax.jit(lambda x: convolve(x, kernel, "SAME")).lower(large).as_text()
-        assert MARK not in jax.jit(lambda x: convolve(x, kernel, "SAME")).lower(small).as_text()
+    assert PREFIX not in steps.lower(large).as_text()
+    with onednn._allow_onednn():
+        assert PREFIX in jax.jit(lambda x: convolve(x, kernel, "SAME")).lower(large).as_text()
+        assert PREFIX not in jax.jit(lambda x: convolve(x, kernel, "SAME")).lower(small).as_text()
         half = large.astype(jnp.bfloat16)  # multiplied in float32
-        assert MARK in jax.jit(
+        assert PREFIX in jax.jit(
             lambda x: convolve(x, kernel.astype(x.dtype), "SAME")).lower(half).as_text()
         dense = Dense(8192)
         for batch, is_large in ((512, True), (32, False)):
@@ -105,28 +105,28 @@ def test_only_what_is_large_and_offered_is_oneDNNs():
             variables = jax.eval_shape(dense.init, jax.random.key(0), x)
             text = jax.jit(lambda variables, x: dense.apply(variables, x)).lower(
                 variables, x).as_text()
-            assert (MARK in text) == is_large
+            assert (PREFIX in text) == is_large
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_other_devices_do_not_call_it(platform):
     x, kernel = jnp.zeros((256, 28, 28, 32)), jnp.zeros((5, 5, 32, 32))
-    with onednn._offer():
+    with onednn._allow_onednn():
         lowered = jax.jit(lambda x, kernel: convolve(x, kernel, "SAME")).trace(x, kernel).lower(
             lowering_platforms=(platform,))
-    assert MARK not in lowered.as_text()
+    assert PREFIX not in lowered.as_text()
 
 
 def test_programs_that_call_it_are_not_kept(environment, tmp_path):
     """Writing them to the cache fails in jaxlib; others are kept."""
     code = """
 import jax, jax.numpy as jnp
-from flaxdigits.models.onednn import MARK, compile_with_onednn
+from flaxdigits.models.onednn import CUSTOM_CALL_PREFIX, compile_with_onednn
 from flaxdigits.models.products import multiply
 for rows in (1, 4096):
     a, b = jnp.ones((rows, 1024)), jnp.ones((1024, 1024))
     program = compile_with_onednn(lambda: jax.jit(multiply).lower(a, b))
-    print((MARK in program.as_text()), float(program(a, b).max()))
+    print((CUSTOM_CALL_PREFIX in program.as_text()), float(program(a, b).max()))
 """
     environment = environment | {
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path),

@@ -54,7 +54,7 @@ def own_run(write, registries, launch_here, idx_folder, tmp_path):
     return path, workdir
 
 
-def test_an_own_file_trains_and_is_evaluated(own_run, launch_here):
+def test_a_custom_experiment_file_is_trained_and_evaluated(own_run, launch_here):
     path, workdir = own_run
     result = json.loads((workdir / "result.json").read_text())
     assert result["experiment"] == "mine" and result["steps"] == 8
@@ -131,7 +131,7 @@ def test_a_custom_model_that_does_not_fit_is_an_error(
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_of_an_own_run_are_taken_as_the_first_ones(own_run, launch_here, tmp_path):
+def test_a_custom_model_is_initialized_from_the_weights_of_a_run(own_run, launch_here, tmp_path):
     path, workdir = own_run
     done = launch_here(
         f"--experiment={path}", f"--workdir={tmp_path / 'second'}", *own_data(workdir),

@@ -108,14 +108,14 @@ def rows(document: str) -> list[tuple[str, tuple[int, ...], int]]:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_layers_are_the_documents(name):
+def test_layers_equal_those_of_the_documents(name):
     layers = list_layers(*network(name))
     assert [(layer.kind, layer.output_shape, layer.parameters) for layer in layers] == rows(
         DOCUMENTS[name])
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_total_parameters_are_the_documents(name):
+def test_total_parameters_equal_those_of_the_documents(name):
     model, shape = network(name)
     variables = jax.eval_shape(lambda: init_variables(model, 0, shape))
     assert count_parameters(variables["params"]) == TOTALS[name]

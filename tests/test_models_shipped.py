@@ -122,7 +122,7 @@ def test_every_parameter_has_a_gradient(name):
 
 
 @NEW
-def test_seeds_under_vmap_are_those_alone(name):
+def test_seeds_under_vmap_equal_single_seeds(name):
     """In training, with batch statistics and dropout, as several seeds are trained on a GPU."""
     model = build_model(SMALL[name], 10)
     images = np.abs(normal(1, 6, 14, 14, 1))
@@ -151,13 +151,13 @@ def test_exported_programs_take_any_batch(name):
         program.call(images), model.apply(variables, images, None), rtol=1e-4, atol=1e-5)
 
 
-def test_mean_pooling_is_linens():
+def test_mean_pooling_equals_that_of_linen():
     ours, theirs = AvgPool(), nn.Sequential([lambda x: nn.avg_pool(x, (2, 2), (2, 2))])
     for shape in ((2, 4, 6, 3), (2, 5, 7, 1)):
         assert_same_layer(ours, theirs, {}, normal(0, *shape))
 
 
-def test_attention_is_linens():
+def test_attention_equals_that_of_linen():
     x = normal(0, 2, 5, 8)
     variables = jax.device_get(Attention(2).init(jax.random.key(0), x))
     params = jax.tree.map(lambda leaf: leaf + 0.1 * normal(1, *leaf.shape), variables["params"])

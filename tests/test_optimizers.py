@@ -136,7 +136,7 @@ def test_methods(name, constants):
     assert_same(trajectory(config), reference(FORMULAS[name], **constants))
 
 
-def test_adam_is_keras_where_gradients_are_not_tiny():
+def test_adam_equals_that_of_keras_unless_gradients_are_tiny():
     gradients = [jax.tree.map(lambda g: g + np.sign(g) * 0.1, gradient) for gradient in GRADIENTS]
     config = Adam(learning_rate=1e-2, epsilon=1e-7)
     assert_same(trajectory(config, gradients), reference(keras_adam, gradients=gradients))
@@ -186,7 +186,7 @@ def test_decay_reaches_biases_where_all_arrays_decay():
     (named("muon", learning_rate=1e-2), optax.contrib.muon(1e-2)),
     (named("optax.adabelief", learning_rate=1e-2, b1=0.8), optax.adabelief(1e-2, b1=0.8)),
 ], ids=["nadamw", "lamb", "muon", "optax.adabelief"])
-def test_methods_are_optax_s(ours, theirs):
+def test_optimizers_equal_those_of_optax(ours, theirs):
     gradient, params = (jax.tree.map(np.float32, values) for values in (GRADIENTS[0], START))
     optimizer = ours.create(ours.schedule.build(1e-2, 10, 10))
     found, expected = (jax.jit(one.update)(gradient, one.init(params), params)[0]
@@ -222,7 +222,7 @@ def test_every_optimizer_lowers_a_quadratic_loss(name):
     ("lio", "did you mean lion?"),
     (None, "optimizer.name must be one of adadelta"),
 ])
-def test_an_optimizer_that_there_is_not_is_refused(name, said):
+def test_an_unknown_optimizer_is_refused(name, said):
     with pytest.raises(FlaxdigitsError) as error:
         Optimizer.find(name, "optimizer.name")
     assert said in str(error.value) and "\n" not in str(error.value)

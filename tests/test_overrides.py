@@ -98,17 +98,18 @@ def test_values(assignment, expected):
      "clip_norm, weight_decay, decayed, beta1, beta2, epsilon"),
     ("data.augmentation.affine.rotate=1",
      "data.augmentation.affine.rotate: the augmentation affine has no such field; did you mean "
-     "rotation? it has rotation, zoom, shift, shear"),
+     "rotation? Its fields are rotation, zoom, shift, shear"),
     ("data.augmentation.3.rotation=1",
-     "data.augmentation.3: the list has 0 entries, numbered from 0"),
+     "data.augmentation has no entry 3: the list has 0 entries, numbered from 0"),
     ("data.augmentation.affine=1",
      "data.augmentation.affine is an augmentation: set one of its fields (rotation, zoom, shift, "
-     "shear), or the list, as in data.augmentation=affine"),
+     "shear), or select it with data.augmentation=affine"),
     ("data.augmentation.affine.rotation=200",
      "data.augmentation.affine.rotation must be at most 180, got 200.0"),
     ("optimizer.learningrate=1",
-     "optimizer.learningrate: the optimizer adam has no such field; did you mean learning_rate? it "
-     "has learning_rate, schedule, clip_norm, weight_decay, decayed, beta1, beta2, epsilon"),
+     "optimizer.learningrate: the optimizer adam has no such field; did you mean learning_rate? "
+     "Its fields are learning_rate, schedule, clip_norm, weight_decay, decayed, beta1, beta2, "
+     "epsilon"),
     ("train.deterministic=1", "train.deterministic must be true or false, got '1'"),
     ("train.deterministic=none", "train.deterministic must be true or false, got 'none'"),
     ("model.filters=16,a", "model.filters must be a list of numbers like 32,64 (int), got '16,a'"),
@@ -191,7 +192,7 @@ def test_a_list_of_components_is_set_by_names_and_an_entry_by_its_own():
     assert config.data.augmentation == (Cutout(size=0.5), Noise(0.3), Elastic(strength=0.1))
     assert apply_overrides(config, ["data.augmentation=none"]).data.augmentation == ()
     twice = apply_overrides(base(), ["data.augmentation=noise,noise"])
-    assert "the list has several entries of this name" in refusal(
+    assert "the list has several entries with this name" in refusal(
         "data.augmentation.noise.deviation=1", config=twice)
 
 
@@ -224,7 +225,7 @@ class Depth:
     growth: float = 1.5
 
 
-def test_fields_of_an_own_model(monkeypatch):
+def test_fields_of_a_custom_model(monkeypatch):
     monkeypatch.setattr(Model, "registered", dict(Model.registered))
 
     @register("mine")

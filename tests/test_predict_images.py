@@ -13,12 +13,12 @@ from scipy import ndimage
 from flaxdigits.data.framing import (
     FRAMINGS,
     Framing,
+    dilate,
     frame,
     measure_framing,
     recorded_framing,
     seems_several,
     stroke_width,
-    thickened,
 )
 from flaxdigits.data.ink import Ink, find_ink
 from flaxdigits.data.photos import LONGEST, read_photo, read_picture
@@ -114,7 +114,7 @@ def test_every_kind_is_seen_as_the_same(kind, tmp_path):
     assert turned_around < 0.8, "else this test shows nothing"
 
 
-def test_the_box_and_the_centre_are_mnists(tmp_path):
+def test_box_and_centre_are_those_of_mnist(tmp_path):
     draw(at=(0.05, 0.4)).save(tmp_path / "image.png")
     image = seen(tmp_path / "image.png")
     rows, columns = np.nonzero(image)
@@ -132,7 +132,7 @@ def test_other_sets_have_their_own_size_polarity_and_middle(tmp_path):
     assert abs(rows.max() + rows.min() - 39) <= 2 and abs(columns.max() + columns.min() - 29) <= 2
 
 
-def test_thin_strokes_become_as_thick_as_the_sets(tmp_path):
+def test_thin_strokes_become_as_thick_as_those_of_the_data_set(tmp_path):
     draw(size=1000, width=0.004).save(tmp_path / "thin.png")
     image = seen(tmp_path / "thin.png")
     assert stroke_width(image / np.float32(255)) > 1.2
@@ -140,12 +140,12 @@ def test_thin_strokes_become_as_thick_as_the_sets(tmp_path):
 
 
 @pytest.mark.parametrize("radius", [1, 2, 7, 20])
-def test_strokes_grow_by_a_disc(radius):
+def test_strokes_are_dilated_with_a_disc(radius):
     strength = (np.random.default_rng(0).random((40, 30)) ** 30).astype(np.float32)
     y, x = np.ogrid[-radius:radius + 1, -radius:radius + 1]
     disc = x * x + y * y <= radius * (radius + 0.5)
     expected = ndimage.grey_dilation(np.pad(strength, radius), footprint=disc)
-    np.testing.assert_array_equal(thickened(strength, radius), expected)
+    np.testing.assert_array_equal(dilate(strength, radius), expected)
 
 
 def test_a_long_thin_character_fits():

@@ -56,6 +56,6 @@ def test_huge_pages_are_asked_for_unless_the_user_has_decided(settings, before, 
     assert (settings(GLIBC_TUNABLES=before)["GLIBC_TUNABLES"] or "") == after
 
 
-def test_settings_of_the_user_are_kept(settings):
+def test_user_settings_are_not_overwritten(settings):
     assert settings(JAX_COMPILATION_CACHE_DIR="/x")["JAX_COMPILATION_CACHE_DIR"] == "/x"
 

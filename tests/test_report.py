@@ -182,7 +182,7 @@ def test_a_report_is_refused(finished_copy, launch_here):
     assert "not a run folder" in refusal()
 
 
-def test_every_value_is_escaped():
+def test_every_value_is_escaped_in_the_html_report():
     nasty = "<script>alert('x')</script>\"&"
     files = report(
         class_names=(nasty, "b", "c"), result=result(experiment=nasty, device=nasty),

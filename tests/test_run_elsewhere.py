@@ -155,7 +155,7 @@ def test_weights_that_are_not_taken_yet_are_needed(finished_copy, train_tiny, tm
     assert "not a run folder" in refusal(train_tiny, run, f"train.init_from={finished_copy}")
 
 
-def test_scores_that_cannot_be_kept_are_given(finished, tiny_config, tiny_data, caplog):
+def test_scores_that_cannot_be_saved_are_returned(finished, tiny_config, tiny_data, caplog):
     outer = Path(tempfile.mkdtemp())
     try:
         run = Path(shutil.copytree(finished, outer / "run"))
@@ -183,7 +183,7 @@ def test_training_longer_before_the_end_names_how(train_tiny, tmp_path):
     assert "init_from" not in refusal(train_tiny, tmp_path, "seed=4")
 
 
-def test_a_text_is_as_good_as_a_path_or_a_run_folder(finished, tiny_config, tiny_data):
+def test_a_run_folder_can_be_passed_as_a_string(finished, tiny_config, tiny_data):
     text, folder = str(finished), RunFolder(str(finished))
     assert folder.path == finished and os.fspath(folder) == text
     assert load_network(text).step == load_network(folder).step == 6

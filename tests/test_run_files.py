@@ -126,7 +126,7 @@ def test_other_json_than_expected_is_one_line_or_works(name, documents, tmp_path
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo], ids=["folder", "pipe"])
-def test_what_is_no_file_is_one_line(make, name, documents, tmp_path):
+def test_a_path_that_is_not_a_file_is_an_error_of_one_line(make, name, documents, tmp_path):
     run = write_files(tmp_path, documents, left_out="diverged.json")
     (run / name).unlink(missing_ok=True)
     make(run / name)

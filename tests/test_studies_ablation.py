@@ -115,7 +115,7 @@ def test_pairs_are_counted_if_the_base_lacks_seeds(base, message):
 
 
 @pytest.mark.slow
-def test_nothing_finished_is_run_again(ran, study, launch_here):
+def test_finished_runs_are_not_run_again(ran, study, launch_here):
     workdir, _ = ran
     config_file = workdir / "base" / "seeds" / "0" / "config.json"
     recorded = json.loads(config_file.read_text())

@@ -79,7 +79,9 @@ def test_the_tables_count_the_errors_of_the_runs(ran, synthetic):
 
 
 @pytest.mark.slow
-def test_killed_and_started_again_repeats_nothing(ran, start, launch, tmp_path, environment):
+def test_folds_that_are_killed_and_resumed_repeat_nothing(
+    ran, start, launch, tmp_path, environment
+):
     process = start(*RECIPE, "--data=synthetic", f"--workdir={tmp_path}")
     wait_for((tmp_path / "folds" / "2" / "seeds" / "0" / "checkpoints").exists, process)
     process.kill()

@@ -130,7 +130,7 @@ def test_its_small_files_give_the_same_table(ran, replicate, tmp_path):
                     for path in (tmp_path / "a" / "results" / "small").iterdir()}
 
 
-def test_nothing_finished_is_run_again(ran, replicate, tmp_path):
+def test_finished_runs_are_not_run_again(ran, replicate, tmp_path):
     (tmp_path / "runs").mkdir()
     shutil.copytree(ran / "small" / "original" / "seeds" / "1", tmp_path / "runs" / "mine")
     done = replicate("--seeds=0..1", "--set=train.steps=1")

@@ -61,7 +61,7 @@ def test_seeds_of_python_and_numpy_are_taken():
 
 @pytest.mark.parametrize("seeds", [
     5, None, "01", (), (0, 0), (0, 1.5), np.array([0.0]), ("0",), (-1,), (2**32,)])
-def test_seeds_that_are_none_are_refused(seeds):
+def test_invalid_seeds_are_refused(seeds):
     with pytest.raises(FlaxdigitsError, match="seeds must be different whole numbers"):
         checked_seeds(seeds)
 
@@ -163,7 +163,7 @@ def test_a_summary_is_of_all_seeds_of_the_config_that_have_ended(
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
 
 
-def test_what_is_finished_is_not_done_again(compiled_once, tiny_config, tiny_data, tmp_path):
+def test_finished_seeds_are_not_trained_again(compiled_once, tiny_config, tiny_data, tmp_path):
     train_seeds(tiny_config, (0, 1), tiny_data, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()
               if path.name not in ("summary.json", "metrics.jsonl")}
@@ -208,13 +208,13 @@ def test_runs_that_differ_in_more_are_not_trained_together(tiny_config, tiny_dat
 
 
 @pytest.mark.slow
-def test_killed_and_started_again_is_bitwise_equal(start, launch, idx_folder, tmp_path):
+def test_a_run_that_is_killed_and_resumed_is_bitwise_equal(start, launch, idx_folder, tmp_path):
     recipe = ["--experiment=mse_cnn", "--set=data.dataset=idx_files",
               f"--set=data.folder={idx_folder}", "--set=data.split=holdout",
               "--set=train.steps=60", "--set=train.log_every=2", "--set=checkpoint.every_steps=10",
               "--set=model.filters=4,4", "--set=train.seeds_per_call=2", "--seeds=0..2"]
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    assert launch(*recipe, f"--workdir={undisturbed}").returncode == 0
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
+    assert launch(*recipe, f"--workdir={uninterrupted}").returncode == 0
     process = start(*recipe, f"--workdir={killed}")
     wait_for(lambda: rows_of(killed / "seeds" / "1") >= 14, process)
     process.kill()
@@ -222,9 +222,9 @@ def test_killed_and_started_again_is_bitwise_equal(start, launch, idx_folder, tm
     done = launch(*recipe, f"--workdir={killed}")
     assert done.returncode == 0, done.stderr
     for seed in "012":
-        assert_same_run(killed / "seeds" / seed, undisturbed / "seeds" / seed)
+        assert_same_run(killed / "seeds" / seed, uninterrupted / "seeds" / seed)
         assert (without_clocks(read(killed / "seeds" / seed))
-                == without_clocks(read(undisturbed / "seeds" / seed)))
+                == without_clocks(read(uninterrupted / "seeds" / seed)))
 
 
 def test_each_seed_is_printed(launch_here, idx_folder, tmp_path):

@@ -95,7 +95,7 @@ def test_summary_is_not_folded_in_a_pipe(launch, tmp_path):
     assert "(None, 28, 28, 32)" in done.stdout, done.stdout
 
 
-def test_an_interval_of_an_accuracy_ends_at_0_and_at_100(capsys):
+def test_accuracy_intervals_are_clipped_to_0_and_100_percent(capsys):
     figures = {f"{split}_accuracy": dataclasses.asdict(estimate(values)) for split, values in (
         ("train", [0.99, 0.9]), ("validation", [0.5, 0.51]), ("test", [0.08, 0.13]))}
     print_summary(make_console(), {"metrics": figures, "diverged": {}})

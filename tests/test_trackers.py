@@ -172,7 +172,7 @@ def test_a_profile_shows_steps_that_ran_and_no_compilation(track, tmp_path):
     assert list(profile.trace.parent.glob("*.xplane.pb"))
 
 
-def test_a_profile_of_too_few_steps_is_none(track, launch_here, tmp_path):
+def test_there_is_no_profile_of_too_few_steps(track, launch_here, tmp_path):
     track([], "train.stop_after=6")
     done = launch_here(f"--workdir={tmp_path / 'run'}", "--profile")
     assert done.returncode == 0 and "no profile: too few steps were left to train" in done.stdout

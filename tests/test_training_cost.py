@@ -15,7 +15,7 @@ from traced_recipe import traced_steps
 
 from flaxdigits.experiments import list_experiments, load_experiment
 from flaxdigits.models import build_model
-from flaxdigits.models.onednn import MARK, compile_with_onednn
+from flaxdigits.models.onednn import CUSTOM_CALL_PREFIX, compile_with_onednn
 from flaxdigits.reports.layers import Layer, list_layers
 from flaxdigits.training.experiment import Experiment
 
@@ -60,7 +60,7 @@ def costs_on_this_jaxlib(name: str) -> dict[str, Any]:
 
     plain = in_compiled(lowered_steps(name).compile().as_text())
     compiled = compile_with_onednn(lower)
-    calls = texts[0].count(MARK)
+    calls = texts[0].count(CUSTOM_CALL_PREFIX)
     return plain | {"onednn": {"calls": calls} | in_program(texts[0]) | in_compiled(
         compiled.as_text()) if calls else None}
 
@@ -90,7 +90,7 @@ def test_a_compiled_step_costs_what_it_did(name):
         assert value == expected[figure], figure
 
 
-def test_images_lie_in_memory_once(tiny_config, tiny_data):
+def test_images_are_in_memory_once(tiny_config, tiny_data):
     experiment = Experiment.create(tiny_config, tiny_data)
     assert experiment.examples.images.unsafe_buffer_pointer() == tiny_data.images.ctypes.data
     with pytest.raises(ValueError, match="read-only"):

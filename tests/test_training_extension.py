@@ -34,7 +34,7 @@ def recorded(workdir):
     return json.loads((workdir / "config.json").read_text())
 
 
-def test_an_extended_run_is_bitwise_the_long_one(
+def test_an_extended_run_is_bitwise_identical_to_the_long_run(
     one_epoch, three_epochs, train_tiny, launch_here, tmp_path
 ):
     run = shutil.copytree(one_epoch, tmp_path / "run")
@@ -103,7 +103,7 @@ def test_several_seeds_are_extended(tiny_config, tiny_data, train_tiny, three_ep
     assert_bitwise_equal(tmp_path / "seeds" / "0", three_epochs)
 
 
-def test_ended_at_any_write_while_it_is_extended(
+def test_a_run_stopped_at_any_write_of_its_extension_is_resumed(
     one_epoch, three_epochs, train_tiny, monkeypatch, tmp_path
 ):
     run, longer = shutil.copytree(one_epoch, tmp_path / "run"), [*EPOCHS, "train.epochs=3"]

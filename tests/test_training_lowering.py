@@ -6,7 +6,7 @@ import pytest
 from traced_recipe import traced_steps
 
 from flaxdigits.experiments import list_experiments
-from flaxdigits.models.convolution import PARTS
+from flaxdigits.models.convolution import BATCH_PIECES
 
 CONVOLUTIONS = {"chinese_cnn": 3, "mnist_cnn": 4, "mse_cnn": 2, "kaggle_cnn": 4, "dense_cnn": 1,
                 "mnist_speedrun": 3}
@@ -28,7 +28,7 @@ def test_train_steps_lower_for_every_platform(name, parallel):
     # the images.
     native = 3 * CONVOLUTIONS[name] - 1
     # On the CPU they are products, but for kaggle_cnn's 5 x 5 on many channels: three, in parts.
-    on_cpu = 3 * PARTS if name == "kaggle_cnn" else 0
+    on_cpu = 3 * BATCH_PIECES if name == "kaggle_cnn" else 0
     assert convolutions == {"cpu": on_cpu, "cuda": native, "tpu": native}
 
 

@@ -215,13 +215,13 @@ def test_a_task_of_slurm_takes_its_own_gpus(tasks, seen, own, monkeypatch):
     assert asked == [(None, None, None, own)]
 
 
-def test_who_is_connected_stays_so(monkeypatch):
+def test_a_connected_process_is_not_connected_again(monkeypatch):
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(jax.distributed, "initialize", lambda *given: pytest.fail("again"))
     processes.connect("localhost:1", 1, 0)  # the second training in a notebook
 
 
-def test_a_tpu_whose_metadata_cannot_be_had_is_alone(monkeypatch, caplog):
+def test_a_tpu_without_reachable_metadata_is_a_single_process(monkeypatch, caplog):
     def refuse(*given):
         raise OSError("no route to metadata.google.internal")
 

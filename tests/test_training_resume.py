@@ -1,4 +1,4 @@
-"""A run that is killed, stopped or paused ends like an undisturbed one."""
+"""A run that is killed, stopped or paused ends like an uninterrupted one."""
 
 import json
 import signal
@@ -28,8 +28,8 @@ def recipe(idx_folder):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(recipe, launch, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("undisturbed")
+def uninterrupted(recipe, launch, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
     done = launch(*recipe, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     return workdir
@@ -81,8 +81,8 @@ def test_paused_and_resumed_in_one_process_is_bitwise_equal(finished, train_tiny
 
 @pytest.mark.parametrize("kill_after_rows", [
     (3, 10), pytest.param((1, 5, 8, 12), marks=pytest.mark.slow)])
-def test_killed_and_started_again_is_bitwise_equal(
-    kill_after_rows, recipe, start, launch, tmp_path, undisturbed
+def test_a_run_that_is_killed_and_resumed_is_bitwise_equal(
+    kill_after_rows, recipe, start, launch, tmp_path, uninterrupted
 ):
     for rows in kill_after_rows:
         process = start(*recipe, f"--workdir={tmp_path}")
@@ -91,12 +91,12 @@ def test_killed_and_started_again_is_bitwise_equal(
         process.communicate()
     done = launch(*recipe, f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
-    assert_bitwise_equal(tmp_path, undisturbed)
+    assert_bitwise_equal(tmp_path, uninterrupted)
 
 
 @pytest.mark.slow
 def test_a_second_process_in_the_same_folder_is_refused(
-    recipe, start, launch, tmp_path, undisturbed
+    recipe, start, launch, tmp_path, uninterrupted
 ):
     process = start(*recipe, f"--workdir={tmp_path}")
     wait_for(lambda: rows_of(tmp_path) >= 2, process)
@@ -107,10 +107,12 @@ def test_a_second_process_in_the_same_folder_is_refused(
     assert f"{tmp_path}: another process is training in this folder" in second.stderr
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
-    assert_bitwise_equal(tmp_path, undisturbed)
+    assert_bitwise_equal(tmp_path, uninterrupted)
 
 
-def test_killed_while_the_report_is_drawn(recipe, start, launch, tmp_path, undisturbed):
+def test_a_run_killed_while_its_report_is_written_is_resumed(
+    recipe, start, launch, tmp_path, uninterrupted
+):
     process = start(*recipe, f"--workdir={tmp_path}")
     wait_for((tmp_path / "predictions.npz").exists, process)
     process.kill()
@@ -119,7 +121,7 @@ def test_killed_while_the_report_is_drawn(recipe, start, launch, tmp_path, undis
     assert not (tmp_path / "result.json").exists()
     done = launch(*recipe, f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
-    assert_bitwise_equal(tmp_path, undisturbed)
+    assert_bitwise_equal(tmp_path, uninterrupted)
     for name in ("predictions.npz", "report.html", "figures"):
         assert (tmp_path / name).exists()
 
@@ -127,7 +129,7 @@ def test_killed_while_the_report_is_drawn(recipe, start, launch, tmp_path, undis
 @pytest.mark.parametrize("number", [
     signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_signals_save_the_run_and_print_how_to_resume(
-    number, recipe, start, launch, tmp_path, undisturbed
+    number, recipe, start, launch, tmp_path, uninterrupted
 ):
     process = start(*recipe, f"--workdir={tmp_path}")
     wait_for(lambda: rows_of(tmp_path) >= 2, process)
@@ -139,7 +141,7 @@ def test_signals_save_the_run_and_print_how_to_resume(
     assert not (tmp_path / "result.json").exists()
     done = launch(*recipe, f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
-    assert_bitwise_equal(tmp_path, undisturbed)
+    assert_bitwise_equal(tmp_path, uninterrupted)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at what is loaded in /proc")
@@ -156,25 +158,25 @@ def test_ctrl_c_while_jax_is_imported_ends_the_process(recipe, start, tmp_path):
 
 
 @pytest.mark.slow
-def test_pausing_does_not_change_the_schedule(recipe, launch, tmp_path, undisturbed):
+def test_pausing_does_not_change_the_schedule(recipe, launch, tmp_path, uninterrupted):
     paused = launch(*recipe, f"--workdir={tmp_path}", "--set=train.stop_after=33")
     assert paused.returncode == 0, paused.stderr
     assert f"saved at step 33 of {STEPS}" in paused.stdout
     done = launch(f"--workdir={tmp_path}")  # the recorded config, but for the pause
     assert done.returncode == 0, done.stderr
-    assert_bitwise_equal(tmp_path, undisturbed)
+    assert_bitwise_equal(tmp_path, uninterrupted)
     again = launch(*recipe, f"--workdir={tmp_path}")
     assert again.returncode == 0
     assert f"complete at step {STEPS}" in again.stdout
 
 
-def test_other_settings_in_the_same_folder_are_refused(recipe, launch, undisturbed):
-    before = (undisturbed / "result.json").read_bytes()
-    done = launch(*recipe, f"--workdir={undisturbed}", "--set=optimizer.learning_rate=0.5")
+def test_other_settings_in_the_same_folder_are_refused(recipe, launch, uninterrupted):
+    before = (uninterrupted / "result.json").read_bytes()
+    done = launch(*recipe, f"--workdir={uninterrupted}", "--set=optimizer.learning_rate=0.5")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "optimizer.learning_rate was 1.0 and is 0.5" in done.stderr
-    assert (undisturbed / "result.json").read_bytes() == before
+    assert (uninterrupted / "result.json").read_bytes() == before
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(recipe, launch, tmp_path):

@@ -71,11 +71,11 @@ def run_ablation(
         `jax.config.update("jax_platforms", "cpu")`.
       cpus_per_run: the number of CPU cores of each run on Ray.
       gpus_per_run: the number of GPUs of each run on Ray.
-      data: as for `train`.
-      raw_data_dir: as for `train`.
-      data_dir: as for `train`.
+      data: See `train`.
+      raw_data_dir: See `train`.
+      data_dir: See `train`.
       command: the command to print below the table.
-      console: as for `train`.
+      console: See `train`.
 
     Raises:
       FlaxdigitsError: if there is no such study, a variant is not valid, or every seed of the

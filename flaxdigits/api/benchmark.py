@@ -60,10 +60,10 @@ def run_benchmark(
       workdir: the folder of `benchmark.json`; None: `runs/benchmark`.
       peers: also time the same networks in Keras on TensorFlow and in PyTorch. Needs the extra
         `bench`.
-      data: as for `train`.
-      raw_data_dir: as for `train`.
-      data_dir: as for `train`.
-      console: as for `train`. With `peers`, a line of ratios is printed for each experiment.
+      data: See `train`.
+      raw_data_dir: See `train`.
+      data_dir: See `train`.
+      console: See `train`. With `peers`, a line of ratios is printed for each experiment.
 
     Raises:
       FlaxdigitsError: if there is no such experiment or peer, the data are not found, the file

@@ -32,10 +32,10 @@ def prepare(
 
     Args:
       config: the config of the experiment.
-      data: as for `train`.
-      raw_data_dir: as for `train`.
-      data_dir: as for `train`.
-      console: as for `train`.
+      data: See `train`.
+      raw_data_dir: See `train`.
+      data_dir: See `train`.
+      console: See `train`.
 
     Returns:
       The data set, in memory.
@@ -63,15 +63,17 @@ def preview_data(
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
     console: Console | None = None,
 ) -> Path:
-    """Draws preprocessed training images of each class, and prints counts of classes and writers.
+    """Saves a grid of preprocessed training images of each class.
+
+    The number of images of each class and of writers in every split is printed.
 
     Args:
       config: the config of the experiment.
       workdir: the folder of `figures/data.png`; None: `runs/<experiment>`.
-      data: as for `train`.
-      raw_data_dir: as for `train`.
-      data_dir: as for `train`.
-      console: as for `train`.
+      data: See `train`.
+      raw_data_dir: See `train`.
+      data_dir: See `train`.
+      console: See `train`.
 
     Returns:
       The path of the PNG file.
@@ -97,7 +99,7 @@ def preview_data(
 
     print_synthetic_data_notice(console, dataset.source)
     console.print(f"{title}, split {config.data.split}: "
-                  f"images of {dataset.size()}, {classes} classes")
+                  f"{dataset.size()} images, {classes} classes")
     print_table(console, class_table(dataset.class_names, dataset.labels, splits))
     if dataset.writers is not None:
         for line in writer_lines(dataset.writers, splits):

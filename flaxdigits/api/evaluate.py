@@ -28,12 +28,12 @@ def evaluate(
         which it was trained is gone or has changed.
       data: `auto` for the source that the run was trained on; `real` to use the real data, even if
         the run was trained on synthetic data.
-      raw_data_dir: as for `train`.
-      data_dir: as for `train`.
+      raw_data_dir: See `train`.
+      data_dir: See `train`.
       data_folder: the current folder of the custom data that the run was trained on; None: it has
         not moved.
       data_indices: the current path of the index file of the run; None: it has not moved.
-      console: as for `train`.
+      console: See `train`.
 
     Returns:
       A dictionary for every checkpoint: its `step`, and the metrics of each split, such as

@@ -26,7 +26,7 @@ def export(
       checkpoint: `last`, `best` (by validation accuracy) or a step.
       experiment: the experiment file of the run, if it has custom components and the file with
         which it was trained is gone or has changed.
-      console: as for `train`.
+      console: See `train`.
 
     Returns:
       The paths of the files.

@@ -58,14 +58,14 @@ def train_folds(
       seeds: the seeds to train, such as `range(3)`; None: only the seed of the config.
       workdir: the folder of all runs, which are in `<workdir>/folds/<fold>/seeds/<seed>`; None:
         `runs/<experiment>`.
-      data: as for `train`.
-      raw_data_dir: as for `train`.
-      data_dir: as for `train`.
+      data: See `train`.
+      raw_data_dir: See `train`.
+      data_dir: See `train`.
       trackers: a function that returns the trackers of a run folder. If several folds are trained
         at the same time, as on a GPU, only the first of them is tracked and printed.
-      tensorboard: as for `train`.
+      tensorboard: See `train`.
       command: the command to print below the tables.
-      console: as for `train`.
+      console: See `train`.
 
     Raises:
       FlaxdigitsError: as `train` does, also if a fold diverges.

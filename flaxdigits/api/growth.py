@@ -56,10 +56,10 @@ def run_growth(
       experiment: the name or path of the experiment.
       *overrides: as for `flaxdigits.experiment`.
       workdir: the folder of `growth.json`; None: `runs/growth/<experiment>`.
-      data: as for `train`.
-      raw_data_dir: as for `train`.
-      data_dir: as for `train`.
-      console: as for `train`.
+      data: See `train`.
+      raw_data_dir: See `train`.
+      data_dir: See `train`.
+      console: See `train`.
 
     Raises:
       FlaxdigitsError: if there is no such experiment, its data are not found or lack its split,

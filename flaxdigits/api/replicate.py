@@ -70,13 +70,13 @@ def replicate(
         and `<!-- replication: end -->` is replaced, and the short table between
         `<!-- replication summary: begin -->` and `<!-- replication summary: end -->`.
       dry_run: only print the missing runs and an estimate of how long they take.
-      raw_data_dir: as for `train`. Synthetic data are never used.
-      data_dir: as for `train`.
+      raw_data_dir: See `train`. Synthetic data are never used.
+      data_dir: See `train`.
       trackers: a function that returns the trackers of a run folder. If several seeds are trained
         at the same time, as on a GPU, only the first of them is tracked and printed.
-      tensorboard: as for `train`.
+      tensorboard: See `train`.
       command: the command to print in the report.
-      console: as for `train`.
+      console: See `train`.
 
     Raises:
       FlaxdigitsError: as `train_seeds` does, or if a record or `update` cannot be read.

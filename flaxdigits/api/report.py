@@ -25,12 +25,12 @@ def report(
       workdir: the run folder.
       experiment: the experiment file of the run, if it has custom components and the file with
         which it was trained is gone or has changed.
-      raw_data_dir: as for `train`.
-      data_dir: as for `train`.
+      raw_data_dir: See `train`.
+      data_dir: See `train`.
       data_folder: the current folder of the custom data that the run was trained on; None: it has
         not moved.
       data_indices: the current path of the index file of the run; None: it has not moved.
-      console: as for `train`.
+      console: See `train`.
 
     Returns:
       The path of `report.html`.

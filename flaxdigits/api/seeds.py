@@ -55,14 +55,14 @@ def train_seeds(
       config: the config of the experiment; its seed is ignored.
       seeds: the seeds to train, such as `range(10)`. Each is a run in `<workdir>/seeds/<seed>`.
       workdir: the folder of all seeds; None: `runs/<experiment>`.
-      data: as for `train`.
-      raw_data_dir: as for `train`.
-      data_dir: as for `train`.
+      data: See `train`.
+      raw_data_dir: See `train`.
+      data_dir: See `train`.
       trackers: a function that returns the trackers of a run folder. If several seeds are trained
         at the same time, as on a GPU, only the first of them is tracked and printed.
-      tensorboard: as for `train`.
+      tensorboard: See `train`.
       profile: trace some steps of each tracked seed, to `<workdir>/seeds/<seed>/profile`.
-      console: as for `train`.
+      console: See `train`.
 
     Raises:
       FlaxdigitsError: as `train` does, but a seed that diverges raises only if all seeds diverge.

@@ -45,9 +45,9 @@ def summary(
 
     Args:
       config: the config of the experiment.
-      data: as for `train`. Only custom data are loaded, to find out the image size.
-      raw_data_dir: as for `train`.
-      data_dir: as for `train`.
+      data: See `train`. Only custom data are loaded, to find out the image size.
+      raw_data_dir: See `train`.
+      data_dir: See `train`.
 
     Raises:
       FlaxdigitsError: if the config is not valid, or the data are not found.

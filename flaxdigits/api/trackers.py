@@ -52,8 +52,9 @@ def trackers_by_run(
       FlaxdigitsError: if `trackers` is not a function.
     """
     if trackers is not None and not callable(trackers):
-        raise FlaxdigitsError("trackers must be a function of the run folder, as in "
-                              f"lambda workdir: [MyTracker()], got {trackers!r}")
+        raise FlaxdigitsError("trackers must be a function that takes the run folder and returns a "
+                              "list of trackers, such as lambda workdir: [MyTracker()], got "
+                              f"{trackers!r}")
 
     def trackers_of(workdir: Path) -> list[Tracker]:
         console.print(name_of(workdir))

@@ -20,7 +20,7 @@ from flaxdigits.errors import FlaxdigitsError
 
 
 def main(arguments: list[str]) -> int:
-    """Executes a command line; returns the exit status, which is 2 for bad input."""
+    """Executes a command line; returns the exit status, which is 2 for invalid input."""
     configure_logging()
     try:
         options = parse(arguments)

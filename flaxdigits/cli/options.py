@@ -21,7 +21,8 @@ MODES = {
     "export": "Exports the network of a run to files that do not need flaxdigits.",
     "config": "Prints every field of the config with its value, meaning, bounds and choices.",
     "summary": "Prints the layers of the network.",
-    "data": "Draws preprocessed training images, and counts classes and writers.",
+    "data": "Saves a grid of preprocessed training images of each class, and prints the number of "
+            "images of each class and of writers in every split.",
     "prepare": "Downloads, verifies and prepares the data.",
     "folds": "Trains or resumes all folds of writers or examples, and reports the errors.",
     "replicate": "Collects and trains the runs of the replications, and writes the report.",

@@ -125,8 +125,10 @@ def _classes(
         labels = np.searchsorted(known, labels)
     else:
         names = tuple(np.atleast_1d(as_array(class_names, "class_names")).tolist())
-        if not all(isinstance(name, str) and name and _is_unicode(name) for name in names):
-            raise FlaxdigitsError(f"class_names must be strings, got {quoted(list(names))}")
+        if not all(isinstance(name, str) and name and _is_encodable(name) for name in names):
+            raise FlaxdigitsError(
+                "class_names must be strings that are not empty and can be encoded as UTF-8, got "
+                f"{quoted(list(names))}")
         if len(set(names)) < len(names):
             raise FlaxdigitsError(f"class_names must be unique, got {quoted(list(names))}")
         if labels.min() < 0 or labels.max() >= len(names):
@@ -140,8 +142,11 @@ def _classes(
     return names, labels.astype(np.int32)
 
 
-def _is_unicode(text: str) -> bool:
-    """Returns whether a string can be encoded, which is not possible with a lone surrogate."""
+def _is_encodable(text: str) -> bool:
+    """Returns whether a string can be encoded as UTF-8.
+
+    It cannot if it contains a lone surrogate.
+    """
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 

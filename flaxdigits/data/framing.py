@@ -206,13 +206,13 @@ def recorded_framing(values: dict[str, Any] | None, path: Path) -> Framing | Non
 def frame(ink: Ink, framing: Framing) -> np.ndarray:
     """Renders a character as an image of the data set: [height, width] uint8.
 
-    Thin strokes are thickened, the character is scaled to the box of the framing, and it is moved
+    Thin strokes are dilated, the character is scaled to the box of the framing, and it is moved
     by whole pixels, so that an image of MNIST hardly changes.
     """
     strength = ink.strength
     more = framing.stroke * max(strength.shape) / framing.box - stroke_width(strength)
     if more > 1:
-        strength = thickened(strength, round(more / 2))
+        strength = dilate(strength, round(more / 2))
     scale = min(framing.box / max(strength.shape), framing.height / strength.shape[0],
                 framing.width / strength.shape[1])
     height, width = (max(1, round(side * scale)) for side in strength.shape)
@@ -250,11 +250,11 @@ def stroke_width(strength: np.ndarray) -> float:
     return 4 * float(distances.mean()) / factor
 
 
-def thickened(strength: np.ndarray, radius: int) -> np.ndarray:
-    """Dilates strokes by a disc.
+def dilate(strength: np.ndarray, radius: int) -> np.ndarray:
+    """Dilates strokes with a disc.
 
     The disc is processed row by row, since the time of a running maximum along a row does not
-    depend on its width; dilating a large image by the whole disc at once takes seconds.
+    depend on its width; dilating a large image with the whole disc at once takes seconds.
 
     Args:
       strength: [height, width] float32, 0 to 1.

@@ -71,9 +71,10 @@ def _parse(
 ) -> np.ndarray:
     magic = file.read(4)
     if magic != bytes([0, 0, _CODES[dtype], dimensions]):
+        found = f"it starts with {magic.hex()}" if magic else "the file is empty"
         raise FlaxdigitsError(
-            f"{path}: not an idx file of {_NAMES[dtype]} in {dimensions} dimensions "
-            f"(it starts with {magic.hex() or 'nothing'}); download the file again")
+            f"{path}: not an idx file of {_NAMES[dtype]} in {dimensions} dimensions ({found}); "
+            "download the file again")
     header = file.read(4 * dimensions)
     if len(header) < 4 * dimensions:
         raise FlaxdigitsError(f"{path}: truncated within its header; download the file again")

@@ -132,8 +132,8 @@ def _find(
     if not paths:
         name = f"{prefix}{part}-{contents[0]}"
         raise FlaxdigitsError(
-            f"{folder}: lacks {name} or {name}.gz, which data.dataset=idx_files needs; rename the "
-            "files accordingly")
+            f"{folder}: contains neither {name} nor {name}.gz; data.dataset=idx_files requires one "
+            "of them, so rename the file if it has another name")
     if len(paths) > 1:
         raise FlaxdigitsError(
             f"{folder}: contains both {paths[0].name} and {paths[1].name}; remove one of them")

@@ -14,7 +14,7 @@ from flaxdigits.data.squares import border_median, fit_within, grey, pad_to_squa
 from flaxdigits.errors import FlaxdigitsError
 
 # The names of the folders of each part, in lower case.
-PARTS = {
+PART_FOLDERS = {
     "train": ("train", "training"),
     "validation": ("valid", "val", "validation"),
     "test": ("test", "testing"),
@@ -81,7 +81,7 @@ def read_image_folder(folder: Path, image_size: int | None) -> ImageFolder:
     skipped.warn()
     return ImageFolder(
         images, np.array([label for part in rows.values() for _, label in part], np.int32),
-        class_names, {part: len(rows.get(part, ())) for part in PARTS})
+        class_names, {part: len(rows.get(part, ())) for part in PART_FOLDERS})
 
 
 class _SkippedFiles:
@@ -121,7 +121,7 @@ def _parts(folder: Path, skipped: _SkippedFiles) -> dict[str, Path]:
     """Returns the folder of each part; without parts, the whole folder is "train"."""
     found = {part: [path for path in _entries(folder)
                     if path.name.lower() in names and path.is_dir()]
-             for part, names in PARTS.items()}
+             for part, names in PART_FOLDERS.items()}
     if not found["train"] or not (found["validation"] or found["test"]):
         return {"train": folder}
     for part, paths in found.items():

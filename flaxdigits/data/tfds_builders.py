@@ -25,12 +25,15 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 def read_tfds(name: str, data_dir: Path) -> DataArrays:
-    """Reads the parts train, validation and test of a prepared image-classification data set.
+    """Reads the splits train, validation and test of a prepared image-classification data set.
 
     Args:
       name: `<builder>` or `<builder>/<config>`, optionally with `:<version>`; without a version the
         newest one is read.
       data_dir: the folder in which tensorflow-datasets stores prepared data.
+
+    Returns:
+      The images, labels and writers of the splits, one split after another.
 
     Raises:
       FlaxdigitsError: if the data set is not prepared, needs TensorFlow to be read, is damaged, or
@@ -41,16 +44,16 @@ def read_tfds(name: str, data_dir: Path) -> DataArrays:
     try:
         builder = tfds.builder_from_directory(folder)
         features, counts = builder.info.features, {
-            part: builder.info.splits[part].num_examples for part in PARTS
-            if part in builder.info.splits}
+            split: builder.info.splits[split].num_examples for split in PARTS
+            if split in builder.info.splits}
     except Exception as error:  # of several undocumented types
         raise _damaged(folder, error) from error
     image, label, writer = _roles(folder, features)
     if not counts.get("train"):
-        raise FlaxdigitsError(f"{folder}: has no training part, which must be named train; its "
-                              f"parts are {', '.join(builder.info.splits) or 'none'}")
-    read = [_read_part(folder, builder, part, [image, label, *writer])
-            for part, count in counts.items() if count]
+        names = ", ".join(builder.info.splits) or "none"
+        raise FlaxdigitsError(f"{folder}: has no split named train; its splits are {names}")
+    read = [_read_split(folder, builder, split, [image, label, *writer])
+            for split, count in counts.items() if count]
     images, labels, *writers = (
         list(itertools.chain(*columns)) for columns in zip(*read, strict=True))
     shapes = sorted({one.shape for one in images})
@@ -117,7 +120,11 @@ def _check_features(folder: Path) -> None:
 
 
 def _roles(folder: Path, features: Any) -> tuple[str, str, list[str]]:
-    """Returns the names of the image, the label and, if there is one, the writer.
+    """Finds the features that contain the image, the label and the writer.
+
+    Returns:
+      The name of the image, the name of the label, and a list with the name of the writer, which is
+      empty if there is none.
 
     Raises:
       FlaxdigitsError: if there is not exactly one image and one label.
@@ -137,10 +144,17 @@ def _roles(folder: Path, features: Any) -> tuple[str, str, list[str]]:
     return images[0], labels[0], writers[:1]
 
 
-def _read_part(folder: Path, builder: Any, part: str, names: list[str]) -> list[list[Any]]:
-    """Returns a list of values for each feature name."""
+def _read_split(folder: Path, builder: Any, split: str, names: list[str]) -> list[list[Any]]:
+    """Reads a split.
+
+    Returns:
+      For each of `names`, the list of the values of this feature.
+
+    Raises:
+      FlaxdigitsError: if the data need TensorFlow to be read, or are damaged.
+    """
     try:
-        source = builder.as_data_source(part)
+        source = builder.as_data_source(split)
     except NotImplementedError as error:
         raise FlaxdigitsError(
             f"{folder}: is prepared as {builder.info.file_format.value}, which needs TensorFlow to "

@@ -1,4 +1,4 @@
-"""Convolutions of stride 1, by the implementation that is fastest on the device.
+"""Convolutions with stride 1, by the implementation that is fastest on the device.
 
 On CPUs XLA computes the gradients of convolutions by a slow path, and inside of a loop, such as
 that over train steps, some of the forward passes too. One of these implementations is used instead;
@@ -10,7 +10,7 @@ they were the fastest on two cores:
   other implementations are not faster.
 - Kernels up to 4 x 4: Winograd's minimal filtering, which makes whole train steps 1.6 times as
   fast.
-- Larger kernels: XLA's forward pass on parts of the batch, and gradients that are computed as
+- Larger kernels: XLA's forward pass on pieces of the batch, and gradients that are computed as
   forward passes. The cost and the rounding errors of Winograd's method grow with the kernel.
 
 All implementations compute in float32: bfloat16 operands are converted, which is exact, and the
@@ -29,20 +29,22 @@ from jax import lax
 from flaxdigits.models import onednn
 from flaxdigits.models.winograd import convolve_winograd, products_size
 
-PARTS = 4  # into which a batch is split for XLA's convolution on a CPU
+BATCH_PIECES = 4  # into which a batch is split for XLA's convolution on a CPU
 CACHE_BYTES = 64_000_000  # the assumed size of the caches of a CPU
 
 
 def convolve(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    """Returns the convolution of stride 1, as `lax.conv_general_dilated` computes it.
+    """Returns the convolution with stride 1.
+
+    It equals that of `lax.conv_general_dilated` except for rounding.
 
     Args:
       x: [batch, height, width, in] float32 or bfloat16.
-      kernel: [k, l, in, out], of the same dtype.
+      kernel: [kernel height, kernel width, in, out], of the same dtype.
       padding: SAME or VALID.
 
     Returns:
-      [batch, height', width', out], of the same dtype.
+      [batch, output height, output width, out], of the same dtype.
     """
     return lax.platform_dependent(
         x, kernel,
@@ -53,7 +55,7 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
 def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
     """Convolves in float32; on a CPU, XLA's own bfloat16 convolutions are 80 times slower."""
     height, width, channels, _ = kernel.shape
-    if onednn.is_offered() and 4 * products_size(x.shape, kernel.shape, padding) > CACHE_BYTES:
+    if onednn.may_use_onednn() and 4 * products_size(x.shape, kernel.shape, padding) > CACHE_BYTES:
         implementation = onednn.convolve
     elif channels == 1 or height == width == 1:
         implementation = _convolve_patches
@@ -68,7 +70,7 @@ def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array
 def convolve_native(
     x: jax.Array, kernel: jax.Array, padding: str | list[tuple[int, int]]
 ) -> jax.Array:
-    """Returns the convolution of stride 1 by XLA's own operation, on any device."""
+    """Returns the convolution with stride 1 by XLA's own operation, on any device."""
     return lax.conv_general_dilated(
         x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
@@ -83,30 +85,30 @@ def _convolve_patches(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Arra
     return patches @ kernel.reshape(height * width * channels, features)
 
 
-def _in_parts(batch: int) -> int:
-    """Returns the number of parts of a batch: several parallel convolutions use a CPU better.
+def _piece_count(batch: int) -> int:
+    """Returns the number of pieces of a batch: several parallel convolutions use a CPU better.
 
     A batch is not split if its size is unknown or not divisible.
     """
-    return PARTS if isinstance(batch, int) and batch % PARTS == 0 else 1
+    return BATCH_PIECES if isinstance(batch, int) and batch % BATCH_PIECES == 0 else 1
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve_forward(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    return _convolve_parts(x, kernel, padding)
+    return _convolve_pieces(x, kernel, padding)
 
 
-def _convolve_parts(
+def _convolve_pieces(
     x: jax.Array, kernel: jax.Array, padding: str | list[tuple[int, int]]
 ) -> jax.Array:
-    return jnp.concatenate([
-        convolve_native(part, kernel, padding) for part in jnp.split(x, _in_parts(x.shape[0]))])
+    pieces = jnp.split(x, _piece_count(x.shape[0]))
+    return jnp.concatenate([convolve_native(piece, kernel, padding) for piece in pieces])
 
 
 def _save_inputs(
     x: jax.Array, kernel: jax.Array, padding: str
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _convolve_parts(x, kernel, padding), (x, kernel)
+    return _convolve_pieces(x, kernel, padding), (x, kernel)
 
 
 def _convolve_back(
@@ -130,9 +132,9 @@ def _convolve_back(
             (x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)))
         return convolve_native(rows, weights, pads).transpose(1, 2, 0, 3)
 
-    parts = _in_parts(len(x))
-    kernels = map(of_kernel, jnp.split(x, parts), jnp.split(gradient, parts))
-    return _convolve_parts(gradient, flipped, opposite), sum(kernels)
+    pieces = _piece_count(len(x))
+    kernels = map(of_kernel, jnp.split(x, pieces), jnp.split(gradient, pieces))
+    return _convolve_pieces(gradient, flipped, opposite), sum(kernels)
 
 
 _convolve_forward.defvjp(_save_inputs, _convolve_back)

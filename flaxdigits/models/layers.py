@@ -42,11 +42,20 @@ class Training:
 
 
 class Conv(nn.Module):
-    """A convolution of stride 1: [batch, h, w, in] -> [batch, h', w', features]."""
+    """A convolution with stride 1 and bias.
+
+    The input is [batch, height, width, in], and the output [batch, output height, output width,
+    features].
+
+    Attributes:
+      features: the number of output channels.
+      kernel_size: the height and the width of the kernel.
+      padding: SAME or VALID.
+    """
 
     features: int
     kernel_size: tuple[int, int]
-    padding: str = "VALID"  # or "SAME"
+    padding: str = "VALID"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -73,7 +82,11 @@ def _check_size(layer: nn.Module, x: jax.Array, least: tuple[int, int]) -> None:
 
 
 class Dense(nn.Module):
-    """A dense layer: [..., in] -> [..., features]."""
+    """A dense layer with bias, applied to the last axis: [..., in] -> [..., features].
+
+    Attributes:
+      features: the size of the last axis of the output.
+    """
 
     features: int
 
@@ -94,7 +107,10 @@ class Flatten(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """2x2 max pooling of stride 2: [batch, h, w, c] -> [batch, h//2, w//2, c]."""
+    """2x2 max pooling with stride 2.
+
+    [batch, height, width, channels] -> [batch, height // 2, width // 2, channels].
+    """
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -103,7 +119,10 @@ class MaxPool(nn.Module):
 
 
 class AvgPool(nn.Module):
-    """2x2 average pooling of stride 2: [batch, h, w, c] -> [batch, h//2, w//2, c]."""
+    """2x2 average pooling with stride 2.
+
+    [batch, height, width, channels] -> [batch, height // 2, width // 2, channels].
+    """
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -114,7 +133,7 @@ class AvgPool(nn.Module):
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Returns the 2x2 max pooling of stride 2.
+    """Returns the 2x2 max pooling with stride 2.
 
     As in `nn.max_pool`, the first one of equal values gets the gradient. The forward pass records
     which of the four values is the largest, and the backward pass puts the gradient there without a

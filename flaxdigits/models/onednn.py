@@ -3,7 +3,7 @@
 The wheels of jaxlib for Linux on x86 contain oneDNN (github.com/uxlfoundation/oneDNN). Its
 convolutions are as fast as large matrix products, but by default XLA does not use it. XLA has two
 custom calls for it, which JAX's foreign function interface can call, too. They are not a public
-interface: `is_offered` tests them once, and if they are missing, XLA's own operations are used.
+interface: `_is_available` tests them once, and if they are missing, XLA's own operations are used.
 
 A program that calls them cannot be written to the compilation cache. They are therefore used only
 in train steps (`compile_with_onednn`), and only for large operations.
@@ -22,17 +22,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-MARK = "__onednn$"
+CUSTOM_CALL_PREFIX = "__onednn$"
 BLOCK_BYTES = 10_000_000  # of the shifted copies in one product of the gradient of a kernel
-_offered = contextvars.ContextVar("offered", default=False)
+_allowed = contextvars.ContextVar("allowed", default=False)
 
 Pads = Sequence[tuple[int, int]]
 
 
-def is_offered() -> bool:
-    """Returns whether the current trace may call oneDNN: in `compile_with_onednn` and on one CPU.
+def may_use_onednn() -> bool:
+    """Returns whether the current trace may call oneDNN.
+
+    It may within `compile_with_onednn`, on a single CPU device whose jaxlib has the custom calls.
     """
-    return _offered.get() and _is_available()
+    return _allowed.get() and _is_available()
 
 
 def compile_with_onednn(lower: Callable[[], jax.stages.Lowered]) -> jax.stages.Compiled:
@@ -42,21 +44,22 @@ def compile_with_onednn(lower: Callable[[], jax.stages.Lowered]) -> jax.stages.C
       lower: a function that returns the lowered program, and traces functions that have not been
         traced before.
     """
-    with _offer():
+    with _allow_onednn():
         lowered = lower()
-    if MARK not in lowered.as_text():
+    if CUSTOM_CALL_PREFIX not in lowered.as_text():
         return lowered.compile()
     with _without_compilation_cache():
         return lowered.compile()
 
 
 @contextlib.contextmanager
-def _offer() -> Iterator[None]:
-    token = _offered.set(True)
+def _allow_onednn() -> Iterator[None]:
+    """Allows traces within the block to call oneDNN."""
+    token = _allowed.set(True)
     try:
         yield
     finally:
-        _offered.reset(token)
+        _allowed.reset(token)
 
 
 @contextlib.contextmanager
@@ -75,7 +78,8 @@ def _without_compilation_cache() -> Iterator[None]:
 def _is_available() -> bool:
     """Returns whether this jaxlib has the custom calls and their results are correct.
 
-    They are not used on several devices, each of which would compute the whole operation.
+    They are not used on several devices, each of which would compute the whole operation. The
+    result is cached for the process.
     """
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return False
@@ -116,15 +120,15 @@ multiply.defvjp(_save_factors, _multiply_back)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    """Returns a convolution of stride 1.
+    """Returns a convolution with stride 1.
 
     Args:
       x: [batch, height, width, in] float32.
-      kernel: [k, l, in, out] float32.
+      kernel: [kernel height, kernel width, in, out] float32.
       padding: SAME or VALID.
 
     Returns:
-      [batch, height', width', out] float32.
+      [batch, output height, output width, out] float32.
     """
     return _convolve(x, kernel, _pads(x, kernel, padding))
 
@@ -211,7 +215,7 @@ def _multiply(a: jax.Array, b: jax.Array, transposed: str = "") -> jax.Array:
 def _convolve(
     x: jax.Array, kernel: jax.Array, pads: Pads, input_axis: int = 2, output_axis: int = 3
 ) -> jax.Array:
-    """Returns a convolution of stride 1.
+    """Returns a convolution with stride 1.
 
     Args:
       x: [batch, height, width, channels] float32.
@@ -237,5 +241,6 @@ def _call(
     name: str, config: Mapping[str, Any], shape: tuple[int, ...], *operands: jax.Array
 ) -> jax.Array:
     return jax.ffi.ffi_call(
-        MARK + name, jax.ShapeDtypeStruct(shape, jnp.float32), vmap_method="sequential",
-        custom_call_api_version=2, legacy_backend_config=json.dumps(config))(*operands)
+        CUSTOM_CALL_PREFIX + name, jax.ShapeDtypeStruct(shape, jnp.float32),
+        vmap_method="sequential", custom_call_api_version=2,
+        legacy_backend_config=json.dumps(config))(*operands)

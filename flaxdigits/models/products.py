@@ -22,7 +22,7 @@ def multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       [batch, out], of the same dtype.
     """
-    is_large = onednn.is_offered() and x.size * kernel.shape[1] > LARGE
+    is_large = onednn.may_use_onednn() and x.size * kernel.shape[1] > LARGE
     if x.dtype == jnp.float32 and not is_large:
         return x @ kernel
     product = onednn.multiply if is_large else jnp.matmul

@@ -108,7 +108,7 @@ def products_size(images: tuple[int, ...], kernel: tuple[int, ...], padding: str
 
 
 def convolve_winograd(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    """Returns a convolution of stride 1.
+    """Returns a convolution with stride 1.
 
     Args:
       x: [batch, height, width, in] float32.

@@ -14,11 +14,11 @@ from flaxdigits.plurals import counted
 from flaxdigits.reports.estimates import (
     POINTS,
     cell,
+    format_mean,
+    format_mean_difference,
+    format_p_value,
     heading,
-    mean,
-    mean_difference,
     metric_words,
-    p_value,
 )
 from flaxdigits.reports.figures import LIGHT, Theme
 from flaxdigits.reports.forest import ForestRow, forest
@@ -98,7 +98,7 @@ class EffectsReport:
         """
         unit = f", {POINTS}" if self.form.is_fraction else ""
         return forest(
-            [ForestRow(_label(effect), mean(effect.estimate, self.form), effect.difference,
+            [ForestRow(_label(effect), format_mean(effect.estimate, self.form), effect.difference,
                        list(effect.by_seed.values()), effect.p_holm,
                        is_rated=len(effect.factors) == 1) for effect in self.effects],
             f"{title}: main effects and interactions",
@@ -112,8 +112,9 @@ class EffectsReport:
 
     def _cells(self, effect: Effect) -> list[str]:
         p = effect.difference.p if effect.difference else None
-        return [_label(effect), str(effect.estimate.n), mean(effect.estimate, self.form),
-                mean_difference(effect.difference, self.form), p_value(p), p_value(effect.p_holm)]
+        return [_label(effect), str(effect.estimate.n), format_mean(effect.estimate, self.form),
+                format_mean_difference(effect.difference, self.form), format_p_value(p),
+                format_p_value(effect.p_holm)]
 
 
 def _label(effect: Effect) -> str:

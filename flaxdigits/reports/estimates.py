@@ -20,7 +20,7 @@ def heading(metric: str, form: Format) -> str:
     return metric_words(metric) + (", %" if form.is_fraction else "")
 
 
-def mean(value: Estimate | None, form: Format) -> str:
+def format_mean(value: Estimate | None, form: Format) -> str:
     """Formats a mean and its standard deviation, such as `98.29 ± 0.09`."""
     if value is None:
         return "-"
@@ -29,7 +29,7 @@ def mean(value: Estimate | None, form: Format) -> str:
     return f"{scale * value.mean:{digits}}{sd}"
 
 
-def mean_difference(difference: Difference | None, form: Format) -> str:
+def format_mean_difference(difference: Difference | None, form: Format) -> str:
     """Formats a difference and its interval, such as `-3.29 [-5.12, -1.46]`."""
     if difference is None:
         return "-"
@@ -44,7 +44,7 @@ def cell(text: str) -> Text:
     return Text(re.sub(r"\[(\S+), (\S+)\]", r"[\1,\2]", text))
 
 
-def p_value(value: float | None) -> str:
+def format_p_value(value: float | None) -> str:
     """Formats a p-value with three digits; `-` if there is none."""
     if value is None:
         return "-"

@@ -12,7 +12,7 @@ from flaxdigits.studies.statistics import Difference
 
 SIGNIFICANCE = 0.05
 MAX_LABEL = 46  # characters in a line
-MARK, SEEDS = 0.1, -0.24  # where a row shows its mean and its seeds, in rows
+MEAN_OFFSET, SEEDS_OFFSET = 0.1, -0.24  # where a row shows its mean and its seeds, in rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ def forest(
     axes.axvline(0, color=theme.muted, linewidth=1)
     for line, row in enumerate(rows):
         axes.plot([scale * value for value in row.seeds],
-                  [line + (SEEDS if row.difference else 0)] * len(row.seeds), "o",
+                  [line + (SEEDS_OFFSET if row.difference else 0)] * len(row.seeds), "o",
                   markersize=3.5, color=theme.muted, markeredgewidth=0)
         axes.annotate(row.text, (1, line), (8, 0), ("axes fraction", "data"), "offset points",
                       va="center", fontsize=8.5, color=theme.text, annotation_clip=False)
@@ -82,9 +82,9 @@ def forest(
         if row.is_significant and row.is_rated:
             colour = theme.right if (difference.mean > 0) == higher_is_better else theme.wrong
         if difference.low is not None and difference.high is not None:
-            axes.plot([scale * difference.low, scale * difference.high], [line + MARK] * 2,
+            axes.plot([scale * difference.low, scale * difference.high], [line + MEAN_OFFSET] * 2,
                       color=colour, linewidth=2, solid_capstyle="round")
-        axes.plot([scale * difference.mean], [line + MARK], "D" if row.is_paired else "s",
+        axes.plot([scale * difference.mean], [line + MEAN_OFFSET], "D" if row.is_paired else "s",
                   markersize=5.5, color=colour, markeredgewidth=1.3,
                   markerfacecolor=colour if row.is_significant else theme.background)
     axes.annotate(mean_label, (1, 1), (8, 4), "axes fraction", "offset points", fontsize=8,

@@ -16,11 +16,11 @@ from flaxdigits.reports.effects import EffectsReport
 from flaxdigits.reports.estimates import (
     POINTS,
     cell,
+    format_mean,
+    format_mean_difference,
+    format_p_value,
     heading,
-    mean,
-    mean_difference,
     metric_words,
-    p_value,
 )
 from flaxdigits.reports.figures import LIGHT, Theme, png
 from flaxdigits.reports.forest import ForestRow, forest
@@ -153,14 +153,14 @@ class StudyReport:
 
     def _cells(self, result: VariantResult) -> list[str]:
         value, form = result.estimate, self.format_of(self.metric)
-        text = mean(value, form)
+        text = format_mean(value, form)
         if result.diverged:
             text += f" ({len(result.diverged)} diverged)"
         p = result.difference.p if result.difference else None
         return [result.variant, str(value.n if value else 0), text,
-                mean_difference(result.difference, form) + _pairs(result),
-                p_value(p), p_value(result.p_holm),
-                *(mean(result.extra_metrics.get(name), self.format_of(name))
+                format_mean_difference(result.difference, form) + _pairs(result),
+                format_p_value(p), format_p_value(result.p_holm),
+                *(format_mean(result.extra_metrics.get(name), self.format_of(name))
                   for name in self._extra_metrics())]
 
     def _extra_metrics(self) -> list[str]:
@@ -183,12 +183,12 @@ def differences(
     base, *others = variants
     unit = POINTS if form.is_fraction else "difference"
     rows = [ForestRow(
-        BASE, mean(base.estimate, form), None,
+        BASE, format_mean(base.estimate, form), None,
         [value - base.estimate.mean for value in base.values.values()])]
     for result in others:
         paired = [seed for seed in result.values if seed in base.values and result.is_paired]
         rows.append(ForestRow(
-            result.variant, mean(result.estimate, form) if result.estimate else "diverged",
+            result.variant, format_mean(result.estimate, form) if result.estimate else "diverged",
             result.difference, [result.values[seed] - base.values[seed] for seed in paired],
             result.p_holm, result.is_paired))
     return forest(

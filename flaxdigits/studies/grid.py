@@ -39,17 +39,20 @@ class Grid:
 
 @dataclasses.dataclass(frozen=True)
 class Effect:
-    """A level of a factor, or two levels of different factors, averaged over the other factors.
+    """The main effect of a level, or the interaction of two levels of different factors.
+
+    Both are averaged over the other factors.
 
     Attributes:
       factors: the name of the factor, or the names of two.
-      levels: the level of each.
+      levels: the level of each factor.
       estimate: the mean of the metric over all combinations with these levels, and its interval
         over the seeds.
-      by_seed: the effect by seed; of reference levels, the deviation from their mean.
-      difference: the effect: of one level, its difference to the reference level of its factor; of
-        two, by how much the difference of the first to its reference differs between the second and
-        the second's reference. None for a reference level.
+      by_seed: the effect by seed; for a reference level, the deviation from its mean.
+      difference: the effect, or None for a reference level. For one level, the mean of this level
+        minus that of the reference level of its factor. For two levels a and b of different
+        factors, the main effect of a at level b minus the main effect of a at the reference level
+        of b's factor.
       p_holm: the p-value of a paired t-test, corrected for the number of tests of the grid.
     """
 
@@ -76,7 +79,7 @@ def grid_of(study: Study, configs: Mapping[str, ExperimentConfig]) -> Grid:
 
 
 def grid_effects(grid: Grid, variants: Sequence[VariantResult]) -> list[Effect]:
-    """Returns the main effect of every level, and the two-way interactions of all factors.
+    """Returns the main effect of each level and the two-way interactions of each pair of factors.
 
     Factors with one level have no effects. Only seeds that finished for every combination count.
 

@@ -101,7 +101,7 @@ class RayCluster:
             check_folders(configs_by_path, load(config))
             for path, seed_config in configs_by_path.items():
                 folder = RunFolder(path)
-                if not folder.is_begun() or before_extension(folder, seed_config):
+                if not folder.contains_run() or before_extension(folder, seed_config):
                     with folder.locked():
                         begin(folder, seed_config, {"data": load(config).description()})
             for seed, path in unfinished(variant_folder, seeds).items():

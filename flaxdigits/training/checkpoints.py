@@ -55,8 +55,11 @@ class MissingCheckpoint(FlaxdigitsError):
 
 
 @dataclasses.dataclass(frozen=True)
-class RunRecord:
-    """The clocks and validation scores of a run at the step of a checkpoint."""
+class CheckpointRecord:
+    """The elapsed times and the validation metrics of a run at the step of a checkpoint.
+
+    The times are in seconds.
+    """
 
     seconds_compiling: float = 0.0
     seconds_training: float = 0.0
@@ -70,13 +73,13 @@ class SavedRecord:
     """The record of a checkpoint as it is saved.
 
     Attributes:
-      record: the clocks and scores of the run.
+      record: the elapsed times and validation metrics of the run.
       arrays: `dtype`, `shape` and `digest` of every array by its dotted path; None for a checkpoint
         of an earlier version, which saved no digests, so that it cannot be verified.
       run: the identity of the run (`flaxdigits.training.identity`), or None.
     """
 
-    record: RunRecord
+    record: CheckpointRecord
     arrays: dict[str, dict[str, Any]] | None = None
     run: str | None = None
 
@@ -132,7 +135,7 @@ class Checkpoints:
         """
         return _best({step: self.record(step) for step in self.steps()})
 
-    def record(self, step: int) -> RunRecord:
+    def record(self, step: int) -> CheckpointRecord:
         """Returns the clocks and scores that were saved at a step.
 
         Raises:
@@ -142,7 +145,7 @@ class Checkpoints:
         """
         return self._saved_record(step).record
 
-    def save(self, step: int, state: Any, record: RunRecord) -> None:
+    def save(self, step: int, state: Any, record: CheckpointRecord) -> None:
         """Starts saving a checkpoint, unless the step is saved already.
 
         Raises:
@@ -268,8 +271,9 @@ class Checkpoints:
         for path, array in (flat_arrays(target) if arrays else {}).items():
             if array.dtype.name != arrays[path]["dtype"]:
                 raise FlaxdigitsError(
-                    f"{self._folder / str(step)}: a checkpoint of another model: {path} is "
-                    f"{arrays[path]['dtype']}, this config's is {array.dtype.name}")
+                    f"{self._folder / str(step)}: this checkpoint belongs to another model: the "
+                    f"array {path} has dtype {arrays[path]['dtype']}, but this config requires "
+                    f"{array.dtype.name}")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
         with self._read_errors(step):
             return self._manager.restore(step, args=ocp.args.Composite(
@@ -397,7 +401,7 @@ def _parse_record(step: int, saved: dict[str, Any]) -> SavedRecord:
     if not isinstance(saved, dict):
         raise ValueError("its record is not an object")
     if "digest" not in saved:
-        record = RunRecord(**saved)
+        record = CheckpointRecord(**saved)
         if not all(isinstance(value, int | float | None)
                    for value in dataclasses.asdict(record).values()):
             raise ValueError("its record contains values that are not numbers")
@@ -409,14 +413,14 @@ def _parse_record(step: int, saved: dict[str, Any]) -> SavedRecord:
         raise ValueError("its record is not what was saved")
     if saved["step"] != step:
         raise ValueError(f"it is of step {saved['step']}")
-    return SavedRecord(RunRecord(**saved["record"]), saved["arrays"], saved["run"])
+    return SavedRecord(CheckpointRecord(**saved["record"]), saved["arrays"], saved["run"])
 
 
 def _shapes(arrays: dict[str, dict[str, Any]]) -> dict[str, tuple[int, ...]]:
     return {path: tuple(array["shape"]) for path, array in arrays.items()}
 
 
-def _best(records: dict[int, RunRecord]) -> int | None:
+def _best(records: dict[int, CheckpointRecord]) -> int | None:
     scored = [(record.validation_accuracy, -record.validation_loss, step)
               for step, record in records.items() if record.validation_accuracy is not None]
     return max(scored)[-1] if scored else None
@@ -460,8 +464,9 @@ def check_same_shapes(saved: dict[str, tuple[int, ...]], target: Any, path: os.P
     wanted = paths_and_shapes(target)
     for name in sorted(saved.keys() | wanted.keys()):
         if saved.get(name) != wanted.get(name):
-            def describe(shape: tuple[int, ...] | None) -> str:
-                return "no such array" if shape is None else f"shape {list(shape)}"
+            found = f"has shape {list(saved[name])}" if name in saved else "is missing"
+            required = (f"requires shape {list(wanted[name])}" if name in wanted
+                        else "has no such array")
             raise FlaxdigitsError(
-                f"{path}: a checkpoint of another model: {name} has {describe(saved.get(name))}, "
-                f"this config's has {describe(wanted.get(name))}")
+                f"{path}: this checkpoint belongs to another model: the array {name} {found}, but "
+                f"this config {required}")

@@ -23,7 +23,7 @@ def before_extension(folder: RunFolder, config: ExperimentConfig) -> ExperimentC
     Raises:
       FlaxdigitsError: if a file of the run is damaged.
     """
-    if not folder.is_begun() or folder.result() is None:
+    if not folder.contains_run() or folder.result() is None:
         return None
     recorded = flatten(complete(folder.recorded()["config"]))
     length = {name: recorded.get(f"train.{name}") for name in LENGTH}

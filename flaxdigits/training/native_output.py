@@ -23,7 +23,7 @@ def delay_native_output() -> int:
     """Delays messages of native libraries on standard error by 5 s and their aborts by 6 s.
 
     Output of Python to `sys.stderr` is not delayed. At a regular exit the remaining messages are
-    shown.
+    written.
 
     Returns:
       A file descriptor of the original standard error; output to it is not delayed.
@@ -38,12 +38,12 @@ def delay_native_output() -> int:
         target=_copy_later, args=(source, shown, is_ending), name="native-output", daemon=True)
     copier.start()
 
-    def show_the_rest() -> None:
+    def write_remaining_output() -> None:
         is_ending.set()
         os.dup2(shown, 2)  # closes the pipe, unless a child process has it too
         copier.join(timeout=1)
 
-    atexit.register(show_the_rest)
+    atexit.register(write_remaining_output)
     _delay_aborts()
     return shown
 

@@ -25,7 +25,7 @@ CPU_WARNINGS = {
 }
 
 
-def warn_of_precision_on_cpu(precision: str) -> None:
+def warn_about_precision_on_cpu(precision: str) -> None:
     """Logs a warning if the precision differs from fp32 and the device is a CPU."""
     if precision in CPU_WARNINGS and jax.default_backend() == "cpu":
         _log.warning(CPU_WARNINGS[precision])

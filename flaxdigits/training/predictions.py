@@ -11,7 +11,7 @@ from flaxdigits.data.dataset import Dataset
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """The logits of a split.
+    """The labels and logits of the examples of a split.
 
     Attributes:
       index: [examples] int32, the indices of the examples in the data set.

@@ -13,11 +13,11 @@ depends on the device:
 - On other devices, all runs that fit into memory, under `vmap`, sharded over the devices by seed.
   A small network leaves most of a GPU idle; several at once use it.
 
-On a single CPU device a seed has bitwise the same result as when it is trained without the others.
+On a single CPU device the result of a seed is bitwise identical to that without the other seeds.
 On several devices XLA adds in another order, and under `vmap` the products are batched: there the
 results are the same except for rounding. The number of runs that a call advances depends on the
-number of all runs, not of those that are left, so that a resumed run is bitwise the same as an
-uninterrupted one.
+number of all runs, not of those that are left, so that a resumed run is bitwise identical to
+the uninterrupted run.
 """
 
 import contextlib

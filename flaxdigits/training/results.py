@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flaxdigits.training import provenance
-from flaxdigits.training.checkpoints import RunRecord
+from flaxdigits.training.checkpoints import CheckpointRecord
 from flaxdigits.training.experiment import Experiment
 from flaxdigits.training.predictions import Predictions
 from flaxdigits.training.run_folder import RunFolder
@@ -73,7 +73,7 @@ class Clocks:
       record: the record of the checkpoint from which the run is resumed.
     """
 
-    def __init__(self, record: RunRecord) -> None:
+    def __init__(self, record: CheckpointRecord) -> None:
         self.compiling = record.seconds_compiling
         self.training = record.seconds_training
         self.evaluating = record.seconds_evaluating
@@ -85,9 +85,9 @@ class Clocks:
         yield
         self.evaluating += time.perf_counter() - start
 
-    def record(self, validation: Scores | None) -> RunRecord:
+    def record(self, validation: Scores | None) -> CheckpointRecord:
         """Returns the record of a checkpoint, with the scores of the validation split if any."""
-        return RunRecord(
+        return CheckpointRecord(
             self.compiling, self.training, self.evaluating,
             validation.accuracy if validation else None, validation.loss if validation else None)
 

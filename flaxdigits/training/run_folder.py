@@ -213,7 +213,7 @@ class RunFolder:
         """
         self.check_name()
         new = {"config": to_dict(config), **about}
-        if not self.is_begun():
+        if not self.contains_run():
             files = custom_code.code_files(config)
             for file in files:
                 self.write(f"{custom_code.FOLDER}/{file.name}", file.content)
@@ -256,7 +256,7 @@ class RunFolder:
         _log.info("%s: extends the run, which was complete with %d steps", self.path,
                   result["steps"])
 
-    def is_begun(self) -> bool:
+    def contains_run(self) -> bool:
         """Returns whether the folder contains a run.
 
         Raises:
@@ -493,9 +493,10 @@ class RunFolder:
             runs = sorted(path for above in (".", "*", "folds/*")
                           for path in self.path.glob(f"{above}/seeds/*/config.json"))
             reason = (
-                f"contains several runs; name one of them, such as {runs[0].parent}," if runs else
-                "not a run folder, it has no config.json; name the folder of a run")
-            raise FlaxdigitsError(f"{self.path}: {reason} with --workdir") from None
+                "contains several runs; select one of them with --workdir, such as "
+                f"--workdir={runs[0].parent}" if runs else
+                "not a run folder, because it has no config.json; pass a run folder with --workdir")
+            raise FlaxdigitsError(f"{self.path}: {reason}") from None
 
 
 def data_differences(recorded: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:

@@ -28,7 +28,7 @@ from flaxdigits.training.extension import before_extension, check_extension
 from flaxdigits.training.freezing import split_params
 from flaxdigits.training.interrupts import Interrupts, received_signal
 from flaxdigits.training.parallel import all_reduce, check_same_everywhere, is_writer
-from flaxdigits.training.precision import warn_of_precision_on_cpu
+from flaxdigits.training.precision import warn_about_precision_on_cpu
 from flaxdigits.training.program import StepReply, StepRequest, TrainProgram
 from flaxdigits.training.results import Outcome, ReportWriter, no_report
 from flaxdigits.training.run_folder import RunFolder
@@ -127,7 +127,7 @@ def _prepare(
     with progress.stage("building the network"):
         experiment = Experiment.create(validate(config), dataset)
         experiment.check_step_memory()
-    warn_of_precision_on_cpu(config.train.precision)
+    warn_about_precision_on_cpu(config.train.precision)
     _log_frozen(experiment)
     _check_together(list(configs.values()))
     check_same_everywhere("config", list(configs.values()))
@@ -143,7 +143,7 @@ def _prepare(
         teacher = load_teacher(config, dataset)
         experiment = experiment.with_teacher(teacher)
     about = _about(
-        dataset, weights, teacher, all(folder.is_begun() for folder in folders.values()))
+        dataset, weights, teacher, all(folder.contains_run() for folder in folders.values()))
     _start_folders(configs, folders, about, dataset)
     return experiment, variables, about
 
@@ -281,7 +281,7 @@ def _start_folders(
     Raises:
       FlaxdigitsError: as `RunFolder.start` does, or if another process trains in one of them.
     """
-    _check_folders(configs, folders, about, dataset)
+    _check_recorded_runs(configs, folders, about, dataset)
     for path, folder in folders.items():
         if not _is_done(folder, configs[path]):
             with folder.locked():
@@ -299,19 +299,19 @@ def begin(folder: RunFolder, config: ExperimentConfig, about: dict[str, Any]) ->
 
 def _is_done(folder: RunFolder, config: ExperimentConfig) -> bool:
     """Returns whether there are no steps to train."""
-    return (folder.is_begun() and folder.has_ended()
+    return (folder.contains_run() and folder.has_ended()
             and before_extension(folder, config) is None)
 
 
 def _about(
-    dataset: Dataset, weights: SavedWeights | None, teacher: Teacher | None, is_begun: bool
+    dataset: Dataset, weights: SavedWeights | None, teacher: Teacher | None, contains_run: bool
 ) -> dict[str, Any]:
     """Returns what `config.json` holds in addition to the config, see `RunFolder.start`.
 
     The description of custom data takes a second or two, and is made only for new runs.
     """
     about = {
-        "data": dataset.identity() if is_begun else dataset.description(),
+        "data": dataset.identity() if contains_run else dataset.description(),
         "versions": provenance.versions(), "git_commit": provenance.git_commit(),
         "machine": provenance.machine()}
     if weights is not None:
@@ -322,7 +322,15 @@ def _about(
 
 
 def check_folders(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) -> None:
-    """Raises FlaxdigitsError if one of these folders holds another run; nothing is written."""
+    """Checks that runs can start, resume or extend in their folders; nothing is written.
+
+    Args:
+      configs: the config of each run by its run folder.
+      dataset: the data set of all runs.
+
+    Raises:
+      FlaxdigitsError: if one of the folders contains another run.
+    """
     folders = {path: RunFolder(path) for path in configs}
 
     @functools.cache  # all seeds have the same
@@ -335,18 +343,18 @@ def check_folders(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) ->
         return teacher_digest(config, dataset)
 
     for path, config in configs.items():
-        if folders[path].is_begun():
-            _check_folders({path: config}, folders, {
+        if folders[path].contains_run():
+            _check_recorded_runs({path: config}, folders, {
                 "data": dataset.identity(), "init_from": init_digest(config.train.init_from),
                 "teacher": teacher(dataclasses.replace(config, seed=0))}, dataset)
 
 
-def _check_folders(
+def _check_recorded_runs(
     configs: Mapping[Path, ExperimentConfig], folders: Mapping[Path, RunFolder],
     about: Mapping[str, Any], dataset: Dataset,
 ) -> None:
     for path, config in configs.items():
-        if folders[path].is_begun():
+        if folders[path].contains_run():
             before = before_extension(folders[path], config)
             folders[path].check_same(validate(before or config), about)
             if before is not None:

@@ -166,7 +166,9 @@ def train_step(
         gradient = add_l2(gradient, trained, config.train.l2_penalty)
     updates, opt_state = task.optimizer.update(gradient, state.opt_state, trained)
     trained = optax.apply_updates(trained, updates)
-    norms = Norms(*map(_norm, (gradient, updates, trained))) if config.train.log_norms else None
+    norms = None
+    if config.train.log_norms:
+        norms = Norms(*map(_global_norm, (gradient, updates, trained)))
     ema = state.ema
     if ema is not None:
         averaged, _ = split_params(ema, config.train.freeze)
@@ -192,8 +194,8 @@ def _fold_in(key_data: jax.Array, step: jax.Array) -> jax.Array:
     return jax.random.fold_in(jax.random.wrap_key_data(key_data, impl=PRNG), step)
 
 
-def _norm(tree: Any) -> jax.Array:
-    """Returns the L2 norm over all arrays of a tree: [] float32."""
+def _global_norm(tree: Any) -> jax.Array:
+    """Returns the global L2 norm of a pytree of arrays, a float32 scalar."""
     return optax.tree.norm(jax.tree.map(lambda array: array.astype(jnp.float32), tree))
 
 

@@ -35,7 +35,7 @@ class TensorBoard(Tracker):
 
         self._writer = SummaryWriter(
             str(workdir / "tensorboard"), purge_step=step + 1, filename_suffix=f".{step:010d}")
-        self._text("config", to_dict(config), step)
+        self._add_json("config", to_dict(config), step)
 
     def row(self, row: dict[str, Any]) -> None:
         """Adds a point to the curve of each metric, such as `loss/train`."""
@@ -49,7 +49,7 @@ class TensorBoard(Tracker):
         for name in ("test_loss", "test_accuracy"):
             if result[name] is not None:
                 self._writer.add_scalar(_tag(name), result[name], step)
-        self._text("result", result, step)
+        self._add_json("result", result, step)
         for name, path in figures.items():
             with Image.open(path) as image:
                 pixels = np.asarray(image.convert("RGB"))
@@ -59,7 +59,8 @@ class TensorBoard(Tracker):
         """Closes the event file."""
         self._writer.close()
 
-    def _text(self, name: str, values: dict[str, Any], step: int) -> None:
+    def _add_json(self, name: str, values: dict[str, Any], step: int) -> None:
+        """Adds an object as a block of indented JSON."""
         lines = json.dumps(values, indent=2, ensure_ascii=False).splitlines()
         # Indented by four spaces, Markdown shows it as a code block.
         self._writer.add_text(name, "".join(f"    {line}\n" for line in lines), step)

@@ -5,7 +5,7 @@ from typing import Any
 
 from flaxdigits.datasets import PARTS
 from flaxdigits.progress import NO_PROGRESS, Progress
-from flaxdigits.training.checkpoints import Checkpoints, RunRecord
+from flaxdigits.training.checkpoints import CheckpointRecord, Checkpoints
 from flaxdigits.training.experiment import Experiment, non_finite_part
 from flaxdigits.training.interrupts import Interrupts, received_signal
 from flaxdigits.training.predictions import Predictions, predictions_file
@@ -138,7 +138,7 @@ def _restore(
     """
     if not checkpoints.steps():
         folder.cut_metrics(0)
-        return experiment.initial_state(initial_variables), Clocks(RunRecord())
+        return experiment.initial_state(initial_variables), Clocks(CheckpointRecord())
     target = experiment.state_shapes
     step, state = checkpoints.restore_newest_intact(
         lambda step: checkpoints.restore(step, target))
@@ -148,7 +148,8 @@ def _restore(
 
 
 def _save(
-    folder: RunFolder, checkpoints: Checkpoints, step: int, state: TrainState, record: RunRecord
+    folder: RunFolder, checkpoints: Checkpoints, step: int, state: TrainState,
+    record: CheckpointRecord,
 ) -> None:
     """Starts saving a checkpoint, unless there is one of this step.
 

@@ -99,7 +99,7 @@ def damage_file(path: Path, damage: str, rng: random.Random) -> None:
 
 
 def resume(lab: Lab, run: Path) -> None:
-    """Goes on with a paused run: to the undisturbed result, or to a refusal."""
+    """Goes on with a paused run: to the uninterrupted result, or to a refusal."""
     done = lab.enter(*recipe(lab, "everything"), f"--workdir={run}")
     check_message(done)
     if (run / "diverged.json").exists():

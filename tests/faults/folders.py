@@ -158,7 +158,7 @@ def vanish(moment: str, how: str, lab: Lab, rng: random.Random, scratch: Path) -
 
 
 def check_same_result(run: Path, expected: Path) -> None:
-    """Raises Fault unless the accuracies are those of the undisturbed run."""
+    """Raises Fault unless the accuracies are those of the uninterrupted run."""
     found, wanted = (json.loads((folder / "result.json").read_text())
                      for folder in (run, expected))
     if found["test_loss"] != wanted["test_loss"]:

@@ -25,7 +25,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "launch.py"
-SECONDS = 180.0  # after which a process counts as hanging; an undisturbed one takes about 5
+SECONDS = 180.0  # after which a process counts as hanging; an uninterrupted one takes about 5
 INPUTS_PER_WORKER = 150  # what JAX keeps of every program is freed with its process
 
 WRONG, TRACEBACK, HANG, OTHER = "wrong number", "traceback", "hang", "other"
@@ -148,7 +148,7 @@ class Lab:
     """Data, commands and scratch folders below one folder.
 
     Args:
-      folder: may be shared by processes; undisturbed runs are made in it once.
+      folder: may be shared by processes; uninterrupted runs are made in it once.
       keep: whether the scratch folders of trials that found a fault stay.
     """
 

@@ -57,7 +57,7 @@ def recipe(lab: Lab, name: str) -> list[str]:
 
 
 def reference(lab: Lab, name: str, *more: str) -> Path:
-    """Returns the folder of a recipe's undisturbed run."""
+    """Returns the folder of a recipe's uninterrupted run."""
     def train(folder: Path) -> None:
         check_success(lab.launch(*recipe(lab, name), *more, f"--workdir={folder}"))
 
@@ -66,7 +66,7 @@ def reference(lab: Lab, name: str, *more: str) -> Path:
 
 
 def evaluated(lab: Lab, run: Path) -> dict[int, dict[str, Any]]:
-    """Returns what an undisturbed evaluation says of every checkpoint of a reference."""
+    """Returns what an uninterrupted evaluation says of every checkpoint of a reference."""
     def score(folder: Path) -> None:
         copy = link_copy(run, folder / "run")
         check_success(lab.launch("--mode=eval", "--checkpoint=all", f"--workdir={copy}"))
@@ -132,16 +132,16 @@ def check_same_run(run: Path, expected: Path) -> None:
     if not (run / "config.json").exists():
         raise Fault(OTHER, f"{run.name}: complete without config.json")
     if result_of(run) != result_of(expected):
-        raise Fault(WRONG, f"{run.name}: another result.json than the undisturbed run's")
+        raise Fault(WRONG, f"{run.name}: another result.json than the uninterrupted run's")
     rows, wanted = ([without_clocks(row) for row in json_rows(folder / "metrics.jsonl")]
                     for folder in (run, expected))
     if rows != wanted:
         raise Fault(WRONG, f"{run.name}: {len(rows)} rows of metrics.jsonl that are not the "
-                           f"{len(wanted)} of the undisturbed run")
+                           f"{len(wanted)} of the uninterrupted run")
     arrays, wanted_arrays = arrays_of(run), arrays_of(expected)
     for name, array in wanted_arrays.items():
         if name not in arrays or not np.array_equal(arrays[name], array):
-            raise Fault(WRONG, f"{run.name}: {name} is not that of the undisturbed run")
+            raise Fault(WRONG, f"{run.name}: {name} is not that of the uninterrupted run")
 
 
 def count_rows(run: Path) -> int:

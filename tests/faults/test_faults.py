@@ -12,7 +12,7 @@ CASES = all_cases("short")
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """One folder for all of pytest's workers, which share the undisturbed runs."""
+    """One folder for all of pytest's workers, which share the uninterrupted runs."""
     base = tmp_path_factory.getbasetemp()
     lab = Lab((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "faults")
     yield lab

@@ -14,7 +14,12 @@ Stroke = tuple[Point, ...]
 
 @dataclass(frozen=True)
 class Skeleton:
-    """One way of writing a character: its share and its strokes in the order of writing."""
+    """One way of writing a character.
+
+    Attributes:
+      share: the fraction of the writers (or of the images, for digits) that use it.
+      strokes: the strokes in the order of writing.
+    """
 
     share: float
     strokes: tuple[Stroke, ...]
