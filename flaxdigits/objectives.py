@@ -64,7 +64,8 @@ class Forward:
     """The forward pass of a train step.
 
     Attributes:
-      logits: the function `(params, images) -> (logits, model_state)`.
+      logits: the function `(params, images) -> (logits, model_state)`. Every call in a step uses
+        the same dropout mask.
       losses: the function `(logits, targets) -> losses`, [batch] float32.
       mean: the function `values -> mean`: the mean of [batch] values over the examples of the
         global batch, without padding. On several devices it returns the contribution of this
