@@ -10,7 +10,7 @@ pytest_plugins = ["tiny_run"]
 
 
 OWN = """
-    '''mine: a single dense layer, to show an experiment of one's own.'''
+    '''mine: a single dense layer, to show a custom experiment.'''
 
     from __future__ import annotations
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import ArrayLike
 
+from flaxdigits import metrics
 from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.experiment import moved_data, open_run
 from flaxdigits.api.session import Session, Source, check_devices
@@ -92,10 +93,8 @@ class Network(TrainedNetwork):
             raise FlaxdigitsError(
                 f"{self.folder.path}: there is no {split!r}: data.split={config.data.split} has "
                 f"{', '.join(parts)}")
-        index, classes = parts[split], len(self.class_names)
-        labels, predictions = dataset.labels[index], self.predict(dataset.images[index])
-        return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(
-            classes, classes)
+        index = parts[split]
+        return metrics.confusion(self.logits(dataset.images[index]), dataset.labels[index])
 
 
 @pinned_settings()

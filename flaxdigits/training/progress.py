@@ -29,20 +29,20 @@ class Bar(Tracker):
         self._console = console
         self._bar = LiveBar(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"), TimeRemainingColumn(), console=console)
+            TextColumn("{task.fields[metrics]}"), TimeRemainingColumn(), console=console)
 
     def start(
         self, config: ExperimentConfig, workdir: Path, step: int, total_steps: int
     ) -> None:
         """Shows the bar."""
-        self._task = self._bar.add_task("training", total=total_steps, completed=step, figures="")
+        self._task = self._bar.add_task("training", total=total_steps, completed=step, metrics="")
         self._bar.start()
 
     def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
         """Moves it."""
         self._bar.update(
             self._task, completed=step,
-            figures=_figures(rate, loss, accuracy))
+            metrics=_metrics(rate, loss, accuracy))
 
     def row(self, row: dict[str, Any]) -> None:
         """Leaves a line above the bar where a validation was scored."""
@@ -70,7 +70,7 @@ class Lines(Tracker):
     def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
         """Prints a line, with the time left, if it is due."""
         if time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES:
-            self._print(f"step {step}/{self._total}  {_figures(rate, loss, accuracy)}  "
+            self._print(f"step {step}/{self._total}  {_metrics(rate, loss, accuracy)}  "
                         f"{(self._total - step) / rate:.0f} s left")
 
     def row(self, row: dict[str, Any]) -> None:
@@ -180,22 +180,22 @@ def console_progress(console: Console) -> Progress:
 
 
 def for_console(console: Console) -> Tracker:
-    """A bar on a terminal or in a notebook, lines elsewhere."""
+    """Returns a progress bar for a terminal or a notebook, and a printer of lines elsewhere."""
     if console.file is sys.stdout and Console().is_jupyter and not console.quiet:
-        from flaxdigits.training.notebook import NotebookBar  # IPython is there in notebooks alone
+        from flaxdigits.training.notebook import NotebookBar  # needs IPython
 
         return NotebookBar()
     return Bar(console) if console.is_terminal else Lines(console)
 
 
-def _figures(rate: float, loss: float, accuracy: float) -> str:
+def _metrics(rate: float, loss: float, accuracy: float) -> str:
     return f"loss {loss:.4f}  accuracy {accuracy:.4f}  {rate:.1f} steps/s"
 
 
 def _line(row: dict[str, Any], total: int | None = None) -> str:
     step = f"step {row['step']}" + (f"/{total}" if total else "")
-    figures = f"loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.4f}"
+    metrics = f"loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.4f}"
     if "validation_accuracy" in row:
-        figures += (f"  validation loss {row['validation_loss']:.4f}"
+        metrics += (f"  validation loss {row['validation_loss']:.4f}"
                     f"  accuracy {row['validation_accuracy']:.4f}")
-    return f"{step}  epoch {row['epoch']}  {figures}"
+    return f"{step}  epoch {row['epoch']}  {metrics}"
