@@ -1,4 +1,4 @@
-"""Adds the experiments to wheels, as `flaxdigits/shipped/`, which pyproject.toml cannot express."""
+"""Adds the experiments to wheels, as `flaxdigits/built_in/`; pyproject.toml cannot express it."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ class BuildWithExperiments(build_py):
         """Builds the package."""
         super().run()
         for path in () if self.editable_mode else EXPERIMENTS:
-            copy = Path(self.build_lib, "flaxdigits", "shipped", *Path(path).parts[1:])
+            copy = Path(self.build_lib, "flaxdigits", "built_in", *Path(path).parts[1:])
             self.mkpath(str(copy.parent))
             self.copy_file(path, str(copy))
 

@@ -121,7 +121,7 @@ def register(name: str) -> Callable[[AnyComponent], AnyComponent]:
 
     Args:
       name: the name of the component in configs. If an experiment file is executed again, the new
-        class replaces the old one; the name of a shipped component cannot be reused.
+        class replaces the old one; the name of a built-in component cannot be reused.
 
     Raises:
       FlaxdigitsError: from the decorator, if the class is not a frozen dataclass of a kind, a field
@@ -152,7 +152,7 @@ def register(name: str) -> Callable[[AnyComponent], AnyComponent]:
                 f"register({name!r}): the name must consist of letters, digits and underscores, "
                 "not begin with a digit, and not be none")
         other = cls.registered.get(name)
-        if other is not None and is_shipped(other) and not is_shipped(cls):
+        if other is not None and is_built_in(other) and not is_built_in(cls):
             raise FlaxdigitsError(
                 f"register({name!r}): flaxdigits already has {article(cls.kind)} {cls.kind} of "
                 "this name: choose another name")
@@ -189,7 +189,7 @@ def _check_field_types(cls: type, call: str) -> None:
                 "| None, a component, or tuple[<component>, ...]")
 
 
-def is_shipped(cls: type) -> bool:
+def is_built_in(cls: type) -> bool:
     """Returns whether a class is part of flaxdigits."""
     return cls.__module__.partition(".")[0] == "flaxdigits"
 

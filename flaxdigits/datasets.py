@@ -8,7 +8,7 @@ A custom data set is a function in an experiment file that returns arrays::
         return flaxdigits.DataArrays(images, labels)
 
 `data.dataset=bars` then selects it. This module imports neither NumPy nor JAX, so that a config can
-be checked without them; `flaxdigits.data` reads the files of the shipped data sets.
+be checked without them; `flaxdigits.data` reads the files of the built-in data sets.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ DATASETS: dict[str, DatasetEntry] = {
     "npz": DatasetEntry(required=("folder",)),
     "arrays": DatasetEntry(),
 }
-_SHIPPED = frozenset(DATASETS)
+_BUILT_IN = frozenset(DATASETS)
 
 
 def register(name: str) -> Callable[[Load], Load]:
@@ -66,7 +66,7 @@ def register(name: str) -> Callable[[Load], Load]:
 
     Args:
       name: the name of the data set in configs. If an experiment file is executed again, the new
-        function replaces the old one; the name of a shipped data set cannot be reused.
+        function replaces the old one; the name of a built-in data set cannot be reused.
 
     Raises:
       FlaxdigitsError: from the decorator, if the name is not valid or not available, or the
@@ -82,7 +82,7 @@ def register(name: str) -> Callable[[Load], Load]:
             raise FlaxdigitsError(
                 f"datasets.register({name!r}): the name must consist of letters, digits and "
                 "underscores, not begin with a digit, and not be none")
-        if name in _SHIPPED:
+        if name in _BUILT_IN:
             raise FlaxdigitsError(
                 f"datasets.register({name!r}): flaxdigits already has a data set of this name: "
                 "choose another name")

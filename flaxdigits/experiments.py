@@ -24,8 +24,8 @@ Result = TypeVar("Result")
 
 HERE = Path(__file__).resolve().parent
 # Next to the package in a checkout, inside it where a wheel was installed.
-SHIPPED = HERE / "shipped" if (HERE / "shipped").is_dir() else HERE.parent / "experiments"
-ABLATIONS = SHIPPED / "ablations"
+BUILT_IN = HERE / "built_in" if (HERE / "built_in").is_dir() else HERE.parent / "experiments"
+ABLATIONS = BUILT_IN / "ablations"
 
 _log = logging.getLogger(__name__)
 
@@ -34,20 +34,20 @@ def list_experiments(folder: Path | None = None) -> dict[str, str]:
     """Returns the first docstring line of every experiment by name. No file is executed.
 
     Args:
-      folder: the folder of the experiment files; None for the shipped ones.
+      folder: the folder of the experiment files; None for the built-in ones.
     """
-    return {path.stem: title(path) for path in sorted((folder or SHIPPED).glob("*.py"))
+    return {path.stem: title(path) for path in sorted((folder or BUILT_IN).glob("*.py"))
             if path.stem != "__init__"}
 
 
 def load_experiment(name_or_path: str) -> ExperimentConfig:
-    """Loads the config of a shipped experiment, or of an experiment file (`path/to/mine.py`).
+    """Loads the config of a built-in experiment, or of an experiment file (`path/to/mine.py`).
 
     Raises:
       FlaxdigitsError: if there is no such experiment, or its config is not valid.
     """
     return validate(load_and_call(
-        find(name_or_path, "--experiment", SHIPPED), "get_config", ExperimentConfig))
+        find(name_or_path, "--experiment", BUILT_IN), "get_config", ExperimentConfig))
 
 
 def run_config(folder: RunFolder, experiment: str | None = None) -> ExperimentConfig:
@@ -59,14 +59,14 @@ def run_config(folder: RunFolder, experiment: str | None = None) -> ExperimentCo
 
     Args:
       folder: the run folder.
-      experiment: the experiment file of the run, or the name of the shipped experiment.
+      experiment: the experiment file of the run, or the name of the built-in experiment.
 
     Raises:
       FlaxdigitsError: if the folder is not a run folder, its config is not valid, or a component is
         not registered; if an original file is missing or has changed, the message names its copy.
     """
     if experiment is not None:
-        return _config_by(folder, find(experiment, "--experiment", SHIPPED))
+        return _config_by(folder, find(experiment, "--experiment", BUILT_IN))
     if folder.code():
         with contextlib.suppress(FlaxdigitsError):  # a component is not registered
             config = folder.config()
@@ -103,7 +103,7 @@ def load_trackers(name_or_path: str) -> list[Tracker]:
     Raises:
       FlaxdigitsError: if there is no such experiment, or the function returns other objects.
     """
-    path = find(name_or_path, "--experiment", SHIPPED)
+    path = find(name_or_path, "--experiment", BUILT_IN)
     with _reraise_with_location(path):
         trackers = list(getattr(_loaded(path), "get_trackers", list)())
     for tracker in trackers:
@@ -120,7 +120,7 @@ def find(name_or_path: str, flag: str, folder: Path) -> Path:
     Args:
       name_or_path: the name of a file in `folder`, or a path that ends in `.py`.
       flag: the command line flag that names the file; starts the error message.
-      folder: the folder of the shipped files.
+      folder: the folder of the built-in files.
 
     Raises:
       FlaxdigitsError: if there is no such file.

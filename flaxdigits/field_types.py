@@ -102,7 +102,7 @@ def _converted(value: Any, hint: Any) -> Any:
 
 
 def describe(hint: Any) -> str:
-    """Returns a description of a type for error messages, such as `a whole number or none`."""
+    """Returns a description of a type for error messages, such as `an integer or none`."""
     if _is_union(hint):
         return " or ".join(describe(part) for part in alternatives(hint))
     if typing.get_origin(hint) is Literal:
@@ -111,7 +111,7 @@ def describe(hint: Any) -> str:
         element = typing.get_args(hint)[0]
         example = "numbers like 32,64" if element in (int, float) else "values like a,b"
         return f"a list of {example} ({element.__name__})"
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string",
+    names = {int: "an integer", float: "a number", bool: "true or false", str: "a string",
              type(None): "none"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))
 

@@ -50,8 +50,8 @@ NULL = Kind("null", lambda value: value is None)
 STRING = Kind("a string", lambda value: isinstance(value, str))
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
-COUNT = Kind("a whole number from 0", lambda value: _is_count(value, 0))
-POSITIVE_COUNT = Kind("a whole number from 1", lambda value: _is_count(value, 1))
+COUNT = Kind("a non-negative integer", lambda value: _is_count(value, 0))
+POSITIVE_COUNT = Kind("a positive integer", lambda value: _is_count(value, 1))
 MEASURE = Kind("a number from 0", _is_measure)
 POSITIVE_MEASURE = Kind("a number above 0", lambda value: _is_measure(value) and value > 1e-15)
 FRACTION = Kind("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
@@ -148,7 +148,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
     except (UnicodeDecodeError, json.JSONDecodeError):
         raise
     except ValueError:  # Python's limit on the digits of a number
-        raise ValueError("a whole number of too many digits") from None
+        raise ValueError("an integer of too many digits") from None
     if not isinstance(value, dict):
         raise ValueError("expected a JSON object")
     level: list[Any] = [value]
@@ -158,7 +158,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
             if isinstance(child, str):
                 _check_string(child)
             elif isinstance(child, int) and not -2**63 <= child < 2**63:
-                raise ValueError(f"a whole number of {len(str(abs(child)))} digits")
+                raise ValueError(f"an integer of {len(str(abs(child)))} digits")
     if level:
         raise ValueError(f"nested more than {MAX_NESTING} levels deep")
     return value

@@ -94,7 +94,7 @@ def test_the_claim_contains_the_results_of_keras():
 
 
 @pytest.mark.parametrize("path", TABLES, ids=[path.stem for path in TABLES])
-def test_the_committed_tables_are_those_of_the_shipped_studies(path):
+def test_the_committed_tables_are_those_of_the_built_in_studies(path):
     text = path.read_text(encoding="utf-8")
     (command,) = re.findall(r"^- command: `(.*)`$", text, re.MULTILINE)
     options = parse_command(command)

@@ -135,7 +135,7 @@ FAULTS = {
     "augmentation raises": (Augmentation, "augment", fail, "data.augmentation.0: own raises"),
     "smaller image": (Augmentation, "augment", lambda image, key: image[1:],
                       "must return a float array of shape [8, 8, 3], got [7, 8, 3]"),
-    "whole numbers": (Augmentation, "augment", lambda image, key: image.astype(jnp.uint8), "uint8"),
+    "integers": (Augmentation, "augment", lambda image, key: image.astype(jnp.uint8), "uint8"),
     "objective raises": (Objective, "inputs", fail, "train.objective: own raises ValueError"),
     "no logits": (Objective, "loss", lambda forward, params, images, targets: (
         forward.loss(params, images, targets)[0], (images, {})),

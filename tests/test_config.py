@@ -277,7 +277,7 @@ def test_invalid_json_is_rejected_in_one_line(values, message):
     assert message in refusal(from_dict, values)
 
 
-def test_custom_model_configs_are_read_and_checked_like_the_shipped_ones(monkeypatch):
+def test_custom_model_configs_are_read_and_checked_like_the_built_in_ones(monkeypatch):
     monkeypatch.setattr(Model, "registered", dict(Model.registered))
 
     @register("wide")
@@ -290,7 +290,7 @@ def test_custom_model_configs_are_read_and_checked_like_the_shipped_ones(monkeyp
     assert to_dict(config)["model"] == {"name": "wide", "width": 2.0, "depth": 3}
     assert from_dict(to_dict(config)) == config
     bad = with_field(config, "model.depth", 1.5)
-    assert refusal(validate, bad) == "model.depth must be a whole number or none, got 1.5"
+    assert refusal(validate, bad) == "model.depth must be an integer or none, got 1.5"
     assert "model.depth" in refusal(from_dict, to_dict(bad))
 
 

@@ -32,7 +32,7 @@ from flaxdigits.models.convolution import convolve, convolve_native
 pytest_plugins = ["tiny_run"]
 
 RNG = np.random.default_rng(0)
-SHIPPED = [Affine(rotation=20, zoom=0.1, shift=0.1, shear=10), Blur(), Brightness(), Cutout(),
+BUILT_IN = [Affine(rotation=20, zoom=0.1, shift=0.1, shear=10), Blur(), Brightness(), Cutout(),
            Elastic(), Noise(), Thickness(pixels=2)]
 
 
@@ -46,10 +46,10 @@ def save(path, channels: int, count: int = 120):
     return path
 
 
-@pytest.mark.parametrize("augmentation", SHIPPED, ids=lambda one: one.name)
+@pytest.mark.parametrize("augmentation", BUILT_IN, ids=lambda one: one.name)
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_every_augmentation_keeps_any_number_of_channels(augmentation, channels):
-    assert {type(one) for one in SHIPPED} == {
+    assert {type(one) for one in BUILT_IN} == {
         cls for cls in Augmentation.registered.values() if cls.__module__.startswith("flaxdigits")}
     image = RNG.uniform(0, 255, (12, 10, channels)).astype(np.float32)
     augmented = np.asarray(augmentation.augment(image, jax.random.key(1)))

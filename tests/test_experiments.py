@@ -1,11 +1,11 @@
-"""The shipped recipes against the published ones."""
+"""The built-in recipes against the published ones."""
 
 import ast
 
 import pytest
 
 from flaxdigits.augmentations import Affine
-from flaxdigits.experiments import SHIPPED, list_experiments, load_experiment
+from flaxdigits.experiments import BUILT_IN, list_experiments, load_experiment
 from flaxdigits.schedules import Constant, InverseTime
 
 # What the source documents and their code give, or where they do not, what Keras's defaults were.
@@ -70,7 +70,7 @@ def value_at(config, name):
     return config
 
 
-def test_the_five_are_shipped():
+def test_the_five_are_included():
     assert set(RECIPES) <= set(list_experiments())
 
 
@@ -84,7 +84,7 @@ def test_recipes_are_the_published_ones(name):
 
 @pytest.mark.parametrize("name", list_experiments())
 def test_docstrings_contain_the_command(name):
-    text = ast.get_docstring(ast.parse((SHIPPED / f"{name}.py").read_text()))
+    text = ast.get_docstring(ast.parse((BUILT_IN / f"{name}.py").read_text()))
     assert f"python launch.py --experiment={name}" in text
 
 

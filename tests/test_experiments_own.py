@@ -25,7 +25,7 @@ def test_an_unknown_name_is_reported_with_similar_names():
     assert "--list" in refusal("../experiments/chinese_cnn")
 
 
-def test_an_experiment_file_may_use_a_shipped_model(write):
+def test_an_experiment_file_may_use_a_built_in_model(write):
     path = write("""
         from flaxdigits.config import ExperimentConfig, ModelConfig
 

@@ -1,4 +1,4 @@
-"""The resolved config of every shipped experiment, so that a changed default shows in a review."""
+"""The resolved config of every built-in experiment, so that a changed default shows in a review."""
 
 import json
 from pathlib import Path

@@ -41,12 +41,12 @@ def test_sizes_that_do_not_differ_are_omitted(overrides, missing):
 def test_exponents_use_only_the_sizes_of_their_variable():
     found = {BASE: Size(None), "fewer": Size("examples"), "less": Size("batch"),
              "wider": Size("parameters")}
-    shipped = {"examples": 100, "epoch_seconds": 3.0, "batch_size": 8, "parameters": 50,
-               "milliseconds": 2.0}
+    base = {"examples": 100, "epoch_seconds": 3.0, "batch_size": 8, "parameters": 50,
+            "milliseconds": 2.0}
     measured = {
-        BASE: shipped, "fewer": shipped | {"examples": 50, "epoch_seconds": 1.5},
-        "less": shipped | {"batch_size": 4, "milliseconds": 2.0},
-        "wider": shipped | {"parameters": 100, "milliseconds": 8.0}}
+        BASE: base, "fewer": base | {"examples": 50, "epoch_seconds": 1.5},
+        "less": base | {"batch_size": 4, "milliseconds": 2.0},
+        "wider": base | {"parameters": 100, "milliseconds": 8.0}}
     assert exponents(measured, found) == pytest.approx(
         {"examples": 1, "batch": 0, "parameters": 2})
     del found["wider"]

@@ -42,7 +42,7 @@ REFUSED = {
     "unknown experiment": (["--experiment=mnist_cn"], "did you mean mnist_cnn"),
     "no such file": (["--experiment=mine.py"], "there is no file mine.py"),
     "unknown field": ([*TRAIN, "--set=train.epoch=3"], "did you mean train.epochs"),
-    "wrong type": ([*TRAIN, "--set=train.epochs=x"], "train.epochs must be a whole number"),
+    "wrong type": ([*TRAIN, "--set=train.epochs=x"], "train.epochs must be an integer"),
     "out of range": ([*TRAIN, "--set", "data.fold=11"], "data.fold must be at most 9, got 11"),
     "no choice": ([*TRAIN, "--set=optimizer.name=no_such"], "optimizer.name must be one of"),
     "no value": ([*TRAIN, "--set=train.epochs"], "--set takes name=value"),

@@ -166,7 +166,7 @@ def test_the_arguments_of_a_split_are_those_of_the_config(tiny_data, tmp_path):
     for arguments, message in (
             ({"name": "writers"}, "idx_files has no such split; use one of official, "),
             ({"name": "kfold", "fold": 12}, "data.fold must be at most 9, got 12"),
-            ({"name": "kfold", "folds": "x"}, "data.folds must be a whole number, got 'x'"),
+            ({"name": "kfold", "folds": "x"}, "data.folds must be an integer, got 'x'"),
             ({"name": "official", "stratify": True}, "data.stratify=true needs data.split="),
             ({"name": "indices"}, "data.indices must name a file")):
         with pytest.raises(FlaxdigitsError, match=message):

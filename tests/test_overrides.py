@@ -83,12 +83,12 @@ def test_values(assignment, expected):
 
 
 @pytest.mark.parametrize(("assignment", "message"), [
-    ("train.epochs=three", "train.epochs must be a whole number, got 'three'"),
-    ("train.epochs=1.5", "train.epochs must be a whole number, got '1.5'"),
-    ("train.epochs=", "train.epochs must be a whole number, got ''"),
-    ("train.epochs=none", "train.epochs must be a whole number, got 'none'"),
+    ("train.epochs=three", "train.epochs must be an integer, got 'three'"),
+    ("train.epochs=1.5", "train.epochs must be an integer, got '1.5'"),
+    ("train.epochs=", "train.epochs must be an integer, got ''"),
+    ("train.epochs=none", "train.epochs must be an integer, got 'none'"),
     ("train.epochs=0", "train.epochs must be at least 1, got 0"),
-    ("train.steps=many", "train.steps must be a whole number or none, got 'many'"),
+    ("train.steps=many", "train.steps must be an integer or none, got 'many'"),
     ("seed=4294967296", "seed must be below 4294967296, got 4294967296"),
     ("optimizer.learning_rate=fast", "optimizer.learning_rate must be a number, got 'fast'"),
     ("optimizer.learning_rate=nan", "optimizer.learning_rate must be a number, got nan"),

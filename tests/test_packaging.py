@@ -87,7 +87,7 @@ def test_a_wheel_is_complete(installed, environment, tmp_path):
     place, experiments, name = json.loads(done.stdout)
     assert place == str(installed / "flaxdigits" / "__init__.py")
     assert experiments == flaxdigits.list_experiments() and name == "chinese_cnn"
-    for file in ("py.typed", "reports/page.html", "shipped/ablations/chinese_cnn.py"):
+    for file in ("py.typed", "reports/page.html", "built_in/ablations/chinese_cnn.py"):
         assert (installed / "flaxdigits" / file).is_file()
     assert {path.name for path in installed.iterdir()} == {
         "flaxdigits", f"flaxdigits-{PROJECT['version']}.dist-info"}

@@ -139,7 +139,7 @@ STUDY = """
             extra_metrics=("test_loss",),
             overrides=("data.dataset=idx_files", "data.folder={folder}", "data.split=holdout"),
             variants={{
-                "shipped optimizer": ("optimizer=adamw", "optimizer.learning_rate=0.01"),
+                "built-in optimizer": ("optimizer=adamw", "optimizer.learning_rate=0.01"),
                 "larger margin": ("train.loss.margin=2",),
                 "no augmentation": ("data.augmentation=none",)}})
 """
@@ -201,7 +201,7 @@ def test_custom_components_are_varied_in_a_study(own, write, idx_folder, launch_
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "study/study.json").read_text())["rows"]
     assert [row["variant"] for row in rows] == [
-        "base", "shipped optimizer", "larger margin", "no augmentation"]
+        "base", "built-in optimizer", "larger margin", "no augmentation"]
     result = json.loads((tmp_path / "study/base/seeds/0/result.json").read_text())
     assert rows[0]["values"]["0"] == result["validation_worst_class"]
     table = (tmp_path / "study/study.md").read_text()
@@ -220,7 +220,7 @@ def test_custom_components_are_varied_in_a_study(own, write, idx_folder, launch_
     ("train.loss=hing", "did you mean hinge?"),
     ("data.augmentation.dimmed.most=2", "data.augmentation.dimmed.most must be at most 1"),
 ])
-def test_custom_components_are_checked_like_the_shipped_ones(own, launch_here, assignment, said):
+def test_custom_components_are_checked_like_the_built_in_ones(own, launch_here, assignment, said):
     done = launch_here(f"--experiment={own}", f"--set={assignment}")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert said in done.stderr

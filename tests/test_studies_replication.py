@@ -214,7 +214,7 @@ NOT_COUNTED = {
     "longer": ({"result__steps": 60, "config__train__steps": 60}, "60 steps instead of 6"),
     "no place": ({"machine": ["/home"]}, "machine must be a string, got ['/home']"),
     "no steps": ({"result__steps": None},
-                 "in result: steps must be a whole number from 1, got None"),
+                 "in result: steps must be a positive integer, got None"),
     "another seed": ({"result__seed": 7}, "its result is of another seed"),
     "unknown field": ({"config__train__magic": 1}, "unknown field train.magic"),
     "no result": ({"result": None}, "expected the field result or diverged"),

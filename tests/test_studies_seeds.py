@@ -62,7 +62,7 @@ def test_seeds_of_python_and_numpy_are_taken():
 @pytest.mark.parametrize("seeds", [
     5, None, "01", (), (0, 0), (0, 1.5), np.array([0.0]), ("0",), (-1,), (2**32,)])
 def test_invalid_seeds_are_refused(seeds):
-    with pytest.raises(FlaxdigitsError, match="seeds must be different whole numbers"):
+    with pytest.raises(FlaxdigitsError, match="seeds must be different integers"):
         checked_seeds(seeds)
 
 
@@ -237,7 +237,7 @@ def test_each_seed_is_printed(launch_here, idx_folder, tmp_path):
                  f"complete: {tmp_path / 'run' / 'summary.json'}"):
         assert text in done.stdout
     for arguments, message in (
-            ((*recipe, "--seeds=5..0"), "--seeds takes whole numbers"),
+            ((*recipe, "--seeds=5..0"), "--seeds takes integers"),
             ((*recipe, "--mode=summary", "--seeds=0"), "--seeds is only for"),
             ((*recipe, "--seeds=0..1", "--set=train.parallel=pmap"), "train.parallel=pmap")):
         done = launch_here(*arguments)

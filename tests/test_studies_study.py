@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.experiments import SHIPPED
+from flaxdigits.experiments import BUILT_IN
 from flaxdigits.models import build_model
 from flaxdigits.studies.study import (
     ABLATIONS,
@@ -23,7 +23,7 @@ pytest_plugins = ["tiny_run"]
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in ABLATIONS.glob("*.py")))
-def test_shipped_studies_are_valid(name):
+def test_built_in_studies_are_valid(name):
     study = load_study(name)
     configs = variants_of(study)
     assert len(configs) > 1 and len(study.seeds) >= 5
@@ -126,7 +126,7 @@ def test_a_variant_that_changes_nothing_is_an_error():
 def test_the_path_of_an_experiment_is_relative_to_its_study(tmp_path, monkeypatch):
     study = "from flaxdigits.studies.study import Study\n\ndef get_study():\n    return Study({!r})"
     (tmp_path / "a").mkdir()
-    shutil.copy(SHIPPED / "mse_cnn.py", tmp_path / "a" / "own.py")
+    shutil.copy(BUILT_IN / "mse_cnn.py", tmp_path / "a" / "own.py")
     (tmp_path / "a" / "near.py").write_text(study.format("own.py"))
     (tmp_path / "far.py").write_text(study.format(str(tmp_path / "a" / "own.py")))
     for folder, path in ((tmp_path, "a/near.py"), (tmp_path / "a", "near.py"),
@@ -136,10 +136,10 @@ def test_the_path_of_an_experiment_is_relative_to_its_study(tmp_path, monkeypatc
 
 
 WRONG = {
-    "seeds=5": "seeds must be different whole numbers from 0 to 2**32 - 1, as in range(5), got 5",
-    "seeds='01'": "seeds must be different whole numbers",
-    "seeds=(0, 1.5)": "seeds must be different whole numbers",
-    "seeds=(0, 2**32)": "seeds must be different whole numbers",
+    "seeds=5": "seeds must be different integers from 0 to 2**32 - 1, as in range(5), got 5",
+    "seeds='01'": "seeds must be different integers",
+    "seeds=(0, 1.5)": "seeds must be different integers",
+    "seeds=(0, 2**32)": "seeds must be different integers",
     "experiment=3": "experiment must be a name, or the path of a file, got 3",
     "overrides='seed=1'": "overrides must be a list of strings, as in ('train.epochs=5',)",
     "variants=['a']": "variants must be overrides by name",

@@ -95,7 +95,7 @@ def _check_peers(names: Sequence[str], overrides: Sequence[str]) -> None:
         if not override.startswith("train.batch_size="):
             raise FlaxdigitsError(
                 f"with --peers, --set can only change train.batch_size, got {override}: the "
-                "networks of the peers are those of the shipped experiments")
+                "networks of the peers are those of the built-in experiments")
     missing = [module for module in PEER_MODULES if importlib.util.find_spec(module) is None]
     if missing:
         raise FlaxdigitsError(f"--peers needs {', '.join(missing)}: pip install -e '.[bench]'")

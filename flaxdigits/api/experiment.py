@@ -16,7 +16,7 @@ def experiment(name_or_path: PathLike, *overrides: str) -> ExperimentConfig:
     """Loads the config of an experiment and applies overrides.
 
     Args:
-      name_or_path: the name of a shipped experiment, such as `chinese_cnn` (see
+      name_or_path: the name of a built-in experiment, such as `chinese_cnn` (see
         `flaxdigits.list_experiments()`), or the path of an experiment file, ending in `.py`.
       *overrides: as for `--set`, such as `"train.epochs=5"` or `"model.filters=16,32,64"`.
 

@@ -108,7 +108,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         span = range(int(first), int(last or first) + 1)
         if not span or span.stop > 2**32 or len(span) > 10_000:
             raise FlaxdigitsError(
-                f"--seeds takes whole numbers below 2**32 such as 0..9 or 0,3,7, got {text!r}")
+                f"--seeds takes integers below 2**32 such as 0..9 or 0,3,7, got {text!r}")
         seeds += span
     if len(set(seeds)) < len(seeds):
         raise FlaxdigitsError(f"--seeds contains a seed twice: {text}")

@@ -59,7 +59,7 @@ def _flag(holder: Holder, value: str = "", modes: str = "") -> Holder:
 
 
 _EXPERIMENT = _flag(flags.DEFINE_string(
-    "experiment", None, "A shipped experiment (see --list), or the path of an experiment file "
+    "experiment", None, "A built-in experiment (see --list), or the path of an experiment file "
     "ending in .py."), "NAME", f"{TAKES_CONFIG} eval predict report export")
 _MODE = _flag(flags.DEFINE_string("mode", "train", "What to do; see the modes below."), "MODE")
 _SET = _flag(flags.DEFINE_multi_string(
@@ -78,7 +78,7 @@ _RAW_DATA_DIR = _flag(flags.DEFINE_string(
 _DATA_DIR = _flag(flags.DEFINE_string(
     "data_dir", None, "The folder of prepared data; default: $TFDS_DATA_DIR, or "
     "~/tensorflow_datasets."), "FOLDER", f"{READS_DATA} report")
-_LIST = _flag(flags.DEFINE_bool("list", False, "Print the shipped experiments and studies."))
+_LIST = _flag(flags.DEFINE_bool("list", False, "Print the built-in experiments and studies."))
 _LOGS = _flag(flags.DEFINE_enum(
     "logs", "flaxdigits", ["flaxdigits", "all", "own"],
     "Print the log messages of flaxdigits, or those of all libraries. own is the old name of "
@@ -128,7 +128,7 @@ _PEERS = _flag(flags.DEFINE_bool(
     "peers", False, "Also time Keras on TensorFlow and PyTorch. Needs the extra bench."),
     modes="benchmark")
 _ABLATION = _flag(flags.DEFINE_string(
-    "ablation", None, "Run or resume a study: a shipped one (see --list), or the path of a file "
+    "ablation", None, "Run or resume a study: a built-in one (see --list), or the path of a file "
     "ending in .py."), "NAME", ABLATION)
 _EXECUTOR = _flag(flags.DEFINE_enum(
     "executor", "local", ["local", "ray"],

@@ -1,4 +1,4 @@
-"""The configs of the shipped models; JAX is not imported until a model is built."""
+"""The configs of the built-in models; JAX is not imported until a model is built."""
 
 from __future__ import annotations
 

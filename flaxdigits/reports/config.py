@@ -85,9 +85,9 @@ def _names(kind: type[Component]) -> str:
 def _type(hint: Any) -> str:
     """Returns a description of a type that is shorter than that of error messages."""
     if typing.get_origin(hint) is tuple:
-        names = {int: "whole numbers", float: "numbers", str: "strings"}
+        names = {int: "integers", float: "numbers", str: "strings"}
         return f"{names.get(typing.get_args(hint)[0], 'true or false')} separated by commas"
-    return describe(hint).removeprefix("a ")
+    return describe(hint).removeprefix("a ").removeprefix("an ")
 
 
 def _sentence(text: str) -> str:

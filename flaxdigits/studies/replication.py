@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flaxdigits.config import ExperimentConfig, flatten, to_dict
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.experiments import SHIPPED, call_loaded, find, list_experiments, load_experiment
+from flaxdigits.experiments import BUILT_IN, call_loaded, find, list_experiments, load_experiment
 from flaxdigits.old_names import accept_old_names
 from flaxdigits.overrides import apply_overrides
 
@@ -97,16 +97,16 @@ def load_systems(
     """Loads the experiments that replicate a published system.
 
     Args:
-      name_or_path: the name or path of one experiment; None: all shipped ones.
+      name_or_path: the name or path of one experiment; None: all built-in ones.
       adapt: a function that is applied to each config.
 
     Raises:
       FlaxdigitsError: if there is no such experiment, or it has no `get_replication()`.
     """
     if name_or_path is None:
-        names = [name for name in list_experiments() if _replicates(SHIPPED / f"{name}.py")]
+        names = [name for name in list_experiments() if _replicates(BUILT_IN / f"{name}.py")]
     else:
-        path = find(name_or_path, "--experiment", SHIPPED)
+        path = find(name_or_path, "--experiment", BUILT_IN)
         if not _replicates(path):
             raise FlaxdigitsError(
                 f"{path}: has no get_replication(), so there is no claim to compare it with; "
@@ -116,7 +116,7 @@ def load_systems(
     for name in names:
         config = load_experiment(name)
         replication = call_loaded(
-            find(name, "--experiment", SHIPPED), "get_replication", Replication)
+            find(name, "--experiment", BUILT_IN), "get_replication", Replication)
         for claim in replication.claims:
             for metric in (claim.metric, *claim.extra_metrics):
                 if metric not in ACCURACIES:

@@ -38,7 +38,7 @@ def checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
         chosen = ()
     if not chosen or len(set(chosen)) < len(chosen) or not all(
             0 <= seed < 2**32 for seed in chosen):
-        raise FlaxdigitsError("seeds must be different whole numbers from 0 to 2**32 - 1, as in "
+        raise FlaxdigitsError("seeds must be different integers from 0 to 2**32 - 1, as in "
                               f"range(5), got {seeds!r}")
     return chosen
 

@@ -120,7 +120,7 @@ def load_study(name_or_path: str) -> Study:
     """Loads a study.
 
     Args:
-      name_or_path: the name of a shipped study, or the path of a study file, ending in `.py`.
+      name_or_path: the name of a built-in study, or the path of a study file, ending in `.py`.
 
     Raises:
       FlaxdigitsError: if there is no such study, or its file does not return a `Study`.

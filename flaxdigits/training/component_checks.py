@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from flaxdigits.components import Component, is_shipped, reraise_with_component
+from flaxdigits.components import Component, is_built_in, reraise_with_component
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.metrics import check_metric
@@ -39,7 +39,7 @@ class RunShape:
 def check_components(config: ExperimentConfig, run: RunShape) -> None:
     """Raises FlaxdigitsError if a custom component raises, or returns something wrong.
 
-    Nothing is computed but the metrics, on a few random numbers. Shipped components are not
+    Nothing is computed but the metrics, on a few random numbers. Built-in components are not
     checked.
 
     Args:
@@ -83,7 +83,7 @@ def check_components(config: ExperimentConfig, run: RunShape) -> None:
 
 
 def _is_custom(component: Component) -> bool:
-    return not is_shipped(type(component))
+    return not is_built_in(type(component))
 
 
 def _check_shape(path: str, component: Component, wanted: tuple[int, ...], found: Any) -> None:

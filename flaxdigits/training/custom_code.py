@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flaxdigits.components import Component, is_shipped
+from flaxdigits.components import Component, is_built_in
 from flaxdigits.config import DataConfig, ExperimentConfig
 from flaxdigits.datasets import find_dataset
 from flaxdigits.errors import FlaxdigitsError
@@ -247,7 +247,7 @@ def _same_code(first: bytes, second: bytes) -> bool:
 
 def _custom_definitions(node: Any) -> Iterator[Any]:
     """Yields the class of each custom component in a config, and the function of its data set."""
-    if isinstance(node, Component) and not is_shipped(type(node)):
+    if isinstance(node, Component) and not is_built_in(type(node)):
         yield type(node)
     if isinstance(node, DataConfig):
         load = find_dataset(node.dataset).load

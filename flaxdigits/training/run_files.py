@@ -30,7 +30,7 @@ Check = Callable[[Mapping[str, Any]], None]
 
 SCORES = {"accuracy": FRACTION, "loss": NUMBER, "errors": COUNT, "examples": POSITIVE_COUNT}
 
-IMAGE_SHAPE = Kind("three whole numbers from 1", lambda value: (
+IMAGE_SHAPE = Kind("three positive integers", lambda value: (
     isinstance(value, list) and len(value) == 3
     and all(POSITIVE_COUNT.fits(one) and one <= 2**16 for one in value)))
 
@@ -41,7 +41,7 @@ CODE = Kind("a list of files with copy, path and sha256", lambda value: (
         and STRING.fits(file["copy"]) and re.fullmatch(r"[^/\\]+\.py", file["copy"])
         for file in value)))
 
-STEPS = Kind("a list of whole numbers from 1", lambda value: (
+STEPS = Kind("a list of positive integers", lambda value: (
     isinstance(value, list) and all(map(POSITIVE_COUNT.fits, value))))
 
 CONFIG = {"config": OBJECT, "data": OBJECT}

@@ -1,4 +1,4 @@
-"""The shipped models: parameters, any number of channels, gradients, seeds under vmap."""
+"""The built-in models: parameters, any number of channels, gradients, seeds under vmap."""
 
 import flax.linen as nn
 import jax
