@@ -1,6 +1,10 @@
-"""Imports point downward: no module imports one of a layer above its own."""
+"""Imports point downward: no module imports one of a layer above its own, and none in a circle.
+
+Imports within functions and those that only a type checker sees count too.
+"""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -49,33 +53,42 @@ for layer in layers:
 """
 
 
+def module_name(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))
+           if path != PACKAGE / "__init__.py"}
+
+
 def imported_modules(path):
-    """The modules of the package that a file imports, within functions too."""
+    """The modules that a file imports, within functions and under `TYPE_CHECKING` too."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "flaxdigits":
-            yield from (f"flaxdigits.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if node.module == "flaxdigits" or name in MODULES else node.module
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
 
 
-def modules():
-    return [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
-
-
 def test_every_module_belongs_to_a_layer():
-    assert {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in modules()} == set(
-        LAYER)
+    assert {name.split(".")[1] for name in MODULES} == LAYER.keys()
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_no_module_imports_a_layer_above_its_own(path):
-    own = LAYER[path.relative_to(PACKAGE).parts[0].removesuffix(".py")]
-    for name in imported_modules(path):
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_imports_a_layer_above_its_own(module):
+    for name in imported_modules(MODULES[module]):
         package, _, rest = name.partition(".")
         if package == "flaxdigits" and rest:
-            assert LAYER[rest.partition(".")[0]] <= own, f"{path.name} imports {name}"
+            assert LAYER[rest.partition(".")[0]] <= LAYER[module.split(".")[1]], name
+
+
+def test_no_modules_import_each_other():
+    graph = {name: {*imported_modules(path)} for name, path in MODULES.items()}
+    order = graphlib.TopologicalSorter(graph).static_order()  # a CycleError names a circle
+    assert {*order} >= MODULES.keys()
 
 
 def test_every_layer_is_imported_without_those_above():

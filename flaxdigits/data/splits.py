@@ -5,24 +5,19 @@ the raw stream of a bit generator is the same in all versions and on all platfor
 guarantee this for `Generator.permutation`, which is therefore not used.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flaxdigits.config import FOLDED, DataConfig
+from flaxdigits.data.labelled_images import LabelledImages
 from flaxdigits.datasets import find_dataset
 from flaxdigits.errors import FlaxdigitsError
-
-if TYPE_CHECKING:
-    from flaxdigits.data.dataset import Dataset  # which imports this module
 
 Split = dict[str, np.ndarray]
 
 
-def split_indices(config: DataConfig, dataset: Dataset) -> Split:
+def split_indices(config: DataConfig, dataset: LabelledImages) -> Split:
     """Returns the indices of the examples in each part of the split that `config` names.
 
     Returns:
@@ -45,7 +40,7 @@ def split_indices(config: DataConfig, dataset: Dataset) -> Split:
     return {name: rows.astype(np.int32) for name, rows in parts.items()}
 
 
-def splits_of(dataset: Dataset) -> tuple[str, ...]:
+def splits_of(dataset: LabelledImages) -> tuple[str, ...]:
     """Returns the names of the splits that the data set has."""
     has = {"official": dataset.official_train is not None, "writers": dataset.writers is not None,
            "indices": dataset.index_file is not None}
@@ -58,7 +53,7 @@ def permutation(count: int, seed: int) -> np.ndarray:
     return np.argsort(np.random.Philox(key=seed).random_raw(count), kind="stable")
 
 
-def _check(config: DataConfig, dataset: Dataset) -> None:
+def _check(config: DataConfig, dataset: LabelledImages) -> None:
     if config.split not in splits_of(dataset):
         raise FlaxdigitsError(
             f"data.split={config.split}: {dataset.name} has no such split; use one of "
@@ -70,13 +65,13 @@ def _check(config: DataConfig, dataset: Dataset) -> None:
             f"data.fold={config.fold} needs data.split=writers or kfold, got {config.split}")
 
 
-def _official(config: DataConfig, dataset: Dataset) -> Split:
+def _official(config: DataConfig, dataset: LabelledImages) -> Split:
     rows = np.arange(len(dataset.labels))
     after_validation = max(dataset.official_train, dataset.validation.stop)
     return {"train": rows[:dataset.official_train], "test": rows[after_validation:]}
 
 
-def _holdout(config: DataConfig, dataset: Dataset) -> Split:
+def _holdout(config: DataConfig, dataset: LabelledImages) -> Split:
     """Splits randomly in the proportions 55 : 5 : 10, except that official parts are kept."""
     count = len(dataset.labels)
     given = np.arange(dataset.validation.start, dataset.validation.stop)
@@ -92,7 +87,7 @@ def _holdout(config: DataConfig, dataset: Dataset) -> Split:
     return {"train": train, "validation": validation, "test": test}
 
 
-def _kaggle(config: DataConfig, dataset: Dataset) -> Split:
+def _kaggle(config: DataConfig, dataset: LabelledImages) -> Split:
     """Splits all examples randomly into 54 %, 6 % and 40 %, as Kaggle's Digit Recognizer does."""
     count = len(dataset.labels)
     order = permutation(count, config.split_seed)
@@ -101,7 +96,7 @@ def _kaggle(config: DataConfig, dataset: Dataset) -> Split:
     return {"train": train, "validation": validation, "test": test}
 
 
-def _random(config: DataConfig, dataset: Dataset) -> Split:
+def _random(config: DataConfig, dataset: LabelledImages) -> Split:
     """Splits all examples randomly into 80 % training and 20 % validation; there is no test part.
 
     If the data set has an official validation part, the training and validation parts are kept.
@@ -115,7 +110,7 @@ def _random(config: DataConfig, dataset: Dataset) -> Split:
     return {"train": train, "validation": validation}
 
 
-def _kfold(config: DataConfig, dataset: Dataset) -> Split:
+def _kfold(config: DataConfig, dataset: LabelledImages) -> Split:
     """Splits all examples of all parts into folds with the same share of every class.
 
     Fold k is the test part, the next fold the validation part, and the other folds the training
@@ -128,7 +123,7 @@ def _kfold(config: DataConfig, dataset: Dataset) -> Split:
     return _folded(config, order, fold)
 
 
-def _writers(config: DataConfig, dataset: Dataset) -> Split:
+def _writers(config: DataConfig, dataset: LabelledImages) -> Split:
     """Splits the writers into folds, and the examples accordingly; the parts are as in `_kfold`."""
     writers = np.unique(dataset.writers)
     if len(writers) < config.folds:
@@ -156,12 +151,12 @@ def _folded(config: DataConfig, order: np.ndarray, fold: np.ndarray) -> Split:
             "test": order[is_test]}
 
 
-def _indices(config: DataConfig, dataset: Dataset) -> Split:
+def _indices(config: DataConfig, dataset: LabelledImages) -> Split:
     return dict(dataset.index_file.parts)
 
 
 def _cut(
-    config: DataConfig, dataset: Dataset, order: np.ndarray, count: int
+    config: DataConfig, dataset: LabelledImages, order: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divides indices into `count` selected ones and the others, both in the given order.
 
@@ -176,7 +171,7 @@ def _cut(
     return order[is_chosen], order[~is_chosen]
 
 
-_SPLITS: dict[str, Callable[[DataConfig, Dataset], Split]] = {
+_SPLITS: dict[str, Callable[[DataConfig, LabelledImages], Split]] = {
     "official": _official,
     "holdout": _holdout,
     "kaggle": _kaggle,
