@@ -1,12 +1,15 @@
 """`train.init_from`: a run that starts from the weights of another."""
 
+import dataclasses
 import shutil
 
+import jax
 import numpy as np
 from test_checkpoints import opened, refusal  # noqa: F401
 
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.training import runs
+from flaxdigits.training.experiment import Experiment
 
 pytest_plugins = ["tiny_run"]
 
@@ -25,6 +28,20 @@ def test_init_from_takes_the_weights_of_another_run(
     for layer, arrays in first.items():
         for name, array in arrays.items():
             np.testing.assert_allclose(second[layer][name], array, atol=1e-6, err_msg=layer)
+
+
+def test_only_missing_layers_are_initialized(tiny_config, tiny_data):
+    experiment = Experiment.create(tiny_config, tiny_data)
+    fresh = experiment.initial_state()
+    given = jax.tree.map(lambda array: array + 1, fresh.variables())
+    uninitialized = dataclasses.replace(
+        experiment, task=dataclasses.replace(experiment.task, model=None))  # which has no `init`
+    copied = uninitialized.initial_state(given).params
+    jax.tree.map(np.testing.assert_array_equal, copied, given["params"])
+    del given["params"]["Dense_1"]
+    mixed = experiment.initial_state(given).params
+    jax.tree.map(np.testing.assert_array_equal, mixed, given["params"] | {
+        "Dense_1": fresh.params["Dense_1"]})
 
 
 def test_init_from_takes_the_averaged_weights_where_there_are_any(

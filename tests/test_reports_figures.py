@@ -8,6 +8,7 @@ import pytest
 from matplotlib.ft2font import FT2Font
 from PIL import Image
 
+from flaxdigits import metrics
 from flaxdigits.data.raw_chinese_mnist import CLASS_NAMES
 from flaxdigits.evaluation.predict import Guess, ImagePrediction
 from flaxdigits.reports.figures import (
@@ -16,7 +17,6 @@ from flaxdigits.reports.figures import (
     WEIGHTS,
     blank,
     confusion,
-    confusion_matrix,
     curves,
     first_layer,
     png,
@@ -103,7 +103,7 @@ def test_every_character_is_drawn(paths):
     labels, predicted = rng.integers(0, 15, (2, 60))
     images = rng.integers(0, 255, (60, 8, 8, 1), np.uint8)
     shown = select_predictions(images, np.arange(60), labels, np.eye(15)[predicted], samples(60))
-    for figure in (confusion(confusion_matrix(labels, predicted, 15), names),
+    for figure in (confusion(metrics.confusion(np.eye(15)[predicted], labels), names),
                    prediction_grid(shown, names, "samples"),
                    class_grid(images / 255, labels, names, "data")):
         assert pixels(png(figure)).std() > 5
@@ -124,12 +124,11 @@ def test_file_names_are_drawn_next_to_digits(tmp_path):
     assert pixels(png(image_prediction_grid([read], [str(digit) for digit in range(10)]))).std() > 5
 
 
-def test_the_confusion_matrix_counts():
-    counts = confusion_matrix(LABELS, LOGITS.argmax(-1), 3)
+def test_the_confusion_matrix_shows_its_counts():
+    counts = metrics.confusion(LOGITS, LABELS)
     assert counts.tolist() == [[1, 1, 0], [1, 1, 0], [0, 1, 1]]
-    counts[0, 2] = 7
-    other = confusion_matrix(LABELS, LOGITS.argmax(-1), 3)
-    names = legible("abc")
+    names, other = legible("abc"), counts.copy()
+    other[0, 2] = 7
     assert (pixels(png(confusion(counts, names))) != pixels(png(confusion(other, names)))).any()
 
 

@@ -25,7 +25,7 @@ from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.models import build_model
 from flaxdigits.training.precision import matmul_precision
 from flaxdigits.training.run_folder import RunFolder
-from flaxdigits.training.state import init_variables
+from flaxdigits.training.state import variables_shapes
 from flaxdigits.training.weights import restore_variables
 
 MAX_BATCH_SIZE = 128
@@ -152,7 +152,7 @@ def load_network(
         raise FlaxdigitsError("--checkpoint=all is for --mode=eval: use last, best or a step")
     class_names, framing, shape = _classes_framing_and_shape(config, folder)
     model = build_model(config.model, len(class_names))
-    shapes = jax.eval_shape(lambda: init_variables(model, config.seed, shape))
+    shapes = variables_shapes(model, shape)
     with open_checkpoints(folder) as checkpoints:
         step, variables = restore_selected(
             checkpoint, checkpoints, folder, config.data.split != "official",

@@ -150,27 +150,11 @@ def _scale_values(axes: Axes, values: Sequence[float], percent: bool) -> float:
     return zero
 
 
-def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Counts the predictions of each class: rows are true classes, columns predicted ones.
-
-    Args:
-      labels: [examples] int, the true classes.
-      predicted: [examples] int, the predicted classes.
-      classes: the number of classes.
-
-    Returns:
-      The confusion matrix: [classes, classes] int64.
-    """
-    counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (labels, predicted), 1)
-    return counts
-
-
 def confusion(counts: np.ndarray, labels: Labels, theme: Theme = LIGHT) -> Figure:
     """Draws a confusion matrix. Correct predictions and errors have separate colour scales.
 
     Args:
-      counts: the matrix that `confusion_matrix` returns.
+      counts: the matrix that `flaxdigits.metrics.confusion` returns.
       labels: the names of the classes.
       theme: the colours.
     """

@@ -7,16 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from flaxdigits.reports.figures import (
-    DARK,
-    LIGHT,
-    Theme,
-    confusion,
-    confusion_matrix,
-    curves,
-    first_layer,
-    png,
-)
+from flaxdigits import metrics
+from flaxdigits.reports.figures import DARK, LIGHT, Theme, confusion, curves, first_layer, png
 from flaxdigits.reports.fonts import legible
 from flaxdigits.reports.image_grids import (
     prediction_grid,
@@ -64,7 +56,7 @@ class RunReport:
     def files(self) -> dict[str, bytes]:
         """Returns the files by name: `figures/<figure>.png` and `report.html`."""
         names = legible(self.class_names)
-        counts = confusion_matrix(self.labels, self.logits.argmax(-1), len(self.class_names))
+        counts = metrics.confusion(self.logits, self.labels)
         split = self.images, self.index, self.labels, self.logits
         mistakes = select_predictions(*split, worst_mistakes(self.labels, self.logits))
         sampled = select_predictions(*split, samples(len(self.labels)))

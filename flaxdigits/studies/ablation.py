@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.batches import BatchPlan
 from flaxdigits.data.dataset import Dataset
@@ -30,7 +28,7 @@ from flaxdigits.training.experiment import total_steps
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.progress import TrainingStage
 from flaxdigits.training.results import Outcome, ReportWriter, no_report
-from flaxdigits.training.state import init_variables
+from flaxdigits.training.state import variables_shapes
 from flaxdigits.training.teacher import load_teacher
 
 LoadDataset = Callable[[ExperimentConfig], Dataset]
@@ -127,7 +125,7 @@ def check_variants(
                 config.optimizer.learning_rate, total_steps(config.train, plan),
                 plan.steps_per_epoch)
             model = build_model(config.model, len(dataset.class_names))
-            jax.eval_shape(functools.partial(init_variables, model, 0, dataset.images.shape[1:]))
+            variables_shapes(model, dataset.images.shape[1:])  # or an error
             load_teacher(config, dataset)
         except FlaxdigitsError as error:
             raise FlaxdigitsError(f"variant {variant!r}: {error}") from error

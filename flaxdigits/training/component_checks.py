@@ -14,7 +14,7 @@ from flaxdigits.metrics import check_metric
 from flaxdigits.models import build_model, check_logits
 from flaxdigits.models.layers import Training
 from flaxdigits.objectives import Batch, Forward
-from flaxdigits.training.state import init_variables
+from flaxdigits.training.state import variables_shapes
 
 EXAMPLES = 4  # the number of examples in the batch that is traced
 
@@ -112,7 +112,7 @@ def _check_schedule(config: ExperimentConfig, run: RunShape) -> None:
 
 def _check_model(config: ExperimentConfig, run: RunShape) -> None:
     model = build_model(config.model, run.num_classes)
-    variables = jax.eval_shape(lambda: init_variables(model, 0, run.image))
+    variables = variables_shapes(model, run.image)
     check_logits(model, variables, run.image, run.num_classes)
     if not jax.tree.leaves(variables.get("params")):
         raise FlaxdigitsError(f"model: {config.model.name} has no parameters to train")
@@ -131,7 +131,7 @@ def _logits(model: Any, variables: Any, images: jax.Array) -> tuple[jax.Array, A
 
 def _check_objective(config: ExperimentConfig, run: RunShape) -> None:
     objective, model = config.train.objective, build_model(config.model, run.num_classes)
-    variables = jax.eval_shape(lambda: init_variables(model, 0, run.image))
+    variables = variables_shapes(model, run.image)
     positions = jnp.arange(EXAMPLES)
 
     def gradient(variables: Any, images: jax.Array, targets: jax.Array) -> Any:

@@ -23,7 +23,13 @@ from flaxdigits.training.memory import check_memory, state_bytes, step_bytes
 from flaxdigits.training.parallel import Devices, first_line
 from flaxdigits.training.predictions import Predictions
 from flaxdigits.training.scores import Scores, score
-from flaxdigits.training.state import TrainState, create_train_state, init_variables, stream
+from flaxdigits.training.state import (
+    TrainState,
+    create_train_state,
+    init_variables,
+    stream,
+    variables_shapes,
+)
 from flaxdigits.training.step import DeviceDataset, TrainTask
 from flaxdigits.training.teacher import Teacher
 
@@ -137,17 +143,18 @@ class Experiment:
           variables: the variables of the model. Layers that are missing in it, or all of them for
             None, are freshly initialized from the seed.
         """
-        fresh = init_variables(self.task.model, self.config.seed, self.image_shape)
-        if variables is not None:
-            copied = jax.tree.map(jnp.copy, variables)  # the train steps donate their state
-            fresh = unflatten_dict(flatten_dict(fresh) | flatten_dict(copied))
+        arrays = flatten_dict(variables or {})
+        arrays = jax.tree.map(jnp.copy, arrays)  # because the train steps donate their state
+        if arrays.keys() != flatten_dict(self.state_shapes.variables()).keys():
+            fresh = init_variables(self.task.model, self.config.seed, self.image_shape)
+            arrays = flatten_dict(fresh, keep_empty_nodes=True) | arrays
         return self.devices.replicate(create_train_state(
-            fresh, self.task.optimizer, self.config.train.ema_decay, self.config.train.freeze))
+            unflatten_dict(arrays), self.task.optimizer, self.config.train.ema_decay,
+            self.config.train.freeze))
 
     def variables_shapes(self, num_classes: int) -> dict[str, Any]:
         """Returns the shapes that the model's variables have with this number of classes."""
-        model = build_model(self.config.model, num_classes)
-        return jax.eval_shape(lambda: init_variables(model, self.config.seed, self.image_shape))
+        return variables_shapes(build_model(self.config.model, num_classes), self.image_shape)
 
     def check_step_memory(self) -> None:
         """Raises FlaxdigitsError if a train step takes more memory than there is."""
@@ -222,8 +229,7 @@ def _state_shapes(task: TrainTask, image_shape: tuple[int, ...]) -> TrainState:
       FlaxdigitsError: if optax refuses the optimizer's fields, which it does when traced, or
         `train.freeze` does not fit the layers.
     """
-    variables = jax.eval_shape(
-        lambda: init_variables(task.model, task.config.seed, image_shape))
+    variables = variables_shapes(task.model, image_shape)
     train = task.config.train
     check_freeze(variables["params"], train.freeze)
     try:

@@ -68,6 +68,11 @@ def init_variables(model: nn.Module, seed: int, image_shape: tuple[int, ...]) ->
     return _init(model, stream(seed, "init"), image_shape)
 
 
+def variables_shapes(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, Any]:
+    """Returns the variables that `init_variables` would return, as `jax.ShapeDtypeStruct`s."""
+    return jax.eval_shape(lambda: init_variables(model, 0, image_shape))
+
+
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _init(model: nn.Module, rng: jax.Array, image_shape: tuple[int, ...]) -> dict[str, Any]:
     return model.init(rng, jnp.zeros((1, *image_shape)), None)

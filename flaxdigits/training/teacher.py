@@ -4,14 +4,13 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
-import jax
 
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.models import build_model
 from flaxdigits.objectives import Distillation
-from flaxdigits.training.state import init_variables
+from flaxdigits.training.state import variables_shapes
 from flaxdigits.training.weights import open_source, restore_variables, variables_digest
 
 FIELD = "train.objective.teacher"
@@ -56,7 +55,7 @@ def load_teacher(config: ExperimentConfig, dataset: Dataset) -> Teacher | None:
         shape, classes = dataset.images.shape[1:], len(dataset.class_names)
         try:
             model = build_model(teacher.model, classes)
-            fresh = jax.eval_shape(lambda: init_variables(model, teacher.seed, shape))
+            fresh = variables_shapes(model, shape)
             variables = restore_variables(checkpoints, step, fresh, folder.checkpoints)
         except FlaxdigitsError as error:
             raise FlaxdigitsError(
