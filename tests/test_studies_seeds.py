@@ -191,13 +191,13 @@ def test_a_seed_started_as_a_single_run_is_resumed_with_others(
 def test_groups_shrink_until_they_fit_the_memory(tiny_config, tiny_data):
     experiment = Experiment.create(
         apply_overrides(tiny_config, ["train.seeds_per_call=8"]), tiny_data)
-    assert TrainProgram(experiment, 8).size == 8
+    assert TrainProgram(experiment, 8).runs_per_call == 8
     whole = TrainProgram(experiment, 8)
     whole.seconds_compiling()
     analysis = whole._compile(8).memory_analysis()
     needs = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
-    assert TrainProgram(experiment, 8, memory=needs).size == 4
-    assert TrainProgram(experiment, 8, memory=1).size == 1
+    assert TrainProgram(experiment, 8, memory=needs).runs_per_call == 4
+    assert TrainProgram(experiment, 8, memory=1).runs_per_call == 1
 
 
 def test_runs_that_differ_in_more_are_not_trained_together(tiny_config, tiny_data, tmp_path):

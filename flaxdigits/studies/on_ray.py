@@ -27,12 +27,12 @@ from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.studies.ablation import LoadDataset, OnRunEnd, Pause
 from flaxdigits.studies.seeds import seed_configs, unfinished, write_summary
 from flaxdigits.studies.study import seed_workdir
-from flaxdigits.training.extension import before_extension
+from flaxdigits.training.found_run import find_run
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.parallel import ask_for_deterministic_kernels, first_line
 from flaxdigits.training.results import Outcome, ReportWriter, no_report
 from flaxdigits.training.run_folder import RunFolder
-from flaxdigits.training.runs import begin, check_folders, train_many
+from flaxdigits.training.runs import check_folders, start_or_extend, train_many
 
 _log = logging.getLogger(__name__)
 
@@ -101,9 +101,10 @@ class RayCluster:
             check_folders(configs_by_path, load(config))
             for path, seed_config in configs_by_path.items():
                 folder = RunFolder(path)
-                if not folder.contains_run() or before_extension(folder, seed_config):
+                found = find_run(folder, seed_config)
+                if found is None or found.config_before_extension is not None:
                     with folder.locked():
-                        begin(folder, seed_config, {"data": load(config).description()})
+                        start_or_extend(folder, seed_config, {"data": load(config).description()})
             for seed, path in unfinished(variant_folder, seeds).items():
                 runs[variant, seed] = RemoteRun(
                     experiment, to_dict(configs_by_path[path]), str(path), locations, self.cpus,

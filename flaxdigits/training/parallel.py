@@ -115,9 +115,9 @@ class Devices:
 def parallel_steps(task: TrainTask, devices: Devices) -> Callable[..., Any]:
     """Returns `train_steps` compiled for all devices by `jit` or `pmap`.
 
-    The function takes `(state, examples, order, positions, streams, count)`, with `positions` from
-    `all_positions`, and returns the new state and the report of the steps. Under `jit` the state
-    is donated.
+    The function takes `(state, examples, order, positions, streams, num_steps)`, with `positions`
+    from `all_positions`, and returns the new state and the metrics of the steps. Under `jit` the
+    state is donated.
     """
     if task.config.train.parallel == "pmap":
         task = dataclasses.replace(task, axis_name=AXIS)
@@ -131,33 +131,33 @@ def parallel_steps(task: TrainTask, devices: Devices) -> Callable[..., Any]:
         out_shardings=devices.replicated)
 
 
-def parallel_steps_of_runs(task: TrainTask, devices: Devices, number: int) -> Callable[..., Any]:
+def parallel_steps_of_runs(task: TrainTask, devices: Devices, num_runs: int) -> Callable[..., Any]:
     """Returns `train_steps` compiled for several runs, which are sharded over the devices.
 
-    The function takes `(states, examples, orders, positions, streams, counts)`: a list of `number`
-    states, which are donated, and the arguments of `parallel_steps` with a leading axis of runs
-    (`positions` and `examples` have no such axis and are shared by the runs). It returns the list
-    of new states and the stacked reports. A run whose loss is not finite stops at that step; the
-    others continue.
+    The function takes `(states, examples, orders, positions, streams, num_steps)`: a list of
+    `num_runs` states, which are donated, and the arguments of `parallel_steps` with a leading axis
+    of runs (`positions` and `examples` have no such axis and are shared by the runs). It returns
+    the list of new states and the stacked metrics. A run whose loss is not finite stops at that
+    step; the others continue.
 
     Args:
       task: the task, which is the same for all runs.
-      devices: the devices; each one trains `number / devices.count` runs with complete batches.
-      number: the number of runs, a multiple of `devices.count`.
+      devices: the devices; each one trains `num_runs / devices.count` runs with complete batches.
+      num_runs: the number of runs, a multiple of `devices.count`.
     """
     task = dataclasses.replace(task, plan=dataclasses.replace(task.plan, devices=1))
 
     def steps_on_device(
-        state: Any, examples: Any, order: Any, positions: Any, streams: Any, count: Any
+        state: Any, examples: Any, order: Any, positions: Any, streams: Any, num_steps: Any
     ) -> tuple[Any, Any]:
         steps = functools.partial(train_steps, task)
-        if number > devices.count:
+        if num_runs > devices.count:
             return jax.vmap(steps, (0, None, 0, None, 0, 0))(
-                state, examples, order, positions, streams, count)
-        state, order, streams, count = jax.tree.map(
-            lambda x: x[0], (state, order, streams, count))
+                state, examples, order, positions, streams, num_steps)
+        state, order, streams, num_steps = jax.tree.map(
+            lambda x: x[0], (state, order, streams, num_steps))
         return jax.tree.map(
-            lambda x: x[None], steps(state, examples, order, positions, streams, count))
+            lambda x: x[None], steps(state, examples, order, positions, streams, num_steps))
 
     by_run, replicated = PartitionSpec(AXIS), PartitionSpec()
     sharded_steps = jax.shard_map(
@@ -167,8 +167,8 @@ def parallel_steps_of_runs(task: TrainTask, devices: Devices, number: int) -> Ca
 
     def steps(states: list[Any], *others: Any) -> tuple[list[Any], Any]:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-        state, report = sharded_steps(stacked, *others)
-        return [jax.tree.map(lambda x, run=run: x[run], state) for run in range(number)], report
+        state, metrics = sharded_steps(stacked, *others)
+        return [jax.tree.map(lambda x, run=run: x[run], state) for run in range(num_runs)], metrics
 
     return jax.jit(steps, donate_argnums=0, out_shardings=devices.replicated)
 

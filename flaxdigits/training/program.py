@@ -51,14 +51,14 @@ class StepRequest:
       step: the number of steps done.
       state: the train state after these steps; it is donated to the compiled steps.
       order: the order of the examples in the epoch, see `Experiment.order`.
-      max_count: the number of steps until the run evaluates, logs, saves or starts an epoch.
+      max_steps: the number of steps until the run evaluates, logs, saves or starts an epoch.
     """
 
     seed: int
     step: int
     state: TrainState
     order: jax.Array
-    max_count: int
+    max_steps: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,66 +85,68 @@ class TrainProgram:
 
     Args:
       experiment: the experiment of any of the runs, for what they share.
-      number: the number of all runs.
+      total_runs: the number of all runs.
       memory: the bytes of memory of each device; None: as the device reports them, if it does.
     """
 
-    def __init__(self, experiment: Experiment, number: int, memory: int | None = None) -> None:
-        self._experiment, self._number = experiment, number
+    def __init__(self, experiment: Experiment, total_runs: int, memory: int | None = None) -> None:
+        self._experiment, self._total_runs = experiment, total_runs
         self._memory = _memory_of_device() if memory is None else memory
         self._compiled: dict[int, Any] = {}
-        self._spare: dict[int, TrainState] = {}  # the states at positions without a run
+        self._spare: dict[int, TrainState] = {}  # the states in slots without a run
         self._seconds_compiling = 0.0
 
     @functools.cached_property
-    def size(self) -> int:
-        """The number of runs that a call advances."""
+    def runs_per_call(self) -> int:
+        """The number of runs that a call advances, and so of its slots."""
         devices = self._experiment.devices.count
-        at_once = self._experiment.config.train.seeds_per_call or (
-            devices if jax.default_backend() == "cpu" else self._number)
-        size = self._round_up(min(at_once, self._number))
-        while size > self._round_up(1) and not self._fits(size):
-            size = self._round_up(size // 2)
-        return size
+        wanted = self._experiment.config.train.seeds_per_call or (
+            devices if jax.default_backend() == "cpu" else self._total_runs)
+        num_runs = self._round_up(min(wanted, self._total_runs))
+        while num_runs > self._round_up(1) and not self._fits(num_runs):
+            num_runs = self._round_up(num_runs // 2)
+        return num_runs
 
     def seconds_compiling(self) -> float:
         """Compiles if necessary, and returns the seconds since the last call of this method."""
-        self._compile(self.size)
+        self._compile(self.runs_per_call)
         seconds, self._seconds_compiling = self._seconds_compiling, 0.0
         return seconds
 
     @property
     def steps(self) -> Callable[..., tuple[Any, Any]]:
-        """`train_steps` as it is compiled for `size` runs; it takes the values of `arguments`."""
-        return self._compile(self.size)
+        """The compiled `train_steps` of `runs_per_call` runs; it takes the values of `arguments`.
+        """
+        return self._compile(self.runs_per_call)
 
     def arguments(
-        self, requests: Sequence[StepRequest | None], counts: Sequence[int]
+        self, requests: Sequence[StepRequest | None], num_steps: Sequence[int]
     ) -> tuple[Any, ...]:
         """Returns the arguments of `steps`.
 
         Args:
-          requests: the requests of at most `size` runs, whose states are donated; None: there is
-            no run at this position.
-          counts: the number of steps of each run, within one epoch; 0 leaves a run as it is.
+          requests: the requests of at most `runs_per_call` runs, whose states are donated; None:
+            there is no run in this slot.
+          num_steps: the number of steps of each run, within one epoch; 0 leaves a run as it is.
         """
         experiment, replicate = self._experiment, self._experiment.devices.replicate
-        if self.size == 1:
-            (request,), (count,) = requests, counts
+        if self.runs_per_call == 1:
+            (request,), (steps,) = requests, num_steps
             return (request.state, experiment.examples, request.order, self._positions(1),
-                    replicate(Streams.of(request.seed)), replicate(np.int32(count)))
-        requests = [*requests, *[None] * (self.size - len(requests))]
+                    replicate(Streams.of(request.seed)), replicate(np.int32(steps)))
+        requests = [*requests, *[None] * (self.runs_per_call - len(requests))]
         first = next(request for request in requests if request is not None)
         states, filled = [], []
-        for position, request in enumerate(requests):
-            if request is None and position not in self._spare:
-                self._spare[position] = jax.tree.map(jnp.copy, first.state)
-            states.append(self._spare[position] if request is None else request.state)
+        for slot, request in enumerate(requests):
+            if request is None and slot not in self._spare:
+                self._spare[slot] = jax.tree.map(jnp.copy, first.state)
+            states.append(self._spare[slot] if request is None else request.state)
             filled.append(first if request is None else request)
         return (states, experiment.examples, jnp.stack([request.order for request in filled]),
-                self._positions(self.size),
+                self._positions(self.runs_per_call),
                 replicate(_stack([Streams.of(request.seed) for request in filled])),
-                replicate(np.array([*counts, *[0] * (self.size - len(counts))], np.int32)))
+                replicate(np.array(
+                    [*num_steps, *[0] * (self.runs_per_call - len(num_steps))], np.int32)))
 
     def results(
         self, requests: Sequence[StepRequest | None], output: tuple[Any, Any]
@@ -156,65 +158,66 @@ class TrainProgram:
           output: the values that `steps` returned.
         """
         states, metrics = output[0], jax.device_get(output[1])
-        if self.size == 1:
+        if self.runs_per_call == 1:
             return [(states, metrics)]
-        for position, state in enumerate(states):
-            if position >= len(requests) or requests[position] is None:
-                self._spare[position] = state
-        return [(state, jax.tree.map(lambda values, position=position: values[position], metrics))
-                for position, state in enumerate(states)]
+        for slot, state in enumerate(states):
+            if slot >= len(requests) or requests[slot] is None:
+                self._spare[slot] = state
+        return [(state, jax.tree.map(lambda values, slot=slot: values[slot], metrics))
+                for slot, state in enumerate(states)]
 
-    def _positions(self, size: int) -> Any:
-        """Returns the positions of the global batch; of several runs, replicated."""
+    def _positions(self, num_runs: int) -> Any:
+        """Returns the positions of the examples in the global batch; of several runs, replicated.
+        """
         experiment = self._experiment
-        if size == 1:
+        if num_runs == 1:
             return all_positions(experiment.task, experiment.devices)
         return experiment.devices.replicate(np.arange(experiment.task.plan.rows, dtype=np.int32))
 
-    def _round_up(self, size: int) -> int:
+    def _round_up(self, num_runs: int) -> int:
         """Rounds a number of runs up to the same number on every device."""
         devices = self._experiment.devices.count
-        return 1 if self._number == 1 else -(-max(size, 1) // devices) * devices
+        return 1 if self._total_runs == 1 else -(-max(num_runs, 1) // devices) * devices
 
-    def _fits(self, size: int) -> bool:
+    def _fits(self, num_runs: int) -> bool:
         if self._memory is None:
             return True
-        needs = self._compile(size).memory_analysis()
+        needs = self._compile(num_runs).memory_analysis()
         return MEMORY_SHARE * self._memory >= (
             needs.argument_size_in_bytes + needs.output_size_in_bytes
             + needs.temp_size_in_bytes - needs.alias_size_in_bytes)
 
-    def _compile(self, size: int) -> Any:
-        if size not in self._compiled:
+    def _compile(self, num_runs: int) -> Any:
+        if num_runs not in self._compiled:
             start = time.perf_counter()
             experiment = self._experiment
             # Shapes suffice to compile, but `jax.pmap` of several processes converts its arguments.
             is_pmap = experiment.config.train.parallel == "pmap"
             state = experiment.initial_state() if is_pmap else experiment.state_shapes
             replicate, order = experiment.devices.replicate, experiment.order(0)
-            streams, count = Streams.of(experiment.config.seed), np.int32(1)
-            if size == 1:
+            streams, num_steps = Streams.of(experiment.config.seed), np.int32(1)
+            if num_runs == 1:
                 steps = functools.partial(
                     parallel_steps(experiment.task, experiment.devices).lower,
                     state, experiment.examples, order, self._positions(1),
-                    replicate(streams), replicate(count))
+                    replicate(streams), replicate(num_steps))
             else:
                 steps = functools.partial(
-                    parallel_steps_of_runs(experiment.task, experiment.devices, size).lower,
-                    [state] * size, experiment.examples, jnp.stack([order] * size),
-                    self._positions(size), replicate(_stack([streams] * size)),
-                    replicate(np.full(size, count)))
+                    parallel_steps_of_runs(experiment.task, experiment.devices, num_runs).lower,
+                    [state] * num_runs, experiment.examples, jnp.stack([order] * num_runs),
+                    self._positions(num_runs), replicate(_stack([streams] * num_runs)),
+                    replicate(np.full(num_runs, num_steps)))
             compiled = compile_with_onednn(steps)
-            if size == self._round_up(1):  # the smallest size there is
+            if num_runs == self._round_up(1):  # fewer are never compiled
                 needs = compiled.memory_analysis()
                 check_memory(
                     needs.output_size_in_bytes + needs.temp_size_in_bytes
                     - needs.alias_size_in_bytes,
                     f"a train step with train.batch_size={experiment.config.train.batch_size}")
-            self._compiled[size] = compiled
+            self._compiled[num_runs] = compiled
             _give_back_freed_memory()
             self._seconds_compiling += time.perf_counter() - start
-        return self._compiled[size]
+        return self._compiled[num_runs]
 
 
 def _stack(trees: Sequence[Any]) -> Any:

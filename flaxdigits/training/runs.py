@@ -24,7 +24,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.training import provenance
 from flaxdigits.training.experiment import Experiment
-from flaxdigits.training.extension import before_extension, check_extension
+from flaxdigits.training.found_run import FoundRun, check_extension, find_run
 from flaxdigits.training.freezing import split_params
 from flaxdigits.training.interrupts import Interrupts, received_signal
 from flaxdigits.training.parallel import all_reduce, check_same_everywhere, is_writer
@@ -75,7 +75,8 @@ def train_many(
         written, or another process trains in one of the folders. Saved checkpoints are kept.
     """
     folders = {path: RunFolder(path, is_writer()) for path in configs}
-    experiment, variables, about = _prepare(configs, folders, dataset, progress)
+    found = {path: find_run(folders[path], config) for path, config in configs.items()}
+    experiment, variables, about = _prepare(configs, folders, found, dataset, progress)
     outcomes: dict[Path, Outcome] = {}
 
     def end(path: Path, outcome: Outcome) -> None:
@@ -83,17 +84,16 @@ def train_many(
         on_end(path, outcome)
 
     waiting = []
-    for path, folder in folders.items():
-        ended = _ended(folder, experiment.total_steps)
-        if ended is None:
-            folder.check_writable()
-            waiting.append(path)
+    for path, run in found.items():
+        if run is not None and run.is_done:
+            end(path, run.outcome(experiment.total_steps))
         else:
-            end(path, ended)
+            folders[path].check_writable()
+            waiting.append(path)
     program = TrainProgram(experiment, len(configs))
     with Interrupts() as interrupts:
         while waiting and not received_signal(interrupts):
-            paths, waiting = waiting[:program.size], waiting[program.size:]
+            paths, waiting = waiting[:program.runs_per_call], waiting[program.runs_per_call:]
             with contextlib.ExitStack() as stack:
                 runs = {}
                 for path in paths:
@@ -114,8 +114,8 @@ def train_many(
 
 
 def _prepare(
-    configs: Mapping[Path, ExperimentConfig], folders: Mapping[Path, RunFolder], dataset: Dataset,
-    progress: Progress,
+    configs: Mapping[Path, ExperimentConfig], folders: Mapping[Path, RunFolder],
+    found: Mapping[Path, FoundRun | None], dataset: Dataset, progress: Progress,
 ) -> tuple[Experiment, dict[str, Any] | None, dict[str, Any]]:
     """Checks the runs, and then starts their folders.
 
@@ -139,12 +139,11 @@ def _prepare(
         variables = weights.variables_for(
             experiment.variables_shapes, len(dataset.class_names))
     teacher = None
-    if not all(_is_done(folders[path], config) for path, config in configs.items()):
+    if not all(run is not None and run.is_done for run in found.values()):
         teacher = load_teacher(config, dataset)
         experiment = experiment.with_teacher(teacher)
-    about = _about(
-        dataset, weights, teacher, all(folder.contains_run() for folder in folders.values()))
-    _start_folders(configs, folders, about, dataset)
+    about = _about(dataset, weights, teacher, is_recorded=None not in found.values())
+    _start_folders(configs, folders, found, about, dataset)
     return experiment, variables, about
 
 
@@ -182,12 +181,12 @@ class RunGroup:
         """Returns the arguments of the program's next steps."""
         step = min(request.step for request in self.requests.values())
         self._active = [path for path, request in self.requests.items() if request.step == step]
-        self._count = min(
-            self.requests[self._active[0]].max_count,
+        self._num_steps = min(
+            self.requests[self._active[0]].max_steps,
             all_reduce(max(STEPS_PER_CALL, int(SECONDS_PER_CALL * self._rate)), np.min))
         return self._program.arguments(
             [self.requests.get(path) for path in self._runs],
-            [self._count if path in self._active else 0 for path in self._runs])
+            [self._num_steps if path in self._active else 0 for path in self._runs])
 
     def send(self, output: tuple[Any, Any], start: float) -> None:
         """Sends each run its new state, with which it continues to its next request.
@@ -199,7 +198,7 @@ class RunGroup:
         requests = [self.requests.get(path) for path in self._runs]
         results = self._program.results(requests, output)
         seconds = time.perf_counter() - start
-        self._rate = self._count / seconds
+        self._rate = self._num_steps / seconds
         compiling, self._seconds_compiling = self._seconds_compiling, 0.0
         for path, (state, metrics) in zip(self._runs, results, strict=False):
             if path in self._active:
@@ -270,48 +269,52 @@ def _initial_weights(
 
 def _start_folders(
     configs: Mapping[Path, ExperimentConfig], folders: Mapping[Path, RunFolder],
-    about: dict[str, Any], dataset: Dataset,
+    found: Mapping[Path, FoundRun | None], about: dict[str, Any], dataset: Dataset,
 ) -> None:
     """Writes the `config.json` of each run, or checks that the one there is of the same run.
-
-    A finished run gets the length of its config, if that is greater.
 
     All folders are checked before the first is written, and each is written under its lock.
 
     Raises:
       FlaxdigitsError: as `RunFolder.start` does, or if another process trains in one of them.
     """
-    _check_recorded_runs(configs, folders, about, dataset)
-    for path, folder in folders.items():
-        if not _is_done(folder, configs[path]):
-            with folder.locked():
-                begin(folder, configs[path], about)
+    for path, run in found.items():
+        if run is not None:
+            _check_found(run, folders[path], configs[path], about, dataset)
+    for path, run in found.items():
+        if run is None or not run.is_done:
+            with folders[path].locked():
+                start_or_extend(folders[path], configs[path], about)
     all_reduce(0, np.max)  # no process reads the folders before they are written
 
 
-def begin(folder: RunFolder, config: ExperimentConfig, about: dict[str, Any]) -> None:
-    """Starts a run, or extends it if it is finished; see `RunFolder.start`."""
-    if before_extension(folder, config) is None:
-        folder.start(validate(config), about)
-    else:
+def start_or_extend(folder: RunFolder, config: ExperimentConfig, about: dict[str, Any]) -> None:
+    """Writes the `config.json` of a run, or the greater length of a finished one.
+
+    Args:
+      folder: the run folder, which the caller has locked.
+      config: the config of the run.
+      about: as for `RunFolder.start`.
+
+    Raises:
+      FlaxdigitsError: as `RunFolder.start` does.
+    """
+    found = find_run(folder, config)  # again, because another process may have had the lock
+    if found is not None and found.config_before_extension is not None:
         folder.extend(config)
-
-
-def _is_done(folder: RunFolder, config: ExperimentConfig) -> bool:
-    """Returns whether there are no steps to train."""
-    return (folder.contains_run() and folder.has_ended()
-            and before_extension(folder, config) is None)
+    else:
+        folder.start(validate(config), about)
 
 
 def _about(
-    dataset: Dataset, weights: SavedWeights | None, teacher: Teacher | None, contains_run: bool
+    dataset: Dataset, weights: SavedWeights | None, teacher: Teacher | None, is_recorded: bool
 ) -> dict[str, Any]:
     """Returns what `config.json` holds in addition to the config, see `RunFolder.start`.
 
     The description of custom data takes a second or two, and is made only for new runs.
     """
     about = {
-        "data": dataset.identity() if contains_run else dataset.description(),
+        "data": dataset.identity() if is_recorded else dataset.description(),
         "versions": provenance.versions(), "git_commit": provenance.git_commit(),
         "machine": provenance.machine()}
     if weights is not None:
@@ -331,8 +334,6 @@ def check_folders(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) ->
     Raises:
       FlaxdigitsError: if one of the folders contains another run.
     """
-    folders = {path: RunFolder(path) for path in configs}
-
     @functools.cache  # all seeds have the same
     def init_digest(init_from: str | None) -> str | None:
         with contextlib.suppress(FlaxdigitsError):  # a resumed run does not need them
@@ -343,28 +344,19 @@ def check_folders(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) ->
         return teacher_digest(config, dataset)
 
     for path, config in configs.items():
-        if folders[path].contains_run():
-            _check_recorded_runs({path: config}, folders, {
+        folder = RunFolder(path)
+        found = find_run(folder, config)
+        if found is not None:
+            _check_found(found, folder, config, {
                 "data": dataset.identity(), "init_from": init_digest(config.train.init_from),
                 "teacher": teacher(dataclasses.replace(config, seed=0))}, dataset)
 
 
-def _check_recorded_runs(
-    configs: Mapping[Path, ExperimentConfig], folders: Mapping[Path, RunFolder],
-    about: Mapping[str, Any], dataset: Dataset,
+def _check_found(
+    found: FoundRun, folder: RunFolder, config: ExperimentConfig, about: Mapping[str, Any],
+    dataset: Dataset,
 ) -> None:
-    for path, config in configs.items():
-        if folders[path].contains_run():
-            before = before_extension(folders[path], config)
-            folders[path].check_same(validate(before or config), about)
-            if before is not None:
-                check_extension(folders[path], config, dataset)
-
-
-def _ended(folder: RunFolder, total_steps: int) -> Outcome | None:
-    done, diverged = folder.result(), folder.diverged()
-    if done is not None:
-        return Outcome(done["steps"], total_steps, done)
-    if diverged is not None:
-        return Outcome(diverged["step"], total_steps, None, None, diverged["message"])
-    return None
+    """Raises FlaxdigitsError if a run cannot be resumed, or extended, with this config."""
+    folder.check_same(validate(found.config_before_extension or config), about)
+    if found.config_before_extension is not None:
+        check_extension(folder, found.result["steps"], config, dataset)

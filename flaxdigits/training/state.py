@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import flax.struct
@@ -23,6 +23,13 @@ def stream(seed: int, name: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed, impl=PRNG), STREAMS.index(name))
 
 
+class Means(NamedTuple):
+    """Means over training examples, on the host."""
+
+    loss: float
+    accuracy: float
+
+
 @flax.struct.dataclass
 class Sums:
     """Sums over the training examples of some steps, to be divided by `examples`."""
@@ -36,10 +43,10 @@ class Sums:
         """Returns the sums over no examples."""
         return cls(jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
-    def means(self) -> tuple[float, float]:
-        """Returns the mean loss and the accuracy, on the host."""
-        count = int(self.examples)
-        return float(self.loss) / count, int(self.correct) / count
+    def means(self) -> Means:
+        """Returns the means over the examples."""
+        examples = int(self.examples)
+        return Means(float(self.loss) / examples, int(self.correct) / examples)
 
     def __add__(self, other: "Sums") -> "Sums":
         return jax.tree.map(jnp.add, self, other)

@@ -129,7 +129,7 @@ def train_step(
     training = Training(positions, mask, task.axis_name)
     augmentation_key = _fold_in(streams.augmentation, state.step)
     rngs = {"dropout": _fold_in(streams.dropout, state.step)}
-    count = training.sum(mask.sum())
+    examples_in_batch = training.sum(mask.sum())
 
     def load(positions: jax.Array) -> tuple[jax.Array, jax.Array]:
         indices, _ = task.plan.select(state.step, task.shard_batch(positions))
@@ -151,10 +151,11 @@ def train_step(
 
     forward = Forward(
         logits_of, config.train.loss.losses,
-        mean=lambda losses: jnp.where(mask, losses, 0).sum() / count,
+        mean=lambda losses: jnp.where(mask, losses, 0).sum() / examples_in_batch,
         all_reduce=lambda tree: jax.tree.map(training.sum, tree),
         teacher_logits=None if task.teacher is None else teacher_logits)
-    batch = Batch(positions, count, load, key=jax.random.fold_in(augmentation_key, 2**32 - 1))
+    batch = Batch(
+        positions, examples_in_batch, load, key=jax.random.fold_in(augmentation_key, 2**32 - 1))
     objective = config.train.objective
     images, targets = objective.inputs(batch)
     with matmul_precision(precision):
@@ -174,7 +175,7 @@ def train_step(
         averaged, _ = split_params(ema, config.train.freeze)
         averaged = optax.incremental_update(trained, averaged, 1 - config.train.ema_decay)
         ema = merge_params(averaged, frozen)
-    sums = Sums(loss * count, correct, count)
+    sums = Sums(loss * examples_in_batch, correct, examples_in_batch)
     return TrainState(
         step=state.step + 1, params=merge_params(trained, frozen), model_state=model_state,
         opt_state=opt_state, ema=ema,
@@ -206,16 +207,16 @@ def _reset_if(sums: Sums, is_start: jax.Array) -> Sums:
 
 def train_steps(
     task: TrainTask, state: TrainState, examples: DeviceDataset, order: jax.Array,
-    positions: jax.Array, streams: Streams, count: jax.Array,
+    positions: jax.Array, streams: Streams, num_steps: jax.Array,
 ) -> tuple[TrainState, StepMetrics]:
-    """Makes `count` train steps within one epoch, in one compiled loop.
+    """Makes `num_steps` train steps within one epoch, in one compiled loop.
 
-    The arguments are those of `train_step`; `count` ([] int32) is traced, so that one compilation
-    serves any number of steps. The loop ends early at a loss that is not finite.
+    The arguments are those of `train_step`; `num_steps` ([] int32) is traced, so that one
+    compilation serves any number of steps. The loop ends early at a loss that is not finite.
     """
     def is_unfinished(carry: tuple[jax.Array, TrainState, StepMetrics]) -> jax.Array:
         done, _, steps = carry
-        return (done < count) & (steps.failed < 0)
+        return (done < num_steps) & (steps.failed < 0)
 
     def advance(
         carry: tuple[jax.Array, TrainState, StepMetrics],

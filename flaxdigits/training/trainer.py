@@ -82,7 +82,7 @@ def train_run(
                     events = (epoch_steps, log_every, evaluate_every, save_every)
                     reply = yield StepRequest(
                         config.seed, step, state, order,
-                        max_count=min(end - step, *(every - step % every for every in events)))
+                        max_steps=min(end - step, *(every - step % every for every in events)))
                     state = reply.state
                     clocks.compiling += reply.seconds_compiling
                     clocks.training += reply.seconds_training
@@ -177,7 +177,7 @@ def _finish(
     Returns:
       The content of `result.json`, or None after a signal.
     """
-    evaluated_step, running_accuracy = step, state.epoch_sums.means()[1]
+    evaluated_step, running_accuracy = step, state.epoch_sums.means().accuracy
     if experiment.config.checkpoint.select == "best":
         evaluated_step = checkpoints.best()
         warn_if_best_is_missing(folder, checkpoints, evaluated_step)

@@ -1,6 +1,7 @@
-"""Extension of a finished run: more steps, from its last checkpoint on."""
+"""The run that a folder contains when training starts, which is resumed, extended or complete."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +13,58 @@ from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.experiment import total_steps
+from flaxdigits.training.results import Outcome
 from flaxdigits.training.run_folder import LENGTH, RunFolder
 
 
-def before_extension(folder: RunFolder, config: ExperimentConfig) -> ExperimentConfig | None:
-    """Returns the config with the length of the finished run in a folder.
+@dataclasses.dataclass(frozen=True)
+class FoundRun:
+    """The run that a folder already contains when training starts in it.
 
-    Returns None if there is no finished run in it, or `config` has the same length.
+    Attributes:
+      result: the content of `result.json`, or None if the run has not finished.
+      diverged: the content of `diverged.json`, or None if the run has not diverged.
+      config_before_extension: the config with the length of the finished run, if the config has
+        another length; otherwise None.
+    """
+
+    result: dict[str, Any] | None
+    diverged: dict[str, Any] | None
+    config_before_extension: ExperimentConfig | None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there are no steps to train."""
+        has_ended = self.result is not None or self.diverged is not None
+        return has_ended and self.config_before_extension is None
+
+    def outcome(self, total_steps: int) -> Outcome:
+        """Returns the outcome of a run that is done."""
+        if self.result is not None:
+            return Outcome(self.result["steps"], total_steps, self.result)
+        return Outcome(
+            self.diverged["step"], total_steps, None, diverged=self.diverged["message"])
+
+
+def find_run(folder: RunFolder, config: ExperimentConfig) -> FoundRun | None:
+    """Reads the run that a folder contains; returns None if there is none.
+
+    Args:
+      folder: the folder, which training with `config` starts in.
+      config: the config, which may have another length than a finished run.
 
     Raises:
       FlaxdigitsError: if a file of the run is damaged.
     """
-    if not folder.contains_run() or folder.result() is None:
+    if not folder.contains_run():
         return None
+    result = folder.result()
+    before = None if result is None else _with_recorded_length(folder, config)
+    return FoundRun(result, folder.diverged(), before)
+
+
+def _with_recorded_length(folder: RunFolder, config: ExperimentConfig) -> ExperimentConfig | None:
+    """Returns a config with the length that is recorded in a folder; None if it has that length."""
     recorded = flatten(complete(folder.recorded()["config"]))
     length = {name: recorded.get(f"train.{name}") for name in LENGTH}
     is_damaged = length["epochs"] is None
@@ -33,11 +73,14 @@ def before_extension(folder: RunFolder, config: ExperimentConfig) -> ExperimentC
     return dataclasses.replace(config, train=dataclasses.replace(config.train, **length))
 
 
-def check_extension(folder: RunFolder, config: ExperimentConfig, dataset: Dataset) -> None:
+def check_extension(
+    folder: RunFolder, done: int, config: ExperimentConfig, dataset: Dataset
+) -> None:
     """Checks that the steps of a finished run are the first steps of a run with this config.
 
     Args:
       folder: of the finished run.
+      done: the number of its steps.
       config: of that run, with another length.
       dataset: of the run.
 
@@ -47,7 +90,7 @@ def check_extension(folder: RunFolder, config: ExperimentConfig, dataset: Datase
     """
     plan = BatchPlan(
         len(split_indices(config.data, dataset)["train"]), config.train.batch_size, devices=1)
-    done, total = folder.result()["steps"], total_steps(config.train, plan)
+    total = total_steps(config.train, plan)
     if total <= done:
         field = "epochs" if config.train.steps is None else "steps"
         raise FlaxdigitsError(
