@@ -9,6 +9,7 @@ from test_training_resume import assert_bitwise_equal
 
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.studies.seeds import train_seeds
+from flaxdigits.training import run_files
 from flaxdigits.training.run_folder import RunFolder
 
 pytest_plugins = ["tiny_run"]
@@ -52,6 +53,18 @@ def test_an_extended_run_is_bitwise_identical_to_the_long_run(
     done = launch_here("--mode=eval", f"--workdir={run}", "--checkpoint=all")
     assert done.returncode == 0, done.stderr
     assert train_tiny(run, *EPOCHS, "train.epochs=3").result == outcome.result
+
+
+def test_the_result_of_a_finished_run_is_read_once(one_epoch, train_tiny, monkeypatch):
+    read, paths = run_files.read_result, []
+
+    def read_and_count(path):
+        paths.append(path)
+        return read(path)
+
+    monkeypatch.setattr(run_files, "read_result", read_and_count)
+    assert train_tiny(one_epoch, *EPOCHS).result == read(one_epoch / "result.json")
+    assert paths == [one_epoch / "result.json"]
 
 
 def test_a_run_is_extended_twice_and_by_its_steps(one_epoch, three_epochs, train_tiny, tmp_path):

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.profile import Profile
-from flaxdigits.training.progress import for_console
+from flaxdigits.training.progress import console_tracker
 from flaxdigits.training.tensorboard import TensorBoard, is_installed
 from flaxdigits.training.trackers import Tracker
 
@@ -27,7 +27,7 @@ def all_trackers(
         raise FlaxdigitsError("trackers must be a list of instances of subclasses of "
                               "flaxdigits.Tracker, as in [MyTracker()], got "
                               f"{trackers!r}")
-    chosen: list[Tracker] = [for_console(console)]
+    chosen: list[Tracker] = [console_tracker(console)]
     if tensorboard and is_installed():
         chosen.append(TensorBoard())
     if profile:

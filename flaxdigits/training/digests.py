@@ -29,7 +29,7 @@ def describe_arrays(arrays: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Returns `dtype`, `shape` and `digest` of each array, under its name, as JSON values.
 
     Args:
-      arrays: NumPy arrays, or JAX arrays that every device holds whole.
+      arrays: NumPy arrays, or JAX arrays that are replicated on every device.
     """
     whole = [np.asarray(array.addressable_data(0) if isinstance(array, jax.Array) else array)
              for array in arrays.values()]

@@ -18,7 +18,7 @@ def split_params(params: Any, freeze: Sequence[str]) -> tuple[Any, Any]:
     """Returns the trained and the frozen parameters, each as nested dictionaries.
 
     Args:
-      params: of the model, or any tree of the same structure.
+      params: the parameters of the model, or any tree of the same structure.
       freeze: the patterns; without any, all parameters are trained.
     """
     if not freeze:
@@ -38,7 +38,7 @@ def check_freeze(params: Any, freeze: Sequence[str]) -> None:
     """Raises FlaxdigitsError if a pattern matches nothing, or nothing is left to train.
 
     Args:
-      params: of the model, or their shapes.
+      params: the parameters of the model, or their shapes.
       freeze: the patterns.
     """
     paths = list(flatten_dict(params))

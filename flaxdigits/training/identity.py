@@ -5,11 +5,11 @@ from typing import Any
 
 from flaxdigits.config import RENAMED, flatten
 from flaxdigits.training.digests import json_digest
-from flaxdigits.training.run_folder import CHANGEABLE
+from flaxdigits.training.run_folder import CHANGEABLE, TEACHER
 
 # The paths of the data, the index file, the first weights and the teacher do not identify a run:
 # the fingerprint and the digests of their contents do.
-PATHS = ("data.folder", "data.indices", "train.init_from", "train.objective.teacher")
+PATHS = ("data.folder", "data.indices", "train.init_from", TEACHER)
 
 
 def run_identity(recorded: Mapping[str, Any]) -> str:

@@ -53,13 +53,13 @@ class LogitsProgram:
           The logits: [selected, classes] float32.
         """
         size = min(self._batch_size, -(-len(index) // self._devices.count) * self._devices.count)
-        number = -(-len(index) // size)
-        calls = -(-number // BATCHES_PER_CALL)
-        per_call = -(-number // calls)  # the same for all calls, which share a compiled program
-        padded = np.zeros(calls * per_call * size, np.int32)
+        num_batches = -(-len(index) // size)
+        num_calls = -(-num_batches // BATCHES_PER_CALL)
+        per_call = -(-num_batches // num_calls)  # the same for all calls, which share a program
+        padded = np.zeros(num_calls * per_call * size, np.int32)
         padded[:len(index)] = index
         logits = []
-        for batches in padded.reshape(calls, per_call, size):
+        for batches in padded.reshape(num_calls, per_call, size):
             part = self._compiled(variables, images, self._devices.replicate(batches))
             logits.append(np.asarray(part).reshape(batches.size, -1))
             advance(min(len(logits) * batches.size, len(index)))

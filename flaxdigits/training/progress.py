@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar, or plain lines where there can be none."""
+"""Shows the progress of a run: a bar in a terminal, plain lines elsewhere."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ SECONDS_OF_SILENCE = 2.0  # after which a stage prints its first line
 
 
 class Bar(Tracker):
-    """A bar with loss, accuracy, steps/s and time left; a line stays for every scored epoch."""
+    """A bar with loss, accuracy, steps/s and time left; a line stays for every validation."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -39,18 +39,18 @@ class Bar(Tracker):
         self._bar.start()
 
     def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
-        """Moves it."""
+        """Updates the bar."""
         self._bar.update(
             self._task, completed=step,
             metrics=_metrics(rate, loss, accuracy))
 
     def row(self, row: dict[str, Any]) -> None:
-        """Leaves a line above the bar where a validation was scored."""
+        """Prints a line above the bar if the row has validation metrics."""
         if "validation_accuracy" in row:
             self._bar.console.print(_line(row), highlight=False)
 
     def stop(self) -> None:
-        """Leaves the bar as it is."""
+        """Stops updating the bar, which stays."""
         self._bar.stop()
 
 
@@ -64,7 +64,7 @@ class Lines(Tracker):
     def start(
         self, config: ExperimentConfig, workdir: Path, step: int, total_steps: int
     ) -> None:
-        """Remembers the total."""
+        """Saves the number of steps and the time."""
         self._total, self._printed = total_steps, time.monotonic()
 
     def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
@@ -148,8 +148,8 @@ class TrainingStage(Tracker):
     """Shows the training of a run as a stage, for runs whose metrics are not printed.
 
     Args:
-      progress: that shows it.
-      text: names the run.
+      progress: shows the stage.
+      text: the name of the run.
     """
 
     def __init__(self, progress: Progress, text: str) -> None:
@@ -174,12 +174,12 @@ class TrainingStage(Tracker):
 
 
 def console_progress(console: Console) -> Progress:
-    """Returns what shows progress on a console; nothing with `FLAXDIGITS_PROGRESS=off`."""
+    """Returns the progress of a console; with `FLAXDIGITS_PROGRESS=off` one that shows nothing."""
     is_off = console.quiet or os.environ.get("FLAXDIGITS_PROGRESS") == "off"
     return NO_PROGRESS if is_off else ConsoleProgress(console)
 
 
-def for_console(console: Console) -> Tracker:
+def console_tracker(console: Console) -> Tracker:
     """Returns a progress bar for a terminal or a notebook, and a printer of lines elsewhere."""
     if console.file is sys.stdout and Console().is_jupyter and not console.quiet:
         from flaxdigits.training.notebook import NotebookBar  # needs IPython

@@ -1,4 +1,4 @@
-"""What a run records: its times, the rows of `metrics.jsonl`, `result.json`, and its outcome."""
+"""The records of a run: its times, the rows of `metrics.jsonl`, `result.json`, and its outcome."""
 
 import contextlib
 import dataclasses

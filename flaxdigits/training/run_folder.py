@@ -99,7 +99,7 @@ class RunFolder:
         Raises:
           FlaxdigitsError: if this is not a run folder, or its `config.json` is damaged.
         """
-        values = self._start()["config"]
+        values = self.recorded()["config"]
         try:
             return from_dict(values)
         except FlaxdigitsError as error:
@@ -110,7 +110,7 @@ class RunFolder:
 
         For each file the name of its `copy` in the folder `code`, its `path` and its `sha256`.
         """
-        return self._start().get("code", [])
+        return self.recorded().get("code", [])
 
     def code_changes(self, config: ExperimentConfig) -> list[str]:
         """Returns how the code of a config's components differs from that of the run.
@@ -138,15 +138,28 @@ class RunFolder:
         `class_names`, `official_train` and `framing`, unless the run was started by an earlier
         version.
         """
-        return self._start()["data"]
+        return self.recorded()["data"]
 
     def about(self) -> dict[str, Any]:
         """Returns the fields of `config.json` other than the config: data, versions, commit."""
-        return {name: value for name, value in self._start().items() if name != "config"}
+        return {name: value for name, value in self.recorded().items() if name != "config"}
 
     def recorded(self) -> dict[str, Any]:
-        """Returns the content of `config.json`; the config is not upgraded to this version."""
-        return self._start()
+        """Returns the content of `config.json`; the config is not upgraded to this version.
+
+        Raises:
+          FlaxdigitsError: if this is not a run folder, or its `config.json` is damaged.
+        """
+        try:
+            return run_files.read_config(self.path / "config.json")
+        except FileNotFoundError:
+            runs = sorted(path for above in (".", "*", "folds/*")
+                          for path in self.path.glob(f"{above}/seeds/*/config.json"))
+            reason = (
+                "contains several runs; select one of them with --workdir, such as "
+                f"--workdir={runs[0].parent}" if runs else
+                "not a run folder, because it has no config.json; pass a run folder with --workdir")
+            raise FlaxdigitsError(f"{self.path}: {reason}") from None
 
     def result(self) -> dict[str, Any] | None:
         """Returns the content of `result.json`, or None if the run has not finished.
@@ -221,14 +234,14 @@ class RunFolder:
             self.write_json("config.json", new | records)
             return
         self.check_same(config, about)
-        recorded = self._start()
+        recorded = self.recorded()
         if recorded.keys() - {"code"} == {"config", "data"}:
             self.write_json("config.json", recorded | about)
         elif not self.has_ended():
             updated = recorded | {"config": dict(recorded["config"])}
-            if _places(recorded) != _places(new):
-                for (section, name), place in _places(new).items():
-                    updated["config"][section] = updated["config"][section] | {name: place}
+            for (section, name), path in _input_paths(new).items():
+                if path != _input_paths(recorded)[section, name]:
+                    updated["config"][section] = updated["config"][section] | {name: path}
             if "code" in recorded:
                 updated["code"] = custom_code.updated_records(self.path, recorded["code"])
             if updated != recorded:
@@ -245,7 +258,7 @@ class RunFolder:
         """
         if not self._is_writer:
             return
-        recorded, result = self._start(), self.result()
+        recorded, result = self.recorded(), self.result()
         self.write_json(f"result.{result['steps']}.json", result)
         train = recorded["config"]["train"]
         self.write_json("config.json", {
@@ -288,9 +301,9 @@ class RunFolder:
         if not changes and changed_code:
             copy = self.path / custom_code.FOLDER / self.code()[0]["copy"]
             raise FlaxdigitsError(
-                f"{self.path} holds another run: {'; '.join(changed_code)}; resume it by its own "
-                f"code with --experiment={copy}, or choose another --workdir; if the change "
-                "cannot affect the result, replace that copy by the changed file")
+                f"{self.path} contains another run: {'; '.join(changed_code)}; resume it with the "
+                f"code that it began with by --experiment={copy}, or choose another --workdir; if "
+                "the change cannot affect the result, replace that copy by the changed file")
         if not changes:
             return
         advice = "choose another --workdir or start with the same settings"
@@ -312,7 +325,7 @@ class RunFolder:
             the digests of the weights that `train.init_from` and `train.objective.teacher` name;
             a digest is None or missing if the weights do not exist.
         """
-        recorded = self._start()
+        recorded = self.recorded()
         free = CHANGEABLE
         if self._is_from_the_same_weights(recorded, other):
             free = (*free, "train.init_from")
@@ -486,18 +499,6 @@ class RunFolder:
                 with contextlib.suppress(OSError):
                     part.unlink()
 
-    def _start(self) -> dict[str, Any]:
-        try:
-            return run_files.read_config(self.path / "config.json")
-        except FileNotFoundError:
-            runs = sorted(path for above in (".", "*", "folds/*")
-                          for path in self.path.glob(f"{above}/seeds/*/config.json"))
-            reason = (
-                "contains several runs; select one of them with --workdir, such as "
-                f"--workdir={runs[0].parent}" if runs else
-                "not a run folder, because it has no config.json; pass a run folder with --workdir")
-            raise FlaxdigitsError(f"{self.path}: {reason}") from None
-
 
 def data_differences(recorded: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
     """Returns how data differ from those of a run, such as `data.source was 'real' and is 'drawn'`.
@@ -515,7 +516,7 @@ def _difference(name: str, old: Any, new: Any) -> str:
     return f"{name} was {quoted(old)} and is {quoted(new)}"
 
 
-def _places(run: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+def _input_paths(run: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
     """Returns the paths of the data and initial weights of a run, by config section and field."""
     values = flatten(run["config"])
     return {(section, name): values.get(f"{section}.{name}")

@@ -50,24 +50,24 @@ def write_checkpoints(
 
 
 def select_step(
-    which: str, checkpoints: Checkpoints, folder: RunFolder, place: str,
+    which: str, checkpoints: Checkpoints, folder: RunFolder, option: str,
     choices: Sequence[str] = ("last", "best"),
 ) -> int:
     """Returns the step of the checkpoint that a user selects.
 
     Args:
       which: `last`, `best` (by validation accuracy) or a step.
-      checkpoints: of the run.
-      folder: of the run.
-      place: the flag or field that selects it, for messages.
-      choices: what else than a step may be selected, for messages.
+      checkpoints: the checkpoints of the run.
+      folder: the run folder.
+      option: the flag or config field by which the user selects it, for messages.
+      choices: the words that may be given instead of a step, for messages.
 
     Raises:
       FlaxdigitsError: if there is no such checkpoint.
     """
     steps = checkpoints.steps()
     if not steps:
-        raise FlaxdigitsError(f"{place}: {folder.path} has no checkpoint yet")
+        raise FlaxdigitsError(f"{option}: {folder.path} has no checkpoint yet")
     if which == "last":
         warn_if_newest_is_missing(folder, steps[-1])
         return steps[-1]
@@ -75,26 +75,26 @@ def select_step(
         best = checkpoints.best()
         if best is None:
             raise FlaxdigitsError(
-                f"{place}: no checkpoint of {folder.path} has a validation accuracy to select the "
+                f"{option}: no checkpoint of {folder.path} has a validation accuracy to select the "
                 "best by: use last")
         warn_if_best_is_missing(folder, checkpoints, best)
         return best
     if not which.isdecimal() or int(which) not in steps:
         raise FlaxdigitsError(
-            f"{place}: {folder.path} has no checkpoint {which!r}: expected {', '.join(choices)} or "
-            f"one of the steps {', '.join(map(str, steps))}")
+            f"{option}: {folder.path} has no checkpoint {which!r}: expected {', '.join(choices)} "
+            f"or one of the steps {', '.join(map(str, steps))}")
     return int(which)
 
 
 def warn_if_newest_is_missing(folder: RunFolder, newest: int) -> None:
-    """Logs a note if the run has reached a later step than its newest checkpoint.
+    """Logs a warning if the run has reached a later step than its newest checkpoint.
 
     Args:
-      folder: of the run.
-      newest: the step of that checkpoint.
+      folder: the run folder.
+      newest: the step of the newest checkpoint.
     """
     steps = [row["step"] for row in _rows(folder)]
-    with contextlib.suppress(FlaxdigitsError):  # whoever wants the result says so
+    with contextlib.suppress(FlaxdigitsError):  # a damaged result is reported where it is used
         steps.append((folder.result() or {}).get("steps"))
     reached = max((step for step in steps if isinstance(step, int)), default=newest)
     if newest < reached and is_writer():
@@ -103,11 +103,11 @@ def warn_if_newest_is_missing(folder: RunFolder, newest: int) -> None:
 
 
 def warn_if_best_is_missing(folder: RunFolder, checkpoints: Checkpoints, best: int) -> None:
-    """Logs a note if a step without a checkpoint was better than the best of those there are.
+    """Logs a warning if a step without a checkpoint was better than the best checkpoint.
 
     Args:
-      folder: of the run.
-      checkpoints: of the run.
+      folder: the run folder.
+      checkpoints: the checkpoints of the run.
       best: the step of the best of them.
     """
     record = checkpoints.record(best)
@@ -118,7 +118,7 @@ def warn_if_best_is_missing(folder: RunFolder, checkpoints: Checkpoints, best: i
     better = max((score for score in known if score[-1] not in checkpoints.steps()), default=None)
     if (better is not None and is_writer()
             and better[:2] > (record.validation_accuracy, -record.validation_loss)):
-        _log.warning("%s: the best checkpoint that is there is of step %d, and step %d was better",
+        _log.warning("%s: the best of the saved checkpoints is of step %d, and step %d was better",
                      folder.path, best, better[-1])
 
 

@@ -55,9 +55,9 @@ class Norms:
     """Global L2 norms of a train step over the parameters that are trained, each [] float32.
 
     Attributes:
-      gradient: of the gradient of the global batch, with the L2 penalty and before clipping.
-      update: of the change of the parameters.
-      parameter: of the parameters after the step.
+      gradient: the norm of the global batch's gradient, with the L2 penalty and before clipping.
+      update: the norm of the change of the parameters.
+      parameter: the norm of the parameters after the step.
     """
 
     gradient: jax.Array
@@ -70,9 +70,9 @@ class StepMetrics:
     """The metrics of several train steps.
 
     Attributes:
-      sums: over the steps' examples.
+      sums: the sums over the examples of these steps.
       failed: [] int32, the first step whose loss was not finite (nothing is done after it), or -1.
-      norms: of the last step; None without `train.log_norms`.
+      norms: the norms of the last step; None without `train.log_norms`.
     """
 
     sums: Sums
@@ -85,10 +85,10 @@ class TrainTask:
     """The static parts of a train step.
 
     Attributes:
-      config: of the experiment.
-      model: of Flax.
-      optimizer: of optax.
-      plan: which examples are in which batch.
+      config: the config of the experiment.
+      model: the linen module.
+      optimizer: the optax optimizer.
+      plan: the division of an epoch into batches.
       num_classes: the size of a one-hot target.
       teacher: the network that the objective learns from, or None.
       axis_name: the mapped axis under `pmap`; None under `jit`.
@@ -112,8 +112,8 @@ def train_step(
     """Makes one optimizer update on the batch of step `state.step`.
 
     Args:
-      task: the model and its recipe.
-      state: before the step.
+      task: the static parts of the step.
+      state: the train state before the step.
       examples: the whole data set, on the device.
       order: [examples of an epoch] int32, this epoch's indices into `examples`.
       positions: [rows] int32, the positions in the global batch that this device computes.
@@ -201,7 +201,7 @@ def _global_norm(tree: Any) -> jax.Array:
 
 
 def _reset_if(sums: Sums, is_start: jax.Array) -> Sums:
-    """Returns zeros where an epoch, or the interval between two log lines, starts."""
+    """Returns zeros if an epoch, or the interval between two log lines, starts; else the sums."""
     return jax.tree.map(lambda value: jnp.where(is_start, 0, value), sums)
 
 

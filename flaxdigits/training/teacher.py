@@ -10,10 +10,9 @@ from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.models import build_model
 from flaxdigits.objectives import Distillation
+from flaxdigits.training.run_folder import TEACHER
 from flaxdigits.training.state import variables_shapes
 from flaxdigits.training.weights import open_source, restore_variables, variables_digest
-
-FIELD = "train.objective.teacher"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,21 +44,21 @@ def load_teacher(config: ExperimentConfig, dataset: Dataset) -> Teacher | None:
     objective = config.train.objective
     if not isinstance(objective, Distillation):
         return None
-    with open_source(objective.teacher, FIELD) as (folder, checkpoints, step):
+    with open_source(objective.teacher, TEACHER) as (folder, checkpoints, step):
         teacher = folder.config()
         if teacher.data.preprocessing != config.data.preprocessing:
             raise FlaxdigitsError(
-                f"{FIELD}: {folder.path} was trained with data.preprocessing="
+                f"{TEACHER}: {folder.path} was trained with data.preprocessing="
                 f"{teacher.data.preprocessing}, and this run has {config.data.preprocessing}: use "
                 "the same")
         shape, classes = dataset.images.shape[1:], len(dataset.class_names)
         try:
             model = build_model(teacher.model, classes)
-            fresh = variables_shapes(model, shape)
-            variables = restore_variables(checkpoints, step, fresh, folder.checkpoints)
+            variables = restore_variables(
+                checkpoints, step, variables_shapes(model, shape), folder.checkpoints)
         except FlaxdigitsError as error:
             raise FlaxdigitsError(
-                f"{FIELD}: {folder.path} cannot teach a run on images of "
+                f"{TEACHER}: {folder.path} cannot teach a run on images of "
                 f"{'x'.join(map(str, shape))} and {classes} classes: {error}") from error
     return Teacher(model, variables, variables_digest(variables))
 

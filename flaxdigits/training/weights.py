@@ -39,11 +39,11 @@ class SavedWeights:
 
     Attributes:
       variables: nested dictionaries of NumPy arrays.
-      place: the folder of the checkpoints.
+      folder: the folder of the checkpoints.
     """
 
     variables: dict[str, Any]
-    place: Path
+    folder: Path
 
     @functools.cached_property
     def digest(self) -> str:
@@ -58,9 +58,9 @@ class SavedWeights:
         Such layers are named in a warning.
 
         Args:
-          shapes: returns the shapes of the variables of the model that takes them, for a number of
-            classes.
-          num_classes: of that model.
+          shapes: a function of a number of classes that returns the shapes of the variables of the
+            model that is initialized with the weights.
+          num_classes: the number of classes of that model.
 
         Raises:
           FlaxdigitsError: if the shapes differ by more than the number of classes.
@@ -71,11 +71,11 @@ class SavedWeights:
         layers = {_layer(path) for path in found.keys() | wanted.keys()
                   if found.get(path) != wanted.get(path)}
         if layers:
-            names, run = ", ".join(sorted(layers)), self.place.parent
+            names, run = ", ".join(sorted(layers)), self.folder.parent
             classes = _num_classes(found, wanted, shapes)
             if classes is None:
                 try:
-                    check_same_shapes(paths_and_shapes(variables), fresh, self.place)
+                    check_same_shapes(paths_and_shapes(variables), fresh, self.folder)
                 except FlaxdigitsError as error:
                     raise FlaxdigitsError(
                         f"train.init_from: {error}; layers that differ: {names}") from error
@@ -145,22 +145,22 @@ def split_checkpoint(path: str) -> tuple[str, str]:
 
 
 def restore_variables(
-    checkpoints: Checkpoints, step: int, fresh: dict[str, Any], place: Path
+    checkpoints: Checkpoints, step: int, shapes: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
     """Returns the variables of a checkpoint, with the averaged weights where it has them.
 
     Args:
-      checkpoints: of a run.
-      step: of one of them.
-      fresh: variables, or their shapes, of the model that wants them.
-      place: the folder of the checkpoints, to be named in errors.
+      checkpoints: the checkpoints of a run.
+      step: the step of one of them.
+      shapes: the shapes of the variables of the model that uses them.
+      folder: the folder of the checkpoints, for error messages.
 
     Raises:
       FlaxdigitsError: if the checkpoint cannot be read, or its weights have other shapes.
     """
     saved = _weights(checkpoints.restore_arrays(step))
-    variables = {name: saved.get(name) for name in fresh}
-    check_same_shapes(paths_and_shapes(variables), fresh, place)
+    variables = {name: saved.get(name) for name in shapes}
+    check_same_shapes(paths_and_shapes(variables), shapes, folder)
     return jax.tree.map(jnp.asarray, variables)
 
 
