@@ -24,7 +24,7 @@ from flaxdigits.reports.finished_run import write_report_or_warn
 from flaxdigits.reports.result import data_name, print_synthetic_data_notice
 from flaxdigits.reports.study import StudyReport
 from flaxdigits.studies.ablation import VariantResult, check_variants, compare_variants, run_study
-from flaxdigits.studies.grid import grid_effects, grid_of
+from flaxdigits.studies.grid import grid_of
 from flaxdigits.studies.on_ray import RayCluster
 from flaxdigits.studies.seeds import checked_seeds, seed_configs, seed_folders, unfinished
 from flaxdigits.studies.study import ABLATIONS, BASE, Study, load_study, seed_workdir, variants_of
@@ -110,9 +110,10 @@ def run_ablation(
     console.print(f"{name}: {counted(len(configs), 'variant')} of {study.experiment}, "
                   f"{counted(len(chosen), 'seed')}, {counted(runs, 'run')}, on "
                   f"{'Ray' if cluster else provenance.device_name()}, in {folder}")
+    grid = grid_of(study, configs)
     if dry_run:
         print_table(console, plan_table(
-            {variant: (config, unfinished(seed_workdir(folder, variant), chosen))
+            {grid.label(variant): (config, unfinished(seed_workdir(folder, variant), chosen))
              for variant, config in configs.items()}, chosen, load))
         return AblationOutcome([])
 
@@ -131,7 +132,7 @@ def run_ablation(
                    next(iter(variants[0].values)), cluster)
     _write_report(console, folder, StudyReport(
         _title(name_or_path), study.metric, formats(configs[BASE].evaluate.metrics), about,
-        variants, grid_effects(grid_of(study, configs), variants)))
+        variants, grid))
     print_synthetic_data_notice(console, source)
     return AblationOutcome(variants)
 

@@ -47,7 +47,7 @@ class ForestRow:
 
 def forest(
     rows: Sequence[ForestRow], title: str, axis_label: str, mean_label: str, *, scale: float = 1,
-    higher_is_better: bool = True, theme: Theme = LIGHT,
+    higher_is_better: bool = True, notes: Sequence[str] = (), theme: Theme = LIGHT,
 ) -> Figure:
     """Draws a forest plot, with an explanation of the marks that it contains.
 
@@ -58,10 +58,12 @@ def forest(
       mean_label: the heading of the texts on the right.
       scale: the factor by which values are multiplied, such as 100 for per cent.
       higher_is_better: whether positive differences are improvements.
+      notes: further lines below the explanation of the marks.
       theme: the colours.
     """
-    heading, marks = textwrap.wrap(title, 96), textwrap.wrap("; ".join(
-        _marks(rows, higher_is_better)), 140)
+    heading = textwrap.wrap(title, 96)
+    marks = [line for text in ("; ".join(_marks(rows, higher_is_better)), *notes)
+             for line in textwrap.wrap(text, 140)]
     width, head, foot = 8.4, 0.5 + 0.2 * len(heading), 0.62 + 0.16 * len(marks)  # inches
     height = head + foot + 0.36 * max(1, len(rows))
     figure, axes = blank(width, height, theme)
@@ -98,7 +100,7 @@ def forest(
         lambda value, _: f"{value:+g}".replace("-", "−") if value else "0"))
     axes.set_xlabel(axis_label, color=theme.muted, fontsize=8)
     figure.text(0.02, 0.12 / height, "\n".join(marks), color=theme.muted, fontsize=8,
-                linespacing=1.4, va="bottom")
+                linespacing=1.4, va="bottom", parse_math=False)
     figure.text(0.02, 1 - 0.13 / height, "\n".join(heading), color=theme.text, fontsize=10.5,
                 weight="bold", va="top", linespacing=1.4, parse_math=False)
     return figure
