@@ -26,4 +26,6 @@ def program(path: str) -> list[str]:
         return ["python"]
     if file.name == "__main__.py":
         return ["python", "-m", file.parent.name]
-    return ["python", path] if file.suffix == ".py" else [file.name.removesuffix(".exe")]
+    if file.suffix == ".py":
+        return ["python", file.name if file.is_absolute() else path]
+    return [file.name.removesuffix(".exe")]

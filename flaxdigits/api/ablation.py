@@ -14,6 +14,7 @@ from flaxdigits.api.experiment import absolute_paths
 from flaxdigits.api.plan import plan_table
 from flaxdigits.api.seeds import outcome_line
 from flaxdigits.api.session import Session, Source, check_before_data, new_run_folder
+from flaxdigits.command import command_line
 from flaxdigits.config import ExperimentConfig, TrainConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import find, title
@@ -56,7 +57,7 @@ def run_ablation(
     workdir: PathLike | None = None, dry_run: bool = False, executor: Executor = "local",
     cpus_per_run: int = 1, gpus_per_run: int = 0, data: Source = "auto",
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
-    command: str = "flaxdigits.run_ablation", console: Console | None = None,
+    command: str | None = None, console: Console | None = None,
 ) -> AblationOutcome:
     """Runs or resumes a study, and writes its table.
 
@@ -74,7 +75,7 @@ def run_ablation(
       data: See `train`.
       raw_data_dir: See `train`.
       data_dir: See `train`.
-      command: the command to print below the table.
+      command: the command to print below the table; None: that of this process.
       console: See `train`.
 
     Raises:
@@ -128,7 +129,7 @@ def run_ablation(
     variants = compare_variants(configs, chosen, folder, study.metric, study.extra_metrics)
     if variants[0].estimate is None:
         raise FlaxdigitsError("the base diverged with every seed: there is nothing to compare with")
-    about = _about(command, overrides, study, configs, chosen, folder,
+    about = _about(command or command_line(), overrides, study, configs, chosen, folder,
                    next(iter(variants[0].values)), cluster)
     _write_report(console, folder, StudyReport(
         _title(name_or_path), study.metric, formats(configs[BASE].evaluate.metrics), about,

@@ -14,6 +14,7 @@ from flaxdigits.api.plan import plan_table
 from flaxdigits.api.seeds import outcome_line
 from flaxdigits.api.session import Session, new_run_folder, output_folder
 from flaxdigits.api.trackers import TrackerFactory, trackers_by_run
+from flaxdigits.command import command_line
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
@@ -54,7 +55,7 @@ def replicate(
     collect_only: bool = False, update: PathLike | None = None, dry_run: bool = False,
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
     trackers: TrackerFactory | None = None, tensorboard: bool = True,
-    command: str = "flaxdigits.replicate", console: Console | None = None,
+    command: str | None = None, console: Console | None = None,
 ) -> ReplicationOutcome:
     """Collects finished runs of the replications, trains the missing ones, and writes the report.
 
@@ -75,7 +76,7 @@ def replicate(
       trackers: a function that returns the trackers of a run folder. If several seeds are trained
         at the same time, as on a GPU, only the first of them is tracked and printed.
       tensorboard: See `train`.
-      command: the command to print in the report.
+      command: the command to print in the report; None: that of this process.
       console: See `train`.
 
     Raises:
@@ -118,7 +119,7 @@ def replicate(
     with progress.stage("collecting finished runs"):
         found = finished.collect(systems, _patterns(collect, collect_only, folder))
     with progress.stage("writing the report"):
-        _report(console, command, systems, found, folder, updated)
+        _report(console, command or command_line(), systems, found, folder, updated)
     if is_complete:
         return ReplicationOutcome(found)
     session.print_pause(interrupts.received)

@@ -20,7 +20,7 @@ from flaxdigits.data.framing import Framing, measure_framing
 from flaxdigits.data.index_file import IndexFile, read_index_file
 from flaxdigits.data.splits import split_indices, splits_of
 from flaxdigits.data.tfds_builders import read_tfds
-from flaxdigits.datasets import TFDS, find_dataset
+from flaxdigits.datasets import HAVE_SYNTHETIC, TFDS, find_dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.patterns import expand_user
 from flaxdigits.progress import NO_PROGRESS, Progress
@@ -81,7 +81,8 @@ class Dataset:
 
     def __repr__(self) -> str:
         """Returns a line without the arrays."""
-        return (f"<Dataset {self.name} ({self.source}): {len(self.labels)} images of "
+        source = f" ({self.source})" if self.name in HAVE_SYNTHETIC else ""
+        return (f"<Dataset {self.name}{source}: {len(self.labels)} images of "
                 f"{self.size()}, {len(self.class_names)} classes>")
 
     @property

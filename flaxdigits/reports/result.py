@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from flaxdigits.datasets import PARTS
+from flaxdigits.datasets import HAVE_SYNTHETIC, PARTS
 from flaxdigits.plurals import counted
 
 
@@ -64,6 +64,8 @@ def print_synthetic_data_notice(console: Console, source: str) -> None:
 def data_name(dataset: str, source: str, folder: str | None) -> str:
     """Returns the printed name of the data, such as `mnist (real)` or `my_digits (image_folder)`.
 
+    The source is omitted if flaxdigits cannot generate synthetic data in place of the real data.
+
     Args:
       dataset: the value of `data.dataset`.
       source: `real` or `drawn`, as run folders call synthetic data.
@@ -71,6 +73,8 @@ def data_name(dataset: str, source: str, folder: str | None) -> str:
     """
     if folder is not None:
         return f"{Path(folder).resolve().name} ({dataset})"
+    if dataset not in HAVE_SYNTHETIC:
+        return dataset
     return f"{dataset} ({source_name(source)})"
 
 
