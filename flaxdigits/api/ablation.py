@@ -165,6 +165,7 @@ def _about(
     folder = RunFolder(seed_folders(seed_workdir(workdir, BASE), seeds)[seed])
     result, run = folder.result(), folder.about()
     part = study.metric.partition("_")[0]
+    seconds = result["seconds_training"] + result["seconds_evaluating"]
     hardware = run.get("machine", result["device"]) if cluster is None else (
         f"Ray, {cluster.cpus} CPU cores and {cluster.gpus} GPUs a run ({result['device']})")
     return {
@@ -178,8 +179,7 @@ def _about(
         "training": f"{_epochs(result, study.recipe.train)} in batches of {base.train.batch_size}, "
                     f"evaluated at the {result['checkpoint']} checkpoint",
         "hardware": f"{hardware}, JAX {run.get('versions', {}).get('jax', 'unknown')}, about "
-                    f"{result['seconds_training'] + result['seconds_evaluating']:.0f} s a run of "
-                    "the base"}
+                    f"{seconds:.{int(seconds < 10)}f} s a run of the base"}
 
 
 def _epochs(result: Mapping[str, Any], recipe: TrainConfig) -> str:

@@ -19,6 +19,7 @@ from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user
+from flaxdigits.plurals import listed
 from flaxdigits.reports.replication import ReplicationReport, put_between_markers
 from flaxdigits.reports.replication_page import report_files
 from flaxdigits.studies import collection as finished
@@ -160,7 +161,7 @@ def _train(
     # A seed may have ended in this folder, but not count since other runs have more steps.
     to_run = unfinished(folder, plan.missing)
     if to_run:
-        session.console.print(f"{plan.name}: to run: seed {', '.join(map(str, to_run))}, on "
+        session.console.print(f"{plan.name}: to run: {listed('seed', to_run)}, on "
                               f"{provenance.device_name()}, in {folder}")
     dataset = session.load_to_train(plan.config, folder / "seeds" / str(plan.missing[0]))
 

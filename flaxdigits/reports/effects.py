@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flaxdigits.metrics import Format
-from flaxdigits.plurals import counted
+from flaxdigits.plurals import counted, listed
 from flaxdigits.reports.estimates import (
     POINTS,
     cell,
@@ -78,7 +78,7 @@ class EffectsReport:
         if not self._found.diverged:
             return
         yield "Diverged combinations: " + "; ".join(
-            f"{self.grid.label(variant)} (seed {', '.join(map(str, seeds))})"
+            f"{self.grid.label(variant)} ({listed('seed', seeds)})"
             for variant, seeds in self._found.diverged.items()) + "."
         if not self.effects:
             yield ("Main effects and interactions therefore cannot be computed: they need two "
@@ -92,9 +92,10 @@ class EffectsReport:
         tests = sum(effect.p_holm is not None for effect in self.effects)
         unit = f" in {POINTS}" if self.form.is_fraction else ""
         seeds = counted(self.effects[0].estimate.n, "seed")
+        combinations = "all these combinations" if self._found.omitted else "every combination"
         lines = [*self.missing(),
                  f"Means over all levels of the other factors, ± standard deviation over the "
-                 f"{seeds} that finished for every combination.",
+                 f"{seeds} that finished for {combinations}.",
                  f"Effect of a level: its difference to the reference level of its factor{unit}, "
                  "with its 95 % interval.",
                  "Effect of a × b: the difference of a to its reference level if the other factor "

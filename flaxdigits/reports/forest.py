@@ -62,7 +62,9 @@ def forest(
       theme: the colours.
     """
     heading = textwrap.wrap(title, 96)
-    marks = [line for text in ("; ".join(_marks(rows, higher_is_better)), *notes)
+    space = "\N{NO-BREAK SPACE}"  # so that lines break between the explanations of two marks
+    explained = "; ".join(mark.replace(" ", space) for mark in _marks(rows, higher_is_better))
+    marks = [line.replace(space, " ") for text in (explained, *notes)
              for line in textwrap.wrap(text, 140)]
     width, head, foot = 8.4, 0.5 + 0.2 * len(heading), 0.62 + 0.16 * len(marks)  # inches
     height = head + foot + 0.36 * max(1, len(rows))
@@ -113,6 +115,8 @@ def _marks(rows: Sequence[ForestRow], higher_is_better: bool) -> Iterator[str]:
         yield "dots: seeds"
     if any(row.seeds for row in rows if row.difference is None):
         yield "dots of a row without a diamond: its seeds around their mean"
+    if any(row.is_paired for row, _ in drawn):
+        yield "diamonds: mean differences"
     if any(difference.low is not None for _, difference in drawn):
         yield "lines: 95 % intervals"
     if any(row.is_significant for row, _ in drawn):

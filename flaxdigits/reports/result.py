@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from flaxdigits.datasets import HAVE_SYNTHETIC, PARTS
-from flaxdigits.plurals import counted
+from flaxdigits.plurals import counted, listed
 
 
 def print_result(console: Console, result: dict[str, Any]) -> None:
@@ -29,7 +29,7 @@ def print_summary(console: Console, summary: dict[str, Any]) -> None:
             console.print(f"{split:10}  accuracy {mean_and_sd(accuracy)}, "
                           f"{interval(accuracy)}, {counted(accuracy['n'], 'seed')}")
     if summary["diverged"]:
-        console.print(f"diverged: seed {', '.join(summary['diverged'])}")
+        console.print(f"diverged: {listed('seed', summary['diverged'])}")
 
 
 def mean_and_sd(accuracy: dict[str, Any]) -> str:

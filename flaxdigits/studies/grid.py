@@ -181,8 +181,8 @@ def _effects(
     names, levels = list(grid.factors), list(grid.factors.values())
     array = np.reshape([[values[variant][seed] for seed in seeds]
                         for variant in grid.cells.values()], [*map(len, levels), len(seeds)])
-    reference = [of.index(level) if level in of else 0
-                 for of, level in zip(levels, base_levels, strict=True)]
+    reference = [present.index(level) if level in present else 0
+                 for present, level in zip(levels, base_levels, strict=True)]
     effects = []
     for axes in [(axis,) for axis in varied] + list(itertools.combinations(varied, 2)):
         others = tuple(axis for axis in range(len(levels)) if axis not in axes)
