@@ -9,6 +9,7 @@ from rich.console import Console
 from scipy import stats
 
 from flaxdigits.metrics import formats
+from flaxdigits.plurals import listed
 from flaxdigits.reports.study import StudyReport
 from flaxdigits.studies.ablation import VariantResult, compare_with_base
 from flaxdigits.studies.grid import Grid, grid_effects, grid_of
@@ -130,7 +131,7 @@ def test_effects_are_computed_without_levels_that_diverged(diverged, omitted):
     names = " and ".join(f"{factor}: {level}" for factor, level in omitted)
     for text in (report.markdown(), "\n".join(report.tables()[1][1])):
         assert f"The effects are therefore computed without {names}." in text
-        assert all(f"{name} (seed {', '.join(map(str, seeds))})" in text
+        assert all(f"{name} ({listed('seed', seeds)})" in text
                    for name, seeds in diverged.items())
 
 
@@ -143,7 +144,7 @@ def test_a_report_without_effects_states_what_is_missing():
     report = StudyReport("Rates", "validation_accuracy", formats(()), {}, results, grid)
     ((_, notes),) = report.tables()
     for text in (report.markdown(), "\n".join(notes)):
-        assert "Diverged combinations: focal, mid, off (seed 0, 1, 2, 3, 4)." in text
+        assert "Diverged combinations: focal, mid, off (seeds 0, 1, 2, 3, 4)." in text
         assert "Main effects and interactions therefore cannot be computed" in text
     assert report.json()["missing"] and "study.effects.png" not in report.files()
 
