@@ -55,6 +55,7 @@ DATASETS: dict[str, DatasetEntry] = {
     "arrays": DatasetEntry(),
 }
 _BUILT_IN = frozenset(DATASETS)
+HAVE_SYNTHETIC = ("mnist", "chinese_mnist")  # flaxdigits can generate synthetic data in their place
 
 
 def register(name: str) -> Callable[[Load], Load]:

@@ -1,4 +1,6 @@
-"""Numbers with a noun in the singular or plural."""
+"""Nouns in the singular or plural, with numbers."""
+
+from collections.abc import Collection
 
 
 def counted(number: float, noun: str) -> str:
@@ -14,3 +16,8 @@ def counted(number: float, noun: str) -> str:
     else:
         digits = f"{number:.3g}" if number < 1 else f"{round(number, 2):,g}"
     return f"{digits} {noun}{'' if digits == '1' else 's'}"
+
+
+def listed(noun: str, items: Collection[object]) -> str:
+    """Formats a noun that takes an s with its items, such as `seed 3` or `seeds 0, 1, 4`."""
+    return f"{noun}{'' if len(items) == 1 else 's'} {', '.join(map(str, items))}"

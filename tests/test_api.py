@@ -104,8 +104,8 @@ def test_every_flag_and_every_mode_has_its_call():
     assert {*MODES, "seeds", "ablation"} == modes
     arguments = {name for call in CALLS.values()
                  for name in inspect.signature(getattr(flaxdigits, call)).parameters}
-    # The call itself, the logging module, and how the command line shows what the call returns.
-    assert FLAGS - arguments == {"mode", "logs", "format"}
+    # The program, the call, the logging module, and how the command line shows what is returned.
+    assert FLAGS - arguments == {"program", "mode", "logs", "format"}
 
 
 @pytest.fixture

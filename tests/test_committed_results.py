@@ -28,7 +28,7 @@ from flaxdigits.reports.replication_page import replication_page
 from flaxdigits.reports.study import StudyReport
 from flaxdigits.studies.ablation import VariantResult, compare_with_base
 from flaxdigits.studies.collection import collect
-from flaxdigits.studies.grid import grid_effects, grid_of
+from flaxdigits.studies.grid import grid_of
 from flaxdigits.studies.replication import load_systems
 from flaxdigits.studies.statistics import Estimate, estimate
 from flaxdigits.studies.study import ABLATIONS, load_study, variants_of
@@ -61,7 +61,7 @@ def study_report(name):
     variants, study = compare_with_base(variants), load_study(name)
     return StudyReport(
         found["title"], found["metric"], formats(()), found["about"], variants,
-        grid_effects(grid_of(study, variants_of(study)), variants))
+        grid_of(study, variants_of(study)))
 
 
 def is_picture(file):
@@ -108,9 +108,11 @@ def test_the_committed_tables_are_those_of_the_built_in_studies(path):
     table = [re.split(r"(?<!\\) ?\| ?", line)[1:-1]
              for line in text.partition("\n## ")[0].splitlines() if line.startswith("|")]
     rows = {row[0].replace("\\|", "|"): int(row[1]) for row in table[2:]}
-    assert list(rows) == list(variants_of(study, options.overrides))
+    configs = variants_of(study, options.overrides)
+    grid = grid_of(study, configs)
+    assert list(rows) == list(map(grid.label, configs))
     seeds = study.seeds if options.seeds is None else parse_seeds(options.seeds)
-    assert rows["base"] == len(seeds)
+    assert rows[grid.label("base")] == len(seeds)
     assert f"\n- seeds: {', '.join(map(str, seeds))}\n" in text
     assert "(real)" in text
 

@@ -19,7 +19,7 @@ PACKAGE = Path(flaxdigits.__file__).parent
 
 # From the lowest layer to the highest; modules of one layer may import each other.
 LAYERS = [
-    ("errors", "patterns", "jax_settings", "old_names", "plurals", "progress"),
+    ("command", "errors", "patterns", "jax_settings", "old_names", "plurals", "progress"),
     ("field_types", "json_files", "components"),
     ("schedules", "optimizers", "losses", "objectives", "augmentations", "metrics",
      "datasets"),

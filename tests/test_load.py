@@ -146,7 +146,7 @@ def test_a_data_set_is_loaded_by_name(arguments, name, size, classes, splits):
     assert dataset.images.shape == size and dataset.images.dtype == np.uint8
     assert dataset.labels.shape == size[:1] and len(dataset.class_names) == classes
     assert dataset.splits == splits and (dataset.writers is not None) == ("writers" in splits)
-    assert repr(dataset) == (f"<Dataset {name} (real): {size[0]} images of {size[1]}x{size[2]}, "
+    assert repr(dataset) == (f"<Dataset {name}: {size[0]} images of {size[1]}x{size[2]}, "
                              f"{classes} classes>")
     for split in splits:
         parts = dataset.split(split)

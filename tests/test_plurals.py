@@ -2,7 +2,7 @@
 
 import pytest
 
-from flaxdigits.plurals import counted
+from flaxdigits.plurals import counted, listed
 
 
 @pytest.mark.parametrize(("number", "text"), [
@@ -11,3 +11,7 @@ from flaxdigits.plurals import counted
     (0.9999, "1 epoch"), (100.0, "100 epochs")])
 def test_a_noun_is_singular_only_after_one(number, text):
     assert counted(number, "epoch") == text
+
+
+def test_a_list_of_several_has_a_plural():
+    assert listed("seed", [3]) == "seed 3" and listed("seed", [0, 1]) == "seeds 0, 1"

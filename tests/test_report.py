@@ -54,6 +54,7 @@ def test_a_run_ends_with_a_report(finished):
                  "The test split, 70 images", "Conv_0", "28 × 28 × 2", "optimizer.learning_rate",
                  "data.fingerprint", "versions.jax"):
         assert text in page.text, text
+    assert json.loads((finished / "config.json").read_text())["command"] in page.text
     assert page.tags.count("figure") == 32 + min(32, found["test_errors"])
 
 

@@ -34,6 +34,7 @@ from flaxdigits.reports.image_grids import (
 from flaxdigits.reports.image_predictions import image_prediction_grid
 from flaxdigits.reports.layers import Layer
 from flaxdigits.reports.run_report import RunReport
+from flaxdigits.reports.writers import error_map
 from flaxdigits.studies.statistics import Difference
 
 LABELS = np.array([0, 1, 2, 0, 1, 2])
@@ -238,11 +239,23 @@ def test_a_forest_plot_explains_the_marks_that_it_has():
 
     assert words(0, 1, 2, 3) == [
         "dots: seeds", "dots of a row without a diamond: its seeds around their mean",
-        "lines: 95 % intervals", "filled: p < 0.05 after Holm", "red: worse",
-        "hollow: p ≥ 0.05 after Holm", "squares: evaluated on other images, no test"]
-    assert words(1) == ["dots: seeds", "lines: 95 % intervals", "filled: p < 0.05 after Holm",
-                        "red: worse"]
+        "diamonds: mean differences", "lines: 95 % intervals", "filled: p < 0.05 after Holm",
+        "red: worse", "hollow: p ≥ 0.05 after Holm", "squares: evaluated on other images, no test"]
+    assert words(1) == ["dots: seeds", "diamonds: mean differences", "lines: 95 % intervals",
+                        "filled: p < 0.05 after Holm", "red: worse"]
     assert words(3) == ["squares: evaluated on other images, no test"]
+
+
+@pytest.mark.parametrize(("count", "labels", "axis"), [
+    (3, ["5", "6", "7"], "3 folds, the highest error rate first"),
+    (40, [], "40 folds, the highest error rate first: 5, 6, 7, 8, 9, 10, 11, 12 …")])
+def test_each_column_of_an_error_map_is_named_if_there_are_few(count, labels, axis):
+    errors = np.arange(2 * count).reshape(count, 2)
+    figure = error_map(
+        np.arange(count) + 5, errors, np.full((count, 2), 100), legible("ab"), "fold")
+    _, axes = figure.axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == labels
+    assert axes.get_xlabel() == axis
 
 
 def test_themes_differ_in_the_background():

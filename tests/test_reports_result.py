@@ -10,7 +10,12 @@ from rich.console import Console
 
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.reports.comparison import comparison_table
-from flaxdigits.reports.result import evaluation_line, print_result, print_synthetic_data_notice
+from flaxdigits.reports.result import (
+    data_name,
+    evaluation_line,
+    print_result,
+    print_synthetic_data_notice,
+)
 from flaxdigits.training.checkpoints import Checkpoints
 from flaxdigits.training.run_folder import RunFolder
 
@@ -233,6 +238,16 @@ def test_compared_runs_of_the_same_name_are_distinguished(finished, tmp_path):
     assert "a/seeds/0" in text and "b/seeds/0" in text
     with pytest.raises(FlaxdigitsError, match="contains several runs; select one of them with"):
         RunFolder(tmp_path / "a").data()
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(("dataset", "source", "folder", "name"), [
+    ("mnist", "real", None, "mnist (real)"), ("chinese_mnist", "drawn", None,
+                                              "chinese_mnist (synthetic)"),
+    ("arrays", "real", None, "arrays"), ("tfds:kmnist", "real", None, "tfds:kmnist"),
+    ("npz", "real", "a/my_digits", "my_digits (npz)")])
+def test_real_is_written_only_where_data_can_be_synthetic(dataset, source, folder, name):
+    assert data_name(dataset, source, folder) == name
 
 
 def test_the_notice_is_printed_for_synthetic_but_not_for_real_data():

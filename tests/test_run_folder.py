@@ -54,6 +54,14 @@ def test_other_versions_pauses_and_keeping_are_the_same_run(folder):
     assert files(folder.path) == before
 
 
+def test_the_process_that_trains_adds_to_what_another_one_recorded(tmp_path):
+    folder, command = RunFolder(tmp_path), "flaxdigits --ablation=mine.py --executor=ray"
+    described = ABOUT["data"] | {"framing": {"scale": 1}}
+    folder.start(CONFIG, {"data": described, "command": command})
+    folder.start(CONFIG, ABOUT | {"command": "python default_worker.py"})
+    assert folder.about() == ABOUT | {"data": described, "command": command}
+
+
 @pytest.mark.parametrize(("config", "data", "expected"), [
     (ExperimentConfig("a", CONFIG.model, seed=3), {}, "seed was 0 and is 3"),
     (ExperimentConfig("a", ModelConfig("dense_cnn", filters=(4,))), {},

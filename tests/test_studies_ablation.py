@@ -16,7 +16,7 @@ from test_training_resume import wait_for, without_clocks
 from flaxdigits.metrics import formats
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.reports.study import StudyReport
-from flaxdigits.studies.ablation import VariantResult, compare_variants
+from flaxdigits.studies.ablation import VariantResult, compare_variants, compare_with_base
 from flaxdigits.studies.statistics import estimate, paired_difference, unpaired_difference
 from flaxdigits.training.run_folder import RunFolder
 
@@ -112,6 +112,22 @@ def test_pairs_are_counted_if_the_base_lacks_seeds(base, message):
     assert ("over the remaining pairs" in report.markdown()) == (message is not None)
     line = list(csv.DictReader(report.csv().splitlines()))[1]
     assert (line["n"], line["pairs"]) == ("3", str(len(base)))
+
+
+@pytest.mark.parametrize(("base", "values", "note"), [
+    ((0.5, 0.6), (0.5, 0.6),
+     "Same test accuracy as the base with every seed: wide. What is varied may have no effect."),
+    ((0.5, 0.6), (0.6, 0.7),
+     "Same difference to the base with every seed: wide. The seed may have no effect."),
+    ((0.5, 0.6), (0.5, 0.7), None), ((0.5,), (0.6, 0.7), None)])
+def test_variants_that_differ_by_the_same_for_every_seed_are_noted(base, values, note):
+    rows = compare_with_base([
+        VariantResult(name, dict(enumerate(found)), estimate(found), None, None, True, (), {})
+        for name, found in (("base", base), ("wide", values))])
+    report = StudyReport("Width", "test_accuracy", formats(()), {}, rows)
+    ((_, notes),) = report.tables()
+    for text in (report.markdown(), "\n".join(notes)):
+        assert ("Same " in text) == (note is not None) and (note is None or note in text)
 
 
 @pytest.mark.slow

@@ -108,6 +108,8 @@ def test_the_command_of_the_folds_of_a_run_contains_its_folder():
         "python", "launch.py", "--mode=folds", "--seeds=0..2", "--workdir=my run"]
     named = Options(mode="folds", workdirs=(Path("a"),), experiment="chinese_cnn")
     assert command_of(named, "--mode=folds").endswith("--mode=folds --experiment=chinese_cnn")
+    installed = Options(program="/usr/bin/flaxdigits", mode="folds", experiment="chinese_cnn")
+    assert command_of(installed, "--mode=folds").startswith("flaxdigits --mode=folds --exp")
     synthetic = Options(mode="folds", experiment="chinese_cnn", data="synthetic")
     assert command_of(synthetic, "--mode=folds").endswith(
         "--experiment=chinese_cnn --data=synthetic")

@@ -9,6 +9,7 @@ from rich.console import Console
 from scipy import stats
 
 from flaxdigits.metrics import formats
+from flaxdigits.plurals import listed
 from flaxdigits.reports.study import StudyReport
 from flaxdigits.studies.ablation import VariantResult, compare_with_base
 from flaxdigits.studies.grid import Grid, grid_effects, grid_of
@@ -41,13 +42,14 @@ def variants(noise=0.0, seeds=range(5), factors=FACTORS, **changes):
         fields = {"is_paired": True, "diverged": ()} | changes.get(variant_of(levels), {})
         values = {seed: value for seed, value in values.items() if seed not in fields["diverged"]}
         results.append(VariantResult(
-            variant_of(levels), values, estimate(list(values.values())), None, None,
+            variant_of(levels), values, estimate(list(values.values())) if values else None,
+            None, None,
             extra_metrics={}, **fields))
     return compare_with_base(results)
 
 
 def test_known_effects_are_found_without_noise():
-    effects = {effect.levels: effect for effect in grid_effects(GRID, variants())}
+    effects = {effect.levels: effect for effect in grid_effects(GRID, variants()).effects}
     assert [levels for levels in effects if len(levels) == 1] == [
         ("mse",), ("focal",), ("low",), ("mid",), ("high",), ("off",), ("on",)]
     known = {("focal",): 0.02 + MSE_AT_HIGH / 3, ("mid",): 0.03,
@@ -69,7 +71,7 @@ def test_known_effects_are_found_without_noise():
 def test_intervals_and_tests_are_those_of_the_seeds():
     results = variants(noise=0.01)
     values = {result.variant: result.values for result in results}
-    effects = {effect.levels: effect for effect in grid_effects(GRID, results)}
+    effects = {effect.levels: effect for effect in grid_effects(GRID, results).effects}
 
     def mean(seed, *wanted):
         cells = [values[variant_of(levels)][seed] for levels in GRID.cells
@@ -95,21 +97,69 @@ def test_intervals_and_tests_are_those_of_the_seeds():
 
 
 def test_only_seeds_that_finished_for_every_combination_count():
-    effects = grid_effects(GRID, variants(**{"focal, mid, on": {"diverged": (1, 3)}}))
-    assert {effect.estimate.n for effect in effects} == {3}
-    assert set(effects[0].by_seed) == {0, 2, 4}
-    assert grid_effects(GRID, variants(**{"base": {"diverged": tuple(range(1, 5))},
-                                          "focal, mid, on": {"diverged": (0,)}})) == []
+    found = grid_effects(GRID, variants(**{"focal, mid, on": {"diverged": (1, 3)}}))
+    assert {effect.estimate.n for effect in found.effects} == {3}
+    assert set(found.effects[0].by_seed) == {0, 2, 4}
+    assert found.diverged == {"focal, mid, on": (1, 3)} and not found.omitted
+
+
+ALL = tuple(range(5))
+
+
+@pytest.mark.parametrize(("diverged", "omitted"), [
+    ({"focal, mid, on": ALL}, [("rate", "mid")]),
+    ({"mse, mid, off": ALL, "focal, mid, on": ALL}, [("rate", "mid")]),
+    ({f"focal, {rate}, {norm}": ALL for rate in FACTORS["rate"] for norm in FACTORS["norm"]},
+     [("loss", "focal")]),
+    ({"mse, mid, off": (1, 2, 3, 4), "focal, high, on": (0,)}, [("rate", "mid")]),
+    ({"mse, mid, off": ALL, "focal, high, on": ALL}, [("rate", "mid"), ("norm", "on")]),
+])
+def test_effects_are_computed_without_levels_that_diverged(diverged, omitted):
+    results = variants(**{name: {"diverged": seeds} for name, seeds in diverged.items()})
+    found = grid_effects(GRID, results)
+    assert found.omitted == omitted and found.diverged == diverged
+    levels = {level for effect in found.effects for level in effect.levels}
+    assert levels == {level for factor, names in FACTORS.items() for level in names
+                      if (factor, level) not in omitted and len(set(names) - {
+                          name for _, name in omitted}) > 1}
+    known = {("on",): 0.01, ("mid", "on"): 0, ("high", "on"): 0}
+    means = {effect.levels: effect.difference.mean for effect in found.effects
+             if effect.difference}
+    assert {name: means[name] for name in known if name in means} == pytest.approx(
+        {name: value for name, value in known.items() if name in means})
+    report = StudyReport("Rates", "validation_accuracy", formats(()), {}, results, GRID)
+    names = " and ".join(f"{factor}: {level}" for factor, level in omitted)
+    for text in (report.markdown(), "\n".join(report.tables()[1][1])):
+        assert f"The effects are therefore computed without {names}." in text
+        assert all(f"{name} ({listed('seed', seeds)})" in text
+                   for name, seeds in diverged.items())
+
+
+def test_a_report_without_effects_states_what_is_missing():
+    factors = FACTORS | {"rate": ("low", "mid"), "norm": ("off",)}
+    grid = Grid(factors, {levels: variant_of(levels)
+                          for levels in itertools.product(*factors.values())})
+    results = variants(factors=factors, **{"focal, mid, off": {"diverged": ALL}})
+    assert not grid_effects(grid, results).effects
+    report = StudyReport("Rates", "validation_accuracy", formats(()), {}, results, grid)
+    ((_, notes),) = report.tables()
+    for text in (report.markdown(), "\n".join(notes)):
+        assert "Diverged combinations: focal, mid, off (seeds 0, 1, 2, 3, 4)." in text
+        assert "Main effects and interactions therefore cannot be computed" in text
+    assert report.json()["missing"] and "study.effects.png" not in report.files()
 
 
 def test_combinations_on_different_images_and_single_factors_have_no_effects():
-    assert grid_effects(GRID, variants(**{"focal, mid, on": {"is_paired": False}})) == []
+    results = variants(**{"focal, mid, on": {"is_paired": False}})
+    assert not grid_effects(GRID, results).effects
+    report = StudyReport("Rates", "validation_accuracy", formats(()), {}, results, GRID)
+    assert "No main effects and interactions: the combinations" in report.markdown()
     one = FACTORS | {"rate": ("low",), "norm": ("off",)}
     cells = {levels: variant_of(levels) for levels in itertools.product(*one.values())}
-    assert grid_effects(Grid(one, cells), variants(factors=one)) == []
+    assert not grid_effects(Grid(one, cells), variants(factors=one)).effects
     two = FACTORS | {"norm": ("off",)}
     cells = {levels: variant_of(levels) for levels in itertools.product(*two.values())}
-    effects = grid_effects(Grid(two, cells), variants(factors=two))
+    effects = grid_effects(Grid(two, cells), variants(factors=two)).effects
     assert {effect.factors for effect in effects} == {("loss",), ("rate",), ("loss", "rate")}
 
 
@@ -121,14 +171,17 @@ def test_the_grid_of_a_study_knows_its_base():
                             "rate": ("high", "low")}
     assert grid.cells["dropout=0.1", "low"] == "base" and grid.reference() == ("dropout=0.1", "low")
     assert grid.cells["dropout=0.5", "high"] == "dropout=0.5, high"
+    assert grid.label("base") == "base (dropout=0.1, low)"
+    assert grid.label("dropout=0.5, high") == "dropout=0.5, high"
     other = Study("dense_cnn", grid={"model.dropout": (0.2, 0.5)})
+    assert grid_of(other, variants_of(other)).label("base") == "base"
     assert grid_of(other, variants_of(other)).reference() == ("dropout=0.2",)
 
 
 def test_the_report_contains_the_effects():
     results = variants(noise=0.01)
-    effects = grid_effects(GRID, results)
-    report = StudyReport("Rates", "validation_accuracy", formats(()), {}, results, effects)
+    effects = grid_effects(GRID, results).effects
+    report = StudyReport("Rates", "validation_accuracy", formats(()), {}, results, GRID)
     files = report.files()
     assert {"study.effects.csv", "study.effects.png"} <= files.keys()
     effect = next(effect for effect in effects if effect.levels == ("focal", "high"))
@@ -145,5 +198,10 @@ def test_the_report_contains_the_effects():
         console.print(report.tables()[1][0])
     interval = f"[{100 * effect.difference.low:+.2f},{100 * effect.difference.high:+.2f}]"
     assert interval in capture.get(), "an interval is not broken across two lines"
+    assert "| base (mse, low, off) | 5 |" in report.markdown()
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(report.tables()[0][0])
+    assert "base (mse, low, off) " in capture.get()
     without = StudyReport("Rates", "validation_accuracy", formats(()), {}, results)
     assert len(without.tables()) == 1 and "effects" not in without.markdown()

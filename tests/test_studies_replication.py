@@ -136,7 +136,7 @@ def test_finished_runs_are_not_run_again(ran, replicate, tmp_path):
     done = replicate("--seeds=0..1", "--set=train.steps=1")
     assert done.returncode == 0, done.stderr
     assert "small, original: to run: seed 0, on" in done.stdout
-    assert "small, held_out: to run: seed 0, 1, on" in done.stdout
+    assert "small, held_out: to run: seeds 0, 1, on" in done.stdout
     own, = rows(tmp_path / "runs" / "replicate")
     assert own["reproduced"]["seeds"] == [1] and own["reproduced"]["partial"] is None
     assert own["held_out"]["partial"] == "1 of 6 steps"

@@ -14,6 +14,7 @@ from flaxdigits.api.experiment import absolute_paths
 from flaxdigits.api.plan import plan_table
 from flaxdigits.api.seeds import outcome_line
 from flaxdigits.api.session import Session, Source, check_before_data, new_run_folder
+from flaxdigits.command import command_line
 from flaxdigits.config import ExperimentConfig, TrainConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import find, title
@@ -24,7 +25,7 @@ from flaxdigits.reports.finished_run import write_report_or_warn
 from flaxdigits.reports.result import data_name, print_synthetic_data_notice
 from flaxdigits.reports.study import StudyReport
 from flaxdigits.studies.ablation import VariantResult, check_variants, compare_variants, run_study
-from flaxdigits.studies.grid import grid_effects, grid_of
+from flaxdigits.studies.grid import grid_of
 from flaxdigits.studies.on_ray import RayCluster
 from flaxdigits.studies.seeds import checked_seeds, seed_configs, seed_folders, unfinished
 from flaxdigits.studies.study import ABLATIONS, BASE, Study, load_study, seed_workdir, variants_of
@@ -56,7 +57,7 @@ def run_ablation(
     workdir: PathLike | None = None, dry_run: bool = False, executor: Executor = "local",
     cpus_per_run: int = 1, gpus_per_run: int = 0, data: Source = "auto",
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
-    command: str = "flaxdigits.run_ablation", console: Console | None = None,
+    command: str | None = None, console: Console | None = None,
 ) -> AblationOutcome:
     """Runs or resumes a study, and writes its table.
 
@@ -74,7 +75,7 @@ def run_ablation(
       data: See `train`.
       raw_data_dir: See `train`.
       data_dir: See `train`.
-      command: the command to print below the table.
+      command: the command to print below the table; None: that of this process.
       console: See `train`.
 
     Raises:
@@ -110,9 +111,10 @@ def run_ablation(
     console.print(f"{name}: {counted(len(configs), 'variant')} of {study.experiment}, "
                   f"{counted(len(chosen), 'seed')}, {counted(runs, 'run')}, on "
                   f"{'Ray' if cluster else provenance.device_name()}, in {folder}")
+    grid = grid_of(study, configs)
     if dry_run:
         print_table(console, plan_table(
-            {variant: (config, unfinished(seed_workdir(folder, variant), chosen))
+            {grid.label(variant): (config, unfinished(seed_workdir(folder, variant), chosen))
              for variant, config in configs.items()}, chosen, load))
         return AblationOutcome([])
 
@@ -127,11 +129,11 @@ def run_ablation(
     variants = compare_variants(configs, chosen, folder, study.metric, study.extra_metrics)
     if variants[0].estimate is None:
         raise FlaxdigitsError("the base diverged with every seed: there is nothing to compare with")
-    about = _about(command, overrides, study, configs, chosen, folder,
+    about = _about(command or command_line(), overrides, study, configs, chosen, folder,
                    next(iter(variants[0].values)), cluster)
     _write_report(console, folder, StudyReport(
         _title(name_or_path), study.metric, formats(configs[BASE].evaluate.metrics), about,
-        variants, grid_effects(grid_of(study, configs), variants)))
+        variants, grid))
     print_synthetic_data_notice(console, source)
     return AblationOutcome(variants)
 
@@ -163,6 +165,7 @@ def _about(
     folder = RunFolder(seed_folders(seed_workdir(workdir, BASE), seeds)[seed])
     result, run = folder.result(), folder.about()
     part = study.metric.partition("_")[0]
+    seconds = result["seconds_training"] + result["seconds_evaluating"]
     hardware = run.get("machine", result["device"]) if cluster is None else (
         f"Ray, {cluster.cpus} CPU cores and {cluster.gpus} GPUs a run ({result['device']})")
     return {
@@ -176,8 +179,7 @@ def _about(
         "training": f"{_epochs(result, study.recipe.train)} in batches of {base.train.batch_size}, "
                     f"evaluated at the {result['checkpoint']} checkpoint",
         "hardware": f"{hardware}, JAX {run.get('versions', {}).get('jax', 'unknown')}, about "
-                    f"{result['seconds_training'] + result['seconds_evaluating']:.0f} s a run of "
-                    "the base"}
+                    f"{seconds:.{int(seconds < 10)}f} s a run of the base"}
 
 
 def _epochs(result: Mapping[str, Any], recipe: TrainConfig) -> str:

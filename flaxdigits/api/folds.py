@@ -12,6 +12,7 @@ from flaxdigits.api.experiment import validated
 from flaxdigits.api.seeds import outcome_line
 from flaxdigits.api.session import Session, Source, new_run_folder
 from flaxdigits.api.trackers import TrackerFactory, trackers_by_run
+from flaxdigits.command import command_line
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.jax_settings import pinned_settings
@@ -47,7 +48,7 @@ def train_folds(
     workdir: PathLike | None = None, *, data: Source = "auto",
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
     trackers: TrackerFactory | None = None, tensorboard: bool = True,
-    command: str = "flaxdigits.train_folds", console: Console | None = None,
+    command: str | None = None, console: Console | None = None,
 ) -> FoldsOutcome:
     """Trains or resumes all folds of an experiment, and reports errors by writer or by fold.
 
@@ -64,7 +65,7 @@ def train_folds(
       trackers: a function that returns the trackers of a run folder. If several folds are trained
         at the same time, as on a GPU, only the first of them is tracked and printed.
       tensorboard: See `train`.
-      command: the command to print below the tables.
+      command: the command to print below the tables; None: that of this process.
       console: See `train`.
 
     Raises:
@@ -95,7 +96,8 @@ def train_folds(
         session.print_pause(interrupts.received)
         return FoldsOutcome(None, interrupts.received)
     predictions = read_fold_predictions(configs, dataset)
-    _write_report(console, config, chosen, command, first, dataset, predictions, folder)
+    _write_report(
+        console, config, chosen, command or command_line(), first, dataset, predictions, folder)
     print_synthetic_data_notice(console, dataset.source)
     console.print(f"tables: {folder / predictions.group_name}s.md, and .csv, .json, .png")
     return FoldsOutcome(predictions)

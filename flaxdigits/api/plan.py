@@ -28,7 +28,7 @@ def plan_table(
         seconds = 0.0
         if to_run:
             cost = measure_cost(Experiment.create(config, load(config)))
-            seconds = cost.compiling + len(to_run) * cost.training_and_scoring
+            seconds = cost.compiling + len(to_run) * cost.training_and_evaluating
         total += seconds
         rows.append((name, str(len(seeds) - len(to_run)), ", ".join(map(str, to_run)) or "-",
                      duration(seconds)))

@@ -14,10 +14,12 @@ from flaxdigits.api.plan import plan_table
 from flaxdigits.api.seeds import outcome_line
 from flaxdigits.api.session import Session, new_run_folder, output_folder
 from flaxdigits.api.trackers import TrackerFactory, trackers_by_run
+from flaxdigits.command import command_line
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.patterns import expand_user
+from flaxdigits.plurals import listed
 from flaxdigits.reports.replication import ReplicationReport, put_between_markers
 from flaxdigits.reports.replication_page import report_files
 from flaxdigits.studies import collection as finished
@@ -54,7 +56,7 @@ def replicate(
     collect_only: bool = False, update: PathLike | None = None, dry_run: bool = False,
     raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
     trackers: TrackerFactory | None = None, tensorboard: bool = True,
-    command: str = "flaxdigits.replicate", console: Console | None = None,
+    command: str | None = None, console: Console | None = None,
 ) -> ReplicationOutcome:
     """Collects finished runs of the replications, trains the missing ones, and writes the report.
 
@@ -75,7 +77,7 @@ def replicate(
       trackers: a function that returns the trackers of a run folder. If several seeds are trained
         at the same time, as on a GPU, only the first of them is tracked and printed.
       tensorboard: See `train`.
-      command: the command to print in the report.
+      command: the command to print in the report; None: that of this process.
       console: See `train`.
 
     Raises:
@@ -118,7 +120,7 @@ def replicate(
     with progress.stage("collecting finished runs"):
         found = finished.collect(systems, _patterns(collect, collect_only, folder))
     with progress.stage("writing the report"):
-        _report(console, command, systems, found, folder, updated)
+        _report(console, command or command_line(), systems, found, folder, updated)
     if is_complete:
         return ReplicationOutcome(found)
     session.print_pause(interrupts.received)
@@ -159,7 +161,7 @@ def _train(
     # A seed may have ended in this folder, but not count since other runs have more steps.
     to_run = unfinished(folder, plan.missing)
     if to_run:
-        session.console.print(f"{plan.name}: to run: seed {', '.join(map(str, to_run))}, on "
+        session.console.print(f"{plan.name}: to run: {listed('seed', to_run)}, on "
                               f"{provenance.device_name()}, in {folder}")
     dataset = session.load_to_train(plan.config, folder / "seeds" / str(plan.missing[0]))
 

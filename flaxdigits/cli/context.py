@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 from flaxdigits.api.arguments import PathLike, SourceName
 from flaxdigits.api.experiment import experiment, recorded_experiment
 from flaxdigits.cli.options import Options
+from flaxdigits.command import program
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_trackers
@@ -129,7 +130,7 @@ def command_of(options: Options, *mode: str) -> str:
     if options.mode == "folds" and options.experiment is None:  # the config is read from a run
         flags["workdir"] = options.workdir()
     return shlex.join([
-        "python", "launch.py", *mode,
+        *program(options.program), *mode,
         *(f"--{name}={value}" for name, value in flags.items() if value is not None),
         *(f"--collect={pattern}" for pattern in options.collect),
         *(["--collect_only"] if options.collect_only else []),

@@ -142,8 +142,13 @@ _GPUS_PER_RUN = _flag(flags.DEFINE_integer(
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The parsed command line."""
+    """The parsed command line.
 
+    Attributes:
+      program: the path of the program, `sys.argv[0]`; the others are the values of the flags.
+    """
+
+    program: str = "launch.py"
     experiment: str | None = None
     mode: str = "train"
     workdirs: tuple[Path, ...] = ()
@@ -257,7 +262,7 @@ def parse(arguments: list[str]) -> Options | str:
             raise FlaxdigitsError(f"--{flag.name} is for --executor=ray")
     raw = _RAW_DATA_DIR.value
     return Options(
-        experiment=_EXPERIMENT.value, mode=_MODE.value,
+        program=arguments[0], experiment=_EXPERIMENT.value, mode=_MODE.value,
         workdirs=tuple(expand_user(path) for path in _WORKDIR.value),
         overrides=tuple(_SET.value), ablation=_ABLATION.value,
         dry_run=_DRY_RUN.value, executor=_EXECUTOR.value, cpus_per_run=_CPUS_PER_RUN.value,

@@ -10,6 +10,7 @@ import numpy as np
 from flaxdigits.data.builders import BUILDERS
 from flaxdigits.data.framing import Framing, measure_framing
 from flaxdigits.data.index_file import IndexFile
+from flaxdigits.datasets import HAVE_SYNTHETIC
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -47,7 +48,8 @@ class LabelledImages:
 
     def __repr__(self) -> str:
         """Returns a line without the arrays."""
-        return (f"<{type(self).__name__} {self.name} ({self.source}): {len(self.labels)} images of "
+        source = f" ({self.source})" if self.name in HAVE_SYNTHETIC else ""
+        return (f"<{type(self).__name__} {self.name}{source}: {len(self.labels)} images of "
                 f"{self.size()}, {len(self.class_names)} classes>")
 
     def identity(self) -> dict[str, Any]:

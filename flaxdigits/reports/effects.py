@@ -2,15 +2,16 @@
 
 import csv
 import dataclasses
+import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from matplotlib.figure import Figure
 from rich.table import Table
 from rich.text import Text
 
 from flaxdigits.metrics import Format
-from flaxdigits.plurals import counted
+from flaxdigits.plurals import counted, listed
 from flaxdigits.reports.estimates import (
     POINTS,
     cell,
@@ -23,7 +24,8 @@ from flaxdigits.reports.estimates import (
 from flaxdigits.reports.figures import LIGHT, Theme
 from flaxdigits.reports.forest import ForestRow, forest
 from flaxdigits.reports.markdown import table_line
-from flaxdigits.studies.grid import Effect
+from flaxdigits.studies.ablation import VariantResult
+from flaxdigits.studies.grid import Effect, Grid, GridEffects, grid_effects
 
 TITLE = "Main effects and interactions of the grid"
 
@@ -33,14 +35,25 @@ class EffectsReport:
     """The table and the figure of the effects of a grid.
 
     Attributes:
-      effects: the effects, of which there is at least one.
+      grid: the grid.
+      variants: the results of the variants of the study.
       metric: the metric of `result.json` that is compared.
       form: the format of the metric.
     """
 
-    effects: Sequence[Effect]
+    grid: Grid
+    variants: Sequence[VariantResult]
     metric: str
     form: Format
+
+    @property
+    def effects(self) -> Sequence[Effect]:
+        """The effects; empty if there are none, or none that can be computed."""
+        return self._found.effects
+
+    @functools.cached_property
+    def _found(self) -> GridEffects:
+        return grid_effects(self.grid, self.variants)
 
     def terminal(self) -> Table:
         """Returns the table for a terminal."""
@@ -57,13 +70,32 @@ class EffectsReport:
         return [f"## {TITLE}", "", table_line(header), "| --- |" + " ---: |" * (len(header) - 1),
                 *(table_line(self._cells(effect)) for effect in self.effects), "", *self.notes()]
 
+    def missing(self) -> Iterator[str]:
+        """Yields lines on combinations that are missing, and on effects that are not computed."""
+        if not self._found.is_paired:
+            yield ("No main effects and interactions: the combinations of the grid are evaluated "
+                   "on different images.")
+        if not self._found.diverged:
+            return
+        yield "Diverged combinations: " + "; ".join(
+            f"{self.grid.label(variant)} ({listed('seed', seeds)})"
+            for variant, seeds in self._found.diverged.items()) + "."
+        if not self.effects:
+            yield ("Main effects and interactions therefore cannot be computed: they need two "
+                   "levels of two factors whose combinations all finish with the same seed.")
+        elif self._found.omitted:
+            yield "The effects are therefore computed without " + " and ".join(
+                _level(*omitted) for omitted in self._found.omitted) + "."
+
     def notes(self) -> list[str]:
         """Returns the notes below the table, as lines."""
         tests = sum(effect.p_holm is not None for effect in self.effects)
         unit = f" in {POINTS}" if self.form.is_fraction else ""
         seeds = counted(self.effects[0].estimate.n, "seed")
-        lines = [f"Means over all levels of the other factors, ± standard deviation over the "
-                 f"{seeds} that finished for every combination.",
+        combinations = "all these combinations" if self._found.omitted else "every combination"
+        lines = [*self.missing(),
+                 f"Means over all levels of the other factors, ± standard deviation over the "
+                 f"{seeds} that finished for {combinations}.",
                  f"Effect of a level: its difference to the reference level of its factor{unit}, "
                  "with its 95 % interval.",
                  "Effect of a × b: the difference of a to its reference level if the other factor "
@@ -105,7 +137,7 @@ class EffectsReport:
             f"effect on {metric_words(self.metric)}{unit}",
             "mean ± sd" + (", %" if self.form.is_fraction else ""),
             scale=100 if self.form.is_fraction else 1,
-            higher_is_better=self.form.higher_is_better, theme=theme)
+            higher_is_better=self.form.higher_is_better, notes=list(self.missing()), theme=theme)
 
     def _header(self) -> list[str]:
         return ["level, or a × b", "n", heading(self.metric, self.form), "effect", "p", "p, Holm"]
@@ -122,6 +154,10 @@ def _label(effect: Effect) -> str:
     if len(effect.factors) == 2:
         return " × ".join(effect.levels)
     (factor,), (level,) = effect.factors, effect.levels
+    return _level(factor, level) + ("" if effect.difference else " (reference)")
+
+
+def _level(factor: str, level: str) -> str:
+    """Returns the name of a level with its factor, unless the name contains the factor."""
     is_named = not level.startswith(f"{factor.rpartition('.')[2]}=")
-    name = f"{factor}: {level}" if is_named else level
-    return name if effect.difference else f"{name} (reference)"
+    return f"{factor}: {level}" if is_named else level

@@ -138,7 +138,7 @@ def _scale_values(axes: Axes, values: Sequence[float], percent: bool) -> float:
     zero = low / 2
     axes.set_yscale("log")
     axes.set_ylim((zero if len(positive) < len(values) else low) / 1.25, high * 1.25)
-    subs = (1, 2, 5) if high < 200 * low else (1,)
+    subs = (1, 2, 5) if high < 2000 * low else (1,)
     ticks = [tick for tick in LogLocator(subs=subs).tick_values(low, high)
              if low / 1.25 <= tick <= high * 1.25]
     if len(positive) < len(values):

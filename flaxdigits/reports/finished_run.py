@@ -20,23 +20,23 @@ from flaxdigits.training.results import FinishedRun
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.selection import read_checkpoints
 
-HELD_OUT = ("test", "validation")  # the first that there is, is reported on
+HELD_OUT = ("test", "validation")  # the report is about the first of them that the data have
 
 _log = logging.getLogger(__name__)
 
 
 def write_report_or_warn(run: FinishedRun) -> dict[str, Path]:
-    """Calls `write_report`; where it fails, logs a warning and returns no figures.
+    """Calls `write_report`; if it fails, logs a warning and returns no figures.
 
-    The result is complete without its report.
+    A run is complete without a report.
     """
     if not is_writer():
         return {}
     try:
         return write_report(run)
-    except Exception as error:  # whatever a library makes of a full disk or an odd font
-        _log.warning("the report was not written: %s; the result stands, and --mode=report "
-                     "--workdir=%s tries again", first_line(error), run.folder.path)
+    except Exception as error:  # libraries raise many types, as on a full disk
+        _log.warning("the report was not written: %s; the result is complete; to write the report, "
+                     "use --mode=report --workdir=%s", first_line(error), run.folder.path)
         return {}
 
 
@@ -46,7 +46,7 @@ def write_report(run: FinishedRun) -> dict[str, Path]:
     Returns:
       The paths of the figures by name.
     """
-    from flaxdigits.reports.run_report import RunReport  # matplotlib takes its time to import
+    from flaxdigits.reports.run_report import RunReport  # importing matplotlib is slow
 
     experiment, folder, dataset = run.experiment, run.folder, run.experiment.dataset
     split = next(name for name in HELD_OUT if name in run.predictions)
@@ -69,28 +69,28 @@ def report_finished(
     config: ExperimentConfig, dataset: Dataset, folder: RunFolder | str | os.PathLike[str],
     progress: Progress = NO_PROGRESS,
 ) -> None:
-    """Writes `predictions.npz` and the report of a run that is complete, from its checkpoint.
+    """Writes `predictions.npz` and the report of a finished run, from its checkpoint.
 
     Args:
-      config: of the run.
-      dataset: on which it was trained.
-      folder: of the run, or its path.
-      progress: is notified of evaluating and of the report.
+      config: the config of the run.
+      dataset: the data set that the run was trained on.
+      folder: the folder of the run, or its path.
+      progress: is notified of the evaluation and of the report.
 
     Raises:
-      FlaxdigitsError: if the run is not complete, or its checkpoint cannot be read.
+      FlaxdigitsError: if the run is not finished, or its checkpoint cannot be read.
     """
     folder = RunFolder.of(folder)
     result = folder.result()
     if result is None:
         raise FlaxdigitsError(
-            f"{folder.path}: has no result.json yet: a report is about a complete run; "
-            "the command that started it resumes it")
+            f"{folder.path}: has no result.json yet, and only a finished run has a report: "
+            "repeat the command that started the run to resume it")
     experiment, step = Experiment.create(config, dataset), result["checkpoint_step"]
     with read_checkpoints(folder) as checkpoints:
         if step not in checkpoints.steps():
             raise FlaxdigitsError(f"{folder.path}: the checkpoint of step {step}, which the "
-                                  "result is about, does not exist any more")
+                                  "result describes, no longer exists")
         state = checkpoints.restore(step, experiment.state_shapes)
     predictions = {split: experiment.predict(state, split, progress) for split in HELD_OUT
                    if split in experiment.splits}
@@ -102,10 +102,10 @@ def report_finished(
 def _first_filters(
     params: Any, layers: list[Layer], image_shape: tuple[int, ...]
 ) -> np.ndarray | None:
-    """The filters of the first layer with weights: [filters, height, width] float32.
+    """Returns the filters of the first layer with weights: [filters, height, width] float32.
 
-    Of a convolution its kernels, of a dense layer over the whole image its columns; of both the
-    mean over the channels. None where the layer is of another kind.
+    They are the kernels of a convolution, or the columns of a dense layer of the whole image,
+    averaged over the channels. None if the layer is of another kind.
     """
     first = next((layer for layer in layers if layer.parameters), None)
     if first is None:

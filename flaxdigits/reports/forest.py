@@ -47,7 +47,7 @@ class ForestRow:
 
 def forest(
     rows: Sequence[ForestRow], title: str, axis_label: str, mean_label: str, *, scale: float = 1,
-    higher_is_better: bool = True, theme: Theme = LIGHT,
+    higher_is_better: bool = True, notes: Sequence[str] = (), theme: Theme = LIGHT,
 ) -> Figure:
     """Draws a forest plot, with an explanation of the marks that it contains.
 
@@ -58,10 +58,14 @@ def forest(
       mean_label: the heading of the texts on the right.
       scale: the factor by which values are multiplied, such as 100 for per cent.
       higher_is_better: whether positive differences are improvements.
+      notes: further lines below the explanation of the marks.
       theme: the colours.
     """
-    heading, marks = textwrap.wrap(title, 96), textwrap.wrap("; ".join(
-        _marks(rows, higher_is_better)), 140)
+    heading = textwrap.wrap(title, 96)
+    space = "\N{NO-BREAK SPACE}"  # so that lines break between the explanations of two marks
+    explained = "; ".join(mark.replace(" ", space) for mark in _marks(rows, higher_is_better))
+    marks = [line.replace(space, " ") for text in (explained, *notes)
+             for line in textwrap.wrap(text, 140)]
     width, head, foot = 8.4, 0.5 + 0.2 * len(heading), 0.62 + 0.16 * len(marks)  # inches
     height = head + foot + 0.36 * max(1, len(rows))
     figure, axes = blank(width, height, theme)
@@ -98,7 +102,7 @@ def forest(
         lambda value, _: f"{value:+g}".replace("-", "−") if value else "0"))
     axes.set_xlabel(axis_label, color=theme.muted, fontsize=8)
     figure.text(0.02, 0.12 / height, "\n".join(marks), color=theme.muted, fontsize=8,
-                linespacing=1.4, va="bottom")
+                linespacing=1.4, va="bottom", parse_math=False)
     figure.text(0.02, 1 - 0.13 / height, "\n".join(heading), color=theme.text, fontsize=10.5,
                 weight="bold", va="top", linespacing=1.4, parse_math=False)
     return figure
@@ -111,6 +115,8 @@ def _marks(rows: Sequence[ForestRow], higher_is_better: bool) -> Iterator[str]:
         yield "dots: seeds"
     if any(row.seeds for row in rows if row.difference is None):
         yield "dots of a row without a diamond: its seeds around their mean"
+    if any(row.is_paired for row, _ in drawn):
+        yield "diamonds: mean differences"
     if any(difference.low is not None for _, difference in drawn):
         yield "lines: 95 % intervals"
     if any(row.is_significant for row, _ in drawn):

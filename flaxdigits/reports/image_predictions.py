@@ -44,7 +44,7 @@ def image_prediction_grid(
     read = [prediction for prediction in predictions if prediction.error is None]
     shown = read[:MAX_IMAGES]
     names = legible(class_names)
-    drawable = dict(zip(class_names, names.names, strict=True))
+    readable = dict(zip(class_names, names.names, strict=True))
     columns, lines = min(COLUMNS, max(1, len(shown))), max(1, -(-len(shown) // COLUMNS))
     wide, high = 2 * TILE + 0.25, TILE + (1 + GUESSES) * LINE + 0.2
     figure = Figure(figsize=(max(columns * wide, 4.6) + 0.1, lines * high + 0.4),
@@ -75,7 +75,7 @@ def image_prediction_grid(
                     aspect="auto")
         for line, guess in enumerate(prediction.guesses):
             axes.text(left + TILE + 0.05, top + TILE + (line + 0.75) * LINE,
-                      f"{drawable[guess.class_name]}   {guess.confidence:.1%}", font=names.font,
+                      f"{readable[guess.class_name]}   {guess.confidence:.1%}", font=names.font,
                       fontsize=9 if line == 0 else 7.5, va="center", parse_math=False,
                       color=theme.text if line == 0 else theme.muted)
     return figure

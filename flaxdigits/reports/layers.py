@@ -70,7 +70,9 @@ def list_layers(model: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:
     calls: list[_Call] = []
     is_tracing = True
 
-    def note(call: Any, arguments: Any, options: Any, context: nn.module.InterceptorContext) -> Any:
+    def record(
+        call: Any, arguments: Any, options: Any, context: nn.module.InterceptorContext
+    ) -> Any:
         before = len(calls)
         output = call(*arguments, **options)
         if is_tracing and context.method_name == "__call__":
@@ -80,7 +82,7 @@ def list_layers(model: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:
                                calls[before:]))
         return output
 
-    with nn.intercept_methods(note):
+    with nn.intercept_methods(record):
         variables = jax.eval_shape(
             model.init, jax.random.key(0), jnp.zeros((1, *image_shape)), None)
     is_tracing = False  # `python -O` skips the assert in which Flax removes the interceptor

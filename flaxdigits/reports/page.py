@@ -40,13 +40,13 @@ def page(
       figures: the PNG files of `loss`, `error`, `confusion` and optionally `norms` and `filters`,
         each for a light and for a dark page.
     """
-    folder = config.get("data", {}).get("folder")
+    folder, seconds = config.get("data", {}).get("folder"), result["seconds_training"]
     return render(
         "page.html", experiment=result["experiment"],
         subtitle=f"{data_name(result['dataset'], result['data_source'], folder)}, split "
                  f"{result['split']}, seed {result['seed']}, {result['parameters']:,} parameters",
         training=f"{counted(result['epochs'], 'epoch')}, {counted(result['steps'], 'step')} in "
-                 f"{result['seconds_training']:,.0f} s on {result['device']}. Evaluated at the "
+                 f"{seconds:,.{int(seconds < 10)}f} s on {result['device']}. Evaluated at the "
                  f"checkpoint of step {result['checkpoint_step']:,} ({result['checkpoint']}).",
         is_synthetic=result["data_source"] != "real",
         scores=[_score(result, name) for name in reversed(PARTS)

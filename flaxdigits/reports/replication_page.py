@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from flaxdigits.plurals import counted
+from flaxdigits.plurals import counted, listed
 from flaxdigits.reports.figures import DARK, LIGHT, Theme, blank, png
 from flaxdigits.reports.replication import (
     HEADER,
@@ -193,7 +193,8 @@ def _system(rows: Sequence[ClaimRow]) -> dict[str, Any]:
             "summary": f"{result['dataset']}, split {result['split']}: "
                        f"{result['train_examples']:,} training images, "
                        f"{counted(result['epochs'], 'epoch')}, {result['parameters']:,} parameters",
-            "partial": runs.partial, "diverged": ", ".join(map(str, runs.diverged)),
+            "partial": runs.partial,
+            "diverged": listed("seed", runs.diverged) if runs.diverged else "",
             "header": [METRIC_LABELS[name] for name in ACCURACIES if runs.values(name)],
             "mean": [format_estimate(estimate_of(runs, name))
                      for name in ACCURACIES if runs.values(name)],

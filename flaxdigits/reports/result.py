@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.console import Console
 
-from flaxdigits.datasets import PARTS
-from flaxdigits.plurals import counted
+from flaxdigits.datasets import HAVE_SYNTHETIC, PARTS
+from flaxdigits.plurals import counted, listed
 
 
 def print_result(console: Console, result: dict[str, Any]) -> None:
@@ -29,7 +29,7 @@ def print_summary(console: Console, summary: dict[str, Any]) -> None:
             console.print(f"{split:10}  accuracy {mean_and_sd(accuracy)}, "
                           f"{interval(accuracy)}, {counted(accuracy['n'], 'seed')}")
     if summary["diverged"]:
-        console.print(f"diverged: seed {', '.join(summary['diverged'])}")
+        console.print(f"diverged: {listed('seed', summary['diverged'])}")
 
 
 def mean_and_sd(accuracy: dict[str, Any]) -> str:
@@ -64,6 +64,8 @@ def print_synthetic_data_notice(console: Console, source: str) -> None:
 def data_name(dataset: str, source: str, folder: str | None) -> str:
     """Returns the printed name of the data, such as `mnist (real)` or `my_digits (image_folder)`.
 
+    The source is omitted if flaxdigits cannot generate synthetic data in place of the real data.
+
     Args:
       dataset: the value of `data.dataset`.
       source: `real` or `drawn`, as run folders call synthetic data.
@@ -71,6 +73,8 @@ def data_name(dataset: str, source: str, folder: str | None) -> str:
     """
     if folder is not None:
         return f"{Path(folder).resolve().name} ({dataset})"
+    if dataset not in HAVE_SYNTHETIC:
+        return dataset
     return f"{dataset} ({source_name(source)})"
 
 

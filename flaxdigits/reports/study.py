@@ -2,9 +2,10 @@
 
 import csv
 import dataclasses
+import functools
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from matplotlib.figure import Figure
 from rich.table import Table
@@ -26,8 +27,8 @@ from flaxdigits.reports.figures import LIGHT, Theme, png
 from flaxdigits.reports.forest import ForestRow, forest
 from flaxdigits.reports.markdown import table_line
 from flaxdigits.studies.ablation import VariantResult, as_json
-from flaxdigits.studies.grid import Effect, effects_json
-from flaxdigits.studies.study import BASE
+from flaxdigits.studies.grid import Grid, effects_json
+from flaxdigits.studies.statistics import ROUNDING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ class StudyReport:
       formats: the format of every metric by its name without the split.
       about: what is needed to repeat the study, by name.
       variants: the results of the variants, the base first.
-      effects: the main effects and interactions of the study's grid; empty if it has none.
+      grid: the grid of the study, which has no factors if there are only variants.
     """
 
     title: str
@@ -48,7 +49,7 @@ class StudyReport:
     formats: Mapping[str, Format]
     about: Mapping[str, str]
     variants: Sequence[VariantResult]
-    effects: Sequence[Effect] = ()
+    grid: Grid = dataclasses.field(default_factory=lambda: Grid({}, {}))
 
     def format_of(self, name: str) -> Format:
         """Returns the format of a metric of `result.json`, such as `test_accuracy`."""
@@ -60,21 +61,22 @@ class StudyReport:
             "study.md": self.markdown().encode(), "study.csv": self.csv().encode(),
             "study.json": (json.dumps(self.json(), indent=2, ensure_ascii=False) + "\n").encode(),
             "study.png": png(differences(
-                self.variants, self.metric, self.format_of(self.metric), self.title))}
-        if self.effects:
-            files |= {"study.effects.csv": self._effects().csv().encode(),
-                      "study.effects.png": png(self._effects().figure(self.title))}
+                self.variants, self.metric, self.format_of(self.metric), self.title, self.grid))}
+        if self._effects.effects:
+            files |= {"study.effects.csv": self._effects.csv().encode(),
+                      "study.effects.png": png(self._effects.figure(self.title))}
         return files
 
     def tables(self) -> list[tuple[Table, list[str]]]:
         """Returns the tables for a terminal, each with the lines of its notes."""
         tables = [(self._variants_table(), self.notes())]
-        if self.effects:
-            tables.append((self._effects().terminal(), self._effects().notes()))
+        if self._effects.effects:
+            tables.append((self._effects.terminal(), self._effects.notes()))
         return tables
 
+    @functools.cached_property
     def _effects(self) -> EffectsReport:
-        return EffectsReport(self.effects, self.metric, self.format_of(self.metric))
+        return EffectsReport(self.grid, self.variants, self.metric, self.format_of(self.metric))
 
     def _variants_table(self) -> Table:
         table = Table(title=Text(self.title, "table.title"))
@@ -93,8 +95,8 @@ class StudyReport:
         lines += ["", *self.notes(), ""]
         images = [f"![{metric_words(self.metric)}: difference of each variant to the base]"
                   "(study.png)", ""]
-        if self.effects:
-            lines += [*self._effects().markdown(), ""]
+        if self._effects.effects:
+            lines += [*self._effects.markdown(), ""]
             images += [f"![{metric_words(self.metric)}: main effects and interactions of the grid]"
                        "(study.effects.png)", ""]
         lines += [f"- {name}: {text}" for name, text in self.about.items()]
@@ -117,12 +119,14 @@ class StudyReport:
         if not all(result.is_paired for result in self.variants):
             lines.append("If a variant is evaluated on other images than the base, the interval is "
                         "Welch's and there is no test.")
-        return lines
+        lines += _suspicions(self.variants, metric_words(self.metric))
+        return lines if self._effects.effects else [*lines, *self._effects.missing()]
 
     def json(self) -> dict[str, object]:
         """Returns the report as JSON values, with unrounded numbers and the values of all seeds."""
         return {"title": self.title, "metric": self.metric, "about": dict(self.about),
-                "rows": as_json(self.variants), "effects": effects_json(self.effects)}
+                "rows": as_json(self.variants), "effects": effects_json(self._effects.effects),
+                "missing": list(self._effects.missing())}
 
     def csv(self) -> str:
         """Returns the CSV file: a line for each variant, with unrounded numbers and fractions."""
@@ -157,7 +161,7 @@ class StudyReport:
         if result.diverged:
             text += f" ({len(result.diverged)} diverged)"
         p = result.difference.p if result.difference else None
-        return [result.variant, str(value.n if value else 0), text,
+        return [self.grid.label(result.variant), str(value.n if value else 0), text,
                 format_mean_difference(result.difference, form) + _pairs(result),
                 format_p_value(p), format_p_value(result.p_holm),
                 *(format_mean(result.extra_metrics.get(name), self.format_of(name))
@@ -168,7 +172,7 @@ class StudyReport:
 
 
 def differences(
-    variants: Sequence[VariantResult], metric: str, form: Format, title: str,
+    variants: Sequence[VariantResult], metric: str, form: Format, title: str, grid: Grid,
     theme: Theme = LIGHT,
 ) -> Figure:
     """Draws the difference of each variant to the base: the 95 % interval, and a dot per seed.
@@ -178,12 +182,13 @@ def differences(
       metric: the name of the compared metric.
       form: the format of the metric.
       title: the title of the figure.
+      grid: the grid of the study.
       theme: the colours.
     """
     base, *others = variants
     unit = POINTS if form.is_fraction else "difference"
     rows = [ForestRow(
-        BASE, format_mean(base.estimate, form), None,
+        grid.label(base.variant), format_mean(base.estimate, form), None,
         [value - base.estimate.mean for value in base.values.values()])]
     for result in others:
         paired = [seed for seed in result.values if seed in base.values and result.is_paired]
@@ -195,6 +200,25 @@ def differences(
         rows, title, f"{metric_words(metric)}, {unit} from the base",
         "mean ± sd" + (", %" if form.is_fraction else ""), scale=100 if form.is_fraction else 1,
         higher_is_better=form.higher_is_better, theme=theme)
+
+
+def _suspicions(variants: Sequence[VariantResult], metric: str) -> Iterator[str]:
+    """Yields lines on variants whose difference to the base is the same for every seed."""
+    base, *others = variants
+    zero, constant = [], []
+    for other in others:
+        found = [value - base.values[seed] for seed, value in other.values.items()
+                 if other.is_paired and seed in base.values]
+        if found and max(map(abs, found)) <= ROUNDING:
+            zero.append(other.variant)
+        elif len(found) > 1 and max(found) - min(found) <= ROUNDING:
+            constant.append(other.variant)
+    if zero:
+        yield (f"Same {metric} as the base with every seed: {'; '.join(zero)}. What is varied may "
+               "have no effect.")
+    if constant:
+        yield (f"Same difference to the base with every seed: {'; '.join(constant)}. The seed may "
+               "have no effect.")
 
 
 def _pairs(result: VariantResult) -> str:

@@ -19,6 +19,7 @@ from flaxdigits.studies.statistics import estimate
 
 GROUPS_IN_TABLE = 10
 GROUPS_IN_FIGURE = 4
+MAX_NAMED_GROUPS = 30  # columns of an error map; if there are more, only the first are named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,18 +120,18 @@ class WritersReport:
 
     def hardest(self, names: Labels) -> Figure:
         """Draws the worst mistakes of the groups with the highest error rates, a row each."""
-        tested = self.predictions
-        groups = [int(group) for group in tested.errors()[0][:GROUPS_IN_FIGURE]]
-        wrong = tested.predicted != tested.labels
-        confidence = softmax(tested.logits.astype(np.float64), -1).max(-1)
+        predictions = self.predictions
+        groups = [int(group) for group in predictions.errors()[0][:GROUPS_IN_FIGURE]]
+        wrong = predictions.predicted != predictions.labels
+        confidence = softmax(predictions.logits.astype(np.float64), -1).max(-1)
         chosen: list[int] = []
         for group in groups:  # mistakes first, the most confident first, each image once
-            rows = np.flatnonzero(tested.groups == group)
+            rows = np.flatnonzero(predictions.groups == group)
             rows = rows[np.lexsort((-confidence[rows], ~wrong[rows]))]
-            _, first = np.unique(tested.index[rows], return_index=True)
+            _, first = np.unique(predictions.index[rows], return_index=True)
             chosen += list(rows[np.sort(first)][:COLUMNS])
         shown = select_predictions(
-            self.images, tested.index, tested.labels, tested.logits, chosen)
+            self.images, predictions.index, predictions.labels, predictions.logits, chosen)
         return prediction_grid(
             shown, names,
             f"The hardest {self.stem}, a row each: {self.stem} " + ", ".join(map(str, groups)))
@@ -156,10 +157,10 @@ def error_map(
       theme: the colours.
     """
     count, classes = errors.shape
-    width, height = 10.0, 1.9 + 0.24 * classes
+    width, height = 10.0, 1.98 + 0.24 * classes
     figure, top = blank(width, height, theme)
     left, wide = 0.075, 0.83
-    bottom, tall = 0.42 / height, 0.24 * classes / height
+    bottom, tall = 0.5 / height, 0.24 * classes / height
     top.set_position((left, bottom + tall + 0.08 / height, wide, 0.85 / height))
     rates = errors.sum(1) / np.maximum(1, examples.sum(1))
     top.bar(range(count), 100 * rates, width=0.8, color=theme.wrong)
@@ -177,13 +178,15 @@ def error_map(
                 interpolation="nearest")
     axes.set_yticks(range(classes), names.names, font=names.font, fontsize=9, color=theme.text,
                     parse_math=False)
-    axes.set_xticks([])
+    axes.set_xticks(range(count), groups, fontsize=8, color=theme.muted)
+    if count > MAX_NAMED_GROUPS:
+        axes.set_xticks([])
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_color(theme.line)
-    axes.set_xlabel(f"{count} {group}s, the highest error rate first: "
-                    f"{', '.join(map(str, groups[:8]))} …"
-                    if count > 8 else ", ".join(map(str, groups)), color=theme.muted, fontsize=8.5)
+    first = "" if count <= MAX_NAMED_GROUPS else f": {', '.join(map(str, groups[:8]))} …"
+    axes.set_xlabel(f"{count} {group}s, the highest error rate first{first}", color=theme.muted,
+                    fontsize=8.5)
     by_class = errors.sum(0) / np.maximum(1, examples.sum(0))
     for row, rate in enumerate(by_class):
         axes.annotate(f"{rate:.1%}", (count - 0.5, row), (6, 0), textcoords="offset points",

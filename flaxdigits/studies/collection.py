@@ -115,7 +115,7 @@ def collect(systems: Sequence[System], patterns: Sequence[str]) -> Collection:
 
 
 def missing(runs: ProtocolRuns, config: ExperimentConfig, seeds: Sequence[int]) -> list[int]:
-    """Returns the seeds that have run neither the complete recipe nor as much of it as `config`."""
+    """Returns the seeds for which there is no run of the complete recipe or of `config`."""
     sufficient = extent(runs.recipe), extent(config)
     done = {record.seed for record in runs.found
             if extent(from_dict(record.values["config"])) in sufficient}

@@ -8,8 +8,8 @@ import jax
 from flaxdigits.training.experiment import Experiment
 from flaxdigits.training.program import StepRequest, TrainProgram
 
-SECONDS = 1.0  # of training steps to time
-IMAGES = 320  # to evaluate
+SECONDS = 1.0  # about how long training steps are timed
+IMAGES = 320  # the number of images that are evaluated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Cost:
     """The seconds that a run takes; seeds of the same config are compiled only once."""
 
     compiling: float
-    training_and_scoring: float
+    training_and_evaluating: float
 
 
 def measure_cost(experiment: Experiment) -> Cost:
@@ -43,8 +43,8 @@ def measure_cost(experiment: Experiment) -> Cost:
     for _ in range(2):  # the first compiles
         start = time.perf_counter()
         experiment.logits(state.variables(), experiment.examples.images, index)
-        scoring = (time.perf_counter() - start) / len(index)
+        per_image = (time.perf_counter() - start) / len(index)
     every = experiment.config.evaluate.every_steps or steps_per_epoch
     validations = experiment.total_steps // every * len(experiment.splits.get("validation", ()))
     images = validations + sum(map(len, experiment.splits.values()))
-    return Cost(compiling, training + images * scoring)
+    return Cost(compiling, training + images * per_image)

@@ -133,7 +133,7 @@ def train_folds(
         on_end(FoldRun(configs[path].data.fold, configs[path].seed), outcome)
 
     outcomes: dict[Path, Outcome] = {}
-    for group in _same_size(configs, dataset):
+    for group in _groups_of_same_size(configs, dataset):
         ended = train_many(group, dataset, trackers, report, write_report, progress)
         outcomes |= ended
         if len(ended) < len(group) or any(outcome.signal for outcome in ended.values()):
@@ -145,11 +145,11 @@ def train_folds(
         outcome.result is not None for outcome in outcomes.values())
 
 
-def _same_size(
+def _groups_of_same_size(
     configs: Mapping[Path, ExperimentConfig], dataset: Dataset
 ) -> list[dict[Path, ExperimentConfig]]:
-    """Returns the runs in groups that train on as many examples, and so share a program."""
-    sizes: dict[int, int] = {}  # of the training part, by fold
+    """Returns groups of runs with equally many training examples, which share a program."""
+    sizes: dict[int, int] = {}  # numbers of training examples by fold
     groups: dict[int, dict[Path, ExperimentConfig]] = {}
     for path, config in configs.items():
         if config.data.fold not in sizes:

@@ -5,6 +5,7 @@ computed for every seed, and then estimated over the seeds: combinations with th
 paired, like a variant and the base.
 """
 
+import collections
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
@@ -33,8 +34,23 @@ class Grid:
 
     def reference(self) -> tuple[str, ...]:
         """Returns the levels that the others are compared with: the base's, or else the first."""
-        return next((levels for levels, variant in self.cells.items() if variant == BASE),
-                    next(iter(self.cells)))
+        return self._base_levels() or next(iter(self.cells))
+
+    def label(self, variant: str) -> str:
+        """Returns the name of a variant; that of the base contains its levels, if it has any."""
+        levels = self._base_levels() if variant == BASE else None
+        return f"{variant} ({', '.join(levels)})" if levels else variant
+
+    def without(self, factor: str, level: str) -> "Grid":
+        """Returns the grid without a level of a factor."""
+        axis = list(self.factors).index(factor)
+        kept = tuple(name for name in self.factors[factor] if name != level)
+        return Grid({**self.factors, factor: kept},
+                    {levels: variant for levels, variant in self.cells.items()
+                     if levels[axis] != level})
+
+    def _base_levels(self) -> tuple[str, ...] | None:
+        return next((levels for levels, variant in self.cells.items() if variant == BASE), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +80,26 @@ class Effect:
     p_holm: float | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class GridEffects:
+    """The effects of a grid, and what they do not cover.
+
+    Attributes:
+      effects: the levels of each factor, followed by the interactions of each pair of factors.
+        Empty if fewer than two factors have several levels, if too many combinations diverged, or
+        if the combinations are evaluated on different images.
+      omitted: the levels that are not part of the effects because their combinations diverged, as
+        pairs of factor and level.
+      diverged: the seeds that diverged, by combination (variant).
+      is_paired: whether all combinations are evaluated on the same images.
+    """
+
+    effects: Sequence[Effect] = ()
+    omitted: Sequence[tuple[str, str]] = ()
+    diverged: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    is_paired: bool = True
+
+
 def grid_of(study: Study, configs: Mapping[str, ExperimentConfig]) -> Grid:
     """Returns the grid of a study.
 
@@ -78,32 +114,75 @@ def grid_of(study: Study, configs: Mapping[str, ExperimentConfig]) -> Grid:
     return Grid(factors, cells)
 
 
-def grid_effects(grid: Grid, variants: Sequence[VariantResult]) -> list[Effect]:
+def grid_effects(grid: Grid, variants: Sequence[VariantResult]) -> GridEffects:
     """Returns the main effect of each level and the two-way interactions of each pair of factors.
 
-    Factors with one level have no effects. Only seeds that finished for every combination count.
+    Factors with one level have no effects. Only seeds that finished for every combination count. If
+    there is no such seed, levels are left out until there is one: first the level whose
+    combinations lack the largest share of the seeds.
 
     Args:
       grid: the grid.
       variants: the results of the variants of the study.
-
-    Returns:
-      The levels of each factor, followed by the interactions of each pair of factors. Empty if
-      fewer than two factors have several levels, if no seed finished for every combination, or if
-      the combinations are evaluated on different images.
     """
-    varied = [axis for axis, levels in enumerate(grid.factors.values()) if len(levels) > 1]
-    if len(varied) < 2:
-        return []
+    if len(_varied(grid)) < 2:
+        return GridEffects()
     results = {result.variant: result for result in variants}
     cells = [results[variant] for variant in grid.cells.values()]
-    seeds = sorted(set.intersection(*(set(cell.values) for cell in cells)))
-    if not seeds or not all(cell.is_paired for cell in cells):
+    if not all(cell.is_paired for cell in cells):
+        return GridEffects(is_paired=False)
+    values = {cell.variant: cell.values for cell in cells}
+    part = _finished_part(grid, values)
+    return GridEffects(
+        _effects(part, values, grid.reference()),
+        [(factor, level) for factor, levels in grid.factors.items() for level in levels
+         if level not in part.factors[factor]],
+        {cell.variant: cell.diverged for cell in cells if cell.diverged})
+
+
+def _varied(grid: Grid) -> list[int]:
+    """Returns the axes of the factors that have several levels."""
+    return [axis for axis, levels in enumerate(grid.factors.values()) if len(levels) > 1]
+
+
+def _finished_part(grid: Grid, values: Mapping[str, Mapping[int, float]]) -> Grid:
+    """Leaves out levels until some seed finished for all combinations, or one combination is left.
+
+    Args:
+      grid: the grid.
+      values: the compared metric by seed, of each variant.
+    """
+    reference = dict(zip(grid.factors, grid.reference(), strict=True))
+    while not _common_seeds(grid, values) and _varied(grid):
+        finished = collections.defaultdict(list)  # numbers of seeds by factor and level
+        for levels, variant in grid.cells.items():
+            for factor, level in zip(grid.factors, levels, strict=True):
+                if len(grid.factors[factor]) > 1:
+                    finished[factor, level].append(len(values[variant]))
+        # Among equals rather not the reference, and of the factor with the most levels.
+        grid = grid.without(*min(finished, key=lambda key: (
+            np.mean(finished[key]), reference[key[0]] == key[1], -len(grid.factors[key[0]]))))
+    return grid
+
+
+def _common_seeds(grid: Grid, values: Mapping[str, Mapping[int, float]]) -> list[int]:
+    """Returns the seeds that finished for every combination."""
+    return sorted(set.intersection(*(set(values[variant]) for variant in grid.cells.values())))
+
+
+def _effects(
+    grid: Grid, values: Mapping[str, Mapping[int, float]], base_levels: tuple[str, ...]
+) -> list[Effect]:
+    """Returns the effects of a grid; a level of `base_levels` that it lacks is replaced by another.
+    """
+    varied, seeds = _varied(grid), _common_seeds(grid, values)
+    if len(varied) < 2 or not seeds:
         return []
     names, levels = list(grid.factors), list(grid.factors.values())
-    array = np.reshape([[cell.values[seed] for seed in seeds] for cell in cells],
-                       [*map(len, levels), len(seeds)])
-    reference = [of.index(level) for of, level in zip(levels, grid.reference(), strict=True)]
+    array = np.reshape([[values[variant][seed] for seed in seeds]
+                        for variant in grid.cells.values()], [*map(len, levels), len(seeds)])
+    reference = [present.index(level) if level in present else 0
+                 for present, level in zip(levels, base_levels, strict=True)]
     effects = []
     for axes in [(axis,) for axis in varied] + list(itertools.combinations(varied, 2)):
         others = tuple(axis for axis in range(len(levels)) if axis not in axes)

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from flaxdigits.command import command_line
 from flaxdigits.config import ExperimentConfig, from_dict, to_dict
 from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.errors import FlaxdigitsError
@@ -104,7 +105,8 @@ class RayCluster:
                 found = find_run(folder, seed_config)
                 if found is None or found.config_before_extension is not None:
                     with folder.locked():
-                        start_or_extend(folder, seed_config, {"data": load(config).description()})
+                        start_or_extend(folder, seed_config, {
+                            "data": load(config).description(), "command": command_line()})
             for seed, path in unfinished(variant_folder, seeds).items():
                 runs[variant, seed] = RemoteRun(
                     experiment, to_dict(configs_by_path[path]), str(path), locations, self.cpus,

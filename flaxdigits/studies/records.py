@@ -86,7 +86,8 @@ def _values_of_run(folder: RunFolder) -> dict[str, Any] | None:
     result, diverged = folder.result(), folder.diverged()
     if result is None and diverged is None:
         return None
-    return folder.recorded() | (
+    recorded = {name: value for name, value in folder.recorded().items() if name != "command"}
+    return recorded | (
         {"diverged": diverged} if result is None else
         {"result": {name: value for name, value in result.items() if name not in CLOCKS}})
 

@@ -159,7 +159,7 @@ def differences(config: ExperimentConfig, recipe: ExperimentConfig) -> list[str]
 
 
 def extent(config: ExperimentConfig) -> tuple[int | None, ...]:
-    """Returns how much of a recipe a config runs: (steps, epochs if steps is None, limit)."""
+    """Returns the length and the data limit of a run: (steps, epochs if steps is None, limit)."""
     train = config.train
     return train.steps, None if train.steps else train.epochs, config.data.limit
 

@@ -20,7 +20,8 @@ from flaxdigits.training.trackers import Tracker
 
 _log = logging.getLogger(__name__)
 
-ABOUT = ("experiment", "dataset", "data_source", "split", "checkpoint", "device", "deterministic")
+COMMON_FIELDS = (
+    "experiment", "dataset", "data_source", "split", "checkpoint", "device", "deterministic")
 
 
 def checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
@@ -135,9 +136,9 @@ def summarise(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
     """Summarises the results of seeds that have ended.
 
     Returns:
-      A dictionary with the fields of `ABOUT` that are the same for all seeds; `seeds`; `finished`;
-      `diverged`: the step and message of each seed that diverged; and `metrics`: mean, standard
-      deviation and 95 % interval of every metric over the seeds that finished.
+      A dictionary with the fields of `COMMON_FIELDS` that are the same for all seeds; `seeds`;
+      `finished`; `diverged`: the step and message of each seed that diverged; and `metrics`: mean,
+      standard deviation and 95 % interval of every metric over the seeds that finished.
     """
     finished = results(workdir, seeds)
     diverged = {seed: RunFolder(path).diverged()
@@ -162,6 +163,6 @@ def numeric_metrics(found: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
 
 
 def _common(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the fields of `ABOUT` that are the same in all results."""
-    return {name: found[0][name] for name in ABOUT
+    """Returns the fields of `COMMON_FIELDS` that are the same in all results."""
+    return {name: found[0][name] for name in COMMON_FIELDS
             if found and all(result.get(name) == found[0][name] for result in found)}

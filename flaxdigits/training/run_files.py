@@ -46,8 +46,8 @@ STEPS = Kind("a list of positive integers", lambda value: (
 
 CONFIG = {"config": OBJECT, "data": OBJECT}
 OPTIONAL_CONFIG = {"versions": OBJECT_OF_STRINGS, "git_commit": STRING | NULL, "machine": STRING,
-                  "init_from": STRING, "teacher": STRING, "code": CODE, "first_length": OBJECT,
-                  "extended_at": STEPS}
+                  "command": STRING, "init_from": STRING, "teacher": STRING, "code": CODE,
+                  "first_length": OBJECT, "extended_at": STEPS}
 DATA = {"dataset": STRING, "source": STRING, "fingerprint": STRING}
 OPTIONAL_DATA = {"class_names": STRINGS, "official_train": COUNT | NULL, "validation": COUNT,
                 "framing": OBJECT, "image_shape": IMAGE_SHAPE, "writers": STRING, "indices": STRING}

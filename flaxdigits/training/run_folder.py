@@ -215,9 +215,9 @@ class RunFolder:
         Args:
           config: the resolved config.
           about: the other fields of `config.json`: `data` (see `data()`), `versions`, `git_commit`,
-            `machine`, `init_from` and `teacher`. `versions`, `git_commit` and `machine` may differ
-            when a run is resumed. A caller that creates a folder in which another process trains
-            passes `data` only; that process adds the others.
+            `machine`, `command`, `init_from` and `teacher`. `versions`, `git_commit`, `machine` and
+            `command` may differ when a run is resumed. A caller that creates a folder in which
+            another process trains passes only `data` and `command`; that process adds the others.
 
         Raises:
           FlaxdigitsError: if the folder is of another run (the message names what differs), if it
@@ -235,8 +235,8 @@ class RunFolder:
             return
         self.check_same(config, about)
         recorded = self.recorded()
-        if recorded.keys() - {"code"} == {"config", "data"}:
-            self.write_json("config.json", recorded | about)
+        if recorded.keys() - {"code", "command"} == {"config", "data"}:
+            self.write_json("config.json", about | recorded)
         elif not self.has_ended():
             updated = recorded | {"config": dict(recorded["config"])}
             for (section, name), path in _input_paths(new).items():

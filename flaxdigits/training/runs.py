@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from flaxdigits.command import command_line
 from flaxdigits.config import ExperimentConfig, to_dict, validate
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
@@ -316,7 +317,7 @@ def _about(
     about = {
         "data": dataset.identity() if is_recorded else dataset.description(),
         "versions": provenance.versions(), "git_commit": provenance.git_commit(),
-        "machine": provenance.machine()}
+        "machine": provenance.machine(), "command": command_line()}
     if weights is not None:
         about["init_from"] = weights.digest
     if teacher is not None:
