@@ -19,7 +19,7 @@ from flaxdigits.metrics import check_metric
 from flaxdigits.models import build_model, check_logits
 from flaxdigits.models.layers import Training
 from flaxdigits.objectives import Batch, Forward
-from flaxdigits.training.freezing import split_params
+from flaxdigits.training.freezing import check_freeze, split_params
 from flaxdigits.training.state import init_variables
 
 EXAMPLES = 4  # the number of examples in the batch that is traced
@@ -172,6 +172,7 @@ def _check_optimizer(config: ExperimentConfig, run: RunShape) -> None:
                 f"{built!r}")
     model = build_model(config.model, run.num_classes)
     params = jax.eval_shape(lambda: init_variables(model, 0, run.image))["params"]
+    check_freeze(params, config.train.freeze)
     trained, _ = split_params(params, config.train.freeze)
 
     def update(params: Any) -> Any:
