@@ -172,7 +172,7 @@ def _execute(path: Path) -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look up the module that defines them
     # Not by the loader, which executes a file in __pycache__ in place of the source.
     with importable_siblings(path):
-        exec(compile(source, module.__file__, "exec"), vars(module))
+        exec(compile(source, str(path.absolute()), "exec"), vars(module))
     return module
 
 

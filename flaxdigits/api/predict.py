@@ -58,8 +58,8 @@ def predict(
         be written.
     """
     RunFolder(expand_user(path_text(workdir, "workdir"))).data()
-    is_single = isinstance(images, str) or not isinstance(images, Iterable)
-    several = [images] if is_single else images
+    several = [images] if isinstance(images, str | os.PathLike) or not isinstance(
+        images, Iterable) else images
     files = _find([path_text(pattern, "images") for pattern in several])
     figure_path = None if figure is None else expand_user(path_text(figure, "figure"))
     if figure_path is not None:

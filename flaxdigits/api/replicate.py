@@ -1,6 +1,7 @@
 """Replicates the published systems and compares the results with their claims."""
 
 import dataclasses
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -174,8 +175,8 @@ def _patterns(
     collect: PathLike | Sequence[PathLike], collect_only: bool, workdir: Path
 ) -> list[str]:
     """Returns patterns of finished runs: those of `--collect`, by default `runs`, and `workdir`."""
-    is_single = isinstance(collect, str) or not isinstance(collect, Iterable)
-    several = [collect] if is_single else collect
+    several = [collect] if isinstance(collect, str | os.PathLike) or not isinstance(
+        collect, Iterable) else collect
     patterns = [path_text(pattern, "collect") for pattern in several]
     if patterns and collect_only:
         return patterns

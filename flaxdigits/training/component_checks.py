@@ -142,8 +142,8 @@ def _constants(jaxpr: ClosedJaxpr) -> Iterator[bytes]:
 
 def _generator_states() -> tuple[Any, ...]:
     """Returns the states of the global random generators of NumPy and Python."""
-    _, keys, *position = np.random.get_state()
-    return keys.tobytes(), position, random.getstate()
+    parts = jax.tree.leaves(np.random.get_state(legacy=False))
+    return [np.asarray(part).tobytes() for part in parts], random.getstate()
 
 
 def _schedule(config: ExperimentConfig, run: RunShape) -> Any:
