@@ -41,7 +41,7 @@ class Augmentation(Component, kind="augmentation"):
 @register("affine")
 @dataclasses.dataclass(frozen=True)
 class Affine(Augmentation):
-    """Zooms, shifts, shears and rotates, as Keras's ImageDataGenerator does.
+    """Zooms, shifts, shears and rotates, like the ImageDataGenerator of Keras.
 
     Interpolation is bilinear; outside the image the nearest border pixel is used. If all fields are
     0, the image is not changed.
@@ -59,11 +59,11 @@ class Affine(Augmentation):
     shear: float = bounded(0.0, at_least=0, at_most=80)
 
     def augment(self, image: jax.Array, key: jax.Array) -> jax.Array:
-        draws = jax.random.uniform(key, (5,), minval=-1.0)
-        angle = jnp.deg2rad(self.rotation) * draws[0]
-        zoom = 1 + self.zoom * draws[1:3]
+        uniform = jax.random.uniform(key, (5,), minval=-1.0)
+        angle = jnp.deg2rad(self.rotation) * uniform[0]
+        zoom = 1 + self.zoom * uniform[1:3]
         size = jnp.array(image.shape[:2], jnp.float32)
-        shift = self.shift * size * draws[3:5]
+        shift = self.shift * size * uniform[3:5]
         cosine, sine = jnp.cos(angle), jnp.sin(angle)
         matrix = jnp.array([[cosine, -sine], [sine, cosine]])
         # At the default precision of GPUs and TPUs the error would be hundredths of a pixel.
@@ -180,10 +180,10 @@ class Brightness(Augmentation):
     contrast: float = bounded(0.2, at_least=0, at_most=1)
 
     def augment(self, image: jax.Array, key: jax.Array) -> jax.Array:
-        draws = jax.random.uniform(key, (2,), minval=-1.0)
+        uniform = jax.random.uniform(key, (2,), minval=-1.0)
         mean = image.mean()
-        image = (image - mean) * (1 + self.contrast * draws[0]) + mean
-        return jnp.clip(image + 255 * self.brightness * draws[1], 0, 255)
+        image = (image - mean) * (1 + self.contrast * uniform[0]) + mean
+        return jnp.clip(image + 255 * self.brightness * uniform[1], 0, 255)
 
 
 @register("thickness")

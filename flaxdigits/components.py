@@ -30,6 +30,19 @@ from flaxdigits.field_types import is_supported
 
 AnyComponent = TypeVar("AnyComponent", bound="type[Component]")
 
+# What to do about the exceptions of JAX for code that needs the value of an array while it is
+# traced, by the name of the exception: JAX is not imported here.
+TRACING_ADVICE = {
+    "TracerBoolConversionError":
+        "`if`, `while`, `and` and `or` cannot depend on an array; use jnp.where",
+    "TracerArrayConversionError": "NumPy cannot compute with an array of JAX; use jax.numpy",
+    "TracerIntegerConversionError": "an array cannot be an index of a list; use jnp.where or "
+                                    "jnp.take",
+    "NonConcreteBooleanIndexError": "a mask cannot be an index; use jnp.where",
+    "ConcretizationTypeError": "float(), int() and shapes cannot depend on the values of an array; "
+                               "use jnp.where in place of a condition",
+}
+
 
 def bounded(
     default: Any, at_least: float | None = None, above: float | None = None,
@@ -211,7 +224,9 @@ def reraise_with_component(component: Component, path: str) -> Iterator[None]:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
                  if frame.filename == file]
         location = f" ({file}:{lines[-1]})" if lines else ""
-        message = (str(error).strip() or "no message").splitlines()[0]
+        advice = next((TRACING_ADVICE[cls.__name__] for cls in type(error).__mro__
+                       if cls.__name__ in TRACING_ADVICE), None)
+        message = advice or (str(error).strip() or "no message").splitlines()[0]
         raise FlaxdigitsError(
             f"{path}: {component.name} raises {type(error).__name__}: {message}{location}"
         ) from error

@@ -42,7 +42,8 @@ class DataConfig:
       folder: the folder of the custom data of idx_files or image_folder; the file of npz.
       image_size: the height and width to which image_folder resizes; none: the size of the images.
       limit: use only this many examples, the first ones, of the training split.
-      preprocessing: the scaling of the pixels: to [0, 1], by the norm of each column, or not.
+      preprocessing: unit scales the pixels to [0, 1], column_norm divides each column of pixels by
+        its norm, and raw leaves them unchanged.
       augmentation: random changes of the training images, applied in order.
     """
 
@@ -68,14 +69,15 @@ class TrainConfig:
 
     Attributes:
       batch_size: the number of examples in a batch, over all devices.
-      epochs: how often every training example is used.
+      epochs: the number of passes over the training examples.
       steps: the number of train steps; none: as many as `epochs` takes.
-      stop_after: pause after this step; the schedule spans the full run.
+      stop_after: the step after which the run is paused; the schedule is that of the whole run.
       loss: the loss of an example.
       objective: what a train step minimises.
       l2_penalty: the coefficient of the sum of squared kernels in the loss; not part of the logged
         loss.
-      ema_decay: evaluate an exponential moving average of the weights with this decay.
+      ema_decay: the decay of an exponential moving average of the weights, which is evaluated in
+        place of the weights; none: there is no average.
       init_from: initialize the weights from the last checkpoint of this run, or another as in
         runs/x@best.
       freeze: patterns of the layers whose parameters are not trained, such as Conv_*; see
@@ -115,8 +117,8 @@ class EvaluateConfig:
     Attributes:
       batch_size: the number of examples in a batch; none: 32 on a CPU, 1,000 elsewhere.
       every_steps: the number of steps between evaluations; none: at the end of every epoch.
-      preprocessing: as in `data`; none: that of training. A different one shows what such a mistake
-        costs.
+      preprocessing: as in `data`; none: that of training. Another one measures the effect of images
+        that are not preprocessed as in training.
       metrics: further metrics, in addition to accuracy, loss and errors.
     """
 
@@ -134,7 +136,8 @@ class CheckpointConfig:
     Attributes:
       every_steps: the number of steps between checkpoints; none: at the end of every epoch.
       keep: the number of latest checkpoints to keep, in addition to the best; none: all.
-      select: the checkpoint of the result; best: the one of the highest validation accuracy.
+      select: the checkpoint whose metrics are in result.json; best: that of the highest validation
+        accuracy.
     """
 
     every_steps: int | None = count(None)

@@ -16,7 +16,7 @@ from typing import TypeVar
 from flaxdigits.config import ExperimentConfig, validate
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.patterns import expand_user
-from flaxdigits.training.custom_code import SOURCE
+from flaxdigits.training.local_modules import SOURCE, importable_siblings
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.trackers import Tracker
 
@@ -171,7 +171,8 @@ def _execute(path: Path) -> ModuleType:
     setattr(module, SOURCE, source)  # a run keeps a copy of it
     sys.modules[spec.name] = module  # dataclasses look up the module that defines them
     # Not by the loader, which executes a file in __pycache__ in place of the source.
-    exec(compile(source, module.__file__, "exec"), vars(module))
+    with importable_siblings(path):
+        exec(compile(source, str(path.absolute()), "exec"), vars(module))
     return module
 
 

@@ -182,11 +182,15 @@ def compute_metric(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> fl
 
 
 def check_metric(metric: Metric, num_classes: int) -> None:
-    """Raises FlaxdigitsError if a metric does not return a number for random logits."""
+    """Raises FlaxdigitsError if a metric of random logits is not a number, or not reproducible."""
     random = np.random.default_rng(0)
     labels = np.tile(np.arange(num_classes, dtype=np.int32), 3)
     logits = random.normal(size=(len(labels), num_classes)).astype(np.float32)
-    compute_metric(metric, logits, labels)
+    first, second = (compute_metric(metric, logits, labels) for _ in range(2))
+    if first != second and first == first:  # NaN differs from itself
+        raise FlaxdigitsError(
+            f"evaluate.metrics: {metric.name} returns {first} and then {second} for the same "
+            "logits: give its random generator a seed, as in np.random.default_rng(0)")
 
 
 def check_keys(metrics: Sequence[Metric]) -> None:

@@ -65,7 +65,8 @@ class Forward:
 
     Attributes:
       logits: the function `(params, images) -> (logits, model_state)`. Every call in a step uses
-        the same dropout mask.
+        the same dropout mask, so that all passes evaluate the same function of the parameters and
+        images.
       losses: the function `(logits, targets) -> losses`, [batch] float32.
       mean: the function `values -> mean`: the mean of [batch] values over the examples of the
         global batch, without padding. On several devices it returns the contribution of this
@@ -184,7 +185,8 @@ class SharpnessAware(Objective):
     """Sharpness-aware minimisation (Foret et al. 2021).
 
     The gradient is computed at the point of the highest loss within a radius of the parameters.
-    A step takes two forward and backward passes.
+    A step takes two forward and backward passes, with the same dropout mask, as in the code of the
+    authors (`train_step` in google-research/sam).
 
     Attributes:
       radius: the Euclidean norm over all parameters of the distance to that point (rho in the

@@ -191,7 +191,7 @@ class Adagrad(DecayedOptimizer):
 
     Attributes:
       initial_accumulator: the initial sum of the squared gradients.
-      epsilon: is added to the denominator of the update.
+      epsilon: the constant that is added to the denominator of the update.
     """
 
     initial_accumulator: float = bounded(0.1, at_least=0)
@@ -207,8 +207,8 @@ class Adadelta(DecayedOptimizer):
     """Adadelta (Zeiler 2012).
 
     Attributes:
-      rho: the decay of the means of the squared gradients and updates.
-      epsilon: is added to both means under the square root.
+      rho: the decay rate of the means of the squared gradients and of the squared updates.
+      epsilon: the constant that is added to both means under the square root.
     """
 
     rho: float = bounded(0.9, at_least=0, below=1)

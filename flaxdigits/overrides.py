@@ -228,9 +228,7 @@ def _parse_as(text: str, hint: Any) -> Any:
             raise ValueError(text)
         return text
     if typing.get_origin(hint) is tuple:
-        element = typing.get_args(hint)[0]
-        items = text.strip("()[] ").removesuffix(",")  # Python prints a 1-tuple as `(0.1,)`
-        return tuple(_parse_as(item, element) for item in items.split(",")) if items else ()
+        return tuple(_parse_as(item, typing.get_args(hint)[0]) for item in _items(text))
     if hint is bool:
         return {"true": True, "false": False}.get(text.lower(), text)
     if hint is type(None):
@@ -240,3 +238,27 @@ def _parse_as(text: str, hint: Any) -> Any:
     if hint is str and text.lower() == "none":
         raise ValueError(text)
     return hint(text)
+
+
+def _items(text: str) -> list[str]:
+    """Splits a list such as `a,b`, `(a, b)`, `["a", "b"]` or `(a,)`, as Python prints it too.
+
+    Raises:
+      ValueError: if a bracket or a quotation mark is not closed, or an item is empty.
+    """
+    text = text.strip()
+    inside = text[1:-1].strip()
+    opened, closed = inside.find(text[:1]), inside.find(text[-1:])
+    if text[:1] + text[-1:] not in ("()", "[]") or (closed > -1 and not -1 < opened < closed):
+        inside = text  # without brackets, or patterns such as `[CD]*,Conv_[01]`
+    if not inside:
+        return []
+    # Python prints a tuple of one item as `(0.1,)`.
+    items = [item.strip() for item in inside.removesuffix(",").split(",")]
+    for position, item in enumerate(items):
+        if item[:1] in "\"'" and item[:1] == item[-1:] and len(item) > 1:
+            items[position] = item = item[1:-1]
+        if not item or any(item.count(opened) != item.count(closed)
+                           for opened, closed in ("()", "[]")) or set(item) & set("\"'"):
+            raise ValueError(text)
+    return items

@@ -136,7 +136,7 @@ class OneCycle(Schedule):
 @register("exponential")
 @dataclasses.dataclass(frozen=True)
 class Exponential(WarmupSchedule):
-    """Exponential decay: the learning rate is multiplied by `factor` in every `every_steps` steps.
+    """Exponential decay: the learning rate is multiplied by `factor` every `every_steps` steps.
 
     Attributes:
       factor: the factor by which the learning rate changes in `every_steps` steps.
@@ -188,7 +188,7 @@ class Piecewise(WarmupSchedule):
 @register("inverse_time")
 @dataclasses.dataclass(frozen=True)
 class InverseTime(WarmupSchedule):
-    """The peak divided by 1 + `decay_rate` * step, as by `decay` in Keras's legacy optimizers.
+    """The peak divided by 1 + `decay_rate` * step, like `decay` of Keras's legacy optimizers.
 
     Attributes:
       decay_rate: the factor of the step, counted from the end of the warm-up, in the denominator.

@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import random
+import time
 from typing import Any, Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -177,11 +180,78 @@ def test_a_component_that_does_not_work_is_found_before_training(fault):
         assert f"{__file__}:" in str(error.value), "the message names file and line"
 
 
+CHOICES = iter([1.0, 1.0, 1.0, 2.0] * 4)
+UNREPEATABLE = {
+    "numpy.random": lambda: np.random.rand(),
+    "random": lambda: random.random(),
+    "a choice": lambda: 1.0 if random.random() < 2 else 2.0,  # by chance always the same
+    "default_rng": lambda: np.random.default_rng().random(),
+    "a choice of default_rng": lambda: next(CHOICES),
+    "an array": lambda: np.random.default_rng().random((8, 8, 3)).astype(np.float32).sum(),
+    "time": lambda: time.perf_counter(),
+}
+
+
+@pytest.mark.parametrize("source", UNREPEATABLE)
+def test_random_values_that_would_be_constants_of_the_step_are_an_error(source):
+    value = UNREPEATABLE[source]
+    augmentation = own(Augmentation, "augment", lambda image, key: image * value())
+    config = ExperimentConfig("a", MlpConfig(), DataConfig(augmentation=(augmentation,)))
+    with pytest.raises(FlaxdigitsError) as error:
+        check_components(validate(config), RUN)
+    assert str(error.value).startswith("data.augmentation.0: own uses a value of numpy.random, ")
+    assert "use jax.random" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("base", [Loss, Objective, Schedule, Optimizer, Model])
+def test_so_they_are_in_every_kind_of_component(base):
+    def value():
+        return np.random.default_rng().random(dtype=np.float32)
+
+    method, function, path = {
+        Loss: ("losses", lambda logits, targets: (logits * targets).sum(1) * value(),
+               "train.loss"),
+        Objective: ("inputs", lambda batch: jax.tree.map(
+            lambda array: array * value(), batch.load(batch.positions)), "train.objective"),
+        Schedule: ("build", lambda peak, *_: optax.constant_schedule(value() * peak),
+                   "optimizer.schedule"),
+        Optimizer: ("build", lambda rate: optax.stateless(lambda updates, _: jax.tree.map(
+            lambda array: array * value(), updates)), "optimizer"),
+        Model: ("build", lambda classes: linear(classes, lambda x, _: x * value()), "model"),
+    }[base]
+    sections = {"model": MlpConfig((4,))} | PLACES[base](own(base, method, function))
+    with pytest.raises(FlaxdigitsError, match=rf"{path}: own uses a value of numpy\.random"):
+        check_components(validate(ExperimentConfig("a", **sections)), RUN)
+
+
+def test_a_metric_that_cannot_be_repeated_is_an_error():
+    metric = own(Metric, "compute", lambda logits, labels: np.random.default_rng().random())
+    config = ExperimentConfig("a", MlpConfig(), evaluate=EvaluateConfig(metrics=(metric,)))
+    with pytest.raises(FlaxdigitsError, match=r"own returns .* for the same logits: give its"):
+        check_components(validate(config), RUN)
+
+
+@pytest.mark.parametrize(("function", "advice"), [
+    (lambda logits, targets: logits.sum(1) if logits.max() > 0 else targets.sum(1), "jnp.where"),
+    (lambda logits, targets: np.sum(logits, 1) + np.asarray(targets)[:, 0], "use jax.numpy"),
+    (lambda logits, targets: logits[:, 0] * float(targets.sum()), "cannot depend on the values"),
+    (lambda logits, targets: logits[logits > 0], "a mask cannot be an index; use jnp.where"),
+])
+def test_code_that_cannot_be_traced_is_an_error_with_its_line_and_what_to_use(function, advice):
+    config = ExperimentConfig("a", MlpConfig(), train=TrainConfig(loss=own(
+        Loss, "losses", function)))
+    with pytest.raises(FlaxdigitsError) as error:
+        check_components(validate(config), RUN)
+    assert str(error.value).startswith("train.loss: own raises ")
+    assert advice in str(error.value) and f"({__file__}:" in str(error.value)
+
+
 def test_components_that_work_are_accepted():
     working = {
         Loss: ("losses", optax.softmax_cross_entropy),
         Metric: ("compute", lambda logits, labels: np.float32(len(labels))),
-        Augmentation: ("augment", lambda image, key: image / 2),
+        Augmentation: ("augment", lambda image, key: jax.nn.relu(
+            image - jax.random.uniform(key) * np.random.default_rng(0).random((8, 8, 3)))),
         Objective: ("inputs", lambda batch: batch.load(batch.partners())),
         Schedule: ("build", lambda peak, total, epoch: lambda step: peak),
         Optimizer: ("build", lambda rate: optax.sgd(rate)),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ import optax
 from flaxdigits.components import register
 from flaxdigits.config import CheckpointConfig, DataConfig, ExperimentConfig, TrainConfig
 from flaxdigits.optimizers import Optimizer
+from my_layers import ONE, unused_helper
 
 Path(__file__).with_suffix(".executed").touch()
 SIGN = 1.0
@@ -43,7 +45,7 @@ class SignDescent(Optimizer):
     """Descends by the sign of the gradient."""
 
     def build(self, learning_rate):
-        return optax.chain(optax.scale(SIGN), optax.scale_by_sign(),
+        return optax.chain(optax.scale(SIGN * ONE), optax.scale_by_sign(),
                            optax.scale_by_learning_rate(learning_rate))
 
 
@@ -69,6 +71,23 @@ def get_config():
         checkpoint=CheckpointConfig(every_steps=2))
 '''
 
+# Modules that the experiment file imports, the second through the first.
+MODULES = {
+    "my_layers.py": '''
+import parts.numbers
+
+ONE = parts.numbers.HALF + 0.5
+
+def unused_helper():
+    return 3
+''',
+    "parts/numbers.py": '''
+from pathlib import Path
+
+Path(__file__).with_suffix(".executed").touch()
+HALF = 0.5
+'''}
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, idx_folder):
@@ -76,6 +95,9 @@ def trained(tmp_path_factory, idx_folder):
     folder = tmp_path_factory.mktemp("trained")
     path = folder / "mine.py"
     path.write_text(EXPERIMENT.replace("IDX", str(idx_folder)))
+    (folder / "parts").mkdir()
+    for name, text in MODULES.items():
+        (folder / name).write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         isolate_registries(patch)
         for name, overrides in (("paused", ["train.stop_after=2"]), ("finished", [])):
@@ -89,15 +111,17 @@ def work(trained, tmp_path):
     """A copy of the file and its runs."""
     folder = Path(shutil.copytree(trained, tmp_path / "work"))
     for name in ("paused", "finished"):
-        record(folder / name, path=str(folder / "mine.py"))
-    (folder / "mine.executed").unlink()
+        for index, file in enumerate(("mine.py", *MODULES)):
+            record(folder / name, index, path=str(folder / file))
+    for marker in folder.rglob("*.executed"):
+        marker.unlink()
     return folder
 
 
-def record(run, **values):
-    """Changes what config.json contains about the file."""
+def record(run, index=0, **values):
+    """Changes what config.json contains about a file."""
     content = json.loads((run / "config.json").read_text())
-    content["code"][0] |= values
+    content["code"][index] |= values
     (run / "config.json").write_text(json.dumps(content))
 
 
@@ -115,12 +139,15 @@ CONSTANT = ("SIGN = 1.0", "SIGN = 2.0")
 UNUSED = ("return 1", "return 2")
 
 
-def test_a_run_folder_contains_the_file_and_its_digest(trained, finished):
-    content = (trained / "mine.py").read_bytes()
-    assert json.loads((trained / "paused" / "config.json").read_text())["code"] == [{
-        "copy": "mine.py", "path": str(trained / "mine.py"),
-        "sha256": hashlib.sha256(content).hexdigest()}]
-    assert (trained / "paused" / "code" / "mine.py").read_bytes() == content
+def test_a_run_folder_contains_the_files_and_their_digests(trained, finished):
+    files = {name: (trained / name).read_bytes() for name in ("mine.py", *MODULES)}
+    assert json.loads((trained / "paused" / "config.json").read_text())["code"] == [
+        {"copy": name, "path": str(trained / name), "sha256": hashlib.sha256(content).hexdigest()}
+        | ({} if name == "mine.py" else {"imported": True})
+        for name, content in files.items()]
+    code = trained / "paused" / "code"
+    assert {str(path.relative_to(code)): path.read_bytes()
+            for path in code.rglob("*") if path.is_file()} == files
     assert "code" not in json.loads((finished / "config.json").read_text())
     assert not (finished / "code").exists()
 
@@ -157,8 +184,34 @@ def test_otherwise_nothing_is_executed_and_the_copy_is_named(work, reason):
     assert not list(work.rglob("*.executed"))
 
     assert flaxdigits.load(run, experiment=copy).step == 4
-    assert copy.with_suffix(".executed").exists() and not (work / "mine.executed").exists()
-    assert not (copy.parent / "__pycache__").exists()
+    assert {path.relative_to(copy.parent) for path in work.rglob("*.executed")} == {
+        Path("mine.executed"), Path("parts/numbers.executed")}, "the copies of the modules are used"
+    assert not list(copy.parent.rglob("__pycache__"))
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("reason", ["does not exist", "has changed since the run began"])
+def test_so_it_is_if_a_module_that_the_file_imports_is_not_the_same(work, name, reason):
+    run, module = work / "finished", work / name
+    if reason == "does not exist":
+        module.unlink()
+    else:
+        edit(module, ("0.5", "0.25"))
+    with pytest.raises(FlaxdigitsError) as error:
+        flaxdigits.load(run)
+    copy = run / "code" / "mine.py"
+    assert str(error.value).startswith(
+        f"{run}: its custom components import {module}, which {reason}; to execute the copy in the "
+        f"run folder instead, pass --experiment={copy} ")
+    assert not list(work.rglob("*.executed"))
+    assert flaxdigits.load(run, experiment=copy).step == 4
+
+
+def test_a_changed_module_is_imported_again_with_the_file_that_imports_it(work):
+    for half, rate in (("0.5", 1.0), ("0.25", 0.75)):
+        edit(work / "parts/numbers.py", ("HALF = 0.5", f"HALF = {half}"))
+        optimizer = flaxdigits.experiment(work / "mine.py").optimizer
+        assert rate == sys.modules[type(optimizer).__module__].ONE
 
 
 @pytest.mark.parametrize("mode", [
@@ -228,20 +281,46 @@ def test_a_run_is_not_resumed_with_other_code_but_with_the_copy(work, launch_her
     assert done.returncode == 0 and "complete at step 4" in done.stdout, done.stderr
 
 
+def test_a_run_is_not_resumed_with_another_module_but_with_another_unused_part_of_it(
+    work, launch_here
+):
+    run, module = work / "paused", work / "my_layers.py"
+    command = f"--workdir={run}", f"--experiment={work / 'mine.py'}"
+    edit(module, ("+ 0.5", "+ 0.25"))
+    refused = launch_here(*command)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+    assert "ONE in my_layers.py has changed since the run began" in refused.stderr
+    edit(module, ("+ 0.25", "+ 0.5  # two halves"), ("import parts", "import flax\nimport parts"))
+    done = launch_here(*command)
+    assert done.returncode == 0 and "complete at step 4" in done.stdout, done.stderr
+
+
+def test_a_run_of_an_earlier_version_has_no_record_of_the_modules(work):
+    for name in ("paused", "finished"):
+        content = json.loads((work / name / "config.json").read_text())
+        content["code"] = content["code"][:1]
+        (work / name / "config.json").write_text(json.dumps(content))
+    edit(work / "my_layers.py", ("+ 0.5", "+ 0.25"))
+    assert flaxdigits.load(work / "finished").step == 4
+    config = flaxdigits.experiment(work / "mine.py")
+    assert flaxdigits.train(config, work / "paused", console=QUIET).step == 4
+
+
 def test_a_change_is_accepted_by_replacing_the_copy(work, launch_here):
     run, before = work / "paused", json.loads((work / "paused" / "config.json").read_text())
     edit(work / "mine.py", CONSTANT)
     shutil.copy(work / "mine.py", run / "code" / "mine.py")
     done = launch_here(f"--workdir={run}", f"--experiment={work / 'mine.py'}")
     assert done.returncode == 0, done.stderr
-    (file,) = json.loads((run / "config.json").read_text())["code"]
+    file, *_ = json.loads((run / "config.json").read_text())["code"]
     assert file["earlier"] == [before["code"][0]["sha256"]]
     assert file["sha256"] == hashlib.sha256((work / "mine.py").read_bytes()).hexdigest()
     assert flaxdigits.load(run).step == 4
 
 
 @pytest.mark.parametrize("values", [
-    {"copy": "../mine.py"}, {"copy": "/mine.py"}, {"copy": 3}, {"sha256": None}, {"path": 3}])
+    {"copy": "../mine.py"}, {"copy": "/mine.py"}, {"copy": "a/../../mine.py"},
+    {"copy": "./mine.py"}, {"copy": 3}, {"sha256": None}, {"path": 3}, {"imported": 1}])
 def test_a_damaged_record_is_reported(work, values):
     record(work / "paused", **values)
     with pytest.raises(FlaxdigitsError, match=r"config\.json: code must be a list of files"):

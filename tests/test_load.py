@@ -75,6 +75,33 @@ def test_images_of_another_shape_or_type_are_refused(network, images, message):
         network.logits(images)
 
 
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda network: network.frame(None), "images must be a list of arrays, got None"),
+    (lambda network: network.predict("text"), "images must be uint8, .*, got <U4"),
+    (lambda network: network.predict(None), "images must be uint8, .*, got object"),
+    (lambda network: network.predict([None]), r"images\[0\] must be uint8 .*, got object"),
+    (lambda network: network.logits([[1], [1, 2]]), "images must be an array: "),
+    (lambda network: network.confusion(data_folder=3), "data_folder must be a path .*, got 3"),
+    (lambda network: network.confusion(data_dir=3), "data_dir must be a path .*, got 3"),
+    (lambda network: flaxdigits.predict(network.folder, 3), "images must be a path .*, got 3"),
+    (lambda _: flaxdigits.load(3), "workdir must be a path .*, got 3"),
+    (lambda _: flaxdigits.load(b"runs"), "workdir must be a path .*, got b'runs'"),
+    (lambda _: flaxdigits.evaluate("runs/x", experiment=3), "experiment must be a path .*, got 3"),
+    (lambda _: flaxdigits.compare(3), "workdirs must be a path .*, got 3"),
+    (lambda _: flaxdigits.dataset("npz", folder=3), "folder must be a path .*, got 3"),
+    (lambda _: flaxdigits.dataset(3), r"data\.dataset must be "),
+    (lambda _: flaxdigits.experiment(3), "name_or_path must be a path .*, got 3"),
+    (lambda _: flaxdigits.run_ablation(3), "ablation must be a path .*, got 3"),
+    (lambda _: flaxdigits.train(3), "the config must be an ExperimentConfig, .*, got 3"),
+    (lambda _: flaxdigits.train(flaxdigits.experiment("mse_cnn"), 3),
+     "workdir must be a path .*, got 3"),
+])
+def test_arguments_of_another_type_are_named(network, call, message):
+    with pytest.raises(FlaxdigitsError, match=message) as error:
+        call(network)
+    assert "\n" not in str(error.value)
+
+
 def test_arrays_of_any_size_are_framed_as_files_are(network, tmp_path):
     photos = [np.full((100, 100), 230, np.uint8), np.full((60, 90, 3), 30, np.uint8)]
     photos[0][40:52, 20:80] = 30

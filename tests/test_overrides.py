@@ -116,9 +116,25 @@ def test_values(assignment, expected):
     ("model.filters=16,0", "model.filters must be at least 1, got 0"),
     ("model.filters=1.5", "model.filters must be a list of numbers like 32,64 (int), got '1.5'"),
     ("model.dropout=0.5,1", "model.dropout must be below 1, got 1.0"),
+    *((f"{name}={text}", f"{name} must be a list of {example}, got {text!r}")
+      for name, example in (("model.filters", "numbers like 32,64 (int)"),
+                            ("model.dropout", "numbers like 32,64 (float)"),
+                            ("train.freeze", "values like a,b (str)"))
+      for text in ("[", "(", ")", ",", "[1", "1)", "(1]", "1,,2", "(,)", "'1", "1'", "'1\"", "''",
+                   "[1,'2]")),
 ])
 def test_wrong_types_and_ranges_name_the_field(assignment, message):
     assert refusal(assignment) == message
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("", ()), ("()", ()), ("[ ]", ()), ("Conv_0", ("Conv_0",)), ("Conv_0,", ("Conv_0",)),
+    ("('Conv_0',)", ("Conv_0",)), ('["Conv_0", "Dense_1"]', ("Conv_0", "Dense_1")),
+    ("Conv_[01]", ("Conv_[01]",)), ("[CD]*,Conv_[01]", ("[CD]*", "Conv_[01]")),
+])
+def test_lists_are_parsed_as_python_prints_them(text, value):
+    config = apply_overrides(base(), [f"train.freeze={text}"])
+    assert config.train.freeze == value
 
 
 @pytest.mark.parametrize(("name", "near"), [

@@ -1,14 +1,13 @@
 """Runs studies (ablations): variants of an experiment, trained with the same seeds."""
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rich.console import Console
 
-from flaxdigits.api.arguments import PathLike
+from flaxdigits.api.arguments import PathLike, path_text
 from flaxdigits.api.console import print_table
 from flaxdigits.api.experiment import absolute_paths
 from flaxdigits.api.plan import plan_table
@@ -83,7 +82,7 @@ def run_ablation(
         base diverged.
     """
     processes.check_single_process()
-    name_or_path = os.fspath(ablation)
+    name_or_path = path_text(ablation, "ablation")
     study = load_study(name_or_path)
     configs = {name: absolute_paths(config)
                for name, config in variants_of(study, overrides).items()}

@@ -1,8 +1,26 @@
-"""Types of arguments that several functions of the API share."""
+"""Types of arguments that several functions of the API share, and the check of paths."""
 
 import os
-from typing import Literal
+from typing import Any, Literal
+
+from flaxdigits.errors import FlaxdigitsError
 
 PathLike = str | os.PathLike[str]
 # `drawn` is the old name of `synthetic`.
 SourceName = Literal["auto", "real", "synthetic", "drawn"]
+
+
+def path_text(value: Any, name: str) -> str:
+    """Returns a path as a string.
+
+    Args:
+      value: the argument that a user passed.
+      name: the name of the argument, for the error message.
+
+    Raises:
+      FlaxdigitsError: if the value is not a path.
+    """
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else value
+    if not isinstance(text, str):
+        raise FlaxdigitsError(f"{name} must be a path (str or os.PathLike), got {value!r}")
+    return text

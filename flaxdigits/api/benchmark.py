@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from rich.jupyter import JupyterMixin
 from rich.table import Table
 from rich.text import Text
 
-from flaxdigits.api.arguments import PathLike
+from flaxdigits.api.arguments import PathLike, path_text
 from flaxdigits.api.experiment import experiment as find_experiment
 from flaxdigits.api.session import Session, Source, output_folder
 from flaxdigits.benchmark.compare import PEER_OVERRIDES, Timings, compare, our_command
@@ -69,7 +68,7 @@ def run_benchmark(
       FlaxdigitsError: if there is no such experiment or peer, the data are not found, the file
         cannot be written, or a process fails.
     """
-    names = list(PUBLISHED) if experiment is None else [os.fspath(experiment)]
+    names = list(PUBLISHED) if experiment is None else [path_text(experiment, "experiment")]
     if peers:
         _check_peers(names, overrides)
     session = Session.start([], console, data, raw_data_dir, data_dir)

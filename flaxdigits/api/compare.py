@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.jupyter import JupyterMixin
 from rich.table import Table
 
-from flaxdigits.api.arguments import PathLike
+from flaxdigits.api.arguments import PathLike, path_text
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.patterns import expand_user
 from flaxdigits.reports.comparison import comparison_table
@@ -40,7 +40,8 @@ def compare(*workdirs: PathLike) -> Comparison:
       FlaxdigitsError: if no folder is passed, a folder is not a run folder, or a pattern matches
         no run folder.
     """
-    paths = [path for workdir in workdirs for path in _run_folders(str(expand_user(workdir)))]
+    paths = [path for workdir in workdirs
+             for path in _run_folders(str(expand_user(path_text(workdir, "workdirs"))))]
     if not paths:
         raise FlaxdigitsError(
             "--mode=compare needs run folders: --workdir=runs/a --workdir=runs/b, "

@@ -1,8 +1,6 @@
 """Loads a data set by its name, without an experiment."""
 
-import os
-
-from flaxdigits.api.arguments import PathLike
+from flaxdigits.api.arguments import PathLike, path_text
 from flaxdigits.api.console import make_console
 from flaxdigits.api.experiment import validated
 from flaxdigits.api.session import Session, Source
@@ -31,7 +29,7 @@ def dataset(
       FlaxdigitsError: if there is no such data set, or its files are missing or damaged.
     """
     fields = DataConfig(
-        name, split="kfold", folder=None if folder is None else os.fspath(folder),
+        name, split="kfold", folder=None if folder is None else path_text(folder, "folder"),
         image_size=image_size)
     config = validated(ExperimentConfig("dataset", MlpConfig(), fields))
     return Session(make_console(), data, raw_data_dir, data_dir).load(config)

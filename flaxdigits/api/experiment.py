@@ -1,9 +1,8 @@
 """Returns the config of an experiment, or of a run."""
 
 import dataclasses
-import os
 
-from flaxdigits.api.arguments import PathLike
+from flaxdigits.api.arguments import PathLike, path_text
 from flaxdigits.config import ExperimentConfig, validate
 from flaxdigits.experiments import load_experiment, run_config
 from flaxdigits.objectives import Distillation
@@ -23,7 +22,8 @@ def experiment(name_or_path: PathLike, *overrides: str) -> ExperimentConfig:
     Raises:
       FlaxdigitsError: if there is no such experiment or field, or a value is invalid.
     """
-    return absolute_paths(apply_overrides(load_experiment(os.fspath(name_or_path)), overrides))
+    config = load_experiment(path_text(name_or_path, "name_or_path"))
+    return absolute_paths(apply_overrides(config, overrides))
 
 
 def recorded_experiment(
@@ -48,8 +48,9 @@ def open_run(
     workdir: PathLike, *overrides: str, experiment: PathLike | None = None
 ) -> tuple[RunFolder, ExperimentConfig]:
     """Returns the folder of a run and its config; see `recorded_experiment`."""
-    folder = RunFolder(expand_user(workdir))
-    config = run_config(folder, None if experiment is None else os.fspath(experiment))
+    folder = RunFolder(expand_user(path_text(workdir, "workdir")))
+    config = run_config(
+        folder, None if experiment is None else path_text(experiment, "experiment"))
     # The step at which the run was paused the last time does not apply to a resumed run.
     config = dataclasses.replace(
         config, train=dataclasses.replace(config.train, stop_after=None))
@@ -59,8 +60,9 @@ def open_run(
 def moved_data(folder: PathLike | None, indices: PathLike | None) -> list[str]:
     """Returns the overrides for the current paths of a run's custom data and index file, if given.
     """
-    paths = {"data.folder": folder, "data.indices": indices}
-    return [f"{name}={os.fspath(path)}" for name, path in paths.items() if path is not None]
+    paths = {"folder": folder, "indices": indices}
+    return [f"data.{name}={path_text(path, f'data_{name}')}"
+            for name, path in paths.items() if path is not None]
 
 
 def validated(config: ExperimentConfig) -> ExperimentConfig:

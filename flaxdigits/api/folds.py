@@ -1,4 +1,4 @@
-"""Trains all folds of writers or of examples: each is tested by a network not trained on it."""
+"""Trains all folds of writers or of examples; each is tested with a network not trained on it."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -2,13 +2,13 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.jupyter import JupyterMixin
 from rich.table import Table
 
-from flaxdigits.api.arguments import PathLike
+from flaxdigits.api.arguments import PathLike, path_text
 from flaxdigits.api.console import make_console
 from flaxdigits.api.load import load
 from flaxdigits.errors import FlaxdigitsError
@@ -57,9 +57,11 @@ def predict(
       FlaxdigitsError: if there is no such run or checkpoint, no file matches, or the figure cannot
         be written.
     """
-    RunFolder(expand_user(workdir)).data()
-    files = _find([images] if isinstance(images, str | os.PathLike) else images)
-    figure_path = None if figure is None else expand_user(figure)
+    RunFolder(expand_user(path_text(workdir, "workdir"))).data()
+    several = [images] if isinstance(images, str | os.PathLike) or not isinstance(
+        images, Iterable) else images
+    files = _find([path_text(pattern, "images") for pattern in several])
+    figure_path = None if figure is None else expand_user(path_text(figure, "figure"))
     if figure_path is not None:
         with readable_os_errors(figure_path):
             figure_path.parent.mkdir(parents=True, exist_ok=True)

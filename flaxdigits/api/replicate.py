@@ -2,12 +2,12 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from flaxdigits.api.arguments import PathLike
+from flaxdigits.api.arguments import PathLike, path_text
 from flaxdigits.api.console import print_table
 from flaxdigits.api.experiment import absolute_paths
 from flaxdigits.api.plan import plan_table
@@ -85,7 +85,7 @@ def replicate(
     """
     processes.check_single_process()
     systems = load_systems(
-        None if experiment is None else os.fspath(experiment), absolute_paths)
+        None if experiment is None else path_text(experiment, "experiment"), absolute_paths)
     configs = {system.name: shortened(system, overrides) for system in systems}
     seeds = checked_seeds(seeds)
     folder = (output_folder if collect_only else new_run_folder)(workdir, "replicate")
@@ -95,7 +95,7 @@ def replicate(
     console, progress = session.console, session.progress
     with progress.stage("collecting finished runs"):
         found = finished.collect(systems, _patterns(collect, collect_only, folder))
-    updated = None if update is None else expand_user(update)
+    updated = None if update is None else expand_user(path_text(update, "update"))
     if updated is not None:
         _updated_text(updated, "", "")  # fails before anything is trained
     trackers_of = trackers_by_run(
@@ -177,8 +177,9 @@ def _patterns(
     collect: PathLike | Sequence[PathLike], collect_only: bool, workdir: Path
 ) -> list[str]:
     """Returns patterns of finished runs: those of `--collect`, by default `runs`, and `workdir`."""
-    several = [collect] if isinstance(collect, str | os.PathLike) else collect
-    patterns = [os.fspath(pattern) for pattern in several]
+    several = [collect] if isinstance(collect, str | os.PathLike) or not isinstance(
+        collect, Iterable) else collect
+    patterns = [path_text(pattern, "collect") for pattern in several]
     if patterns and collect_only:
         return patterns
     folders = [workdir] if patterns else [RUNS, workdir]

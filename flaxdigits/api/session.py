@@ -13,7 +13,7 @@ from typing import get_args
 import jax
 from rich.console import Console
 
-from flaxdigits.api.arguments import PathLike, SourceName
+from flaxdigits.api.arguments import PathLike, SourceName, path_text
 from flaxdigits.api.console import make_console
 from flaxdigits.config import DataConfig, ExperimentConfig
 from flaxdigits.data.arrays import DataArrays
@@ -70,10 +70,14 @@ class Session:
         Only the first process of a run prints, unless a console is passed.
 
         Raises:
-          FlaxdigitsError: as `check_devices` and `ask_for_deterministic_kernels` do.
+          FlaxdigitsError: as `check_devices` and `ask_for_deterministic_kernels` do, or if a folder
+            is not a path.
         """
         if any(config.train.deterministic for config in configs):
             parallel.ask_for_deterministic_kernels()
+        for name, path in (("raw_data_dir", raw_data_dir), ("data_dir", data_dir)):
+            if path is not None:
+                path_text(path, name)
         check_devices()
         console = console or make_console(quiet=not parallel.is_writer())
         return cls(console, data, raw_data_dir, data_dir)
@@ -210,7 +214,8 @@ def check_devices() -> None:
 
 def output_folder(workdir: PathLike | None, default: str) -> Path:
     """Returns the folder to write to, by default runs/<default>."""
-    return Path("runs") / default if workdir is None else expand_user(workdir)
+    return Path("runs") / default if workdir is None else expand_user(
+        path_text(workdir, "workdir"))
 
 
 def new_run_folder(workdir: PathLike | None, default: str) -> Path:

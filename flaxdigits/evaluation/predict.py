@@ -73,9 +73,12 @@ def frame_arrays(network: TrainedNetwork, images: Iterable[ArrayLike]) -> np.nda
 
     Raises:
       FlaxdigitsError: naming the image, by its index, that has another shape or dtype, or in which
-        there is nothing to see.
+        there is nothing to see; or if there is no list.
     """
-    images = list(images)
+    try:
+        images = list(images)
+    except TypeError as error:
+        raise FlaxdigitsError(f"images must be a list of arrays, got {images!r}") from error
     inputs = np.empty((len(images), *network.image_shape), np.uint8)
     for index, image in enumerate(images):
         name = f"images[{index}]"

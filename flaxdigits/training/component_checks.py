@@ -1,11 +1,16 @@
 """Checks of custom components: each is traced on shapes before anything is trained."""
 
 import dataclasses
+import random
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.extend.core import ClosedJaxpr
 
 from flaxdigits.components import Component, is_built_in, reraise_with_component
 from flaxdigits.config import ExperimentConfig
@@ -14,9 +19,15 @@ from flaxdigits.metrics import check_metric
 from flaxdigits.models import build_model, check_logits
 from flaxdigits.models.layers import Training
 from flaxdigits.objectives import Batch, Forward
+from flaxdigits.training.freezing import check_freeze, split_params
 from flaxdigits.training.state import variables_shapes
 
 EXAMPLES = 4  # the number of examples in the batch that is traced
+
+# How often a component is traced, to find random values that are not those of `jax.random`. Twice
+# finds a random number, but a random choice between two branches only in every second case.
+TRACES = 8
+TRACES_OF_MODEL = 2  # tracing a whole network takes longer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +50,9 @@ class RunShape:
 def check_components(config: ExperimentConfig, run: RunShape) -> None:
     """Raises FlaxdigitsError if a custom component raises, or returns something wrong.
 
-    Nothing is computed but the metrics, on a few random numbers. Built-in components are not
-    checked.
+    A component that uses random values other than those of `jax.random` is also an error: such a
+    value would be a constant of the compiled step. Components are only traced, except metrics,
+    which are evaluated on a few random numbers. Built-in components are not checked.
 
     Args:
       config: the config of the experiment.
@@ -55,22 +67,19 @@ def check_components(config: ExperimentConfig, run: RunShape) -> None:
             _check_schedule(config, run)
     if _is_custom(optimizer):
         with reraise_with_component(optimizer, "optimizer"):
-            for built in optimizer.transforms(_schedule(config, run)):
-                if not isinstance(built, optax.GradientTransformation):
-                    raise FlaxdigitsError(
-                        f"optimizer: {optimizer.name} must build an optax.GradientTransformation, "
-                        f"got {built!r}")
+            _check_optimizer(config, run)
     if _is_custom(train.loss):
         with reraise_with_component(train.loss, "train.loss"):
             logits = jax.ShapeDtypeStruct((EXAMPLES, run.num_classes), jnp.float32)
-            _check_shape("train.loss", train.loss, (EXAMPLES,),
-                         jax.eval_shape(train.loss.losses, logits, logits))
+            _check_shape("train.loss", train.loss, (EXAMPLES,), _trace(
+                "train.loss", train.loss, train.loss.losses, logits, logits))
     for position, augmentation in enumerate(config.data.augmentation):
         if _is_custom(augmentation):
             path = f"data.augmentation.{position}"
             with reraise_with_component(augmentation, path):
                 image = jax.ShapeDtypeStruct(run.image, jnp.float32)
-                _check_shape(path, augmentation, run.image, jax.eval_shape(
+                _check_shape(path, augmentation, run.image, _trace(
+                    path, augmentation,
                     lambda image, augmentation=augmentation: augmentation.augment(
                         image, jax.random.key(0)), image))
     if _is_custom(train.objective):
@@ -94,6 +103,49 @@ def _check_shape(path: str, component: Component, wanted: tuple[int, ...], found
             f"{got}")
 
 
+def _trace(
+    path: str, component: Component, function: Callable[..., Any], *shapes: Any,
+    traces: int = TRACES,
+) -> Any:
+    """Returns the shapes of what a function of a component returns, as `jax.eval_shape` does.
+
+    Raises:
+      FlaxdigitsError: if several traces differ, or a trace advances a global random generator.
+    """
+    before, programs, result = _generator_states(), set(), None
+    for _ in range(traces):
+        # JAX would not trace the same function object again.
+        jaxpr, result = jax.make_jaxpr(
+            lambda *arguments: function(*arguments), return_shape=True)(*shapes)
+        addresses = re.compile(r" at 0x[0-9a-f]+")
+        programs.add((addresses.sub("", str(jaxpr)), *_constants(jaxpr)))
+    if len(programs) > 1 or _generator_states() != before:
+        raise FlaxdigitsError(
+            f"{path}: {component.name} uses a value of numpy.random, random, time or the like, "
+            "which would be computed once, when the step is compiled, and be the same in every "
+            "step: use jax.random with the key that an augmentation (key), an objective (batch.key)"
+            " or a model (self.make_rng) is given")
+    return result
+
+
+def _constants(jaxpr: ClosedJaxpr) -> Iterator[bytes]:
+    """Yields the values of the arrays that a traced function contains, as bytes."""
+    for value in jaxpr.consts:
+        is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+        yield np.asarray(jax.random.key_data(value) if is_key else value).tobytes()
+    for equation in jaxpr.jaxpr.eqns:
+        for part in jax.tree.leaves(
+                equation.params, is_leaf=lambda part: isinstance(part, ClosedJaxpr)):
+            if isinstance(part, ClosedJaxpr):
+                yield from _constants(part)
+
+
+def _generator_states() -> tuple[Any, ...]:
+    """Returns the states of the global random generators of NumPy and Python."""
+    parts = jax.tree.leaves(np.random.get_state(legacy=False))
+    return [np.asarray(part).tobytes() for part in parts], random.getstate()
+
+
 def _schedule(config: ExperimentConfig, run: RunShape) -> Any:
     return config.optimizer.schedule.build(
         config.optimizer.learning_rate, run.total_steps, run.steps_per_epoch)
@@ -105,9 +157,29 @@ def _check_schedule(config: ExperimentConfig, run: RunShape) -> None:
         raise FlaxdigitsError(
             f"optimizer.schedule: {config.optimizer.schedule.name} must build a function of the "
             f"step, got {schedule!r}")
-    _check_shape("optimizer.schedule", config.optimizer.schedule, (), jax.eval_shape(
-        lambda step: jax.tree.map(jnp.asarray, schedule(step)),
+    _check_shape("optimizer.schedule", config.optimizer.schedule, (), _trace(
+        "optimizer.schedule", config.optimizer.schedule,
+        lambda step: jax.tree.map(jnp.asarray, _schedule(config, run)(step)),
         jax.ShapeDtypeStruct((), jnp.int32)))
+
+
+def _check_optimizer(config: ExperimentConfig, run: RunShape) -> None:
+    optimizer, schedule = config.optimizer, _schedule(config, run)
+    for built in optimizer.transforms(schedule):
+        if not isinstance(built, optax.GradientTransformation):
+            raise FlaxdigitsError(
+                f"optimizer: {optimizer.name} must build an optax.GradientTransformation, got "
+                f"{built!r}")
+    model = build_model(config.model, run.num_classes)
+    params = variables_shapes(model, run.image)["params"]
+    check_freeze(params, config.train.freeze)
+    trained, _ = split_params(params, config.train.freeze)
+
+    def update(params: Any) -> Any:
+        created = optimizer.create(_schedule(config, run))
+        return created.update(params, created.init(params), params)
+
+    _trace("optimizer", optimizer, update, trained)
 
 
 def _check_model(config: ExperimentConfig, run: RunShape) -> None:
@@ -116,8 +188,10 @@ def _check_model(config: ExperimentConfig, run: RunShape) -> None:
     check_logits(model, variables, run.image, run.num_classes)
     if not jax.tree.leaves(variables.get("params")):
         raise FlaxdigitsError(f"model: {config.model.name} has no parameters to train")
-    logits, _ = jax.eval_shape(
-        lambda variables: _logits(model, variables, jnp.zeros((EXAMPLES, *run.image))), variables)
+    logits, _ = _trace(
+        "model", config.model,
+        lambda variables: _logits(model, variables, jnp.zeros((EXAMPLES, *run.image))), variables,
+        traces=TRACES_OF_MODEL)
     _check_shape("model", config.model, (EXAMPLES, run.num_classes), logits)
 
 
@@ -144,9 +218,10 @@ def _check_objective(config: ExperimentConfig, run: RunShape) -> None:
                       jax.random.key(0))
         return objective.gradient(forward, variables["params"], *objective.inputs(batch), batch)
 
-    result = jax.eval_shape(
-        gradient, variables, jax.ShapeDtypeStruct((EXAMPLES, *run.image), jnp.float32),
-        jax.ShapeDtypeStruct((EXAMPLES, run.num_classes), jnp.float32))
+    result = _trace(
+        "train.objective", objective, gradient, variables,
+        jax.ShapeDtypeStruct((EXAMPLES, *run.image), jnp.float32),
+        jax.ShapeDtypeStruct((EXAMPLES, run.num_classes), jnp.float32), traces=TRACES_OF_MODEL)
     (loss, (logits, _)), slopes = result
     _check_shape("train.objective", objective, (), loss)
     _check_shape("train.objective", objective, (EXAMPLES, run.num_classes), logits)

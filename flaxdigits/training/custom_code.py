@@ -1,13 +1,15 @@
-"""The files that define the custom components of a run: their copies in its folder, and changes.
+"""The files of the custom components of a run: their copies in its folder, and changes.
 
-A run folder contains a copy of each such file, and `config.json` its path and SHA-256. The copies
-are for the user to read and to name with `--experiment`: no code is executed because it is in a run
-folder. This module parses files but executes none.
+These are the files that define the components, and the modules of the user that they import. A run
+folder contains a copy of each of them, and `config.json` its path and SHA-256. The copies are for
+the user to read and to name with `--experiment`: no code is executed because it is in a run folder.
+This module parses files but executes none.
 """
 
 import ast
 import dataclasses
 import hashlib
+import importlib.util
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,9 +19,9 @@ from flaxdigits.components import Component, is_built_in
 from flaxdigits.config import DataConfig, ExperimentConfig
 from flaxdigits.datasets import find_dataset
 from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.training.local_modules import SOURCE, is_local
 
 FOLDER = "code"  # of the copies, in the run folder
-SOURCE = "__flaxdigits_source__"  # attribute of a module: the bytes of the file that were executed
 
 # Functions of an experiment file whose results are recorded, or do not affect the result of a run.
 ENTRY_POINTS = ("get_config", "get_trackers", "get_study", "get_replication")
@@ -30,20 +32,23 @@ OTHER_STATEMENTS = "a statement at the top level"
 
 @dataclasses.dataclass(frozen=True)
 class CodeFile:
-    """A file that defines custom components, as it was when it was executed.
+    """A file of custom components, as it was when it was executed.
 
     Attributes:
-      name: the name of its copy.
+      name: the path of its copy in the folder of the copies, from which the copies of other files
+        can import it.
       content: the content of the file.
       path: the absolute path; None for a script that was started itself, which must not be
         executed again.
-      used: the names of the classes and functions that the run uses.
+      used: the names of the classes and functions that the run uses; None: all.
+      is_imported: whether the file defines no component of the run, but is imported by others.
     """
 
     name: str
     content: bytes
     path: Path | None
-    used: frozenset[str]
+    used: frozenset[str] | None
+    is_imported: bool = False
 
     @property
     def digest(self) -> str:
@@ -52,31 +57,44 @@ class CodeFile:
 
 
 def code_files(config: ExperimentConfig) -> list[CodeFile]:
-    """Returns the files that define the custom components of a config.
+    """Returns the files that define the custom components of a config, then those they import.
 
-    Components that were defined in a notebook or at a prompt have no file.
+    Components that were defined in a notebook or at a prompt have no file. Of the imported modules
+    only those of the user count, see `is_local`, and only if they have been loaded.
     """
-    used: dict[str, set[str]] = {}
+    used: dict[str, set[str] | None] = {}
     for definition in _custom_definitions(config):
-        used.setdefault(definition.__module__, set()).add(definition.__name__)
-    files: list[CodeFile] = []
-    for module_name, names in used.items():
-        module = sys.modules.get(module_name)
-        path = Path(getattr(module, "__file__", None) or "")
-        content = getattr(module, SOURCE, None) or (
-            _read(path) if path.suffix == ".py" else None)
+        _add_used(used, definition.__module__, {definition.__name__})
+    defining = set(used)
+    contents: dict[str, bytes] = {}
+    waiting = list(used)
+    for name in waiting:  # the list grows
+        content = _content_of(name)
         if content is not None:
-            is_taken = any(path.name == file.name for file in files)
+            contents[name] = content
+            imported = {other: names for other, names in _imports(name, content).items()
+                        if is_local(other)}
+            waiting += [other for other in imported if other not in used]
+            for other, names in imported.items():
+                _add_used(used, other, names)
+    files: list[CodeFile] = []
+    for name, content in contents.items():
+        path = Path(sys.modules[name].__file__ or "").absolute()
+        if not any(path == file.path for file in files):
+            names, taken = used[name], {file.name for file in files}
             files.append(CodeFile(
-                f"{len(files)}_{path.name}" if is_taken else path.name, content,
-                None if module_name == "__main__" else path.absolute(), frozenset(names)))
+                _copy_name(name, path, taken), content, None if name == "__main__" else path,
+                None if names is None else frozenset(names), name not in defining))
     return files
 
 
 def record_of(file: CodeFile) -> dict[str, Any]:
-    """Returns what `config.json` contains about a file: `copy`, `path` and `sha256`."""
+    """Returns what `config.json` contains about a file: `copy`, `path` and `sha256`.
+
+    If it is only imported, `imported` is true.
+    """
     return {"copy": file.name, "path": None if file.path is None else str(file.path),
-            "sha256": file.digest}
+            "sha256": file.digest} | ({"imported": True} if file.is_imported else {})
 
 
 def updated_records(
@@ -106,7 +124,8 @@ def code_changes(
 
     Args:
       folder: the run folder.
-      recorded: what `config.json` contains about its files; nothing is compared if it is empty.
+      recorded: what `config.json` contains about its files; nothing is compared if it is empty,
+        and no imported module that is missing in it.
       config: a config with the components of the run.
 
     Returns:
@@ -114,13 +133,15 @@ def code_changes(
     """
     changes = []
     for file in code_files(config) if recorded else ():
+        compared = [record for record in recorded
+                    if not file.is_imported or record["copy"] == file.name]
         if file.digest in [record["sha256"] for record in recorded]:
             continue
         found = [changed_definitions(_read(folder / FOLDER / record["copy"]), file.content,
                                      file.used)
-                 for record in recorded]
-        if all(found):
-            names = next((names for names, record in zip(found, recorded, strict=True)
+                 for record in compared]
+        if found and all(found):
+            names = next((names for names, record in zip(found, compared, strict=True)
                           if record["copy"] == file.name), found[0])
             changes.append(f"{', '.join(names)} in {file.name} "
                            f"{'has' if len(names) == 1 else 'have'} changed since the run began")
@@ -128,41 +149,42 @@ def code_changes(
 
 
 def originals(folder: Path, recorded: Sequence[Mapping[str, Any]]) -> list[Path]:
-    """Returns the paths of the original files of a run, which may be executed again.
+    """Returns the paths of the original files that define components, which may be executed again.
 
     Raises:
-      FlaxdigitsError: if one is missing, has changed in more than comments and docstrings, or is in
-        the run folder; the message names its copy.
+      FlaxdigitsError: if one of the files is missing, has changed in more than comments and
+        docstrings, or is in the run folder; the message names the copy to execute.
     """
-    paths = []
+    defining = [record for record in recorded if not record.get("imported")]
     for record in recorded:
-        copy = folder / FOLDER / record["copy"]
         path = None if record["path"] is None else Path(record["path"])
-        reason = _unusable(path, copy, record["sha256"], folder)
+        reason = _unusable(path, folder / FOLDER / record["copy"], record["sha256"], folder)
         if reason is not None:
+            is_imported = record not in defining
+            copy = folder / FOLDER / (defining or recorded)[0]["copy"] if is_imported else (
+                folder / FOLDER / record["copy"])
             raise FlaxdigitsError(
-                f"{folder}: its custom components are defined in {path or record['copy']}, which "
-                f"{reason}; to execute the copy in the run folder instead, pass "
-                f"--experiment={copy} (in Python: experiment=)")
-        paths.append(path)
-    return paths
+                f"{folder}: its custom components {'import' if is_imported else 'are defined in'} "
+                f"{path or record['copy']}, which {reason}; to execute the copy in the run folder "
+                f"instead, pass --experiment={copy} (in Python: experiment=)")
+    return [Path(record["path"]) for record in defining]
 
 
 def changed_definitions(
-    old: bytes | None, new: bytes, used: Collection[str]
+    old: bytes | None, new: bytes, used: Collection[str] | None
 ) -> list[str]:
     """Returns the names of the definitions that differ, of those that `used` depend on.
 
     Args:
       old: the content of the earlier file; None if it does not exist any more.
       new: the content of the later file, to which definitions may have been added.
-      used: the names of classes and functions at the top level of the earlier file.
+      used: the names of classes and functions at the top level of the earlier file; None: all.
     """
     try:
         before, after = _statements(old or b"\0"), _statements(new)
     except (SyntaxError, ValueError):
         return [WHOLE_FILE]
-    if not before.keys() >= set(used):
+    if used is None or not before.keys() >= set(used):
         used = before.keys()
     reached, waiting = set(), [*used, ""]
     while waiting:
@@ -258,6 +280,55 @@ def _custom_definitions(node: Any) -> Iterator[Any]:
         for item in value if isinstance(value, tuple) else (value,):
             if dataclasses.is_dataclass(item):
                 yield from _custom_definitions(item)
+
+
+def _content_of(module_name: str) -> bytes | None:
+    """Returns the content of a module's file as it was executed; None if it has no Python file."""
+    module = sys.modules.get(module_name)
+    path = Path(getattr(module, "__file__", None) or "")
+    return getattr(module, SOURCE, None) or (_read(path) if path.suffix == ".py" else None)
+
+
+def _imports(module_name: str, content: bytes) -> dict[str, set[str] | None]:
+    """Returns the names that a module imports from each other module; None: the whole module.
+
+    Submodules and the packages that contain a module are included.
+    """
+    package = getattr(sys.modules[module_name], "__package__", None)
+    found: dict[str, set[str] | None] = {}
+    try:
+        nodes = list(ast.walk(ast.parse(content)))
+    except (SyntaxError, ValueError):  # the file has been changed since it was imported
+        return {}
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                _add_used(found, alias.name, None)
+        elif isinstance(node, ast.ImportFrom) and (package or not node.level):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            for alias in node.names:
+                _add_used(found, base, None if alias.name == "*" else {alias.name})
+                _add_used(found, f"{base}.{alias.name}", None)  # if it is a submodule
+    for name in list(found):
+        while "." in name:
+            name = name.rpartition(".")[0]
+            _add_used(found, name, set())
+    return found
+
+
+def _add_used(used: dict[str, set[str] | None], module_name: str, names: set[str] | None) -> None:
+    """Adds names to those that are used of a module; None: all."""
+    before = used.get(module_name, set())
+    used[module_name] = None if names is None or before is None else before | names
+
+
+def _copy_name(module_name: str, path: Path, taken: Collection[str]) -> str:
+    """Returns the path of the copy of a module's file in the folder of the copies."""
+    name = path.name
+    if module_name.rpartition(".")[2] in (path.stem, path.parent.name):  # it was imported
+        name = "/".join(module_name.split(".")) + (
+            "/__init__.py" if path.name == "__init__.py" else ".py")
+    return f"{len(taken)}_{name}" if name in taken else name
 
 
 def _digest(content: bytes) -> str:

@@ -38,7 +38,9 @@ CODE = Kind("a list of files with copy, path and sha256", lambda value: (
     isinstance(value, list) and all(
         isinstance(file, dict) and file.keys() >= {"copy", "path", "sha256"}
         and (STRING | NULL).fits(file["path"]) and STRING.fits(file["sha256"])
-        and STRING.fits(file["copy"]) and re.fullmatch(r"[^/\\]+\.py", file["copy"])
+        and STRING.fits(file["copy"])
+        and re.fullmatch(r"((?!\.+/)[^/\\]+/)*[^/\\]+\.py", file["copy"])
+        and isinstance(file.get("imported", False), bool)
         for file in value)))
 
 STEPS = Kind("a list of positive integers", lambda value: (

@@ -108,7 +108,7 @@ class RunFolder:
     def code(self) -> list[dict[str, Any]]:
         """Returns what `config.json` contains about the files of the run's custom components.
 
-        For each file the name of its `copy` in the folder `code`, its `path` and its `sha256`.
+        For each file the path of its `copy` in the folder `code`, its `path` and its `sha256`.
         """
         return self.recorded().get("code", [])
 
@@ -120,7 +120,7 @@ class RunFolder:
         return custom_code.code_changes(self.path, self.code(), config)
 
     def original_code(self) -> list[Path]:
-        """Returns the paths of the files that register the run's components.
+        """Returns the paths of the files that define the run's components.
 
         Raises:
           FlaxdigitsError: as `custom_code.originals` does.
@@ -129,7 +129,7 @@ class RunFolder:
 
     def has_copy(self, path: str | os.PathLike[str]) -> bool:
         """Returns whether a file is one of the copies in this folder."""
-        return Path(path).resolve().parent == (self.path / custom_code.FOLDER).resolve()
+        return (self.path / custom_code.FOLDER).resolve() in Path(path).resolve().parents
 
     def data(self) -> dict[str, Any]:
         """Returns what `config.json` contains about the data of the run.
@@ -303,7 +303,8 @@ class RunFolder:
             raise FlaxdigitsError(
                 f"{self.path} contains another run: {'; '.join(changed_code)}; resume it with the "
                 f"code that it began with by --experiment={copy}, or choose another --workdir; if "
-                "the change cannot affect the result, replace that copy by the changed file")
+                "the change cannot affect the result, replace the copy of each changed file by "
+                "that file")
         if not changes:
             return
         advice = "choose another --workdir or start with the same settings"
