@@ -195,8 +195,8 @@ def _system(rows: Sequence[ClaimRow]) -> dict[str, Any]:
                        f"{counted(result['epochs'], 'epoch')}, {result['parameters']:,} parameters",
             "partial": runs.partial, "diverged": ", ".join(map(str, runs.diverged)),
             "header": [METRIC_LABELS[name] for name in ACCURACIES if runs.values(name)],
-            "mean": [format_estimate(estimate_of(runs, name))
-                     for name in ACCURACIES if runs.values(name)],
+            "mean": [format_estimate(mean) for name in ACCURACIES
+                     if (mean := estimate_of(runs, name)) is not None],
             "seeds": [(seed, [f"{100 * record.result[name]:.2f}"
                               for name in ACCURACIES if runs.values(name)], _environment(record))
                       for seed, record in sorted(runs.records.items())]})
