@@ -121,7 +121,7 @@ _MODULES = ("augmentations", "components", "config", "datasets", "losses", "metr
 # The current names of functions and classes of earlier versions.
 _RENAMED = {"data_sheet": "preview_data", "Readings": "ImagePredictions"}
 
-__all__ = list(_HOMES)
+__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] - the imports above
 
 
 if not TYPE_CHECKING:  # type checkers use the imports above, and report unknown names

@@ -251,5 +251,5 @@ def replace_component(old: Component, cls: type[Component]) -> Component:
 
 def defaults(cls: type[Component]) -> Mapping[str, Any]:
     """Returns the default of every field by name."""
-    return {field.name: field.default_factory() if field.default is dataclasses.MISSING
-            else field.default for field in dataclasses.fields(cls)}
+    return {field.name: field.default if field.default_factory is dataclasses.MISSING
+            else field.default_factory() for field in dataclasses.fields(cls)}

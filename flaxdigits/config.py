@@ -11,7 +11,7 @@ import dataclasses
 import re
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from flaxdigits.augmentations import Augmentation
 from flaxdigits.components import Component, article, bounded, count
@@ -247,7 +247,7 @@ def _build_field(value: Any, hint: Any, field: dataclasses.Field, path: str) -> 
         kind = typing.get_args(hint)[0]
         return tuple(_build_component(kind, item, join(path, str(position)))
                      for position, item in enumerate(value))
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _build(hint, value, path)
     return check(value, hint, field, path)
 
@@ -261,7 +261,7 @@ def _build_component(kind: type[Component], values: Any, path: str) -> Component
     return _build(cls, {name: value for name, value in values.items() if name != "name"}, path)
 
 
-def is_component(hint: Any) -> bool:
+def is_component(hint: Any) -> TypeGuard[type[Component]]:
     """Returns whether a field of this type holds a component."""
     return isinstance(hint, type) and issubclass(hint, Component)
 

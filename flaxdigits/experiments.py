@@ -165,14 +165,15 @@ def call_loaded(path: Path, function: str, result_type: type[Result]) -> Result:
 
 def _execute(path: Path) -> ModuleType:
     source = path.read_bytes()
-    spec = importlib.util.spec_from_file_location(
-        _module_name(path, source), str(path.absolute()))
+    file = str(path.absolute())
+    spec = importlib.util.spec_from_file_location(_module_name(path, source), file)
+    assert spec is not None  # of a file that ends in .py
     module = importlib.util.module_from_spec(spec)
     setattr(module, SOURCE, source)  # a run keeps a copy of it
     sys.modules[spec.name] = module  # dataclasses look up the module that defines them
     # Not by the loader, which executes a file in __pycache__ in place of the source.
     with importable_siblings(path):
-        exec(compile(source, str(path.absolute()), "exec"), vars(module))
+        exec(compile(source, file, "exec"), vars(module))
     return module
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from etils import epy
 
@@ -301,7 +301,8 @@ def _optax_optimizer(function: str) -> type[Optimizer] | None:
     def build_from_fields(
         self: Optimizer, learning_rate: optax.Schedule
     ) -> optax.GradientTransformation:
-        return build(learning_rate, **{name: getattr(self, name) for name in names})
+        arguments = {name: getattr(self, name) for name in names}
+        return cast(optax.GradientTransformation, build(learning_rate, **arguments))
 
     cls = dataclasses.make_dataclass(
         function, fields, bases=(Optimizer,), frozen=True,

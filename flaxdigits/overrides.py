@@ -121,7 +121,7 @@ def _possible_names(cls: type, path: str) -> Iterator[str]:
         elif is_component(hint):
             for component in hint.registered.values():
                 yield from _possible_names(component, full)
-        elif dataclasses.is_dataclass(hint):
+        elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
             yield from _possible_names(hint, full)
 
 
@@ -152,6 +152,7 @@ class _Assignment:
             return self._replace_field(value, names, path)
         if names:
             raise FlaxdigitsError(self._unknown_field_message(".".join([path, *names])))
+        assert field is not None  # only the config, which is a dataclass, is not a field
         return check(_parse(self.text, hint, path), hint, field, path)
 
     def _replace_field(self, node: Any, names: list[str], path: str) -> Any:

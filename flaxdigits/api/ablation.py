@@ -163,6 +163,7 @@ def _about(
     base = configs[BASE]
     folder = RunFolder(seed_folders(seed_workdir(workdir, BASE), seeds)[seed])
     result, run = folder.result(), folder.about()
+    assert result is not None  # this run has finished
     part = study.metric.partition("_")[0]
     seconds = result["seconds_training"] + result["seconds_evaluating"]
     hardware = run.get("machine", result["device"]) if cluster is None else (

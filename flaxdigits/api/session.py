@@ -94,7 +94,7 @@ class Session:
         Raises:
           FlaxdigitsError: if `data` is not the name of a source.
         """
-        if self.data not in get_args(SourceName):
+        if isinstance(self.data, DataArrays) or self.data not in get_args(SourceName):
             raise FlaxdigitsError("data must be one of auto, real, synthetic, or a "
                                   f"flaxdigits.DataArrays, got {quoted(self.data)}")
         raw = self.raw_data_dir or os.environ.get("FLAXDIGITS_RAW_DATA")
@@ -198,7 +198,8 @@ def check_devices() -> None:
       FlaxdigitsError: if `JAX_PLATFORMS` (or `jax.config.jax_platforms`) is a platform that is
         unknown or has no device on this machine.
     """
-    platforms = jax.config.jax_platforms
+    # JAX adds its options to `jax.config` at run time.
+    platforms = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
     try:
         jax.devices()
     except Exception as error:  # JAX raises several types, including AssertionError
@@ -206,7 +207,8 @@ def check_devices() -> None:
             f"JAX finds no device for JAX_PLATFORMS={platforms or ''}: set it to a platform of "
             f"this machine, such as cpu, or leave it unset ({parallel.first_line(error)})"
         ) from error
-    is_requested = "cpu" in (jax.config.jax_platforms or "")
+    requested = jax.config.jax_platforms or ""  # pyright: ignore[reportAttributeAccessIssue]
+    is_requested = "cpu" in requested
     if jax.default_backend() == "cpu" and not is_requested and shutil.which("nvidia-smi"):
         _log.warning("JAX does not use the NVIDIA GPU of this machine; "
                      "pip install -e '.[cuda]' installs support for it")

@@ -92,6 +92,6 @@ def exponents(measured: dict[str, dict[str, Any]], found: dict[str, Size]) -> di
     for grows, (size_name, cost_name) in MEASURES.items():
         rows = [measured[label] for label, size in found.items() if size.grows in (None, grows)]
         if len({row[size_name] for row in rows}) > 1:
-            powers[grows] = float(np.polyfit(
-                *(np.log([row[name] for row in rows]) for name in (size_name, cost_name)), 1)[0])
+            sizes, costs = (np.log([row[name] for row in rows]) for name in (size_name, cost_name))
+            powers[grows] = float(np.polyfit(sizes, costs, 1)[0])
     return powers

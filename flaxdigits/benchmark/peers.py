@@ -67,7 +67,7 @@ def fastest(variants: dict[str, Any], milliseconds: Callable[[Any, int], float])
             best[name] = min(milliseconds(variant, 4) for _ in range(2))
         except Exception as error:  # this machine may not support the variant
             print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
-    return min(best, key=best.get)
+    return min(best, key=best.__getitem__)
 
 
 def serve(facts: dict[str, Any], milliseconds: Callable[[int], float]) -> None:

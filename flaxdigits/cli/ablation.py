@@ -11,6 +11,7 @@ def run(options: Options, config: None) -> int:
     """Returns the exit status: 0, or 128 + the number of the signal that paused the study."""
     if options.executor == "ray":
         jax.config.update("jax_platforms", "cpu")  # leaves other devices to the runs
+    assert options.ablation is not None  # the flag that selects this command
     outcome = run_ablation(
         options.ablation, *options.overrides, seeds=seeds_of(options),
         workdir=options.optional_workdir(), dry_run=options.dry_run, executor=options.executor,

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 from absl import flags
 
@@ -265,11 +265,11 @@ def parse(arguments: list[str]) -> Options | str:
         program=arguments[0], experiment=_EXPERIMENT.value, mode=_MODE.value,
         workdirs=tuple(expand_user(path) for path in _WORKDIR.value),
         overrides=tuple(_SET.value), ablation=_ABLATION.value,
-        dry_run=_DRY_RUN.value, executor=_EXECUTOR.value, cpus_per_run=_CPUS_PER_RUN.value,
-        gpus_per_run=_GPUS_PER_RUN.value, seeds=_SEEDS.value,
+        dry_run=_DRY_RUN.value, executor=cast(Literal["local", "ray"], _EXECUTOR.value),
+        cpus_per_run=_CPUS_PER_RUN.value, gpus_per_run=_GPUS_PER_RUN.value, seeds=_SEEDS.value,
         collect=tuple(_COLLECT.value), collect_only=_COLLECT_ONLY.value,
         update=expand_user(_UPDATE.value) if _UPDATE.value else None,
-        data="synthetic" if _DATA.value == "drawn" else _DATA.value,
+        data=cast(SourceName, "synthetic" if _DATA.value == "drawn" else _DATA.value),
         raw_data_dir=expand_user(raw) if raw else None,
         data_dir=expand_user(_DATA_DIR.value) if _DATA_DIR.value else None,
         checkpoint=_CHECKPOINT.value, images=tuple(_IMAGES.value), figure=_FIGURE.value,

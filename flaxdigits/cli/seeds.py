@@ -8,8 +8,10 @@ from flaxdigits.config import ExperimentConfig
 
 def run(options: Options, config: ExperimentConfig) -> int:
     """Returns the exit status: 0, or 128 + the number of the signal that paused the runs."""
+    seeds = seeds_of(options)
+    assert seeds is not None  # the flag that selects this command
     outcome = train_seeds(
-        config, seeds_of(options), options.optional_workdir(), **data_arguments(options),
+        config, seeds, options.optional_workdir(), **data_arguments(options),
         trackers=experiment_trackers(options), tensorboard=options.tensorboard,
         profile=options.profile)
     return 128 + outcome.signal if outcome.signal else 0

@@ -83,7 +83,7 @@ def read_7z(
       ArchiveError: if the archive is damaged, or declares larger files.
       ImportError: if py7zr is not installed.
     """
-    import py7zr
+    import py7zr.io
 
     contents = py7zr.io.BytesIOFactory(largest)
     try:

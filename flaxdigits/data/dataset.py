@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -75,9 +75,9 @@ class Dataset(LabelledImages):
         Raises:
           FlaxdigitsError: if the data set does not have the split, or an argument is invalid.
         """
-        places = dict.fromkeys(find_dataset(self.name).required, "loaded")
+        places: dict[str, Any] = {name: "loaded" for name in find_dataset(self.name).required}
         config = validate_data(DataConfig(
-            self.name, name, fold, folds, seed, stratify,
+            self.name, cast(Any, name), fold, folds, seed, stratify,
             None if indices is None else os.fspath(indices), limit=limit, **places))
         return split_indices(config, with_index_file(self, config))
 
@@ -124,6 +124,7 @@ def dataset_of_arrays(config: DataConfig, arrays: DataArrays) -> Dataset:
         _log.warning("%s: its %d validation images are not used with data.split=official; "
                      "data.split=holdout validates on them", config.folder or config.dataset,
                      arrays.validation)
+    assert isinstance(arrays.class_names, tuple) and arrays.train is not None  # set when created
     dataset = Dataset(
         config.dataset, "real", arrays.class_names, _aligned(arrays.images), arrays.labels,
         arrays.writers, None, arrays.official_train,

@@ -27,8 +27,8 @@ class Examples:
 def fingerprint(images: np.ndarray, labels: np.ndarray, writers: np.ndarray | None) -> str:
     """Returns the hexadecimal SHA-256 of images (uint8), labels and writers (little-endian int32).
     """
-    digest = hashlib.sha256(np.ascontiguousarray(images, np.uint8))
+    digest = hashlib.sha256(np.ascontiguousarray(images, np.uint8).data)
     for column in (labels, writers):
         if column is not None:
-            digest.update(np.ascontiguousarray(column, "<i4"))
+            digest.update(np.ascontiguousarray(column, "<i4").data)
     return digest.hexdigest()

@@ -173,10 +173,10 @@ def _unreachable(addresses: Sequence[str], seconds: float) -> dict[str, str]:
     return problems.copy()
 
 
-def _gateway(address: str) -> tuple[str, int]:
+def _gateway(address: str) -> tuple[str | None, int]:
     """Returns the host and port to connect to: those of the address, or of its HTTP proxy."""
     parts = urlsplit(address)
     proxy = urllib.request.getproxies().get(parts.scheme)
-    if proxy and not urllib.request.proxy_bypass(parts.hostname):
+    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)

@@ -4,13 +4,13 @@ import dataclasses
 import math
 import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from flaxdigits.data.ink import Ink
+from flaxdigits.data.ink import Ink, label_components
 from flaxdigits.data.squares import border_median
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.field_types import check
@@ -97,7 +97,8 @@ def measure_framing(images: np.ndarray) -> Framing:
         strokes.append(stroke_width(strength / strength.max()))
         layouts.append(layout(strength))
     if not features:
-        return Framing(*values.shape[1:], max(values.shape[1:]), "box", 0, int(ground), 255)
+        height, width = values.shape[1:]
+        return Framing(height, width, max(height, width), "box", 0, int(ground), 255)
     _, ink, box, _, _ = np.median(features, axis=0)
     return Framing(
         *values.shape[1:], box=int(box),
@@ -152,13 +153,13 @@ def layout(strength: np.ndarray) -> np.ndarray:
     columns, rows = (np.flatnonzero(visible.any(axis=axis)) for axis in (0, 1))
     side = max(np.ptp(rows), np.ptp(columns)) + 1
     across, down = (np.diff(lines, prepend=lines[0] - 1).max() - 1 for lines in (columns, rows))
-    components, _ = ndimage.label(visible, np.ones((3, 3)))
+    components, _ = label_components(visible)
     sizes = sorted(max(side.stop - side.start for side in box)
                    for box in ndimage.find_objects(components))
     return np.array([across / side, down / side, sizes[-2] / sizes[-1] if len(sizes) > 1 else 0.0])
 
 
-def _features(image: np.ndarray, ground: float, direction: int) -> np.ndarray:
+def _features(image: np.ndarray, ground: float | np.floating, direction: int) -> np.ndarray:
     """Returns ground, ink, box, and row and column of the centre of mass: [5] float64."""
     strength = np.clip(direction * (image - ground), 0, None)
     rows, columns = np.nonzero(strength > VISIBLE * strength.max())
@@ -240,13 +241,14 @@ def stroke_width(strength: np.ndarray) -> float:
     """
     factor = max(1, 256 // max(strength.shape))  # measure thin strokes with subpixel precision
     padded = np.pad(strength, 1)
-    is_ink = (ndimage.zoom(padded, factor, order=1) if factor > 1 else padded) > 0.5
+    is_ink = np.asarray(ndimage.zoom(padded, factor, order=1) if factor > 1 else padded) > 0.5
     if not is_ink.any():
         return 0.0
     # The nearest ground is never farther away than the edge of the box around the ink.
     rows, columns = ndimage.find_objects(is_ink.astype(np.uint8))[0]
     is_ink = is_ink[rows.start - 1:rows.stop + 1, columns.start - 1:columns.stop + 1]
-    distances = ndimage.distance_transform_edt(is_ink)[is_ink] - 0.5  # to the edge of the ink
+    # To the edge of the ink.
+    distances = cast(np.ndarray, ndimage.distance_transform_edt(is_ink))[is_ink] - 0.5
     return 4 * float(distances.mean()) / factor
 
 

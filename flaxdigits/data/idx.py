@@ -62,7 +62,7 @@ def content_sha256(array: np.ndarray) -> str:
     """
     shape = np.array(array.shape, ">u4").tobytes()
     digest = hashlib.sha256(bytes([0, 0, _CODES[UNSIGNED_BYTES], array.ndim]) + shape)
-    digest.update(np.ascontiguousarray(array))
+    digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 

@@ -5,6 +5,7 @@ background, or of another colour. Shadows and gradual changes of brightness are 
 """
 
 import dataclasses
+from typing import cast
 
 import numpy as np
 from scipy import ndimage
@@ -69,7 +70,8 @@ def _in_two_colours(values: np.ndarray, blur: float) -> Ink | None:
     if between < FAINTEST or explained < TWO_COLOURS * values.var():
         return None
     contrast, is_ink = (values, is_high) if _is_ink(is_high) else (-values, ~is_high)
-    ground = contrast[~ndimage.binary_dilation(is_ink, np.ones((3, 3)))]  # without stroke edges
+    near = cast(np.ndarray, ndimage.binary_dilation(is_ink, np.ones((3, 3))))
+    ground = contrast[~near]  # without stroke edges
     level = np.median(ground) if ground.size else contrast.min()
     contrast = contrast - level
     strokes = _strokes(np.clip(contrast, 0, None), is_ink)
@@ -86,9 +88,9 @@ def _is_surface(strokes: np.ndarray) -> bool:
     """
     reached = sum(side.any() for side in (
         strokes[0], strokes[-1], strokes[:, 0], strokes[:, -1]))
-    widest = 2 * ndimage.distance_transform_edt(np.pad(strokes, 1)).max()
-    return reached > 0 and widest > (
-        BOLDEST_CROPPED if reached == 4 else BOLDEST) * max(strokes.shape)
+    widest = 2 * cast(np.ndarray, ndimage.distance_transform_edt(np.pad(strokes, 1))).max()
+    return bool(reached > 0 and widest > (
+        BOLDEST_CROPPED if reached == 4 else BOLDEST) * max(strokes.shape))
 
 
 def _in_uneven_light(values: np.ndarray, details: np.ndarray, blur: float) -> Ink:
@@ -98,7 +100,8 @@ def _in_uneven_light(values: np.ndarray, details: np.ndarray, blur: float) -> In
     """
     values = values if _is_ink_higher(values, details) else -values
     values = values - _trend(values)  # the trend would be visible as contrast at the border
-    contrast = ndimage.white_tophat(values, 2 * (max(values.shape) // 6) + 1, mode="nearest")
+    size = 2 * (max(values.shape) // 6) + 1
+    contrast = cast(np.ndarray, ndimage.white_tophat(values, size, mode="nearest"))
     if contrast.max() < FAINTEST:
         raise FlaxdigitsError(NOTHING)
     threshold = _threshold(contrast)
@@ -142,7 +145,8 @@ def _along_contrast(colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       highest or the lowest values.
     """
     size = max(colours.shape) // 4 + 1
-    details = colours - ndimage.uniform_filter(colours, (size, size, 1), mode="nearest")
+    details = colours - ndimage.uniform_filter(  # SciPy has no types, and the default is an int
+        colours, (size, size, 1), mode="nearest")  # pyright: ignore[reportArgumentType]
     flat = details.reshape(-1, 3)
     axis = np.linalg.eigh(flat.T @ flat)[1][:, -1]
     return colours @ axis, details @ axis
@@ -170,9 +174,19 @@ def _border(mask: np.ndarray) -> float:
     return mask[border].mean()
 
 
+def label_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Numbers the connected components of a mask; pixels that touch at a corner are connected.
+
+    Returns:
+      The number of the component of each pixel, from 1, and 0 outside of the mask: [height, width]
+      int; and the number of components.
+    """
+    return cast(tuple[np.ndarray, int], ndimage.label(mask, np.ones((3, 3))))
+
+
 def _is_connected(mask: np.ndarray) -> bool:
     """Returns whether nearly all of the mask is one connected component."""
-    parts, _ = ndimage.label(mask, np.ones((3, 3)))
+    parts, _ = label_components(mask)
     return np.bincount(parts[mask]).max() > 0.9 * mask.sum()
 
 
@@ -212,7 +226,7 @@ def _threshold(values: np.ndarray) -> float:
 
 def _strokes(contrast: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Returns the components of the mask that are part of the character: [height, width] bool."""
-    parts, count = ndimage.label(mask, np.ones((3, 3)))
+    parts, count = label_components(mask)
     sides = parts[0], parts[-1], parts[:, 0], parts[:, -1]
     border = np.concatenate(sides)
     is_tight = all(side.any() for side in sides) and (border > 0).mean() < BRIEF

@@ -151,8 +151,10 @@ def _key(name: str) -> Key | None:
     """Returns the key in the file name of an image; None for other names. Folders are ignored."""
     name = PurePosixPath(name).name
     match = _IN_KAGGLES_ZIP.fullmatch(name) or _IN_THE_ARTICLE.fullmatch(name)
-    key = match and tuple(map(int, match.groups()))
-    return key if key in _KEYS else None
+    if match is None:
+        return None
+    suite, sample, code = map(int, match.groups())
+    return (suite, sample, code) if (suite, sample, code) in _KEYS else None
 
 
 def _from_zip(file: BinaryIO) -> Iterator[tuple[Key, bytes]]:
@@ -171,7 +173,8 @@ def _from_zip(file: BinaryIO) -> Iterator[tuple[Key, bytes]]:
 def _from_7z(file: BinaryIO) -> Iterator[tuple[Key, bytes]]:
     for name, content in read_7z(
             file, lambda name: _key(name) is not None, _LARGEST_JPEG, _LARGEST_ARCHIVE):
-        yield _key(name), content
+        if (key := _key(name)) is not None:
+            yield key, content
 
 
 def _from_folder(folder: Path) -> Iterator[tuple[Key, bytes]]:

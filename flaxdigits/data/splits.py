@@ -67,6 +67,7 @@ def _check(config: DataConfig, dataset: LabelledImages) -> None:
 
 def _official(config: DataConfig, dataset: LabelledImages) -> Split:
     rows = np.arange(len(dataset.labels))
+    assert dataset.official_train is not None  # else the data set does not have the split
     after_validation = max(dataset.official_train, dataset.validation.stop)
     return {"train": rows[:dataset.official_train], "test": rows[after_validation:]}
 
@@ -125,6 +126,7 @@ def _kfold(config: DataConfig, dataset: LabelledImages) -> Split:
 
 def _writers(config: DataConfig, dataset: LabelledImages) -> Split:
     """Splits the writers into folds, and the examples accordingly; the parts are as in `_kfold`."""
+    assert dataset.writers is not None  # else the data set does not have the split
     writers = np.unique(dataset.writers)
     if len(writers) < config.folds:
         raise FlaxdigitsError(

@@ -42,7 +42,7 @@ def read_tfds(name: str, data_dir: Path) -> DataArrays:
     folder = _find(name, data_dir)
     _check_features(folder)
     try:
-        builder = tfds.builder_from_directory(folder)
+        builder: Any = tfds.builder_from_directory(folder)
         features, counts = builder.info.features, {
             split: builder.info.splits[split].num_examples for split in PARTS
             if split in builder.info.splits}
@@ -129,7 +129,7 @@ def _roles(folder: Path, features: Any) -> tuple[str, str, list[str]]:
     Raises:
       FlaxdigitsError: if there is not exactly one image and one label.
     """
-    kinds = tfds.features
+    kinds: Any = tfds.features  # without types
     columns = dict(features) if isinstance(features, kinds.FeaturesDict) else {}
     images = [name for name, feature in columns.items() if isinstance(feature, kinds.Image)
               or (type(feature) is kinds.Tensor and len(feature.shape) in (2, 3)

@@ -168,6 +168,7 @@ def _framed(name: str, picture: Picture, network: TrainedNetwork) -> ImagePredic
         notes.append(f"{name}: seems to contain several characters, which were read as one; crop "
                      "each character to a separate file")
     if network_input is None:
+        assert ink is not None  # otherwise the error was raised
         network_input = frame(ink, framing)
     return ImagePrediction(name, network_input=network_input, box=_box(ink, *pixels.shape[:2]),
                            notes=tuple(notes))
@@ -180,7 +181,7 @@ def _read_like_training_image(picture: Picture, network: TrainedNetwork) -> np.n
       [height, width] uint8, or None if the framing differs from that of the training images.
     """
     framing, image_size = network.framing, network.config.data.image_size
-    if not framing.lowest:  # only measured for custom training images
+    if framing is None or not framing.lowest:  # only measured for custom training images
         return None
     image = grey(picture.image)
     if image_size is not None:

@@ -81,9 +81,9 @@ class TrainedNetwork:
           [batch, classes] float32.
         """
         with matmul_precision("fp32"):
-            return self.model.apply(
-                variables, preprocess(images, self.config.data.preprocessing), None
-            ).astype(jnp.float32)
+            logits: Any = self.model.apply(
+                variables, preprocess(images, self.config.data.preprocessing), None)
+            return logits.astype(jnp.float32)
 
     @pinned_settings()
     def logits(self, images: ArrayLike) -> np.ndarray:

@@ -21,6 +21,7 @@ lowered.
 """
 
 import functools
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -63,8 +64,9 @@ def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array
         implementation = convolve_winograd
     else:
         implementation = _convolve_forward
-    return implementation(
-        x.astype(jnp.float32), kernel.astype(jnp.float32), padding).astype(x.dtype)
+    y = cast(jax.Array, implementation(  # `custom_vjp` with arguments has no return type
+        x.astype(jnp.float32), kernel.astype(jnp.float32), padding))
+    return y.astype(x.dtype)
 
 
 def convolve_native(
@@ -134,7 +136,7 @@ def _convolve_back(
 
     pieces = _piece_count(len(x))
     kernels = map(of_kernel, jnp.split(x, pieces), jnp.split(gradient, pieces))
-    return _convolve_pieces(gradient, flipped, opposite), sum(kernels)
+    return _convolve_pieces(gradient, flipped, opposite), cast(jax.Array, sum(kernels))
 
 
 _convolve_forward.defvjp(_save_inputs, _convolve_back)

@@ -60,14 +60,16 @@ def register(name: str) -> Callable[[AnyClass], AnyClass]:
         `flaxdigits.components.register`.
     """
     def add(cls: AnyClass) -> AnyClass:
+        registered: Any = cls
         if isinstance(cls, type) and issubclass(cls, Model):
-            return components.register(name)(cls)
+            components.register(name)(cls)
+            return registered
         if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
             raise FlaxdigitsError(
                 f"register({name!r}): {getattr(cls, '__name__', cls)} must be a subclass of "
                 "flax.linen.Module or of flaxdigits.models.Model")
-        cls.Config = components.register(name)(_derive_config(cls))
-        return cls
+        registered.Config = components.register(name)(_derive_config(cls))
+        return registered
 
     return add
 

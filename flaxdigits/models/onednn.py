@@ -175,7 +175,7 @@ def _kernel_gradient(
     example_bytes = 4 * height * width * (input_features + output_features)
     block = _block_length(x.shape[0], BLOCK_BYTES // example_bytes)
 
-    def add(total: jax.Array, parts: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+    def add(total: jax.Array, parts: list[jax.Array]) -> tuple[jax.Array, None]:
         x, gradient = parts
         x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
         inputs = jnp.concatenate(

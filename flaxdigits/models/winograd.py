@@ -86,7 +86,7 @@ class Tiling(NamedTuple):
     outputs: int
     before: int
     tile: int
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride] - hides tuple.count
 
 
 def tilings(space: Sequence[int], kernel: Sequence[int], padding: str) -> list[Tiling]:

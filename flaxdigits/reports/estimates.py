@@ -34,7 +34,7 @@ def format_mean_difference(difference: Difference | None, form: Format) -> str:
     if difference is None:
         return "-"
     scale, digits = (100, "+.2f") if form.is_fraction else (1, "+.4g")
-    interval = "" if difference.low is None else (
+    interval = "" if difference.low is None or difference.high is None else (
         f" [{scale * difference.low:{digits}}, {scale * difference.high:{digits}}]")
     return f"{scale * difference.mean:{digits}}{interval}"
 

@@ -84,7 +84,7 @@ def curves(
     steps_per_epoch = result["steps"] / result["epochs"]
     metric = "accuracy" if what == "error" else what
 
-    def values(name: str, found: Sequence[dict[str, Any]]) -> list[float]:
+    def values(name: str, found: Sequence[Mapping[str, Any]]) -> list[float]:
         return [1 - row[name] if what == "error" else row[name] for row in found]
 
     lines = []  # label, epochs, values, style

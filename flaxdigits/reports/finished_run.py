@@ -92,8 +92,8 @@ def report_finished(
             raise FlaxdigitsError(f"{folder.path}: the checkpoint of step {step}, which the "
                                   "result describes, no longer exists")
         state = checkpoints.restore(step, experiment.state_shapes)
-    predictions = {split: experiment.predict(state, split, progress) for split in HELD_OUT
-                   if split in experiment.splits}
+    predictions = {split: found for split in HELD_OUT
+                   if (found := experiment.predict(state, split, progress)) is not None}
     folder.write("predictions.npz", predictions_file(predictions, step, dataset))
     with progress.stage("writing the report"):
         write_report(FinishedRun(experiment, state, folder, result, predictions))

@@ -65,6 +65,7 @@ def image_prediction_grid(
         height, width = (side / max(pixels.shape[:2]) * TILE for side in pixels.shape[:2])
         x, y = left + (TILE - width) / 2, top + (TILE - height) / 2
         axes.imshow(pixels, extent=(x, x + width, y + height, y), aspect="auto")
+        assert prediction.box is not None and prediction.network_input is not None  # was read
         start, upper, end, lower = prediction.box
         axes.add_patch(Rectangle(
             (x + start * width, y + upper * height), (end - start) * width,

@@ -173,13 +173,13 @@ def _equation_flops(equation: JaxprEqn) -> int:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
-        shape = equation.invars[0].aval.shape
+        shape = _dimensions(equation.invars[0])
         summed = math.prod(shape[axis] for axis in contracted)
-        return 2 * math.prod(equation.outvars[0].aval.shape) * summed
+        return 2 * math.prod(_dimensions(equation.outvars[0])) * summed
     if name == "conv_general_dilated":
-        kernel, spec = equation.invars[1].aval.shape, params["dimension_numbers"].rhs_spec
+        kernel, spec = _dimensions(equation.invars[1]), params["dimension_numbers"].rhs_spec
         summed = math.prod(kernel[axis] for axis in spec[1:])  # input features and window
-        products = 2 * math.prod(equation.outvars[0].aval.shape) * summed
+        products = 2 * math.prod(_dimensions(equation.outvars[0])) * summed
         return products // math.prod(params["lhs_dilation"])  # without the zeros of the dilation
     if name == "cond":
         branches = [_jaxpr_flops(branch.jaxpr) for branch in params["branches"]]
@@ -187,6 +187,11 @@ def _equation_flops(equation: JaxprEqn) -> int:
         return branches[platforms.index(None)] if platforms else max(branches)
     iterations = params["length"] if name == "scan" else 1
     return iterations * sum(map(_jaxpr_flops, _inner_jaxprs(params)))
+
+
+def _dimensions(variable: Any) -> tuple[int, ...]:
+    """Returns the shape of an array in a jaxpr; the types of JAX do not declare it."""
+    return variable.aval.shape
 
 
 def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Jaxpr]:

@@ -1,6 +1,6 @@
 """Plots the norms that `train.log_norms` logs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -17,7 +17,7 @@ def has_norms(rows: Sequence[dict[str, Any]]) -> bool:
 
 
 def norm_curves(
-    rows: Sequence[dict[str, Any]], result: dict[str, Any], theme: Theme = LIGHT
+    rows: Sequence[dict[str, Any]], result: Mapping[str, Any], theme: Theme = LIGHT
 ) -> Figure:
     """Plots the norms of parameters, gradient and update on a logarithmic axis.
 

@@ -99,7 +99,7 @@ class ClaimRow:
         if not original or not held_out:
             return
         difference = unpaired_difference(held_out, original)
-        interval = "" if difference.low is None else (
+        interval = "" if difference.low is None or difference.high is None else (
             f" (95 % interval of the difference {100 * difference.low:+.2f} to "
             f"{100 * difference.high:+.2f})")
         yield (f"With held-out images ({' '.join(self.system.replication.held_out)}) it is "

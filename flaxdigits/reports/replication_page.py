@@ -196,8 +196,8 @@ def _system(rows: Sequence[ClaimRow]) -> dict[str, Any]:
             "partial": runs.partial,
             "diverged": listed("seed", runs.diverged) if runs.diverged else "",
             "header": [METRIC_LABELS[name] for name in ACCURACIES if runs.values(name)],
-            "mean": [format_estimate(estimate_of(runs, name))
-                     for name in ACCURACIES if runs.values(name)],
+            "mean": [format_estimate(mean) for name in ACCURACIES
+                     if (mean := estimate_of(runs, name)) is not None],
             "seeds": [(seed, [f"{100 * record.result[name]:.2f}"
                               for name in ACCURACIES if runs.values(name)], _environment(record))
                       for seed, record in sorted(runs.records.items())]})

@@ -66,8 +66,9 @@ class RunReport:
             "confusion": lambda theme: confusion(counts, names, theme)}
         if has_norms(self.rows):
             figures["norms"] = lambda theme: norm_curves(self.rows, self.result, theme)
-        if self.filters is not None:
-            figures["filters"] = lambda theme: first_layer(self.filters, theme)
+        filters = self.filters
+        if filters is not None:
+            figures["filters"] = lambda theme: first_layer(filters, theme)
         themed = {name: (png(draw(LIGHT)), png(draw(DARK))) for name, draw in figures.items()}
         errors = int(counts.sum() - np.trace(counts))
         error_count = f"{errors} of {len(self.labels):,} are wrong"

@@ -60,6 +60,7 @@ class WritersReport:
         groups, errors, examples = self.predictions.errors()
         rates = 1 - errors.sum(1) / examples.sum(1)
         rate, wrong = estimate(list(rates)), int(errors.sum())
+        assert rate.sd is not None and rate.low is not None and rate.high is not None  # n > 1
         lines = [
             f"# {self.title}", "",
             f"{100 * rate.mean:.2f} % accuracy on the images of {group}s that the network was not "

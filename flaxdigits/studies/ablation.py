@@ -174,10 +174,9 @@ def compare_with_base(variants: Sequence[VariantResult]) -> list[VariantResult]:
         dataclasses.replace(
             other, difference=_difference(other.values, base.values, other.is_paired))
         for other in others)]
-    tested = [result for result in compared
-              if result.difference and result.difference.p is not None]
-    corrected = dict(zip((result.variant for result in tested),
-                         holm([result.difference.p for result in tested]), strict=True))
+    p_values = {result.variant: result.difference.p for result in compared
+                if result.difference and result.difference.p is not None}
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     return [dataclasses.replace(result, p_holm=corrected.get(result.variant))
             for result in compared]
 

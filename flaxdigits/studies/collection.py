@@ -54,6 +54,7 @@ class ProtocolRuns:
     def partial(self) -> str | None:
         """How much of the recipe was run, such as `4 of 100 epochs`; None if all of it."""
         for record in self.records.values():  # all of them ran the same part of the recipe
+            assert record.result is not None  # it finished
             return _partial(from_dict(record.values["config"]), self.recipe, record.result)
         return None
 
@@ -98,7 +99,7 @@ def collect(systems: Sequence[System], patterns: Sequence[str]) -> Collection:
         try:
             record = read_record(path)
             system = record and known.get(str(record.values["config"].get("experiment")))
-            if system is None:
+            if record is None or system is None:
                 continue
             found.setdefault((system.name, _protocol(record, system)), []).append(record)
         except FlaxdigitsError as error:

@@ -50,7 +50,7 @@ class Difference:
     p: float | None
 
 
-def estimate(values: Sequence[float]) -> Estimate:
+def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
     """Returns the mean of at least one value, with its interval."""
     mean, n = float(np.mean(values)), len(values)
     if n == 1:
@@ -86,7 +86,7 @@ def unpaired_difference(values: Sequence[float], base: Sequence[float]) -> Diffe
     """Returns the difference of the means of unpaired values, with Welch's interval and no test."""
     ours, theirs = estimate(values), estimate(base)
     mean, n = ours.mean - theirs.mean, min(ours.n, theirs.n)
-    if n == 1 or max(ours.sd, theirs.sd) <= ROUNDING:
+    if ours.sd is None or theirs.sd is None or max(ours.sd, theirs.sd) <= ROUNDING:
         return Difference(mean, None, None, n, None)
     squares = [result.sd**2 / result.n for result in (ours, theirs)]
     freedom = sum(squares)**2 / sum(

@@ -250,13 +250,13 @@ class Checkpoints:
 
     def _restored(self, step: int, read: Callable[[], T]) -> T:
         """Returns the value of `read`, verified; if one process finds damage, all of them raise."""
-        damage = None
+        restored, damage = None, None
         try:
             restored = read()
             self._verify(step, flat_arrays(restored))
         except DamagedCheckpoint as error:
             damage = error
-        if all_reduce(damage is not None, np.max):
+        if all_reduce(damage is not None, np.max) or restored is None:
             raise damage or self._damage(step, "another process of this run cannot read it")
         return restored
 
@@ -276,8 +276,7 @@ class Checkpoints:
                     f"{array.dtype.name}")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
         with self._read_errors(step):
-            return self._manager.restore(step, args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract))).state
+            return self._read_items(step, state=ocp.args.StandardRestore(abstract)).state
 
     def _read_arrays(self, step: int) -> dict[str, Any]:
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -288,9 +287,12 @@ class Checkpoints:
                 raise ValueError("the shapes of its arrays are not what was saved")
             abstract = jax.tree.map(
                 lambda saved: jax.ShapeDtypeStruct(saved.shape, saved.dtype, sharding=here), saved)
-            restored = self._manager.restore(step, args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract))).state
+            restored = self._read_items(step, state=ocp.args.StandardRestore(abstract)).state
         return jax.tree.map(np.asarray, restored)
+
+    def _read_items(self, step: int, **items: ocp.args.CheckpointArgs) -> Any:
+        """Returns an object whose attributes are the contents of the items of a checkpoint."""
+        return self._manager.restore(step, args=ocp.args.Composite(**items))
 
     def _verify(self, step: int, restored: dict[str, Any]) -> None:
         """Raises DamagedCheckpoint if the arrays are not those that were saved.
@@ -315,8 +317,8 @@ class Checkpoints:
     def _saved_record(self, step: int) -> SavedRecord:
         if step not in self._records:
             with self._read_errors(step):
-                self._records[step] = _parse_record(step, self._manager.restore(
-                    step, args=ocp.args.Composite(record=ocp.args.JsonRestore())).record)
+                self._records[step] = _parse_record(
+                    step, self._read_items(step, record=ocp.args.JsonRestore()).record)
         saved = self._records[step]
         if None not in (saved.run, self._run) and saved.run != self._run:
             raise FlaxdigitsError(

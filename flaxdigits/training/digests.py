@@ -21,7 +21,7 @@ def array_digest(array: np.ndarray) -> str:
     The digest is XXH3 with 128 bits, which is about as fast as memory can be read.
     """
     digest = xxhash.xxh3_128(f"{array.dtype.name} {list(array.shape)}".encode())
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

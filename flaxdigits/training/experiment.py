@@ -91,7 +91,7 @@ class Experiment:
             jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(
                 leaf.shape, leaf.dtype, sharding=devices.replicated), shapes),
             steps,
-            examples=devices.replicate(DeviceDataset(dataset.images, dataset.labels)),
+            examples=DeviceDataset(*devices.replicate((dataset.images, dataset.labels))),
             logits=LogitsProgram(
                 model, config.evaluate.preprocessing or config.data.preprocessing,
                 config.evaluate.batch_size, devices))
@@ -118,7 +118,8 @@ class Experiment:
             return self
         return dataclasses.replace(
             self, task=dataclasses.replace(self.task, teacher=teacher.model),
-            examples=self.examples.replace(teacher=self.devices.replicate(teacher.variables)),
+            examples=dataclasses.replace(
+                self.examples, teacher=self.devices.replicate(teacher.variables)),
             teacher_digest=teacher.digest)
 
     @property

@@ -72,8 +72,8 @@ def _logits(
 ) -> jax.Array:
     def batch_logits(index: jax.Array) -> jax.Array:
         batch = shard_batch(images[index])
-        return model.apply(
-            variables, preprocess(batch, preprocessing), None).astype(jnp.float32)
+        logits: Any = model.apply(variables, preprocess(batch, preprocessing), None)
+        return logits.astype(jnp.float32)
 
     with matmul_precision("fp32"):  # whatever precision the weights were trained with
         return lax.map(batch_logits, batches)

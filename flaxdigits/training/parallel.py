@@ -112,7 +112,7 @@ class Devices:
         return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), batch)
 
 
-def parallel_steps(task: TrainTask, devices: Devices) -> Callable[..., Any]:
+def parallel_steps(task: TrainTask, devices: Devices) -> jax.stages.Wrapped:
     """Returns `train_steps` compiled for all devices by `jit` or `pmap`.
 
     The function takes `(state, examples, order, positions, streams, num_steps)`, with `positions`
@@ -131,7 +131,9 @@ def parallel_steps(task: TrainTask, devices: Devices) -> Callable[..., Any]:
         out_shardings=devices.replicated)
 
 
-def parallel_steps_of_runs(task: TrainTask, devices: Devices, num_runs: int) -> Callable[..., Any]:
+def parallel_steps_of_runs(
+    task: TrainTask, devices: Devices, num_runs: int
+) -> jax.stages.Wrapped:
     """Returns `train_steps` compiled for several runs, which are sharded over the devices.
 
     The function takes `(states, examples, orders, positions, streams, num_steps)`: a list of

@@ -55,7 +55,7 @@ class ProcessInfo:
     @classmethod
     def read(cls, message: dict[str, Any]) -> "ProcessInfo | None":
         """Returns the process that a message describes, or None if it does not describe one."""
-        values = [message.get(field.name) for field in dataclasses.fields(cls)]
+        values: list[Any] = [message.get(field.name) for field in dataclasses.fields(cls)]
         is_valid = all(type(value) is kind for value, kind in
                        zip(values, (int, int, str, int), strict=True))
         return cls(*values) if is_valid else None
@@ -235,7 +235,9 @@ class Peers:
         return True
 
     def _handle(self, sender: int, message: dict[str, Any]) -> None:
-        process, state, text = message.get("process"), message.get("state"), message.get("text")
+        process: Any = message.get("process")
+        state: Any = message.get("state")
+        text: Any = message.get("text")
         if process not in range(self._here.processes) or state == "running":
             return
         if self._here.process == 0:

@@ -72,7 +72,8 @@ def connect(
         raise FlaxdigitsError(
             "--coordinator, --num_processes and --process_id must be passed together, or none of "
             "them")
-    if all(given) and not 0 <= process_id < num_processes:
+    if num_processes is not None and process_id is not None and (
+            not 0 <= process_id < num_processes):
         raise FlaxdigitsError(
             f"--process_id must be from 0 to {num_processes - 1}, got {process_id}")
     if _peers is not None:
@@ -81,7 +82,8 @@ def connect(
     is_initialized = jax.distributed.is_initialized()
     if not (is_initialized or all(given) or is_tpu or slurm):
         return
-    if all(given) and num_processes > 1 and not is_initialized:
+    if (coordinator is not None and num_processes is not None and process_id is not None
+            and num_processes > 1 and not is_initialized):
         _watch(_meet(coordinator, ProcessInfo.here(process_id, num_processes), timeout))
     with _ends_after(timeout):
         if not is_initialized:

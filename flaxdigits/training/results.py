@@ -98,10 +98,11 @@ def metrics_row(
 ) -> dict[str, Any]:
     """Returns a row of `metrics.jsonl`; norms that are not finite are left out."""
     loss, accuracy = state.log_sums.means()
+    learning_rate: Any = experiment.schedule(step - 1)
     row = {
         "step": step, "epoch": -(-step // experiment.steps_per_epoch),
         "train_loss": loss, "train_accuracy": accuracy,
-        "learning_rate": float(experiment.schedule(step - 1)),
+        "learning_rate": float(learning_rate),
         "seconds_training": clocks.training}
     if validation:
         row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}

@@ -259,6 +259,7 @@ class RunFolder:
         if not self._is_writer:
             return
         recorded, result = self.recorded(), self.result()
+        assert result is not None  # the run is finished
         self.write_json(f"result.{result['steps']}.json", result)
         train = recorded["config"]["train"]
         self.write_json("config.json", {

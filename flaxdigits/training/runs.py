@@ -211,7 +211,8 @@ class RunGroup:
 
     def _resume(self, path: Path, reply: StepReply | None) -> None:
         try:
-            self.requests[path] = self._runs[path].send(reply)
+            run = self._runs[path]
+            self.requests[path] = next(run) if reply is None else run.send(reply)
         except StopIteration as stop:
             self.requests.pop(path, None)
             self._on_end(path, stop.value)

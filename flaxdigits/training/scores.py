@@ -33,7 +33,9 @@ def score(
       metrics: the metrics to compute in addition to accuracy, loss and errors.
     """
     targets = jax.nn.one_hot(labels, logits.shape[-1])
-    losses = np.asarray(loss.losses(logits, targets), np.float64)
+    # JAX functions take NumPy arrays too.
+    losses = np.asarray(
+        loss.losses(logits, targets), np.float64)  # pyright: ignore[reportArgumentType]
     errors = int((logits.argmax(-1) != labels).sum())
     return Scores(
         accuracy=1 - errors / len(labels), loss=float(losses.mean()),

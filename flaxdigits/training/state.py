@@ -82,7 +82,8 @@ def variables_shapes(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _init(model: nn.Module, rng: jax.Array, image_shape: tuple[int, ...]) -> dict[str, Any]:
-    return model.init(rng, jnp.zeros((1, *image_shape)), None)
+    variables: Any = model.init(rng, jnp.zeros((1, *image_shape)), None)  # or a FrozenDict
+    return variables
 
 
 def create_train_state(

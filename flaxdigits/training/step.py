@@ -146,7 +146,7 @@ def train_step(
 
     def teacher_logits(images: jax.Array) -> jax.Array:
         variables = {**examples.teacher, "params": cast(examples.teacher["params"], precision)}
-        logits = task.teacher.apply(variables, cast(images, precision), None)
+        logits: Any = task.teacher.apply(variables, cast(images, precision), None)
         return logits.astype(jnp.float32)
 
     forward = Forward(
@@ -171,7 +171,7 @@ def train_step(
     if config.train.log_norms:
         norms = Norms(*map(_global_norm, (gradient, updates, trained)))
     ema = state.ema
-    if ema is not None:
+    if ema is not None and config.train.ema_decay is not None:
         averaged, _ = split_params(ema, config.train.freeze)
         averaged = optax.incremental_update(trained, averaged, 1 - config.train.ema_decay)
         ema = merge_params(averaged, frozen)

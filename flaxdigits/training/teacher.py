@@ -44,6 +44,7 @@ def load_teacher(config: ExperimentConfig, dataset: Dataset) -> Teacher | None:
     objective = config.train.objective
     if not isinstance(objective, Distillation):
         return None
+    assert objective.teacher is not None  # as `Distillation.check` requires
     with open_source(objective.teacher, TEACHER) as (folder, checkpoints, step):
         teacher = folder.config()
         if teacher.data.preprocessing != config.data.preprocessing:

@@ -76,7 +76,7 @@ def train_run(
                 while step < end and not received_signal(interrupts):
 
                     # Train up to the next step at which something is due.
-                    if step // epoch_steps != epoch:
+                    if order is None or step // epoch_steps != epoch:
                         epoch = step // epoch_steps
                         order = experiment.order(epoch)
                     events = (epoch_steps, log_every, evaluate_every, save_every)
@@ -179,7 +179,9 @@ def _finish(
     """
     evaluated_step, running_accuracy = step, state.epoch_sums.means().accuracy
     if experiment.config.checkpoint.select == "best":
-        evaluated_step = checkpoints.best()
+        best = checkpoints.best()
+        assert best is not None  # the last step, at least, has been evaluated
+        evaluated_step = best
         warn_if_best_is_missing(folder, checkpoints, evaluated_step)
         state = checkpoints.restore(evaluated_step, experiment.state_shapes)
     predictions: dict[str, Predictions | None] = {}

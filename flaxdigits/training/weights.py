@@ -107,7 +107,7 @@ def variables_digest(variables: dict[str, Any]) -> str:
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(array)
+        digest.update(array.view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -181,7 +181,8 @@ def _num_classes(
 
 
 def _shapes(variables: dict[str, Any]) -> dict[Keys, Shape]:
-    return {path: tuple(array.shape) for path, array in flatten_dict(variables).items()}
+    flat: Any = flatten_dict(variables)
+    return {path: tuple(array.shape) for path, array in flat.items()}
 
 
 def _layer(path: Keys) -> str:

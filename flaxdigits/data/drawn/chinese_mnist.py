@@ -1,6 +1,7 @@
 """Generates synthetic Chinese MNIST: thin, dim pen lines on black, 64x64."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flaxdigits.data.drawn.handwriting import Deviations, Handwriting, write_characters
 from flaxdigits.data.drawn.images import DrawnImages
@@ -107,7 +108,9 @@ def random_offsets(rng: np.random.Generator, writer: np.ndarray, sample: np.ndar
     return by_writer[:, 0] + each[:, 0] + 1j * (by_writer[:, 1] + each[:, 1] + row)
 
 
-def fit_to_box(skeleton: Skeleton, label: int, paths: list[np.ndarray]) -> list[np.ndarray]:
+def fit_to_box(
+    skeleton: Skeleton, label: int, paths: list[NDArray[np.complex128]]
+) -> list[NDArray[np.complex128]]:
     """Scales and moves paths by the map that fits the skeleton into the box of its class."""
     points = np.array([point for stroke in skeleton.strokes for point in stroke])
     low, high = points.min(0), points.max(0)
@@ -122,7 +125,7 @@ def fit_to_box(skeleton: Skeleton, label: int, paths: list[np.ndarray]) -> list[
     return fitted
 
 
-def pressure(path: np.ndarray, grip: np.ndarray) -> np.ndarray:
+def pressure(path: NDArray[np.complex128], grip: np.ndarray) -> np.ndarray:
     """Returns the strength of the line along a stroke: [n, points] float64.
 
     Args:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from flaxdigits.data.drawn.skeletons import Skeleton, Stroke
@@ -147,7 +148,7 @@ class Distortion:
     width: np.ndarray
     height: np.ndarray
     wave_shifts: np.ndarray  # [n, WAVES] complex
-    wave_cycles: np.ndarray  # [n, WAVES] complex: cycles along x and y
+    wave_cycles: NDArray[np.complex128]  # [n, WAVES] complex: cycles along x and y
     wave_phases: np.ndarray  # [n, WAVES]
 
     @classmethod
@@ -167,7 +168,7 @@ class Distortion:
             wave_phases=rng.uniform(0, 2 * np.pi, (n, WAVES)),
         )
 
-    def apply(self, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
+    def apply(self, rows: np.ndarray, points: NDArray[np.complex128]) -> NDArray[np.complex128]:
         """Distorts the points of some drawings about the centre.
 
         Args:
@@ -197,7 +198,7 @@ def write_characters(
     handwriting: Handwriting,
     rng: np.random.Generator,
     progress: Progress = NO_PROGRESS,
-) -> Iterator[tuple[Skeleton, np.ndarray, list[np.ndarray]]]:
+) -> Iterator[tuple[Skeleton, np.ndarray, list[NDArray[np.complex128]]]]:
     """Writes one character per label.
 
     Args:

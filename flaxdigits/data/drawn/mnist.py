@@ -1,6 +1,9 @@
 """Generates synthetic MNIST: thick bright digits, 20 pixels large, centred by mass in 28x28."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from flaxdigits.data.drawn.handwriting import Deviations, Handwriting, write_characters
 from flaxdigits.data.drawn.images import DrawnImages
@@ -55,7 +58,7 @@ def draw_mnist(
     return DrawnImages(images, labels)
 
 
-def render(paths: list[np.ndarray], radius: np.ndarray) -> np.ndarray:
+def render(paths: Sequence[NDArray[np.complexfloating]], radius: np.ndarray) -> np.ndarray:
     """Scales paths to the box, draws them, and centres them by mass: [n, 28, 28] uint8.
 
     Args:
