@@ -72,7 +72,7 @@ class TrainConfig:
       steps: the number of train steps; none: as many as `epochs` takes.
       stop_after: pause after this step; the schedule spans the full run.
       loss: the loss of an example.
-      objective: what a train step minimises.
+      objective: what a train step minimizes.
       l2_penalty: the coefficient of the sum of squared kernels in the loss; not part of the logged
         loss.
       ema_decay: evaluate an exponential moving average of the weights with this decay.
