@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 import re
 import shlex
 from fnmatch import fnmatch
@@ -136,7 +137,7 @@ def saved_weights(config, folder):
 def source_of(path, runs, own_folder):
     """Returns the run that `path` refers to, which another command trained."""
     name, checkpoint = split_checkpoint(path)
-    folder = Path(name)
+    folder = Path(os.path.relpath(name))
     assert folder in runs, f"{path}: no command trains this run"
     assert folder != own_folder, f"{path}: the run has the folder of its source; set --workdir"
     if checkpoint == "best":  # refused without a validation split
