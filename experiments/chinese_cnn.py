@@ -2,14 +2,14 @@
 
     python launch.py --experiment=chinese_cnn
 
-About 75 s of training on two cores (68 ms a step), and 12 s of evaluation.
+Training takes about 75 s on two cores of an AMD EPYC (68 ms per step), evaluation 12 s.
 Expected: 96.97 % ± 0.91 validation accuracy (5 seeds; claimed about 97.7 %), and 96.23 % ± 1.35
 test accuracy with `--set data.split=writers` (5 seeds).
 
-From the original: Adam at 1e-3 with epsilon 1e-7, batches of 32, three epochs, and a random split
-of the images, so that the same writers are in the training and validation splits. For held-out
-writers use `--set data.split=writers`. Our choices: the seed of the split, and the position of
-Adam's epsilon (see `flaxdigits.optimizers.Adam`).
+From the original: Adam at 1e-3 with epsilon 1e-7, batches of 32, three epochs, and random splits of
+the images, so that the same writers are in the training and validation splits. For held-out writers
+use `--set data.split=writers`. Our choices: the seed of the splits, and the position of Adam's
+epsilon (see `flaxdigits.optimizers.Adam`).
 """
 
 from flaxdigits.config import DataConfig, ExperimentConfig, TrainConfig

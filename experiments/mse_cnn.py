@@ -2,7 +2,7 @@
 
     python launch.py --experiment=mse_cnn
 
-About 2 minutes on two cores (3.7 ms a step).
+Training takes about 2 minutes on two cores of an AMD EPYC (3.7 ms per step).
 Expected: 94.68 % ± 0.16 test accuracy (5 seeds; claimed 94.61 %).
 
 The loss is the mean over the classes of the squared difference between softmax and one-hot labels.

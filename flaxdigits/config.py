@@ -73,7 +73,7 @@ class TrainConfig:
       steps: the number of train steps; none: as many as `epochs` takes.
       stop_after: the step after which the run is paused; the schedule is that of the whole run.
       loss: the loss of an example.
-      objective: what a train step minimises.
+      objective: what a train step minimizes.
       l2_penalty: the coefficient of the sum of squared kernels in the loss; not part of the logged
         loss.
       ema_decay: the decay of an exponential moving average of the weights, which is evaluated in

@@ -1,4 +1,4 @@
-"""Objectives: the functions that a train step minimises, given the forward pass and the batch.
+"""Objectives: the functions that a train step minimizes, given the forward pass and the batch.
 
 `supervised` is the mean loss of the batch. The others change the images, the targets, the loss or
 the gradient, without changes to the training loop: `--set train.objective=mixup`. Their results do
@@ -105,7 +105,7 @@ class Objective(Component, kind="objective"):
     def loss(
         self, forward: Forward, params: Any, images: jax.Array, targets: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-        """Returns the loss to be minimised, and the tuple of the logits and the model state."""
+        """Returns the loss to be minimized, and the tuple of the logits and the model state."""
         return forward.loss(params, images, targets)
 
     def gradient(
@@ -182,7 +182,7 @@ class CutMix(Objective):
 @register("sam")
 @dataclasses.dataclass(frozen=True)
 class SharpnessAware(Objective):
-    """Sharpness-aware minimisation (Foret et al. 2021).
+    """Sharpness-aware minimization (Foret et al. 2021).
 
     The gradient is computed at the point of the highest loss within a radius of the parameters.
     A step takes two forward and backward passes, with the same dropout mask, as in the code of the

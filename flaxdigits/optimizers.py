@@ -78,7 +78,7 @@ class DecayedOptimizer(Optimizer):
     Attributes:
       weight_decay: the decoupled weight decay (Loshchilov and Hutter 2019): every step subtracts
         this fraction of the weights, times the learning rate.
-      decayed: the parameters that decay: `kernels`, or `all` for biases and normalisation
+      decayed: the parameters that decay: `kernels`, or `all` for biases and normalization
         parameters too.
     """
 

@@ -1,12 +1,16 @@
 """The pages of the documentation: their commands, experiments, studies and scripts work."""
 
 import dataclasses
+import functools
 import json
+import os
 import re
 import shlex
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import ClassVar
 
+import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -25,14 +29,17 @@ from flaxdigits.datasets import DATASETS, SPLITS
 from flaxdigits.experiments import load_experiment, load_trackers
 from flaxdigits.losses import Loss
 from flaxdigits.metrics import Metric
-from flaxdigits.models import CnnConfig, Model
-from flaxdigits.objectives import Objective
+from flaxdigits.models import CnnConfig, Model, build_model
+from flaxdigits.objectives import Distillation, Objective
 from flaxdigits.optimizers import Optimizer
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.reports.finished_run import write_report_or_warn
 from flaxdigits.schedules import Schedule
 from flaxdigits.studies.study import load_study, variants_of
+from flaxdigits.training.freezing import check_freeze
 from flaxdigits.training.results import no_report
+from flaxdigits.training.state import init_variables
+from flaxdigits.training.weights import SavedWeights, split_checkpoint
 
 pytest_plugins = ["tiny_run"]
 pytestmark = pytest.mark.usefixtures("registries")
@@ -95,6 +102,73 @@ def test_commands_use_runs_that_were_trained():
     assert len(needed) >= 4
     for folder in needed:
         assert any(fnmatch(path, folder) for path in trained), folder
+
+
+# The shape of an image and the number of classes of the data that runs in the pages start from.
+INPUTS = {"mnist": ((28, 28, 1), 10), "chinese_mnist": ((64, 64, 1), 15),
+          "tfds:emnist/letters": ((28, 28, 1), 26)}
+
+
+def trained_runs():
+    """Yields the page, the folder and the config of each run of a built-in experiment."""
+    for page, command in launches():
+        options = parsed(shlex.split(command))
+        if isinstance(options, str) or options.command not in ("train", "seeds"):
+            continue
+        if options.experiment and not options.experiment.endswith(".py"):
+            (folder,) = options.workdirs or (Path("runs") / options.experiment,)
+            yield page, folder, resolve_config(options)
+
+
+def shapes_for(config, num_classes):
+    """Returns the shapes of the variables of a run's model."""
+    model = build_model(config.model, num_classes)
+    return jax.eval_shape(lambda: init_variables(model, 0, INPUTS[config.data.dataset][0]))
+
+
+def saved_weights(config, folder):
+    """Returns weights with the shapes of those of a run."""
+    shapes = shapes_for(config, INPUTS[config.data.dataset][1])
+    return SavedWeights(
+        jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), shapes),
+        folder / "checkpoints")
+
+
+def source_of(path, runs, own_folder):
+    """Returns the run that `path` refers to, which another command trained."""
+    name, checkpoint = split_checkpoint(path)
+    folder = Path(os.path.relpath(name))
+    assert folder in runs, f"{path}: no command trains this run"
+    assert folder != own_folder, f"{path}: the run has the folder of its source; set --workdir"
+    if checkpoint == "best":  # refused without a validation split
+        apply_overrides(runs[folder], ["checkpoint.select=best"])
+    return folder, runs[folder]
+
+
+def test_runs_that_others_start_from_are_trained_and_fit(caplog):
+    runs, initialized, taught, frozen = {}, 0, 0, 0
+    found = list(trained_runs())
+    for _, folder, config in found:
+        runs.setdefault(folder, config)
+    for page, own_folder, config in found:
+        if config.train.freeze:
+            check_freeze(shapes_for(config, 10)["params"], config.train.freeze)
+            frozen += 1
+        if config.train.init_from:
+            folder, source = source_of(config.train.init_from, runs, own_folder)
+            caplog.clear()
+            num_classes = INPUTS[config.data.dataset][1]
+            saved_weights(source, folder).variables_for(
+                functools.partial(shapes_for, config), num_classes)
+            if num_classes != INPUTS[source.data.dataset][1] and source.model.name == "resnet":
+                assert f"note: {caplog.messages[0]}\n" in PAGES[page]
+            initialized += 1
+        if isinstance(config.train.objective, Distillation):
+            _, teacher = source_of(config.train.objective.teacher, runs, own_folder)
+            assert INPUTS[teacher.data.dataset] == INPUTS[config.data.dataset]
+            assert teacher.data.preprocessing == config.data.preprocessing
+            taught += 1
+    assert initialized >= 3 and taught >= 1 and frozen >= 2
 
 
 def test_there_are_experiments_of_every_kind():

@@ -230,4 +230,4 @@ def test_the_page_works_from_load_to_confusion(raw_data_dir, tmp_path, monkeypat
          variables)
     assert variables["confusion"].sum() == 10_000
     assert variables["mnist"].splits == ("official", "holdout", "kaggle", "kfold")
-    assert len(variables["parts"]["train"]) == 55_000
+    assert len(variables["indices"]["train"]) == 55_000

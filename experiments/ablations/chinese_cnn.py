@@ -2,10 +2,10 @@
 
     python launch.py --ablation=chinese_cnn --seeds=0..2 --set train.epochs=1
 
-39 runs of one epoch on 12,000 images: `results/chinese_cnn.md`, 35 minutes on two cores (under
-other load). Without flags there are 65 runs of 3 epochs, as in the original. All variants but one
-are validated on 1,500 images of ten held-out writers; `random images` is the original's split, in
-which the same writers are in the training and validation splits.
+39 runs of one epoch on 12,000 images: `results/chinese_cnn.md`, 35 minutes on two cores of an AMD
+EPYC (under other load). Without flags there are 65 runs of 3 epochs, as in the original. All
+variants but one are validated on 1,500 images of ten held-out writers; `random images` is the
+split scheme of the original, in which the same writers are in the training and validation splits.
 """
 
 from flaxdigits.studies.study import Study

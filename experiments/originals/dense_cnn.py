@@ -4,7 +4,7 @@
 
 Trains the given seeds on real MNIST (the folder contains `mnist/*.gz`) and writes the accuracies of
 every epoch to `dense_cnn.json` next to this file. Needs the extra [bench]. Takes five minutes per
-seed on two cores (under other load).
+seed on two cores of an AMD EPYC (under other load).
 """
 
 import json

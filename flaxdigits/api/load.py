@@ -29,7 +29,7 @@ class Network(TrainedNetwork):
     folder: RunFolder
 
     def frame(self, images: list[ArrayLike]) -> np.ndarray:
-        """Frames images of any size and colours as the training images are.
+        """Frames images of any size and colors as the training images are.
 
         The method is that of `flaxdigits.predict` for files.
 

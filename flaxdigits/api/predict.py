@@ -42,7 +42,7 @@ def predict(
     experiment: PathLike | None = None, figure: PathLike | None = None,
     console: Console | None = None,
 ) -> ImagePredictions:
-    """Classifies the character in each image: a photo, scan or drawing of any size and colours.
+    """Classifies the character in each image: a photo, scan or drawing of any size and colors.
 
     Args:
       workdir: the run folder.

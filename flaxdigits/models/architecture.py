@@ -11,7 +11,7 @@ class Architecture(nn.Module):
       filters: the number of features of each convolution.
       dense: the number of units of each hidden dense layer.
       dropout: the rate of each possible dropout layer; empty for no dropout.
-      batch_norm: whether batch normalisation is applied between each convolution and its ReLU.
+      batch_norm: whether batch normalization is applied between each convolution and its ReLU.
     """
 
     num_classes: int

@@ -36,7 +36,7 @@ class CnnConfig(Model):
       filters: the number of features of each convolution.
       dense: the number of units of each hidden dense layer.
       dropout: the rate of each dropout layer; empty for no dropout.
-      batch_norm: whether each convolution is followed by batch normalisation.
+      batch_norm: whether each convolution is followed by batch normalization.
     """
 
     convolutions: ClassVar[int | None] = None  # the required length of `filters`; None: any
@@ -180,7 +180,7 @@ class ResNetConfig(Model):
     Attributes:
       depth: the number of residual blocks in each of the three stages.
       width: the number of features of the first stage, which is doubled in each later stage.
-      norm: `batch` for batch normalisation, or `group` for group normalisation (Wu and He 2018).
+      norm: `batch` for batch normalization, or `group` for group normalization (Wu and He 2018).
     """
 
     depth: int = bounded(1, at_least=1, at_most=200)

@@ -206,7 +206,7 @@ class Dropout(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over the unmasked examples of the global batch.
+    """Batch normalization over the unmasked examples of the global batch.
 
     The running averages for evaluation are in the collection `batch_stats` (Ioffe and Szegedy
     2015). Moments are computed in float32 for inputs of any dtype. The constants are the defaults

@@ -9,7 +9,7 @@ import jax
 from flaxdigits.models.layers import BatchNorm, Conv, Dense, MaxPool, Training
 
 STAGES = 3
-MOST_GROUPS = 8  # groups of group normalisation; fewer if 8 does not divide the features
+MOST_GROUPS = 8  # groups of group normalization; fewer if 8 does not divide the features
 
 
 class ResNet(nn.Module):
@@ -24,7 +24,7 @@ class ResNet(nn.Module):
       num_classes: the number of logits.
       depth: the number of residual blocks in each stage.
       width: the number of features of the first stage, which is doubled in each later stage.
-      norm: the normalisation, `batch` or `group`.
+      norm: the normalization, `batch` or `group`.
     """
 
     num_classes: int
@@ -50,7 +50,7 @@ class ResidualBlock(nn.Module):
     Attributes:
       features: the number of features of the output. If the input has another number, the shortcut
         is a projection.
-      norm: the normalisation, `batch` or `group`.
+      norm: the normalization, `batch` or `group`.
     """
 
     features: int
@@ -68,10 +68,10 @@ class ResidualBlock(nn.Module):
 
 
 class Norm(nn.Module):
-    """Batch normalisation or group normalisation (Wu and He 2018); the shape is not changed.
+    """Batch normalization or group normalization (Wu and He 2018); the shape is not changed.
 
     Attributes:
-      kind: the normalisation, `batch` or `group`.
+      kind: the normalization, `batch` or `group`.
     """
 
     kind: str

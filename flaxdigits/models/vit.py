@@ -71,7 +71,7 @@ def split_into_patches(images: jax.Array, size: int) -> jax.Array:
 class TransformerBlock(nn.Module):
     """Attention and a hidden layer of four times the width, each added to its input.
 
-    Layer normalisation comes first in both (pre-norm), as in the paper.
+    Layer normalization comes first in both (pre-norm), as in the paper.
 
     Attributes:
       heads: the number of attention heads.
