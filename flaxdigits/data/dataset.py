@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import os
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 

@@ -40,8 +40,8 @@ def measure_cost(experiment: Experiment) -> Cost:
         seconds = train(count)
     training = experiment.total_steps * seconds / count
     index = next(iter(experiment.splits.values()))[:IMAGES]
-    scoring = 0.0
-    for _ in range(2):  # the first compiles
+    per_image = 0.0
+    for _ in range(2):  # the first call compiles
         start = time.perf_counter()
         experiment.logits(state.variables(), experiment.examples.images, index)
         per_image = (time.perf_counter() - start) / len(index)
