@@ -87,7 +87,7 @@ def test_a_pattern_without_a_match_is_an_error(finished, images, launch_here):
 
 
 @pytest.mark.parametrize(("flags", "message"), [
-    ([], "--mode=predict needs images"),
+    ([], "predict needs images"),
     (["--images=none/*.png"], "no file matches none/*.png"),
     (["--images=launch.py", "--set=seed=1"], "leave out --set"),
     (["--images=launch.py", "--checkpoint=all"], "--checkpoint=all is for --mode=eval"),

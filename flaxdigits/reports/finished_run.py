@@ -35,8 +35,8 @@ def write_report_or_warn(run: FinishedRun) -> dict[str, Path]:
     try:
         return write_report(run)
     except Exception as error:  # whatever a library makes of a full disk or an odd font
-        _log.warning("the report was not written: %s; the result stands, and --mode=report "
-                     "--workdir=%s tries again", first_line(error), run.folder.path)
+        _log.warning("the report was not written: %s; the result stands, and the mode "
+                     "report with workdir=%s tries again", first_line(error), run.folder.path)
         return {}
 
 
@@ -83,9 +83,12 @@ def report_finished(
     folder = RunFolder.of(folder)
     result = folder.result()
     if result is None:
+        earlier = folder.recorded().get("extended_at")
+        state = f"being extended from {earlier[-1]:,} steps" if earlier else "unfinished"
         raise FlaxdigitsError(
-            f"{folder.path}: has no result.json yet: a report is about a complete run; "
-            "the command that started it resumes it")
+            f"{folder.path}: the run is {state}, at step {folder.newest_step():,}: a report is "
+            "about a complete run; the command that started it resumes it"
+            + (f"; result.{earlier[-1]}.json holds the earlier result" if earlier else ""))
     experiment, step = Experiment.create(config, dataset), result["checkpoint_step"]
     with read_checkpoints(folder) as checkpoints:
         if step not in checkpoints.steps():

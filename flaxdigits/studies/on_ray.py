@@ -27,7 +27,7 @@ from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.studies.ablation import LoadDataset, OnRunEnd, Pause
 from flaxdigits.studies.seeds import seed_configs, unfinished, write_summary
 from flaxdigits.studies.study import seed_workdir
-from flaxdigits.training.extension import before_extension
+from flaxdigits.training.extension import with_recorded_length
 from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.parallel import ask_for_deterministic_kernels, first_line
 from flaxdigits.training.results import Outcome, ReportWriter, no_report
@@ -101,9 +101,10 @@ class RayCluster:
             check_folders(configs_by_path, load(config))
             for path, seed_config in configs_by_path.items():
                 folder = RunFolder(path)
-                if not folder.contains_run() or before_extension(folder, seed_config):
+                if not folder.contains_run() or with_recorded_length(folder, seed_config):
                     with folder.locked():
-                        begin(folder, seed_config, {"data": load(config).description()})
+                        dataset = load(config)
+                        begin(folder, seed_config, {"data": dataset.description()}, dataset)
             for seed, path in unfinished(variant_folder, seeds).items():
                 runs[variant, seed] = RemoteRun(
                     experiment, to_dict(configs_by_path[path]), str(path), locations, self.cpus,
@@ -194,7 +195,7 @@ def _connect() -> ModuleType:
     """Connects to a cluster and returns the module `ray`."""
     if importlib.util.find_spec("ray") is None:
         raise FlaxdigitsError(
-            "--executor=ray needs Ray, which is not installed: pip install -e '.[ray]'")
+            "executor=ray needs Ray, which is not installed: pip install -e '.[ray]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray  # an optional dependency, which takes over a second to import
 
@@ -234,6 +235,6 @@ def _outcome(
     if outcome is not None and outcome.result is not None and not RunFolder(
             Path(run.workdir)).result():
         raise FlaxdigitsError(
-            f"{label}: ended on another node, and {run.workdir} has no result.json: --workdir must "
+            f"{label}: ended on another node, and {run.workdir} has no result.json: workdir must "
             "be a folder that all nodes share")
     return outcome

@@ -143,7 +143,7 @@ def originals(folder: Path, recorded: Sequence[Mapping[str, Any]]) -> list[Path]
             raise FlaxdigitsError(
                 f"{folder}: its custom components are defined in {path or record['copy']}, which "
                 f"{reason}; to execute the copy in the run folder instead, pass "
-                f"--experiment={copy} (in Python: experiment=)")
+                f"experiment={copy}")
         paths.append(path)
     return paths
 

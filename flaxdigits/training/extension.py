@@ -1,6 +1,7 @@
 """Extension of a finished run: more steps, from its last checkpoint on."""
 
 import dataclasses
+import logging
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +13,21 @@ from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.experiment import total_steps
+from flaxdigits.training.parallel import is_writer
 from flaxdigits.training.run_folder import LENGTH, RunFolder
 
+_log = logging.getLogger(__name__)
 
-def before_extension(folder: RunFolder, config: ExperimentConfig) -> ExperimentConfig | None:
-    """Returns the config with the length of the finished run in a folder.
 
-    Returns None if there is no finished run in it, or `config` has the same length.
+def with_recorded_length(folder: RunFolder, config: ExperimentConfig) -> ExperimentConfig | None:
+    """Returns the config with the length that the run in a folder has in `config.json`.
+
+    Returns None if there is no run in it, or `config` has the same length.
 
     Raises:
       FlaxdigitsError: if a file of the run is damaged.
     """
-    if not folder.contains_run() or folder.result() is None:
+    if not folder.contains_run():
         return None
     recorded = flatten(complete(folder.recorded()["config"]))
     length = {name: recorded.get(f"train.{name}") for name in LENGTH}
@@ -33,32 +37,99 @@ def before_extension(folder: RunFolder, config: ExperimentConfig) -> ExperimentC
     return dataclasses.replace(config, train=dataclasses.replace(config.train, **length))
 
 
-def check_extension(folder: RunFolder, config: ExperimentConfig, dataset: Dataset) -> None:
-    """Checks that the steps of a finished run are the first steps of a run with this config.
+def check_length(
+    folder: RunFolder, before: ExperimentConfig, config: ExperimentConfig, dataset: Dataset
+) -> None:
+    """Checks that a run can get the length of a config.
+
+    A finished run can be extended. Until it is finished again, the new length can be changed, and
+    set back to that of the finished run as long as there is no later checkpoint.
 
     Args:
-      folder: of the finished run.
-      config: of that run, with another length.
+      folder: of the run.
+      before: the config with the recorded length of the run.
+      config: the same with another length.
       dataset: of the run.
 
     Raises:
-      FlaxdigitsError: if the new length is not greater, or the learning rates of the steps that
-        are done depend on it.
+      FlaxdigitsError: if the run is neither finished nor being extended, the steps that are done
+        exceed the new length, or their learning rates depend on it.
     """
-    plan = BatchPlan(
-        len(split_indices(config.data, dataset)["train"]), config.train.batch_size, devices=1)
-    done, total = folder.result()["steps"], total_steps(config.train, plan)
-    if total <= done:
-        field = "epochs" if config.train.steps is None else "steps"
+    plan = _batch_plan(config, dataset)
+    old_total, total = (total_steps(each.train, plan) for each in (before, config))
+    old_length, new_length = _lengths(before, config)
+    diverged, extended_at = folder.diverged(), folder.recorded().get("extended_at", [])
+    done, is_complete = max([folder.newest_step(), *extended_at]), folder.result() is not None
+    if diverged is not None:
         raise FlaxdigitsError(
-            f"{folder.path}: the run is complete with {done} steps, and train.{field}="
-            f"{getattr(config.train, field)} makes {total}: set more to extend it, or choose "
-            "another --workdir")
+            f"{folder.path}: the run diverged at step {diverged['step']:,} and cannot be extended: "
+            "choose another workdir")
+    if not is_complete and not extended_at:
+        raise FlaxdigitsError(
+            f"{folder.path}: the run is unfinished at step {done:,} of {old_total:,}, and "
+            f"{new_length} makes {total:,} steps: resume it with {old_length} (a finished run can "
+            "be extended), or choose another workdir")
+    returns = not is_complete and total == done == extended_at[-1]
+    if total <= done and not returns:
+        kept = f"; result.{total}.json holds the result of {total:,} steps"
+        state = (f"complete with {done:,} steps" if is_complete else
+                 f"being extended and is at step {done:,} of {old_total:,}")
+        advice = ("set more to extend it" if is_complete else
+                  f"resume it with {old_length}, or set more than {done:,} steps")
+        raise FlaxdigitsError(
+            f"{folder.path}: the run is {state}, and {new_length} makes {total:,} steps: {advice}, "
+            f"or choose another workdir{kept if total in extended_at else ''}")
     optimizer, steps = config.optimizer, jnp.arange(done)
     old, new = (np.asarray(jax.vmap(optimizer.schedule.build(
-        optimizer.learning_rate, length, plan.steps_per_epoch))(steps)) for length in (done, total))
+        optimizer.learning_rate, length, plan.steps_per_epoch))(steps))
+        for length in (old_total, total))
     if not np.array_equal(old, new):
         raise FlaxdigitsError(
             f"{folder.path}: the run cannot be extended: the learning rates of optimizer.schedule="
             f"{optimizer.schedule.name} depend on the length of the run; to train longer, start "
-            f"another run from the weights of this one: --set train.init_from={folder.path}")
+            f"another run from the weights of this one: train.init_from={folder.path}")
+
+
+def change_length(folder: RunFolder, config: ExperimentConfig, dataset: Dataset) -> None:
+    """Writes the length of a config into `config.json`, after `check_length`.
+
+    `config.json` records the lengths that the run had. The result of a finished run stays in
+    `result.json` until it is replaced by that of the new length, and in `result.<steps>.json`.
+
+    Args:
+      folder: of the run, which is finished or being extended; the caller has locked it.
+      config: of that run, with another length.
+      dataset: of the run.
+    """
+    if not is_writer():
+        return
+    recorded, result = folder.recorded(), folder.result()
+    train, extended_at = recorded["config"]["train"], recorded.get("extended_at", [])
+    total = total_steps(config.train, _batch_plan(config, dataset))
+    if result is not None:
+        folder.write_json(f"result.{result['steps']}.json", result)
+        extended_at = [*extended_at, result["steps"]]
+    elif total == extended_at[-1]:
+        folder.cut_metrics(total)
+        extended_at = extended_at[:-1]
+    folder.write_json("config.json", {
+        "first_length": {name: train.get(name) for name in LENGTH}, **recorded,
+        "config": recorded["config"] | {
+            "train": train | {name: getattr(config.train, name) for name in LENGTH}},
+        "extended_at": extended_at})
+    _log.info("%s: %s", folder.path, f"the run is extended to {total:,} steps"
+              if total not in recorded.get("extended_at", ()) else
+              f"the run is not extended: it is complete with {total:,} steps")
+
+
+def _batch_plan(config: ExperimentConfig, dataset: Dataset) -> BatchPlan:
+    return BatchPlan(
+        len(split_indices(config.data, dataset)["train"]), config.train.batch_size, devices=1)
+
+
+def _lengths(*configs: ExperimentConfig) -> list[str]:
+    """Returns the fields that set the length of each config, if they differ, and their values."""
+    values = [{name: getattr(config.train, name) for name in LENGTH} for config in configs]
+    names = [name for name in LENGTH if len({length[name] for length in values}) > 1]
+    return [" and ".join(f"train.{name}={'none' if length[name] is None else length[name]}"
+                         for name in names) for length in values]

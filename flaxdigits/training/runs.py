@@ -24,7 +24,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.training import provenance
 from flaxdigits.training.experiment import Experiment
-from flaxdigits.training.extension import before_extension, check_extension
+from flaxdigits.training.extension import change_length, check_length, with_recorded_length
 from flaxdigits.training.freezing import split_params
 from flaxdigits.training.interrupts import Interrupts, received_signal
 from flaxdigits.training.parallel import all_reduce, check_same_everywhere, is_writer
@@ -137,7 +137,8 @@ def _prepare(
     variables = None
     if weights is not None and not all(folder.has_checkpoints() for folder in folders.values()):
         variables = weights.variables_for(
-            experiment.variables_shapes, len(dataset.class_names))
+            experiment.variables_shapes, len(dataset.class_names), config,
+            experiment.image_shape)
     teacher = None
     if not all(_is_done(folders[path], config) for path, config in configs.items()):
         teacher = load_teacher(config, dataset)
@@ -232,7 +233,7 @@ def _check_together(configs: Sequence[ExperimentConfig]) -> None:
     if jax.process_count() > 1:
         raise FlaxdigitsError(
             f"{len(configs)} runs are trained by one process with all its devices: start a single "
-            "process, or train each seed in a separate command with --set seed=")
+            "process, or train each seed separately with seed=")
     if configs[0].train.parallel == "pmap":
         raise FlaxdigitsError(
             "train.parallel=pmap shards the batches of a single run over the devices; several "
@@ -274,7 +275,7 @@ def _start_folders(
 ) -> None:
     """Writes the `config.json` of each run, or checks that the one there is of the same run.
 
-    A finished run gets the length of its config, if that is greater.
+    A finished run gets the length of its config, if that is another one.
 
     All folders are checked before the first is written, and each is written under its lock.
 
@@ -285,22 +286,24 @@ def _start_folders(
     for path, folder in folders.items():
         if not _is_done(folder, configs[path]):
             with folder.locked():
-                begin(folder, configs[path], about)
+                begin(folder, configs[path], about, dataset)
     all_reduce(0, np.max)  # no process reads the folders before they are written
 
 
-def begin(folder: RunFolder, config: ExperimentConfig, about: dict[str, Any]) -> None:
-    """Starts a run, or extends it if it is finished; see `RunFolder.start`."""
-    if before_extension(folder, config) is None:
+def begin(
+    folder: RunFolder, config: ExperimentConfig, about: dict[str, Any], dataset: Dataset
+) -> None:
+    """Starts a run, see `RunFolder.start`, or extends it, see `change_length`."""
+    if with_recorded_length(folder, config) is None:
         folder.start(validate(config), about)
     else:
-        folder.extend(config)
+        change_length(folder, config, dataset)
 
 
 def _is_done(folder: RunFolder, config: ExperimentConfig) -> bool:
     """Returns whether there are no steps to train."""
     return (folder.contains_run() and folder.has_ended()
-            and before_extension(folder, config) is None)
+            and with_recorded_length(folder, config) is None)
 
 
 def _about(
@@ -355,10 +358,10 @@ def _check_recorded_runs(
 ) -> None:
     for path, config in configs.items():
         if folders[path].contains_run():
-            before = before_extension(folders[path], config)
+            before = with_recorded_length(folders[path], config)
             folders[path].check_same(validate(before or config), about)
             if before is not None:
-                check_extension(folders[path], config, dataset)
+                check_length(folders[path], before, config, dataset)
 
 
 def _ended(folder: RunFolder, total_steps: int) -> Outcome | None:
