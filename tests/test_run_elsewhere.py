@@ -114,7 +114,7 @@ def test_other_data_in_the_same_place_are_another_run(pictures, launch_here, tmp
     assert ("data.class_names was ['flat', 'steep'] and is ['level', 'steep']"
             in done.stderr)
     done = launch_here("--mode=eval", f"--workdir={run}")
-    assert done.returncode == 2 and "pass the data of the run with --set data.folder=" in (
+    assert done.returncode == 2 and "pass the data of the run with data.folder=" in (
         done.stderr)
 
 
