@@ -67,7 +67,7 @@ def test_a_run_is_extended_twice_and_by_its_steps(one_epoch, three_epochs, train
 
 
 @pytest.mark.parametrize("changes, message", [
-    (["train.steps=3"], "is complete with 4 steps, and train.steps=3 makes 3: set more to extend"),
+    (["train.steps=3"], "is complete with 4 steps, and train.steps=3 makes 3 steps: set more to"),
     (["train.steps=4"], "is complete with 4 steps, and train.steps=4 makes 4"),
     (["train.epochs=2", "seed=1"], "contains another run: seed was 0 and is 1; choose another"),
 ])
