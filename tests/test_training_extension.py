@@ -103,7 +103,7 @@ def test_the_length_of_an_extension_can_be_changed(
         message = refusal(train_tiny, run, *EPOCHS, steps)
         assert message.startswith(
             f"{run}: the run is being extended and is at step 6 of 120, and train.epochs=1 and "
-            f"{steps} makes {total} steps: resume it with train.epochs=30 and train.steps=none, or "
+            f"{steps} makes {total} steps: resume it with train.epochs=30 and train.steps=none, "
             "set more than 6 steps, or choose another workdir")
         assert message.endswith("; result.4.json holds the result of 4 steps") == (total == 4)
     assert train_tiny(run, *EPOCHS, "train.epochs=3").result["steps"] == 12

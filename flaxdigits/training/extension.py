@@ -59,23 +59,24 @@ def check_length(
     old_total, total = (total_steps(each.train, plan) for each in (before, config))
     old_length, new_length = _lengths(before, config)
     diverged, extended_at = folder.diverged(), folder.recorded().get("extended_at", [])
-    done, is_complete = max([folder.newest_step(), *extended_at]), folder.result() is not None
+    result = folder.result()
+    done = result["steps"] if result else max([folder.newest_step(), *extended_at])
     if diverged is not None:
         raise FlaxdigitsError(
             f"{folder.path}: the run diverged at step {diverged['step']:,} and cannot be extended: "
             "choose another workdir")
-    if not is_complete and not extended_at:
+    if result is None and not extended_at:
         raise FlaxdigitsError(
             f"{folder.path}: the run is unfinished at step {done:,} of {old_total:,}, and "
             f"{new_length} makes {total:,} steps: resume it with {old_length} (a finished run can "
             "be extended), or choose another workdir")
-    returns = not is_complete and total == done == extended_at[-1]
+    returns = result is None and total == done == extended_at[-1]
     if total <= done and not returns:
         kept = f"; result.{total}.json holds the result of {total:,} steps"
-        state = (f"complete with {done:,} steps" if is_complete else
+        state = (f"complete with {done:,} steps" if result else
                  f"being extended and is at step {done:,} of {old_total:,}")
-        advice = ("set more to extend it" if is_complete else
-                  f"resume it with {old_length}, or set more than {done:,} steps")
+        advice = ("set more to extend it" if result else
+                  f"resume it with {old_length}, set more than {done:,} steps")
         raise FlaxdigitsError(
             f"{folder.path}: the run is {state}, and {new_length} makes {total:,} steps: {advice}, "
             f"or choose another workdir{kept if total in extended_at else ''}")
