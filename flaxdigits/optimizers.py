@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import inspect
 from collections.abc import Callable
@@ -319,9 +318,7 @@ def _why_unsupported(function: str) -> str:
     """Returns why `_optax_optimizer` returns None, and what to do."""
     build = _optax_function(function)
     if not callable(build):
-        near = difflib.get_close_matches(function, [*dir(optax), *dir(optax.contrib)], n=1)
-        return "optax and optax.contrib have no such function" + (
-            f"; did you mean optax.{near[0]}?" if near else "")
+        return "optax and optax.contrib have no such function"
     with contextlib.suppress(TypeError, ValueError):  # a callable without a signature
         required = [
             name for name, parameter in inspect.signature(build).parameters.items()
@@ -329,8 +326,8 @@ def _why_unsupported(function: str) -> str:
             and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)]
         if required:
             return (f"its arguments without a default, {', '.join(required)}, cannot be set by a "
-                    "config; pass them in an optimizer class of an experiment file, which "
-                    f"returns optax.{function}(learning_rate, {required[0]}=...)")
+                    "config: write an optimizer class in an experiment file, whose method build "
+                    f"returns {function}(learning_rate, {required[0]}=...)")
     return "is not an optimizer whose update needs only the gradient"
 
 
