@@ -205,7 +205,7 @@ def _causes(
     """
     old, new = flatten(complete(recorded["config"])), flatten(to_dict(config))
     values = {name: (old.get(name), new.get(name)) for name in sorted(old.keys() | new.keys())
-              if name.startswith("model.")}
+              if name.startswith("model.") and name != "model.dropout"}  # which has no weights
     if "image_shape" in recorded["data"]:
         values["the image shape"] = (recorded["data"]["image_shape"], list(image_shape))
     elif old.get("data.dataset") != new.get("data.dataset"):
