@@ -103,7 +103,7 @@ class Component:
                 f"{path} must be one of {', '.join(sorted(cls.registered))}, got {name!r}"
                 + (f"; did you mean {' or '.join(near)}?" if near else "")
                 + f"; a custom {cls.kind} is registered by its experiment file: pass that file "
-                "with --experiment")
+                "as experiment")
         return found
 
     @classmethod

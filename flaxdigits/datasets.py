@@ -108,8 +108,8 @@ def find_dataset(name: str) -> DatasetEntry:
         f"data.dataset must be one of {', '.join(sorted(DATASETS))}, or tfds: and the name of a "
         f"tensorflow-datasets builder, such as tfds:emnist/letters, got {quoted(name)}"
         + (f"; did you mean {near[0]}?" if near else "")
-        + "; a custom data set is registered by its experiment file: pass that file with "
-        "--experiment")
+        + "; a custom data set is registered by its experiment file: pass that file as "
+        "experiment")
 
 
 def datasets_with(field: str) -> list[str]:

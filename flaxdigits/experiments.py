@@ -47,7 +47,7 @@ def load_experiment(name_or_path: str) -> ExperimentConfig:
       FlaxdigitsError: if there is no such experiment, or its config is not valid.
     """
     return validate(load_and_call(
-        find(name_or_path, "--experiment", BUILT_IN), "get_config", ExperimentConfig))
+        find(name_or_path, "experiment", BUILT_IN), "get_config", ExperimentConfig))
 
 
 def run_config(folder: RunFolder, experiment: str | None = None) -> ExperimentConfig:
@@ -66,7 +66,7 @@ def run_config(folder: RunFolder, experiment: str | None = None) -> ExperimentCo
         not registered; if an original file is missing or has changed, the message names its copy.
     """
     if experiment is not None:
-        return _config_by(folder, find(experiment, "--experiment", BUILT_IN))
+        return _config_by(folder, find(experiment, "experiment", BUILT_IN))
     if folder.code():
         with contextlib.suppress(FlaxdigitsError):  # a component is not registered
             config = folder.config()
@@ -88,7 +88,7 @@ def _config_by(folder: RunFolder, path: Path) -> ExperimentConfig:
         if model.name != config.model.name:
             raise FlaxdigitsError(
                 f"{folder.path}: the model of the run is {config.model.name}, but {path} has "
-                f"{model.name}: pass the experiment file of the run, or leave out --experiment")
+                f"{model.name}: pass the experiment file of the run, or leave out experiment")
     for change in folder.code_changes(config):
         _log.warning("%s: %s", folder.path, change)
     return config
@@ -103,7 +103,7 @@ def load_trackers(name_or_path: str) -> list[Tracker]:
     Raises:
       FlaxdigitsError: if there is no such experiment, or the function returns other objects.
     """
-    path = find(name_or_path, "--experiment", BUILT_IN)
+    path = find(name_or_path, "experiment", BUILT_IN)
     with _reraise_with_location(path):
         trackers = list(getattr(_loaded(path), "get_trackers", list)())
     for tracker in trackers:
@@ -114,12 +114,12 @@ def load_trackers(name_or_path: str) -> list[Tracker]:
     return trackers
 
 
-def find(name_or_path: str, flag: str, folder: Path) -> Path:
+def find(name_or_path: str, argument: str, folder: Path) -> Path:
     """Returns the path of an experiment or study file.
 
     Args:
       name_or_path: the name of a file in `folder`, or a path that ends in `.py`.
-      flag: the command line flag that names the file; starts the error message.
+      argument: the name of the argument, and flag, that names the file; starts the error message.
       folder: the folder of the built-in files.
 
     Raises:
@@ -128,15 +128,15 @@ def find(name_or_path: str, flag: str, folder: Path) -> Path:
     if name_or_path.endswith(".py"):
         path = expand_user(name_or_path)
         if not path.is_file():
-            raise FlaxdigitsError(f"{flag}: there is no file {path}")
+            raise FlaxdigitsError(f"{argument}: there is no file {path}")
         return path
     known = list_experiments(folder)
     if name_or_path not in known:
         near = difflib.get_close_matches(name_or_path, known, n=3, cutoff=0.4)
         raise FlaxdigitsError(
-            f"{flag}: there is no {name_or_path!r}; "
+            f"{argument}: there is no {name_or_path!r}; "
             + (f"did you mean {' or '.join(near)}? " if near else "")
-            + "--list shows all names; pass a custom file as a path that ends in .py")
+            + f"the names are {', '.join(known)}; pass a custom file as a path that ends in .py")
     return folder / f"{name_or_path}.py"
 
 

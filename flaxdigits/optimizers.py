@@ -7,6 +7,7 @@ function, whose keyword arguments are then the fields: `--set optimizer.name=opt
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -58,12 +59,10 @@ class Optimizer(Component, kind="optimizer"):
     @classmethod
     def resolve(cls, name: str, path: str) -> type[Optimizer] | None:
         """Returns the component for a function of optax, such as `optax.adabelief`."""
-        is_prefixed = name.startswith("optax.")
-        found = _optax_optimizer(name.removeprefix("optax."))
+        is_prefixed, function = name.startswith("optax."), name.removeprefix("optax.")
+        found = _optax_optimizer(function)
         if found is None and is_prefixed:
-            raise FlaxdigitsError(
-                f"{path}={name}: optax and optax.contrib have no such function, or it is not an "
-                "optimizer whose update needs only the gradient")
+            raise FlaxdigitsError(f"{path}={name}: {_why_unsupported(function)}")
         if found is not None and not is_prefixed:
             raise FlaxdigitsError(
                 f"{path} must be one of {', '.join(sorted(cls.registered))}, or an optimizer of "
@@ -288,7 +287,7 @@ def _optax_optimizer(function: str) -> type[Optimizer] | None:
     Returns None if there is no such optimizer, or its update needs more than gradient, state and
     parameters.
     """
-    build = getattr(optax, function, None) or getattr(optax.contrib, function, None)
+    build = _optax_function(function)
     if not callable(build) or not _updates_by_gradient(build):
         return None
     inherited = {field.name for field in dataclasses.fields(Optimizer)}
@@ -310,6 +309,27 @@ def _optax_optimizer(function: str) -> type[Optimizer] | None:
                    "__module__": __name__})
     cls.name = f"optax.{function}"
     return cls
+
+
+def _optax_function(function: str) -> Any:
+    return getattr(optax, function, None) or getattr(optax.contrib, function, None)
+
+
+def _why_unsupported(function: str) -> str:
+    """Returns why `_optax_optimizer` returns None, and what to do."""
+    build = _optax_function(function)
+    if not callable(build):
+        return "optax and optax.contrib have no such function"
+    with contextlib.suppress(TypeError, ValueError):  # a callable without a signature
+        required = [
+            name for name, parameter in inspect.signature(build).parameters.items()
+            if name != "learning_rate" and parameter.default is inspect.Parameter.empty
+            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)]
+        if required:
+            return (f"its arguments without a default, {', '.join(required)}, cannot be set by a "
+                    "config: write an optimizer class in an experiment file, whose method build "
+                    f"returns {function}(learning_rate, {required[0]}=...)")
+    return "is not an optimizer whose update needs only the gradient"
 
 
 def _hint(name: str, default: Any) -> Any:

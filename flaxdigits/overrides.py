@@ -57,7 +57,7 @@ def _parse_assignment(assignment: Any) -> tuple[list[str], str]:
         raise FlaxdigitsError(f"an override must be a string 'name=value', got {assignment!r}")
     name, equals, text = assignment.partition("=")
     if not equals:
-        raise FlaxdigitsError(f"--set takes name=value, got {assignment!r}")
+        raise FlaxdigitsError(f"an override must be name=value, got {assignment!r}")
     name = name.strip()
     return RENAMED.get(name, name).split("."), text.strip()
 
@@ -209,7 +209,7 @@ class _Assignment:
         matches += [other for other in known if other.rpartition(".")[2] == leaf]
         unique = list(dict.fromkeys(matches))
         hint = (f"did you mean {' or '.join(unique)}?" if unique
-                else "--mode=config lists all fields")
+                else "the mode config lists all fields")
         return f"unknown field {name}; {hint}"
 
 

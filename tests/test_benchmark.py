@@ -58,7 +58,7 @@ def test_measurements_follow_from_the_timings(measured):
 
 @pytest.mark.parametrize("arguments, message", [
     (("--experiment=dense_cnn", "--set", "model.dense=8"), "can only change train.batch_size"),
-    (("--experiment=experiments/dense_cnn.py",), "--peers supports chinese_cnn"),
+    (("--experiment=experiments/dense_cnn.py",), "peers: supports chinese_cnn"),
 ])
 def test_peers_are_of_the_published_networks(launch_here, arguments, message):
     done = launch_here("--mode=benchmark", "--peers", *arguments)

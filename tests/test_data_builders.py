@@ -152,7 +152,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))""")
     _, errors = process.communicate()
     last = errors.strip().splitlines()[-1]
     assert last.startswith("flaxdigits.errors.FlaxdigitsError")
-    assert str(tmp_path) in last and "--data_dir" in last
+    assert str(tmp_path) in last and "data_dir" in last
     assert not TinyDigits(config="drawn", data_dir=tmp_path).is_prepared()
     assert not list(tmp_path.glob("tiny_digits/drawn/incomplete.*"))
 

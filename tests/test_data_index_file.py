@@ -118,7 +118,7 @@ def test_a_run_of_an_index_file_is_resumed_with_the_same_indices_alone(
         assert done.returncode == 0, done.stderr
     wrong = launch_here(
         "--mode=eval", f"--workdir={tmp_path / 'run'}", f"--set=data.indices={other}")
-    assert wrong.returncode == 2 and "pass the data of the run with --set data.indices=" in (
+    assert wrong.returncode == 2 and "pass the data of the run with data.indices=" in (
         wrong.stderr)
 
 

@@ -228,7 +228,7 @@ def test_a_user_without_name_and_home(environment, tmp_path):
     assert done.returncode == 0 and "mse_cnn" in done.stdout, done.stderr
     done = shell(unknown + '"$@" --experiment=mse_cnn --mode=prepare', variables)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "specify a folder with --data_dir or TFDS_DATA_DIR" in done.stderr
+    assert "specify a folder with data_dir or TFDS_DATA_DIR" in done.stderr
 
 
 def test_insufficient_memory_is_an_error_of_one_line(launch_here, idx_folder, tmp_path):

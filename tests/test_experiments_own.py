@@ -21,8 +21,8 @@ def refusal(path) -> str:
 
 def test_an_unknown_name_is_reported_with_similar_names():
     assert "did you mean chinese_cnn" in refusal("chinese_cn")
-    assert "--list" in refusal("zzz")
-    assert "--list" in refusal("../experiments/chinese_cnn")
+    assert "the names are chinese_cnn, " in refusal("zzz")
+    assert "the names are chinese_cnn, " in refusal("../experiments/chinese_cnn")
 
 
 def test_an_experiment_file_may_use_a_built_in_model(write):
@@ -92,7 +92,7 @@ def test_a_config_that_is_not_valid_names_the_field(returned, message, tmp_path)
 
 
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
-    assert refusal(tmp_path / "none.py") == f"--experiment: there is no file {tmp_path}/none.py"
+    assert refusal(tmp_path / "none.py") == f"experiment: there is no file {tmp_path}/none.py"
     (tmp_path / "folder.py").mkdir()
     assert "there is no file" in refusal(tmp_path / "folder.py")
     (tmp_path / "binary.py").write_bytes(b"\x00\xff\x00")

@@ -5,6 +5,7 @@ Imports within functions and those that only a type checker sees count too.
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -96,3 +97,14 @@ def test_every_layer_is_imported_without_those_above():
         [sys.executable, "-c", IMPORT_LAYER_BY_LAYER.format(layers=LAYERS)],
         capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_errors_name_arguments_and_not_flags():
+    """An error is read by callers in Python too, whose arguments have the names of the flags."""
+    named = [
+        f"{path.relative_to(PACKAGE)}:{text.lineno}: {text.value!r}"
+        for path in PACKAGE.rglob("*.py") if path.parent.name != "cli"
+        for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Raise)
+        for text in ast.walk(node) if isinstance(text, ast.Constant) and re.search(
+            r"--[a-z_]{3,}", re.sub("srun --ntasks|install --upgrade", "", str(text.value)))]
+    assert not named

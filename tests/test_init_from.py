@@ -2,14 +2,17 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 from test_checkpoints import opened, refusal  # noqa: F401
 
 from flaxdigits.overrides import apply_overrides
 from flaxdigits.training import runs
 from flaxdigits.training.experiment import Experiment
+from flaxdigits.training.weights import split_checkpoint
 
 pytest_plugins = ["tiny_run"]
 
@@ -76,10 +79,36 @@ def test_init_from_a_step_of_a_run(finished, launch_here, opened, idx_folder, tm
 
 def test_init_from_refuses_other_shapes_and_other_folders(finished, train_tiny, tmp_path):
     other = refusal(train_tiny, tmp_path / "a", f"train.init_from={finished}", "model.dense=9")
-    assert "params.Dense_0.bias has shape [8], but this config requires shape [9]" in other
+    assert other == (
+        f"train.init_from: the weights of {finished} do not fit this run: model.dense is [8] there "
+        "and [9] here; layers that differ: Dense_0, Dense_1")
     none = refusal(train_tiny, tmp_path / "b", f"train.init_from={tmp_path}")
     assert f"train.init_from: {tmp_path}: not a run folder" in none
     assert list(tmp_path.iterdir()) == []
+
+
+def test_init_from_names_another_image_size(finished, launch_here, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (80, 20, 20)).astype(np.uint8)
+    np.savez(tmp_path / "small.npz", images=images, labels=np.arange(80) % 10)
+    done = launch_here(
+        "--experiment=dense_cnn", "--set=data.dataset=npz", "--set=data.split=holdout",
+        f"--set=data.folder={tmp_path / 'small.npz'}", "--set=model.filters=2",
+        "--set=model.dense=8", f"--set=train.init_from={finished}", f"--workdir={tmp_path / 'a'}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.endswith(
+        " do not fit this run: the image shape is [28, 28, 1] there and [20, 20, 1] here; layers "
+        "that differ: Dense_0\n")
+
+
+@pytest.mark.parametrize("name", ["a@best", "a@2"])
+def test_an_existing_folder_with_an_at_sign_is_a_folder(name, finished, train_tiny, tmp_path):
+    source = Path(shutil.copytree(finished, tmp_path / name))
+    path, which = split_checkpoint(str(source))
+    assert (path, which) == (str(source), "last")
+    assert split_checkpoint(f"{source}@4") == (str(source), "4")
+    train_tiny(tmp_path / "next", f"train.init_from={source}", "train.steps=1")
+    shutil.copytree(finished, tmp_path / "a")
+    assert split_checkpoint(f"{tmp_path / 'a'}/@best") == (f"{tmp_path / 'a'}/", "best")
 
 
 def test_a_run_does_not_need_the_run_of_its_initial_weights(

@@ -218,6 +218,7 @@ def test_every_optimizer_lowers_a_quadratic_loss(name):
 @pytest.mark.parametrize(("name", "said"), [
     ("optax.lbfgs", "not an optimizer whose update needs only the gradient"),
     ("optax.no_such", "optax and optax.contrib have no such function"),
+    ("optax.dpsgd", "without a default, l2_norm_clip, noise_multiplier, seed, cannot be set"),
     ("adabelief", "an optimizer of optax with its prefix: optax.adabelief"),
     ("lio", "did you mean lion?"),
     (None, "optimizer.name must be one of adadelta"),

@@ -153,12 +153,12 @@ def test_an_unknown_name_is_reported_with_similar_names(name, near):
 
 
 def test_a_name_without_similar_ones_refers_to_the_list():
-    assert refusal("zzzzzzz=1") == "unknown field zzzzzzz; --mode=config lists all fields"
+    assert refusal("zzzzzzz=1") == "unknown field zzzzzzz; the mode config lists all fields"
 
 
 @pytest.mark.parametrize("assignment", ["train.epochs", "", "train.epochs 5"])
 def test_a_setting_without_equals_is_refused(assignment):
-    assert refusal(assignment) == f"--set takes name=value, got {assignment!r}"
+    assert refusal(assignment) == f"an override must be name=value, got {assignment!r}"
 
 
 def test_a_group_of_fields_is_not_a_field():

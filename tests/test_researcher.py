@@ -189,7 +189,7 @@ def test_custom_components_are_trained_resumed_and_evaluated_in_a_new_process(
     assert lost.returncode == 2 and lost.stderr.count("\n") == 1
     copy = elsewhere / "code" / "mine.py"
     assert f"{path}, which does not exist" in lost.stderr
-    assert f"pass --experiment={copy} " in lost.stderr
+    assert f"pass experiment={copy}\n" in lost.stderr
     found = launch("--mode=eval", f"--workdir={elsewhere}", f"--experiment={copy}")
     assert found.returncode == 0 and found.stdout == scored.stdout, found.stderr
 

@@ -114,7 +114,7 @@ def test_other_data_in_the_same_place_are_another_run(pictures, launch_here, tmp
     assert ("data.class_names was ['flat', 'steep'] and is ['level', 'steep']"
             in done.stderr)
     done = launch_here("--mode=eval", f"--workdir={run}")
-    assert done.returncode == 2 and "pass the data of the run with --set data.folder=" in (
+    assert done.returncode == 2 and "pass the data of the run with data.folder=" in (
         done.stderr)
 
 
@@ -173,14 +173,16 @@ def test_scores_that_cannot_be_saved_are_returned(finished, tiny_config, tiny_da
         shutil.rmtree(outer)
 
 
-def test_training_longer_before_the_end_names_how(train_tiny, tmp_path):
+def test_another_length_of_an_unfinished_run_is_refused(train_tiny, tmp_path):
     train_tiny(tmp_path, "train.stop_after=2")
-    for change in ("train.steps=20", "train.epochs=9"):
-        message = refusal(train_tiny, tmp_path, change)
-        assert message.endswith("a run can be extended when it is complete; to train longer, start "
-                                "another run from the weights of this one: "
-                                f"--set train.init_from={tmp_path}")
-    assert "init_from" not in refusal(train_tiny, tmp_path, "seed=4")
+    assert refusal(train_tiny, tmp_path, "train.steps=20") == (
+        f"{tmp_path}: the run is unfinished at step 2 of 6, and train.steps=20 makes 20 steps: "
+        "resume it with train.steps=6 (a finished run can be extended), or choose another workdir")
+    assert "and train.epochs=2 and train.steps=none makes 8 steps: resume it with train.epochs=1 " \
+        "and train.steps=6 (" in refusal(train_tiny, tmp_path, "train.epochs=2", "train.steps=none")
+    assert "contains another run: seed was 0 and is 4" in refusal(
+        train_tiny, tmp_path, "train.steps=20", "seed=4")
+    assert train_tiny(tmp_path).step == 6
 
 
 def test_a_run_folder_can_be_passed_as_a_string(finished, tiny_config, tiny_data):

@@ -76,7 +76,7 @@ def test_the_process_that_trains_adds_to_what_another_one_recorded(tmp_path):
 def test_another_run_is_refused_and_what_differs_is_named(folder, config, data, expected):
     before = files(folder.path)
     message = refusal(folder.start, config, ABOUT | {"data": ABOUT["data"] | data})
-    assert expected in message and str(folder.path) in message and "--workdir" in message
+    assert expected in message and str(folder.path) in message and "workdir" in message
     assert files(folder.path) == before
 
 
@@ -148,7 +148,7 @@ def test_a_folder_without_a_run_is_an_error(tmp_path):
     for path in (tmp_path, tmp_path / "none"):
         for read in (RunFolder(path).config, RunFolder(path).data):
             message = refusal(read)
-            assert message.startswith(f"{path}: not a run folder") and "--workdir" in message
+            assert message.startswith(f"{path}: not a run folder") and "workdir" in message
 
 
 DAMAGED = {

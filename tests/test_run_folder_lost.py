@@ -23,7 +23,7 @@ def test_a_folder_without_its_config_is_refused(left, finished_copy, train_tiny)
     message = refusal(train_tiny, finished_copy, "seed=5", "optimizer.learning_rate=0.5")
     assert message == (
         f"{finished_copy}: contains {left} of a run but no config.json, so that the run is "
-        "unknown; restore config.json, or choose another --workdir")
+        "unknown; restore config.json, or choose another workdir")
     assert files(finished_copy) == before
 
 

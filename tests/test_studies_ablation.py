@@ -180,7 +180,7 @@ def test_a_dry_run_lists_the_runs_with_their_time_and_writes_nothing(study, laun
 
 REFUSED = {
     "unknown": (["--ablation=dense_cn"], "did you mean dense_cnn"),
-    "no file": (["--ablation=mine.py"], "--ablation: there is no file mine.py"),
+    "no file": (["--ablation=mine.py"], "ablation: there is no file mine.py"),
     "with a mode": (["--ablation=dense_cnn", "--mode=eval"], "leave out --experiment and --mode"),
     "dry run of nothing": (["--experiment=mse_cnn", "--dry_run"], "--dry_run is only for"),
     "trace": (["--ablation=dense_cnn", "--profile"], "--profile is only for"),

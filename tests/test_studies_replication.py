@@ -264,8 +264,8 @@ REFUSED = {
     "synthetic": (["--data=synthetic"], "the claims are about the real data"),
     "changed": (["--set=optimizer.learning_rate=1"],
                 "recipe of small, but optimizer.learning_rate is 1.0 instead of 0.1"),
-    "a seed": (["--set=seed=7"], "--mode=replicate trains several seeds: set them"),
-    "nothing there": (["--collect=nowhere/*"], "--collect=nowhere/*: no file or folder matches"),
+    "a seed": (["--set=seed=7"], "a replication trains several seeds: set them"),
+    "nothing there": (["--collect=nowhere/*"], "collect=nowhere/*: no file or folder matches"),
     "no file": (["--update=no.md"],
                 "no.md: cannot read: No such file or directory; name a file that exists and is "
                 "readable"),

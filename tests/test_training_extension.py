@@ -43,7 +43,10 @@ def test_an_extended_run_is_bitwise_identical_to_the_long_run(
     train_tiny(run, *EPOCHS, "train.epochs=3", "train.stop_after=6")
     assert RunFolder(run).result() is None
     assert (run / "result.json").read_bytes() == (run / "result.4.json").read_bytes() == result
-    assert "has no result.json yet" in launch_here("--mode=report", f"--workdir={run}").stderr
+    refused = launch_here("--mode=report", f"--workdir={run}").stderr
+    assert "the run is being extended from 4 steps, at step 6: a report" in refused
+    assert refused.endswith("; result.4.json holds the earlier result\n")
+    assert "run (being extended)" in launch_here("--mode=compare", f"--workdir={run}").stdout
     outcome = train_tiny(run, *EPOCHS, "train.epochs=3")
     assert outcome.result["steps"] == RunFolder(run).result()["steps"] == 12
     assert_bitwise_equal(run, three_epochs)
@@ -77,7 +80,7 @@ def test_a_run_is_extended_twice_and_by_its_steps(one_epoch, three_epochs, train
 
 
 @pytest.mark.parametrize("changes, message", [
-    (["train.steps=3"], "is complete with 4 steps, and train.steps=3 makes 3: set more to extend"),
+    (["train.steps=3"], "is complete with 4 steps, and train.steps=3 makes 3 steps: set more to"),
     (["train.steps=4"], "is complete with 4 steps, and train.steps=4 makes 4"),
     (["train.epochs=2", "seed=1"], "contains another run: seed was 0 and is 1; choose another"),
 ])
@@ -100,20 +103,69 @@ def test_the_rates_of_the_steps_that_are_done_decide(
         return
     message = refusal(train_tiny, tmp_path / "run", *recipe, "train.epochs=2")
     assert f"the learning rates of optimizer.schedule={schedule} depend on the length" in message
-    assert message.endswith(f"--set train.init_from={tmp_path / 'run'}")
+    assert message.endswith(f": train.init_from={tmp_path / 'run'}")
 
 
-def test_several_seeds_are_extended(tiny_config, tiny_data, train_tiny, three_epochs, tmp_path):
+def test_the_length_of_an_extension_can_be_changed(
+    one_epoch, three_epochs, train_tiny, launch_here, tmp_path
+):
+    run = shutil.copytree(one_epoch, tmp_path / "run")
+    train_tiny(run, *EPOCHS, "train.epochs=30", "train.stop_after=6")
+    for total in (4, 6):
+        steps = f"train.steps={total}"
+        message = refusal(train_tiny, run, *EPOCHS, steps)
+        assert message.startswith(
+            f"{run}: the run is being extended and is at step 6 of 120, and train.epochs=1 and "
+            f"{steps} makes {total} steps: resume it with train.epochs=30 and train.steps=none, "
+            "set more than 6 steps, or choose another workdir")
+        assert message.endswith("; result.4.json holds the result of 4 steps") == (total == 4)
+    assert train_tiny(run, *EPOCHS, "train.epochs=3").result["steps"] == 12
+    assert_bitwise_equal(run, three_epochs)
+    assert recorded(run)["extended_at"] == [4]
+    assert refusal(train_tiny, run, *EPOCHS).endswith(
+        "is complete with 12 steps, and train.epochs=1 makes 4 steps: set more to extend it, or "
+        "choose another workdir; result.4.json holds the result of 4 steps")
+
+
+def test_an_extension_without_a_checkpoint_can_be_taken_back(
+    one_epoch, three_epochs, train_tiny, tmp_path, monkeypatch
+):
+    run = shutil.copytree(one_epoch, tmp_path / "run")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RunFolder, "cut_metrics", interrupt)  # before the first step
+        train_tiny(run, *EPOCHS, "train.epochs=3")
+    with open(run / "metrics.jsonl", "a") as file:  # as if a row was logged before the end
+        file.write((three_epochs / "metrics.jsonl").read_text().splitlines()[-1] + "\n")
+    assert RunFolder(run).result() is None and recorded(run)["config"]["train"]["epochs"] == 3
+    outcome = train_tiny(run, *EPOCHS)
+    assert outcome.step == outcome.total_steps == 4
+    assert outcome.result == RunFolder(run).result() == RunFolder(one_epoch).result()
+    assert (run / "metrics.jsonl").read_bytes() == (one_epoch / "metrics.jsonl").read_bytes()
+    assert recorded(run)["config"] == recorded(one_epoch)["config"]
+    train_tiny(run, *EPOCHS, "train.epochs=3")
+    assert_bitwise_equal(run, three_epochs)
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
+def test_several_seeds_are_extended(
+    tiny_config, tiny_data, train_tiny, three_epochs, tmp_path, caplog
+):
+    caplog.set_level("INFO", "flaxdigits")
     short, long = (apply_overrides(tiny_config, [*EPOCHS, f"train.epochs={epochs}"])
                    for epochs in (1, 3))
     train_seeds(short, (0, 1), tiny_data, tmp_path)
     (tmp_path / "seeds" / "1" / "result.json").unlink()  # as if it was killed before its end
-    assert "contains another run: train.epochs was 1 and is 3; " in refusal(
+    assert "the run is unfinished at step 4 of 4, and train.epochs=3 makes 12" in refusal(
         train_seeds, long, (0, 1), tiny_data, tmp_path)
     train_seeds(short, (0, 1), tiny_data, tmp_path)
     summary = train_seeds(long, (0, 1, 2), tiny_data, tmp_path)
     assert summary["metrics"]["steps"]["mean"] == 12 and summary["finished"] == [0, 1, 2]
     assert_bitwise_equal(tmp_path / "seeds" / "0", three_epochs)
+    for seed in (0, 1):
+        assert f"/seeds/{seed}: resuming at step 4 of 12 (epoch 1)" in caplog.text
 
 
 def test_a_run_stopped_at_any_write_of_its_extension_is_resumed(

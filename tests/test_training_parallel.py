@@ -193,7 +193,7 @@ def test_incomplete_or_wrong_process_flags_are_refused(launch):
     incomplete = launch("--experiment=mnist_cnn", "--num_processes=2")
     outside = launch("--experiment=mnist_cnn", "--coordinator=localhost:1", "--num_processes=2",
                      "--process_id=2")
-    for done, word in ((incomplete, "--coordinator"), (outside, "--process_id")):
+    for done, word in ((incomplete, "coordinator"), (outside, "process_id")):
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
         assert word in done.stderr

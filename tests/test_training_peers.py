@@ -153,8 +153,8 @@ def test_a_process_0_that_does_not_come_is_named(start):
 
 
 @pytest.mark.parametrize(("process", "processes", "words"), [
-    (1, 3, "started with --num_processes=3, process 0 with 2"),
-    (2, 2, "several processes were started with --process_id=2")])
+    (1, 3, "started with num_processes=3, process 0 with 2"),
+    (2, 2, "several processes were started with process_id=2")])
 def test_processes_of_another_run_are_refused(process, processes, words, start):
     started = start(0, "wait"), start(process, "wait", processes)
     for one in started:

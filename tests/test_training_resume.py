@@ -139,8 +139,10 @@ def test_signals_save_the_run_and_print_how_to_resume(
     assert f"paused by {number.name}" in output and "resumes it" in output
     assert "Traceback" not in output
     assert not (tmp_path / "result.json").exists()
+    step = max(int(path.name) for path in (tmp_path / "checkpoints").glob("[0-9]*"))
     done = launch(*recipe, f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
+    assert f"note: {tmp_path}: resuming at step {step} of {STEPS} (epoch " in done.stderr
     assert_bitwise_equal(tmp_path, uninterrupted)
 
 

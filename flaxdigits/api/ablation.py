@@ -150,7 +150,7 @@ def _write_report(console: Console, workdir: Path, report: StudyReport) -> None:
 
 def _title(name_or_path: str) -> str:
     """Returns the first docstring line of a study file, or its name."""
-    path = find(name_or_path, "--ablation", ABLATIONS)
+    path = find(name_or_path, "ablation", ABLATIONS)
     return title(path).rstrip(".") or path.stem
 
 

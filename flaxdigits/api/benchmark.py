@@ -89,15 +89,15 @@ def run_benchmark(
 def _check_peers(names: Sequence[str], overrides: Sequence[str]) -> None:
     unknown = [name for name in names if name not in PUBLISHED]
     if unknown:
-        raise FlaxdigitsError(f"--peers supports {', '.join(PUBLISHED)}, not {unknown[0]}")
+        raise FlaxdigitsError(f"peers: supports {', '.join(PUBLISHED)}, not {unknown[0]}")
     for override in overrides:
         if not override.startswith("train.batch_size="):
             raise FlaxdigitsError(
-                f"with --peers, --set can only change train.batch_size, got {override}: the "
+                f"with peers, an override can only change train.batch_size, got {override}: the "
                 "networks of the peers are those of the built-in experiments")
     missing = [module for module in PEER_MODULES if importlib.util.find_spec(module) is None]
     if missing:
-        raise FlaxdigitsError(f"--peers needs {', '.join(missing)}: pip install -e '.[bench]'")
+        raise FlaxdigitsError(f"peers: needs {', '.join(missing)}: pip install -e '.[bench]'")
 
 
 def _measure(

@@ -44,8 +44,8 @@ def compare(*workdirs: PathLike) -> Comparison:
              for path in _run_folders(str(expand_user(path_text(workdir, "workdirs"))))]
     if not paths:
         raise FlaxdigitsError(
-            "--mode=compare needs run folders: --workdir=runs/a --workdir=runs/b, "
-            "or --workdir='runs/*'")
+            "compare needs the folders of runs: one or several workdir, or a pattern such as "
+            "'runs/*'")
     runs = [RunFolder(path) for path in paths]
     for run in runs:
         run.data()

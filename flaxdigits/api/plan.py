@@ -22,7 +22,8 @@ def plan_table(
       seeds: all seeds.
       load: returns the data set of a config.
     """
-    table = Table(show_footer=True)
+    table = Table(show_footer=True, caption="The times are estimated from some train steps timed "
+                  "now, on this machine and with its present load.", caption_justify="left")
     rows, total = [], 0.0
     for name, (config, to_run) in missing.items():
         seconds = 0.0

@@ -86,12 +86,12 @@ def _find(patterns: Sequence[PathLike]) -> list[str]:
       FlaxdigitsError: if there is no pattern, or none matches.
     """
     if not patterns:
-        raise FlaxdigitsError("--mode=predict needs images: --images=photo.jpg, or "
-                              "--images='scans/*.png'; repeatable")
+        raise FlaxdigitsError("predict needs images: one or several files, or patterns such as "
+                              "images='scans/*.png'")
     expanded = [str(expand_user(pattern)) for pattern in patterns]
     found: dict[str, None] = {}
     for pattern in expanded:
         found |= dict.fromkeys(find_paths(pattern) or [pattern])
     if not any(map(os.path.exists, found)):
-        raise FlaxdigitsError(f"--images: no file matches {', '.join(expanded)}")
+        raise FlaxdigitsError(f"images: no file matches {', '.join(expanded)}")
     return list(found)

@@ -120,7 +120,7 @@ class Session:
                 and "validation" not in split_indices(fields, dataset)):
             raise FlaxdigitsError(
                 f"checkpoint.select=best needs a validation split, and {fields.indices} has none: "
-                "add validation, or use --set checkpoint.select=last")
+                "add validation, or use checkpoint.select=last")
         return dataset
 
     def load_to_train(self, config: ExperimentConfig, workdir: Path) -> Dataset:
@@ -145,8 +145,8 @@ class Session:
         changes = data_differences(recorded, dataset.identity())
         if dataset.source == recorded["source"] and changes:
             flag = ("data=" if config.data.dataset == "arrays" else
-                    "--set data.indices=" if changes[0].startswith("data.indices ") else
-                    "--set data.folder=" if config.data.folder else "--data_dir or --raw_data_dir")
+                    "data.indices=" if changes[0].startswith("data.indices ") else
+                    "data.folder=" if config.data.folder else "data_dir or raw_data_dir")
             raise FlaxdigitsError(
                 f"{folder.path}: was trained on other data: {'; '.join(changes)}; pass the data of "
                 f"the run with {flag}")
@@ -229,5 +229,5 @@ def new_run_folder(workdir: PathLike | None, default: str) -> Path:
     folder = output_folder(workdir, default)
     RunFolder(folder).check_name()
     if folder.exists() and not folder.is_dir():
-        raise FlaxdigitsError(f"{folder}: is a file; choose another --workdir")
+        raise FlaxdigitsError(f"{folder}: is a file; choose another workdir")
     return folder

@@ -220,6 +220,12 @@ def parse(arguments: list[str]) -> Options | str:
     """
     if {"--helpfull", "-helpfull"} & set(arguments[1:]):
         return flags.FLAGS.get_help()
+    for argument in arguments[1:]:
+        flag, equals, value = argument.partition("=")
+        if equals and flag in HELP | {"--helpfull", "-helpfull"}:
+            raise FlaxdigitsError(
+                f"{flag} takes no value, got {value!r}: --help lists all modes and flags, and "
+                "--help --mode=MODE those of one mode")
     is_help = bool(HELP & set(arguments[1:]))
     try:
         words = flags.FLAGS([word for word in arguments if word not in HELP], known_only=is_help)

@@ -110,7 +110,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 raise FlaxdigitsError(
                     f"{self.data_dir_root}: the prepared data set cannot be written there "
                     f"({getattr(error, 'strerror', None) or error}); free space or choose another "
-                    "folder with --data_dir") from error
+                    "data_dir") from error
         if not self.info.initialized:  # another process prepared it since this builder was opened
             self.info.set_file_format(file_format, override=True)
             self.info.read_from_directory(self.data_dir)

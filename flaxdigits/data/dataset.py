@@ -104,7 +104,7 @@ def load_dataset(
         return with_index_file(_published(config, locations, progress), config)
     if locations.source == "drawn":
         raise FlaxdigitsError(
-            f"--data=synthetic: there are no synthetic data for data.dataset={config.dataset}; use "
+            f"data=synthetic: there are no synthetic data for data.dataset={config.dataset}; use "
             "mnist or chinese_mnist")
     with progress.stage(f"reading {config.folder or config.dataset}"):
         if config.dataset.startswith(TFDS):
@@ -157,7 +157,7 @@ def _published(
         return _prepared(config.dataset, "real", locations, progress)
     except FetchError as error:
         data_dir = _builder(config.dataset, "real", locations).data_dir_root
-        tried = f"no prepared copy in {data_dir}, no --raw_data_dir, and {error}"
+        tried = f"no prepared copy in {data_dir}, no raw_data_dir, and {error}"
         if locations.source == "real":
             raise FlaxdigitsError(f"{config.dataset}: no real data: {tried}") from error
         _log.warning("%s: using SYNTHETIC data instead of the real data: %s", config.dataset, tried)
@@ -178,7 +178,7 @@ def _data_dir(locations: DataLocations) -> Path:
         return expand_user("~/tensorflow_datasets")
     except FlaxdigitsError as error:
         raise FlaxdigitsError("there is no home folder to store prepared data in: specify a "
-                              "folder with --data_dir or TFDS_DATA_DIR") from error
+                              "folder with data_dir or TFDS_DATA_DIR") from error
 
 
 def _prepared(name: str, source: str, locations: DataLocations, progress: Progress) -> Dataset:

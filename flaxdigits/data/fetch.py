@@ -86,7 +86,7 @@ def fetch(
     except OSError as error:
         raise FlaxdigitsError(
             f"{destination}: cannot be written ({error.strerror}); free space there or choose "
-            "another folder with --data_dir") from error
+            "another data_dir") from error
     finally:
         with contextlib.suppress(OSError):  # if nothing can be written, there is no `.part` file
             part.unlink(missing_ok=True)

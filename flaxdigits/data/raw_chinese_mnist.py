@@ -85,7 +85,7 @@ def read_jpegs(raw_data_dir: Path) -> dict[Key, bytes]:
     folder = raw_data_dir / FOLDER
     if not folder.is_dir():
         raise FlaxdigitsError(
-            f"{folder}: no such folder; put {ARCHIVE} from Kaggle there, or omit --raw_data_dir to "
+            f"{folder}: no such folder; put {ARCHIVE} from Kaggle there, or omit raw_data_dir to "
             "download it")
     archives = [path for path in folder.glob("*") if path.suffix.lower() in (".zip", ".7z")]
     problems = []

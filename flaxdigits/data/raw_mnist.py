@@ -127,4 +127,4 @@ def _read_first(raw_data_dir: Path, name: str) -> np.ndarray:
         raise problems[0]
     raise FlaxdigitsError(
         f"{paths[0]}: no such file, and no {name} there or in MNIST/raw; put MNIST's official file "
-        "there, or omit --raw_data_dir to download it")
+        "there, or omit raw_data_dir to download it")

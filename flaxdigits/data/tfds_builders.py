@@ -90,7 +90,7 @@ def _find(name: str, data_dir: Path) -> Path:
         f"data.dataset=tfds:{name}: nothing is prepared in {folder}; prepare it with "
         f"tensorflow_datasets.builder('{name}', data_dir='{data_dir}', file_format='array_record')"
         ".download_and_prepare(), which needs TensorFlow for most builders, or name the folder of "
-        "prepared data with --data_dir or TFDS_DATA_DIR")
+        "prepared data by data_dir or TFDS_DATA_DIR")
 
 
 def _check_features(folder: Path) -> None:

@@ -182,7 +182,7 @@ def restore_selected(
         return checkpoints.restore_newest_intact(restore)
     if which == "best" and not has_validation:
         raise FlaxdigitsError(
-            "--checkpoint=best: the split of this run has no validation part, and selecting on "
-            "the test split is not supported; use --checkpoint=last")
-    step = select_step(which, checkpoints, folder, "--checkpoint", choices)
+            "checkpoint=best: the split of this run has no validation part, and selecting on "
+            "the test split is not supported; use checkpoint=last")
+    step = select_step(which, checkpoints, folder, "checkpoint", choices)
     return step, restore(step)

@@ -149,7 +149,7 @@ def load_network(
     folder = RunFolder.of(folder)
     config = config or run_config(folder)
     if checkpoint == "all":
-        raise FlaxdigitsError("--checkpoint=all is for --mode=eval: use last, best or a step")
+        raise FlaxdigitsError("checkpoint=all is only for the evaluation: use last, best or a step")
     class_names, framing, shape = _classes_framing_and_shape(config, folder)
     model = build_model(config.model, len(class_names))
     shapes = variables_shapes(model, shape)

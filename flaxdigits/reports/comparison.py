@@ -37,7 +37,8 @@ def comparison_table(runs: Sequence[RunFolder | str | os.PathLike[str]]) -> Tabl
     for folder in folders:
         result, run = folder.result() or {}, folder.recorded()
         config = flatten(run["config"])
-        state = "" if result else " (unfinished)" if folder.diverged() is None else " (diverged)"
+        state = ("" if result else " (diverged)" if folder.diverged() is not None else
+                 " (being extended)" if run.get("extended_at") else " (unfinished)")
         labels.append(names[folder.path] + state)
         facts.append(_facts(result, config, run["data"]))
         results.append(result)

@@ -36,7 +36,7 @@ def write_report_or_warn(run: FinishedRun) -> dict[str, Path]:
         return write_report(run)
     except Exception as error:  # libraries raise many types, as on a full disk
         _log.warning("the report was not written: %s; the result is complete; to write the report, "
-                     "use --mode=report --workdir=%s", first_line(error), run.folder.path)
+                     "use mode=report with workdir=%s", first_line(error), run.folder.path)
         return {}
 
 
@@ -83,9 +83,12 @@ def report_finished(
     folder = RunFolder.of(folder)
     result = folder.result()
     if result is None:
+        earlier = folder.recorded().get("extended_at")
+        state = f"being extended from {earlier[-1]:,} steps" if earlier else "unfinished"
         raise FlaxdigitsError(
-            f"{folder.path}: has no result.json yet, and only a finished run has a report: "
-            "repeat the command that started the run to resume it")
+            f"{folder.path}: the run is {state}, at step {folder.newest_step():,}, and only a "
+            "finished run has a report: repeat the command that started the run to resume it"
+            + (f"; result.{earlier[-1]}.json holds the earlier result" if earlier else ""))
     experiment, step = Experiment.create(config, dataset), result["checkpoint_step"]
     with read_checkpoints(folder) as checkpoints:
         if step not in checkpoints.steps():

@@ -127,7 +127,7 @@ def _paths(pattern: str) -> list[Path]:
     """Returns the run folders and record files that match a pattern or are in a matching folder."""
     matches = find_paths(pattern)
     if not matches:
-        raise FlaxdigitsError(f"--collect={pattern}: no file or folder matches")
+        raise FlaxdigitsError(f"collect={pattern}: no file or folder matches")
     paths = []
     for top in map(Path, matches):
         if top.is_file():

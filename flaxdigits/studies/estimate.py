@@ -1,6 +1,7 @@
 """Estimates how long a run takes by timing some of its steps and evaluating a few images."""
 
 import dataclasses
+import statistics
 import time
 
 import jax
@@ -38,6 +39,7 @@ def measure_cost(experiment: Experiment) -> Cost:
     while seconds < SECONDS / 4 and count < steps_per_epoch:
         count = min(2 * count, steps_per_epoch)
         seconds = train(count)
+    seconds = statistics.median([seconds, train(count), train(count)])
     training = experiment.total_steps * seconds / count
     index = next(iter(experiment.splits.values()))[:IMAGES]
     per_image = 0.0

@@ -192,7 +192,7 @@ def _read_predictions(path: Path, classes: int) -> dict[str, np.ndarray]:
     Raises:
       FlaxdigitsError: if the file cannot be read, or its arrays have other shapes or types.
     """
-    advice = f"--mode=report --workdir={path.parent} writes it again"
+    advice = f"the mode report with workdir={path.parent} writes it again"
     try:
         content = io.BytesIO(read_bytes(path, advice))
         with np.load(content, allow_pickle=False) as file:

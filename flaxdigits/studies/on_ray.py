@@ -103,10 +103,11 @@ class RayCluster:
             for path, seed_config in configs_by_path.items():
                 folder = RunFolder(path)
                 found = find_run(folder, seed_config)
-                if found is None or found.config_before_extension is not None:
+                if found is None or found.other_length is not None:
                     with folder.locked():
-                        start_or_extend(folder, seed_config, {
-                            "data": load(config).description(), "command": command_line()})
+                        dataset = load(config)
+                        start_or_extend(folder, seed_config, dataset, {
+                            "data": dataset.description(), "command": command_line()})
             for seed, path in unfinished(variant_folder, seeds).items():
                 runs[variant, seed] = RemoteRun(
                     experiment, to_dict(configs_by_path[path]), str(path), locations, self.cpus,
@@ -197,7 +198,7 @@ def _connect() -> ModuleType:
     """Connects to a cluster and returns the module `ray`."""
     if importlib.util.find_spec("ray") is None:
         raise FlaxdigitsError(
-            "--executor=ray needs Ray, which is not installed: pip install -e '.[ray]'")
+            "executor=ray needs Ray, which is not installed: pip install -e '.[ray]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray  # an optional dependency, which takes over a second to import
 
@@ -237,6 +238,6 @@ def _outcome(
     if outcome is not None and outcome.result is not None and not RunFolder(
             Path(run.workdir)).result():
         raise FlaxdigitsError(
-            f"{label}: ended on another node, and {run.workdir} has no result.json: --workdir must "
+            f"{label}: ended on another node, and {run.workdir} has no result.json: workdir must "
             "be a folder that all nodes share")
     return outcome

@@ -106,7 +106,7 @@ def load_systems(
     if name_or_path is None:
         names = [name for name in list_experiments() if _replicates(BUILT_IN / f"{name}.py")]
     else:
-        path = find(name_or_path, "--experiment", BUILT_IN)
+        path = find(name_or_path, "experiment", BUILT_IN)
         if not _replicates(path):
             raise FlaxdigitsError(
                 f"{path}: has no get_replication(), so there is no claim to compare it with; "
@@ -116,7 +116,7 @@ def load_systems(
     for name in names:
         config = load_experiment(name)
         replication = call_loaded(
-            find(name, "--experiment", BUILT_IN), "get_replication", Replication)
+            find(name, "experiment", BUILT_IN), "get_replication", Replication)
         for claim in replication.claims:
             for metric in (claim.metric, *claim.extra_metrics):
                 if metric not in ACCURACIES:
@@ -140,13 +140,13 @@ def shortened(system: System, overrides: tuple[str, ...]) -> dict[str, Experimen
     for protocol, recipe in system.recipes().items():
         configs[protocol] = apply_overrides(recipe, overrides)
         if configs[protocol].seed != recipe.seed:
-            raise FlaxdigitsError("--mode=replicate trains several seeds: set them with --seeds "
-                                  "instead of --set seed=")
+            raise FlaxdigitsError("a replication trains several seeds: set them with seeds "
+                                  "instead of seed=")
         changed = differences(configs[protocol], recipe)
         if changed:
             raise FlaxdigitsError(
-                f"--mode=replicate trains the recipe of {system.name}, but {changed[0]}; --set may "
-                f"change {', '.join(PARTIAL)} and fields that do not affect the result")
+                f"a replication trains the recipe of {system.name}, but {changed[0]}; overrides "
+                f"may change {', '.join(PARTIAL)} and fields that do not affect the result")
     return configs
 
 

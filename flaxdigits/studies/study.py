@@ -125,7 +125,7 @@ def load_study(name_or_path: str) -> Study:
     Raises:
       FlaxdigitsError: if there is no such study, or its file does not return a `Study`.
     """
-    path = find(name_or_path, "--ablation", ABLATIONS)
+    path = find(name_or_path, "ablation", ABLATIONS)
     study = load_and_call(path, "get_study", Study)
     if not study.experiment.endswith(".py"):
         return study
@@ -147,7 +147,7 @@ def variants_of(study: Study, overrides: Sequence[str] = ()) -> dict[str, Experi
     base = apply_overrides(study.recipe, [*study.overrides, *overrides])
     if base.seed != study.recipe.seed:
         raise FlaxdigitsError(f"{study.experiment} with seed={base.seed}: a study trains every "
-                              "variant with several seeds: set them in seeds, or with --seeds")
+                              "variant with several seeds: set them in the field or argument seeds")
     _check_metrics(study, base)
     configs = {BASE: base}
     for name, changes in [
@@ -161,7 +161,7 @@ def variants_of(study: Study, overrides: Sequence[str] = ()) -> dict[str, Experi
             raise FlaxdigitsError(f"variant {name!r}: {error}") from error
         if config.seed != base.seed:
             raise FlaxdigitsError(f"variant {name!r} changes seed, but every variant is trained "
-                                  "with the same seeds: set them in seeds, or with --seeds")
+                                  "with the same seeds: set them in the field or argument seeds")
         if config == base and name in study.variants:
             raise FlaxdigitsError(f"variant {name!r} does not differ from the base, which also has "
                                   f"{', '.join(changes) or 'the same fields'}: remove one of them")

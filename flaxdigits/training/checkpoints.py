@@ -46,7 +46,7 @@ class DamagedCheckpoint(FlaxdigitsError):
     def __init__(self, path: Path, reason: str) -> None:
         self.path, self.reason = path, reason
         super().__init__(f"{path}: cannot read a checkpoint: {reason}; it is damaged: select "
-                         "another one with --checkpoint, or delete this folder to use the previous "
+                         "another checkpoint, or delete this folder to use the previous "
                          "checkpoint")
 
 
@@ -323,7 +323,7 @@ class Checkpoints:
         if None not in (saved.run, self._run) and saved.run != self._run:
             raise FlaxdigitsError(
                 f"{self._folder / str(step)}: this checkpoint is of another run than config.json, "
-                "with another config or other data; delete its folder, or choose another --workdir")
+                "with another config or other data; delete its folder, or choose another workdir")
         return saved
 
     def _damage(self, step: int, reason: str) -> DamagedCheckpoint:
@@ -335,7 +335,7 @@ class Checkpoints:
         reason = damaged[max(damaged)].reason
         return FlaxdigitsError(
             f"{self._folder}: all checkpoints are damaged; step {max(damaged)}: {reason}; choose "
-            "another --workdir, or delete this folder to train from the start")
+            "another workdir, or delete this folder to train from the start")
 
     def _prune(self) -> None:
         if self._keep is None:

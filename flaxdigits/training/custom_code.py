@@ -166,7 +166,7 @@ def originals(folder: Path, recorded: Sequence[Mapping[str, Any]]) -> list[Path]
             raise FlaxdigitsError(
                 f"{folder}: its custom components {'import' if is_imported else 'are defined in'} "
                 f"{path or record['copy']}, which {reason}; to execute the copy in the run folder "
-                f"instead, pass --experiment={copy} (in Python: experiment=)")
+                f"instead, pass experiment={copy}")
     return [Path(record["path"]) for record in defining]
 
 

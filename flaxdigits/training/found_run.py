@@ -1,6 +1,7 @@
 """The run that a folder contains when training starts, which is resumed, extended or complete."""
 
 import dataclasses
+import logging
 from typing import Any
 
 import jax
@@ -13,9 +14,11 @@ from flaxdigits.data.dataset import Dataset
 from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.experiment import total_steps
+from flaxdigits.training.parallel import is_writer
 from flaxdigits.training.results import Outcome
 from flaxdigits.training.run_folder import LENGTH, RunFolder
 
+_log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class FoundRun:
@@ -24,24 +27,25 @@ class FoundRun:
     Attributes:
       result: the content of `result.json`, or None if the run has not finished.
       diverged: the content of `diverged.json`, or None if the run has not diverged.
-      config_before_extension: the config with the length of the finished run, if the config has
-        another length; otherwise None.
+      other_length: the config with the recorded length of the run, if the config that training
+        starts with has another length; otherwise None.
     """
 
     result: dict[str, Any] | None
     diverged: dict[str, Any] | None
-    config_before_extension: ExperimentConfig | None
+    other_length: ExperimentConfig | None
 
     @property
     def is_done(self) -> bool:
         """Whether there are no steps to train."""
         has_ended = self.result is not None or self.diverged is not None
-        return has_ended and self.config_before_extension is None
+        return has_ended and self.other_length is None
 
     def outcome(self, total_steps: int) -> Outcome:
         """Returns the outcome of a run that is done."""
         if self.result is not None:
             return Outcome(self.result["steps"], total_steps, self.result)
+        assert self.diverged is not None  # the run is done
         return Outcome(
             self.diverged["step"], total_steps, None, diverged=self.diverged["message"])
 
@@ -51,16 +55,15 @@ def find_run(folder: RunFolder, config: ExperimentConfig) -> FoundRun | None:
 
     Args:
       folder: the folder, which training with `config` starts in.
-      config: the config, which may have another length than a finished run.
+      config: the config, which may have another length than the run.
 
     Raises:
       FlaxdigitsError: if a file of the run is damaged.
     """
     if not folder.contains_run():
         return None
-    result = folder.result()
-    before = None if result is None else _with_recorded_length(folder, config)
-    return FoundRun(result, folder.diverged(), before)
+    return FoundRun(
+        folder.result(), folder.diverged(), _with_recorded_length(folder, config))
 
 
 def _with_recorded_length(folder: RunFolder, config: ExperimentConfig) -> ExperimentConfig | None:
@@ -73,35 +76,101 @@ def _with_recorded_length(folder: RunFolder, config: ExperimentConfig) -> Experi
     return dataclasses.replace(config, train=dataclasses.replace(config.train, **length))
 
 
-def check_extension(
-    folder: RunFolder, done: int, config: ExperimentConfig, dataset: Dataset
+def check_length(
+    folder: RunFolder, found: FoundRun, config: ExperimentConfig, dataset: Dataset
 ) -> None:
-    """Checks that the steps of a finished run are the first steps of a run with this config.
+    """Checks that a run can get the length of a config.
+
+    A finished run can be extended. Until it is finished again, the new length can be changed, and
+    set back to that of the finished run as long as there is no later checkpoint.
 
     Args:
-      folder: of the finished run.
-      done: the number of its steps.
-      config: of that run, with another length.
-      dataset: of the run.
+      folder: the folder of the run.
+      found: the run, which has another length than `config`.
+      config: the config with the new length.
+      dataset: the data set of the run.
 
     Raises:
-      FlaxdigitsError: if the new length is not greater, or the learning rates of the steps that
-        are done depend on it.
+      FlaxdigitsError: if the run is neither finished nor being extended, the steps that are done
+        exceed the new length, or their learning rates depend on it.
     """
-    plan = BatchPlan(
-        len(split_indices(config.data, dataset)["train"]), config.train.batch_size, devices=1)
-    total = total_steps(config.train, plan)
-    if total <= done:
-        field = "epochs" if config.train.steps is None else "steps"
+    assert found.other_length is not None
+    plan = _batch_plan(config, dataset)
+    old_total, total = (total_steps(each.train, plan) for each in (found.other_length, config))
+    old_length, new_length = _lengths(found.other_length, config)
+    extended_at = folder.recorded().get("extended_at", [])
+    result, diverged = found.result, found.diverged
+    done = result["steps"] if result else max([folder.newest_step(), *extended_at])
+    if diverged is not None:
         raise FlaxdigitsError(
-            f"{folder.path}: the run is complete with {done} steps, and train.{field}="
-            f"{getattr(config.train, field)} makes {total}: set more to extend it, or choose "
-            "another --workdir")
+            f"{folder.path}: the run diverged at step {diverged['step']:,} and cannot be extended: "
+            "choose another workdir")
+    if result is None and not extended_at:
+        raise FlaxdigitsError(
+            f"{folder.path}: the run is unfinished at step {done:,} of {old_total:,}, and "
+            f"{new_length} makes {total:,} steps: resume it with {old_length} (a finished run can "
+            "be extended), or choose another workdir")
+    returns = result is None and total == done == extended_at[-1]
+    if total <= done and not returns:
+        kept = f"; result.{total}.json holds the result of {total:,} steps"
+        state = (f"complete with {done:,} steps" if result else
+                 f"being extended and is at step {done:,} of {old_total:,}")
+        advice = ("set more to extend it" if result else
+                  f"resume it with {old_length}, set more than {done:,} steps")
+        raise FlaxdigitsError(
+            f"{folder.path}: the run is {state}, and {new_length} makes {total:,} steps: {advice}, "
+            f"or choose another workdir{kept if total in extended_at else ''}")
     optimizer, steps = config.optimizer, jnp.arange(done)
     old, new = (np.asarray(jax.vmap(optimizer.schedule.build(
-        optimizer.learning_rate, length, plan.steps_per_epoch))(steps)) for length in (done, total))
+        optimizer.learning_rate, length, plan.steps_per_epoch))(steps))
+        for length in (old_total, total))
     if not np.array_equal(old, new):
         raise FlaxdigitsError(
             f"{folder.path}: the run cannot be extended: the learning rates of optimizer.schedule="
             f"{optimizer.schedule.name} depend on the length of the run; to train longer, start "
-            f"another run from the weights of this one: --set train.init_from={folder.path}")
+            f"another run from the weights of this one: train.init_from={folder.path}")
+
+
+def change_length(folder: RunFolder, config: ExperimentConfig, dataset: Dataset) -> None:
+    """Writes the length of a config into `config.json`, after `check_length`.
+
+    `config.json` records the lengths that the run had. The result of a finished run stays in
+    `result.json` until it is replaced by that of the new length, and in `result.<steps>.json`.
+
+    Args:
+      folder: the folder of the run, which is finished or being extended; the caller has locked it.
+      config: the config with the new length.
+      dataset: the data set of the run.
+    """
+    if not is_writer():
+        return
+    recorded, result = folder.recorded(), folder.result()
+    train, extended_at = recorded["config"]["train"], recorded.get("extended_at", [])
+    total = total_steps(config.train, _batch_plan(config, dataset))
+    if result is not None:
+        folder.write_json(f"result.{result['steps']}.json", result)
+        extended_at = [*extended_at, result["steps"]]
+    elif total == extended_at[-1]:
+        folder.cut_metrics(total)
+        extended_at = extended_at[:-1]
+    folder.write_json("config.json", {
+        "first_length": {name: train.get(name) for name in LENGTH}, **recorded,
+        "config": recorded["config"] | {
+            "train": train | {name: getattr(config.train, name) for name in LENGTH}},
+        "extended_at": extended_at})
+    _log.info("%s: %s", folder.path, f"the run is extended to {total:,} steps"
+              if total not in recorded.get("extended_at", ()) else
+              f"the run is not extended: it is complete with {total:,} steps")
+
+
+def _batch_plan(config: ExperimentConfig, dataset: Dataset) -> BatchPlan:
+    return BatchPlan(
+        len(split_indices(config.data, dataset)["train"]), config.train.batch_size, devices=1)
+
+
+def _lengths(*configs: ExperimentConfig) -> list[str]:
+    """Returns the fields that set the length of each config, if they differ, and their values."""
+    values = [{name: getattr(config.train, name) for name in LENGTH} for config in configs]
+    names = [name for name in LENGTH if len({length[name] for length in values}) > 1]
+    return [" and ".join(f"train.{name}={'none' if length[name] is None else length[name]}"
+                         for name in names) for length in values]

@@ -71,7 +71,7 @@ def check_same_everywhere(what: str, value: Any) -> None:
     if all_reduce(checksum, np.min) != all_reduce(checksum, np.max):
         raise FlaxdigitsError(
             f"the processes of this run do not all have the same {what}: start all of them with "
-            "the same command and data and with a shared --workdir")
+            "the same command and data and with a shared workdir")
 
 
 @dataclasses.dataclass(frozen=True)

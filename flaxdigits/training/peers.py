@@ -321,7 +321,7 @@ def listen(port: int) -> socket.socket:
             dualstack_ipv6=is_dual, backlog=1024)
     except (OSError, OverflowError) as error:
         raise FlaxdigitsError(
-            f"cannot listen on port {port} for the other processes: {error}; set --coordinator "
+            f"cannot listen on port {port} for the other processes: {error}; set coordinator "
             "to a free port of this machine, the same for all processes") from error
 
 
@@ -365,7 +365,7 @@ def wait_for_others(
     if missing and not refusal:
         refusal = (f"{_numbered(missing)} of {here.processes} did not connect within "
                    f"{seconds:.0f} s: start all of them together, or wait longer with "
-                   "--connect_timeout")
+                   "connect_timeout")
     if refusal:
         for connection in connections.values():
             connection.send(refused=refusal)
@@ -378,10 +378,10 @@ def wait_for_others(
 
 def _refusal(member: ProcessInfo, here: ProcessInfo, known: dict[int, Connection]) -> str | None:
     if member.processes != here.processes:
-        return (f"process {member.process} was started with --num_processes={member.processes}, "
+        return (f"process {member.process} was started with num_processes={member.processes}, "
                 f"process 0 with {here.processes}")
     if member.process in known or not 0 < member.process < here.processes:
-        return f"several processes were started with --process_id={member.process}"
+        return f"several processes were started with process_id={member.process}"
     return None
 
 
@@ -427,4 +427,4 @@ def join(
     raise FlaxdigitsError(
         f"process 0 of {here.processes} did not answer at {host}:{port} within {seconds:.0f} s: "
         "start it on that machine, together with the others, or wait longer with "
-        "--connect_timeout")
+        "connect_timeout")

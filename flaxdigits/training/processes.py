@@ -70,12 +70,12 @@ def connect(
     given = [value is not None for value in (coordinator, num_processes, process_id)]
     if any(given) and not all(given):
         raise FlaxdigitsError(
-            "--coordinator, --num_processes and --process_id must be passed together, or none of "
+            "coordinator, num_processes and process_id must be passed together, or none of "
             "them")
     if num_processes is not None and process_id is not None and (
             not 0 <= process_id < num_processes):
         raise FlaxdigitsError(
-            f"--process_id must be from 0 to {num_processes - 1}, got {process_id}")
+            f"process_id must be from 0 to {num_processes - 1}, got {process_id}")
     if _peers is not None:
         return
     is_tpu, slurm = _is_on_a_tpu_machine(), _slurm_tasks() > 1
@@ -148,7 +148,7 @@ def _meet(coordinator: str, here: ProcessInfo, timeout: float) -> Peers:
     """Connects the processes over the coordinator's port, before JAX listens on it."""
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise FlaxdigitsError(f"--coordinator must be host:port, got {coordinator!r}")
+        raise FlaxdigitsError(f"coordinator must be host:port, got {coordinator!r}")
     if here.process == 0:
         return wait_for_others(listen(int(port)), here, "", timeout)
     return join([(host.strip("[]"), int(port))], here, "", timeout)
@@ -175,7 +175,7 @@ def _ends_after(seconds: float) -> Iterator[None]:
     """Ends this process with one line if the block takes longer; JAX would wait and then abort."""
     def end() -> None:
         exit_now(f"the processes of this run were not all connected within {seconds:.0f} s: start "
-              "all of them together, or wait longer with --connect_timeout", LOST,
+              "all of them together, or wait longer with connect_timeout", LOST,
               2 if _peers is None else _peers.stderr)
 
     timer = threading.Timer(seconds, end)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,11 +13,14 @@ import numpy as np
 from flaxdigits.training import provenance
 from flaxdigits.training.checkpoints import CheckpointRecord
 from flaxdigits.training.experiment import Experiment
+from flaxdigits.training.parallel import is_writer
 from flaxdigits.training.predictions import Predictions
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.scores import Scores, flat
 from flaxdigits.training.state import TrainState, count_parameters
 from flaxdigits.training.step import Norms
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,9 +151,16 @@ def run_result(
         "deterministic": provenance.is_deterministic(config.train.deterministic)}
 
 
+def log_resumption(experiment: Experiment, workdir: Path, step: int) -> None:
+    """Logs the step at which a run resumes."""
+    if is_writer():
+        _log.info("%s: resuming at step %s of %s (epoch %d)", workdir, f"{step:,}",
+                  f"{experiment.total_steps:,}", -(-step // experiment.steps_per_epoch))
+
+
 def diverged_message(part: str, step: int, last_saved: int | None) -> str:
     """Returns the error message of a run of which a part, such as `the loss`, is not finite."""
     kept = ("nothing was saved yet" if last_saved is None else
             f"the checkpoint of step {last_saved} stays")
     return (f"{part} is not finite at step {step}: {kept}; try a smaller "
-            "optimizer.learning_rate, or optimizer.clip_norm=1, in another --workdir")
+            "optimizer.learning_rate, or optimizer.clip_norm=1, in another workdir")

@@ -68,7 +68,7 @@ OPTIONAL_ROW = {
 SCORED_ROW = {"step": COUNT, "data_source": STRING, "fingerprint": STRING}
 DIVERGED = {"step": COUNT, "message": STRING}
 
-CONFIG_ADVICE = "restore it from a copy, or name another --workdir"
+CONFIG_ADVICE = "restore it from a copy, or name another workdir"
 RESULT_ADVICE = "delete it, and the command that trained the run scores the run again"
 DIVERGED_ADVICE = "delete it, and the command that trained the run resumes from its last checkpoint"
 ROWS_ADVICE = "repair or delete the line"

@@ -86,7 +86,12 @@ class RunFolder:
 
     def has_checkpoints(self) -> bool:
         """Returns whether the run has a checkpoint from which it can resume."""
-        return any(path.name.isdecimal() for path in self.checkpoints.glob("*"))
+        return self.newest_step() > 0
+
+    def newest_step(self) -> int:
+        """Returns the step of the newest checkpoint, 0 if there is none."""
+        return max((int(path.name) for path in self.checkpoints.glob("*")
+                    if path.name.isdecimal()), default=0)
 
     def contents(self) -> list[str]:
         """Returns the names of the files and checkpoints, sorted."""
@@ -156,9 +161,9 @@ class RunFolder:
             runs = sorted(path for above in (".", "*", "folds/*")
                           for path in self.path.glob(f"{above}/seeds/*/config.json"))
             reason = (
-                "contains several runs; select one of them with --workdir, such as "
-                f"--workdir={runs[0].parent}" if runs else
-                "not a run folder, because it has no config.json; pass a run folder with --workdir")
+                "contains several runs; select one of them, such as "
+                f"workdir={runs[0].parent}" if runs else
+                "not a run folder, because it has no config.json; workdir must be a run folder")
             raise FlaxdigitsError(f"{self.path}: {reason}") from None
 
     def result(self) -> dict[str, Any] | None:
@@ -247,29 +252,6 @@ class RunFolder:
             if updated != recorded:
                 self.write_json("config.json", updated)
 
-    def extend(self, config: ExperimentConfig) -> None:
-        """Writes the length of a config into that of a finished run, which it continues.
-
-        `config.json` records the lengths that the run had. The result stays in `result.json` until
-        it is replaced by that of the new length, and in `result.<steps>.json`.
-
-        Args:
-          config: of the run, with another length.
-        """
-        if not self._is_writer:
-            return
-        recorded, result = self.recorded(), self.result()
-        assert result is not None  # the run is finished
-        self.write_json(f"result.{result['steps']}.json", result)
-        train = recorded["config"]["train"]
-        self.write_json("config.json", {
-            "first_length": {name: train.get(name) for name in LENGTH}, **recorded,
-            "config": recorded["config"] | {
-                "train": train | {name: getattr(config.train, name) for name in LENGTH}},
-            "extended_at": [*recorded.get("extended_at", ()), result["steps"]]})
-        _log.info("%s: extends the run, which was complete with %d steps", self.path,
-                  result["steps"])
-
     def contains_run(self) -> bool:
         """Returns whether the folder contains a run.
 
@@ -286,7 +268,7 @@ class RunFolder:
         if left:
             raise FlaxdigitsError(
                 f"{self.path}: contains {' and '.join(left)} of a run but no config.json, so that "
-                "the run is unknown; restore config.json, or choose another --workdir")
+                "the run is unknown; restore config.json, or choose another workdir")
         return False
 
     def check_same(self, config: ExperimentConfig, about: Mapping[str, Any]) -> None:
@@ -303,17 +285,14 @@ class RunFolder:
             copy = self.path / custom_code.FOLDER / self.code()[0]["copy"]
             raise FlaxdigitsError(
                 f"{self.path} contains another run: {'; '.join(changed_code)}; resume it with the "
-                f"code that it began with by --experiment={copy}, or choose another --workdir; if "
-                "the change cannot affect the result, replace the copy of each changed file by "
-                "that file")
+                f"code that it began with by experiment={copy}, or choose another workdir; if the "
+                "change cannot affect the result, replace the copy of each changed file by that "
+                "file")
         if not changes:
             return
-        advice = "choose another --workdir or start with the same settings"
-        if any(change.startswith(("train.steps ", "train.epochs ")) for change in changes):
-            advice += ("; a run can be extended when it is complete; to train longer, start "
-                       "another run from the weights of this one: "
-                       f"--set train.init_from={self.path}")
-        raise FlaxdigitsError(f"{self.path} contains another run: {'; '.join(changes)}; {advice}")
+        raise FlaxdigitsError(
+            f"{self.path} contains another run: {'; '.join(changes)}; choose another workdir or "
+            "start with the same settings")
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Returns how another run differs from the recorded one, such as `seed was 0 and is 1`.
@@ -357,7 +336,7 @@ class RunFolder:
         if strange:
             raise FlaxdigitsError(
                 f"{self.path}: a run cannot be saved in a path with {' or '.join(strange)}; choose "
-                "another --workdir")
+                "another workdir")
 
     def check_writable(self) -> None:
         """Raises FlaxdigitsError if no file can be created in the folder."""
@@ -391,7 +370,7 @@ class RunFolder:
             except BlockingIOError:
                 raise FlaxdigitsError(
                     f"{self.path}: another process is training in this folder; wait until it ends, "
-                    "or choose another --workdir") from None
+                    "or choose another workdir") from None
             except OSError:  # a file system without locks
                 pass
             self._lock = lock

@@ -25,7 +25,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.training import provenance
 from flaxdigits.training.experiment import Experiment
-from flaxdigits.training.found_run import FoundRun, check_extension, find_run
+from flaxdigits.training.found_run import FoundRun, change_length, check_length, find_run
 from flaxdigits.training.freezing import split_params
 from flaxdigits.training.interrupts import Interrupts, received_signal
 from flaxdigits.training.parallel import all_reduce, check_same_everywhere, is_writer
@@ -138,7 +138,8 @@ def _prepare(
     variables = None
     if weights is not None and not all(folder.has_checkpoints() for folder in folders.values()):
         variables = weights.variables_for(
-            experiment.variables_shapes, len(dataset.class_names))
+            experiment.variables_shapes, len(dataset.class_names), config,
+            experiment.image_shape)
     teacher = None
     if not all(run is not None and run.is_done for run in found.values()):
         teacher = load_teacher(config, dataset)
@@ -233,7 +234,7 @@ def _check_together(configs: Sequence[ExperimentConfig]) -> None:
     if jax.process_count() > 1:
         raise FlaxdigitsError(
             f"{len(configs)} runs are trained by one process with all its devices: start a single "
-            "process, or train each seed in a separate command with --set seed=")
+            "process, or train each seed separately with seed=")
     if configs[0].train.parallel == "pmap":
         raise FlaxdigitsError(
             "train.parallel=pmap shards the batches of a single run over the devices; several "
@@ -275,6 +276,8 @@ def _start_folders(
 ) -> None:
     """Writes the `config.json` of each run, or checks that the one there is of the same run.
 
+    A finished run gets the length of its config, if that is another one.
+
     All folders are checked before the first is written, and each is written under its lock.
 
     Raises:
@@ -286,24 +289,27 @@ def _start_folders(
     for path, run in found.items():
         if run is None or not run.is_done:
             with folders[path].locked():
-                start_or_extend(folders[path], configs[path], about)
+                start_or_extend(folders[path], configs[path], dataset, about)
     all_reduce(0, np.max)  # no process reads the folders before they are written
 
 
-def start_or_extend(folder: RunFolder, config: ExperimentConfig, about: dict[str, Any]) -> None:
-    """Writes the `config.json` of a run, or the greater length of a finished one.
+def start_or_extend(
+    folder: RunFolder, config: ExperimentConfig, dataset: Dataset, about: dict[str, Any]
+) -> None:
+    """Writes the `config.json` of a run, or the new length of a finished one.
 
     Args:
       folder: the run folder, which the caller has locked.
       config: the config of the run.
+      dataset: the data set of the run.
       about: as for `RunFolder.start`.
 
     Raises:
       FlaxdigitsError: as `RunFolder.start` does.
     """
     found = find_run(folder, config)  # again, because another process may have had the lock
-    if found is not None and found.config_before_extension is not None:
-        folder.extend(config)
+    if found is not None and found.other_length is not None:
+        change_length(folder, config, dataset)
     else:
         folder.start(validate(config), about)
 
@@ -359,6 +365,6 @@ def _check_found(
     dataset: Dataset,
 ) -> None:
     """Raises FlaxdigitsError if a run cannot be resumed, or extended, with this config."""
-    folder.check_same(validate(found.config_before_extension or config), about)
-    if found.config_before_extension is not None:
-        check_extension(folder, found.result["steps"], config, dataset)
+    folder.check_same(validate(found.other_length or config), about)
+    if found.other_length is not None:
+        check_length(folder, found, config, dataset)

@@ -16,6 +16,7 @@ from flaxdigits.training.results import (
     Outcome,
     ReportWriter,
     diverged_message,
+    log_resumption,
     metrics_row,
     run_result,
 )
@@ -144,6 +145,7 @@ def _restore(
         lambda step: checkpoints.restore(step, target))
     checkpoints.discard([newer for newer in checkpoints.steps() if newer > step])
     folder.cut_metrics(step)
+    log_resumption(experiment, folder.path, step)
     return state, Clocks(checkpoints.record(step))
 
 

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.config import ExperimentConfig, complete, flatten, to_dict
+from flaxdigits.errors import FlaxdigitsError, quoted
 from flaxdigits.patterns import expand_user
 from flaxdigits.training.checkpoints import (
     Checkpoints,
@@ -39,11 +40,11 @@ class SavedWeights:
 
     Attributes:
       variables: nested dictionaries of NumPy arrays.
-      folder: the folder of the checkpoints.
+      run: the folder of the run.
     """
 
     variables: dict[str, Any]
-    folder: Path
+    run: RunFolder
 
     @functools.cached_property
     def digest(self) -> str:
@@ -51,7 +52,8 @@ class SavedWeights:
         return variables_digest(self.variables)
 
     def variables_for(
-        self, shapes: Callable[[int], dict[str, Any]], num_classes: int
+        self, shapes: Callable[[int], dict[str, Any]], num_classes: int,
+        config: ExperimentConfig, image_shape: Shape,
     ) -> dict[str, Any]:
         """Returns the variables as JAX arrays, without layers that another number of classes needs.
 
@@ -61,6 +63,8 @@ class SavedWeights:
           shapes: a function of a number of classes that returns the shapes of the variables of the
             model that is initialized with the weights.
           num_classes: the number of classes of that model.
+          config: the config of the run that is initialized with the weights.
+          image_shape: the shape of its images, [height, width, channels].
 
         Raises:
           FlaxdigitsError: if the shapes differ by more than the number of classes.
@@ -71,11 +75,16 @@ class SavedWeights:
         layers = {_layer(path) for path in found.keys() | wanted.keys()
                   if found.get(path) != wanted.get(path)}
         if layers:
-            names, run = ", ".join(sorted(layers)), self.folder.parent
+            names, run = ", ".join(sorted(layers)), self.run.path
             classes = _num_classes(found, wanted, shapes)
             if classes is None:
+                causes = _causes(self.run.recorded(), config, image_shape)
+                if causes:
+                    raise FlaxdigitsError(
+                        f"train.init_from: the weights of {run} do not fit this run: "
+                        f"{'; '.join(causes)}; layers that differ: {names}")
                 try:
-                    check_same_shapes(paths_and_shapes(variables), fresh, self.folder)
+                    check_same_shapes(paths_and_shapes(variables), fresh, self.run.checkpoints)
                 except FlaxdigitsError as error:
                     raise FlaxdigitsError(
                         f"train.init_from: {error}; layers that differ: {names}") from error
@@ -98,7 +107,7 @@ def load_weights(path: str) -> SavedWeights:
       FlaxdigitsError: if that is no run folder, or its checkpoint is damaged.
     """
     with open_source(path, "train.init_from") as (folder, checkpoints, step):
-        return SavedWeights(_weights(checkpoints.restore_arrays(step)), folder.checkpoints)
+        return SavedWeights(_weights(checkpoints.restore_arrays(step)), folder)
 
 
 def variables_digest(variables: dict[str, Any]) -> str:
@@ -138,9 +147,13 @@ def open_source(path: str, field: str) -> Iterator[tuple[RunFolder, Checkpoints,
 
 
 def split_checkpoint(path: str) -> tuple[str, str]:
-    """Splits `runs/x@best` into the folder and the checkpoint; without one that is `last`."""
+    """Splits `runs/x@best` into the folder and the checkpoint; without one that is `last`.
+
+    A path that exists is a folder, so that `runs/x@best@last` and `runs/x/@best` are unambiguous.
+    """
     folder, at, which = path.rpartition("@")
-    is_checkpoint = at and (which in ("last", "best") or which.isdecimal())
+    is_checkpoint = (at and (which in ("last", "best") or which.isdecimal())
+                     and not expand_user(path).exists())
     return (folder, which) if is_checkpoint else (path, "last")
 
 
@@ -178,6 +191,27 @@ def _num_classes(
     sizes = zip(saved.get(path, ()), fresh.get(path, ()), strict=False)
     return next((size for size, other in sizes
                  if size != other and _shapes(shapes(size)) == saved), None)
+
+
+def _causes(
+    recorded: Mapping[str, Any], config: ExperimentConfig, image_shape: Shape
+) -> list[str]:
+    """Returns what may explain different shapes: the images and the fields of the model.
+
+    Args:
+      recorded: the content of `config.json` of the run with the weights.
+      config: of the run that takes them.
+      image_shape: of its images.
+    """
+    old, new = flatten(complete(recorded["config"])), flatten(to_dict(config))
+    values = {name: (old.get(name), new.get(name)) for name in sorted(old.keys() | new.keys())
+              if name.startswith("model.") and name != "model.dropout"}  # which has no weights
+    if "image_shape" in recorded["data"]:
+        values["the image shape"] = (recorded["data"]["image_shape"], list(image_shape))
+    elif old.get("data.dataset") != new.get("data.dataset"):
+        values["data.dataset"] = (old.get("data.dataset"), new.get("data.dataset"))
+    return [f"{name} is {quoted(was)} there and {quoted(now)} here"
+            for name, (was, now) in values.items() if was != now]
 
 
 def _shapes(variables: dict[str, Any]) -> dict[Keys, Shape]:
