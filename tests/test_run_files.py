@@ -157,8 +157,21 @@ def test_the_message_names_file_field_and_what_to_do(finished_copy):
         "trained the run scores the run again")
     rows = finished_copy / "metrics.jsonl"
     rows.write_text(rows.read_text() + '{"step": -1}\n')
-    with pytest.raises(FlaxdigitsError, match=r"metrics\.jsonl, line \d+: step must be a whole"):
+    with pytest.raises(
+            FlaxdigitsError, match=r"metrics\.jsonl, line \d+: step must be a non-negative integer"):
         RunFolder(finished_copy).cut_metrics(6)
+
+
+@pytest.mark.parametrize("field", ["data.folder", "data.indices", "train.init_from"])
+def test_a_path_in_the_config_of_a_run_is_a_string(field, finished_copy):
+    path, (section, name) = finished_copy / "config.json", field.split(".")
+    recorded = json.loads(path.read_text())
+    recorded["config"][section][name] = 2
+    path.write_text(json.dumps(recorded))
+    with pytest.raises(FlaxdigitsError) as error:
+        comparison_table([finished_copy])
+    assert str(error.value).startswith(
+        f"{path}: in config.{section}: {name} must be a string or null, got 2; ")
 
 
 def test_a_loss_may_be_infinite(finished_copy):

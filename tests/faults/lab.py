@@ -164,6 +164,7 @@ class Lab:
             name: value for name, value in os.environ.items() if not name.startswith(dropped)}
         self.environment |= {
             "JAX_PLATFORMS": "cpu", "HOME": str(self.folder / "home"), "COLUMNS": "300",
+            "FLAXDIGITS_PROGRESS": "off",  # its lines depend on the time that things take
             "JAX_COMPILATION_CACHE_DIR": str(self.folder / f"compiled-{os.getpid()}"),
             "TFDS_DATA_DIR": str(self.folder / "prepared")}
 
