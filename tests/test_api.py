@@ -230,7 +230,7 @@ REFUSED = {
     "no tracker": (lambda c, w: flaxdigits.train(c, w, trackers=[1]), "trackers must be a list"),
     "no maker": (lambda c, w: flaxdigits.train_seeds(c, [0], w, trackers=[]), "that takes the"),
     "no run": (lambda c, w: flaxdigits.evaluate(w), "not a run folder"),
-    "no runs": (lambda c, w: flaxdigits.compare(), "needs run folders"),
+    "no runs": (lambda c, w: flaxdigits.compare(), "needs the folders of runs"),
     "no run to resume": (lambda c, w: flaxdigits.recorded_experiment(w), "not a run folder"),
 }
 

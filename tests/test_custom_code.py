@@ -202,7 +202,7 @@ def test_so_it_is_if_a_module_that_the_file_imports_is_not_the_same(work, name, 
     copy = run / "code" / "mine.py"
     assert str(error.value).startswith(
         f"{run}: its custom components import {module}, which {reason}; to execute the copy in the "
-        f"run folder instead, pass --experiment={copy} ")
+        f"run folder instead, pass experiment={copy}")
     assert not list(work.rglob("*.executed"))
     assert flaxdigits.load(run, experiment=copy).step == 4
 

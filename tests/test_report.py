@@ -143,9 +143,10 @@ def test_a_report_that_fails_leaves_the_result(finished_copy, launch_here, caplo
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1] == f"complete at step 6: {finished_copy / 'result.json'}"
     assert read(finished_copy)["test_errors"] == before["test_errors"]
-    (note,) = (record.message for record in caplog.records
-               if record.name.startswith("flaxdigits"))  # Orbax may call the disk slow
-    assert note.startswith("the report was not written: ") and "the mode report" in note
+    *_, note = (record.message for record in caplog.records
+                if record.name.startswith("flaxdigits"))  # Orbax may call the disk slow
+    assert note.startswith("the report was not written: ")
+    assert "use mode=report with workdir=" in note
     refused = launch_here("--mode=report", f"--workdir={finished_copy}")
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
     assert f"{finished_copy / 'figures'}" in refused.stderr
@@ -178,7 +179,7 @@ def test_a_report_is_refused(finished_copy, launch_here):
     shutil.rmtree(finished_copy / "checkpoints" / "6")
     assert "the checkpoint of step 6" in refusal()
     (finished_copy / "result.json").unlink()
-    assert "the run is unfinished, at step 4: a report is about a complete run" in refusal()
+    assert "the run is unfinished, at step 4, and only a finished run has a report" in refusal()
     (finished_copy / "config.json").unlink()
     assert "not a run folder" in refusal()
 

@@ -236,7 +236,7 @@ def test_compared_runs_of_the_same_name_are_distinguished(finished, tmp_path):
     folders = [RunFolder(path) for path in sorted(tmp_path.glob("*/seeds/0"))]
     text = printed(comparison_table(folders))
     assert "a/seeds/0" in text and "b/seeds/0" in text
-    with pytest.raises(FlaxdigitsError, match="contains several runs; select one of them with"):
+    with pytest.raises(FlaxdigitsError, match="contains several runs; select one of them, such as"):
         RunFolder(tmp_path / "a").data()
 
 

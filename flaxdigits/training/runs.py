@@ -86,6 +86,8 @@ def train_many(
 
     waiting = []
     for path, run in found.items():
+        if run is not None and run.other_length is not None:
+            run = find_run(folders[path], configs[path])  # with the length that it has now
         if run is not None and run.is_done:
             end(path, run.outcome(experiment.total_steps))
         else:
