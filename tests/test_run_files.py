@@ -157,8 +157,8 @@ def test_the_message_names_file_field_and_what_to_do(finished_copy):
         "trained the run scores the run again")
     rows = finished_copy / "metrics.jsonl"
     rows.write_text(rows.read_text() + '{"step": -1}\n')
-    with pytest.raises(
-            FlaxdigitsError, match=r"metrics\.jsonl, line \d+: step must be a non-negative integer"):
+    message = r"metrics\.jsonl, line \d+: step must be a non-negative integer"
+    with pytest.raises(FlaxdigitsError, match=message):
         RunFolder(finished_copy).cut_metrics(6)
 
 

@@ -11,7 +11,7 @@ from flaxdigits.api.experiment import validated
 from flaxdigits.api.session import Session, Source, new_run_folder
 from flaxdigits.api.trackers import TrackerFactory, trackers_by_run
 from flaxdigits.config import ExperimentConfig
-from flaxdigits.datasets import PARTS
+from flaxdigits.datasets import SPLITS
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.plurals import counted
@@ -105,7 +105,7 @@ def outcome_line(outcome: Outcome) -> str:
         return f"diverged: {outcome.diverged}"
     if outcome.result is None:
         return f"saved at step {outcome.step} of {outcome.total_steps}"
-    splits = [split for split in PARTS
+    splits = [split for split in SPLITS
               if outcome.result[f"{split}_accuracy"] is not None]
     return "accuracy " + ", ".join(
         f"{split} {outcome.result[f'{split}_accuracy']:.4%}" for split in splits)

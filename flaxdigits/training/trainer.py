@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from typing import Any
 
-from flaxdigits.datasets import PARTS
+from flaxdigits.datasets import SPLITS
 from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.training.checkpoints import CheckpointRecord, Checkpoints
 from flaxdigits.training.experiment import Experiment, non_finite_part
@@ -187,7 +187,7 @@ def _finish(
         warn_if_best_is_missing(folder, checkpoints, evaluated_step)
         state = checkpoints.restore(evaluated_step, experiment.state_shapes)
     predictions: dict[str, Predictions | None] = {}
-    for split in PARTS:
+    for split in SPLITS:
         if received_signal(interrupts):
             return None
         with clocks.evaluation():
