@@ -16,7 +16,7 @@ RIGHT = "text-align:right;padding:0.1em 1em 0.1em 0"
 
 
 class NotebookBar(Tracker):
-    """Shows a progress bar, the remaining time, and a row for every evaluated epoch.
+    """Shows a progress bar, the remaining time, and a row for every evaluation.
 
     All are in one output, which is updated in place. It is plain HTML without widgets, so that a
     saved notebook still shows the last state of the run.

@@ -151,10 +151,11 @@ class TrainProgram:
     def results(
         self, requests: Sequence[StepRequest | None], output: tuple[Any, Any]
     ) -> list[tuple[TrainState, StepMetrics]]:
-        """Waits for the steps; returns the new state and the metrics of each request.
+        """Waits for the steps; returns the new state and the metrics for each request.
 
         Args:
-          requests: as for `arguments`.
+          requests: as for `arguments`. For a slot without a run, the state and the metrics are
+            placeholders.
           output: the values that `steps` returned.
         """
         states, metrics = output[0], jax.device_get(output[1])
@@ -164,7 +165,7 @@ class TrainProgram:
             if slot >= len(requests) or requests[slot] is None:
                 self._spare[slot] = state
         return [(state, jax.tree.map(lambda values, slot=slot: values[slot], metrics))
-                for slot, state in enumerate(states)]
+                for slot, state in enumerate(states[:len(requests)])]
 
     def _positions(self, num_runs: int) -> Any:
         """Returns the positions of the examples in the global batch; of several runs, replicated.

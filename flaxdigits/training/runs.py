@@ -202,7 +202,7 @@ class RunGroup:
         seconds = time.perf_counter() - start
         self._rate = self._num_steps / seconds
         compiling, self._seconds_compiling = self._seconds_compiling, 0.0
-        for path, (state, metrics) in zip(self._runs, results, strict=False):
+        for path, (state, metrics) in zip(self._runs, results, strict=True):
             if path in self._active:
                 self._resume(path, StepReply(
                     state, metrics, self._rate, seconds_training=seconds / len(self._active),
