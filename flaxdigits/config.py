@@ -65,7 +65,7 @@ class DataConfig:
 @accept_old_names(together="seeds_per_call")
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """The length of the training, its batches, loss and objective, and the use of devices.
+    """The length of training, its batches, loss and objective, and the use of devices.
 
     Attributes:
       batch_size: the number of examples in a batch, over all devices.
@@ -154,7 +154,7 @@ class ExperimentConfig:
       model: the network.
       data: the data set, its split, and the transformations of its images.
       optimizer: the update of the weights.
-      train: the length of the training, its batches, loss and objective.
+      train: the length of training, its batches, loss and objective.
       evaluate: how the splits are evaluated.
       checkpoint: which checkpoints are kept.
       seed: the seed of the initial weights, the order of the examples, dropout and augmentation.

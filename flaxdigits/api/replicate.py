@@ -163,7 +163,7 @@ def _train(
     if to_run:
         session.console.print(f"{plan.name}: to run: {listed('seed', to_run)}, on "
                               f"{provenance.device_name()}, in {folder}")
-    dataset = session.load_to_train(plan.config, folder / "seeds" / str(plan.missing[0]))
+    dataset = session.load_for_training(plan.config, folder / "seeds" / str(plan.missing[0]))
 
     def on_end(seed: int, outcome: Outcome) -> None:
         session.console.print(f"{plan.name}, seed {seed}: {outcome_line(outcome)}")

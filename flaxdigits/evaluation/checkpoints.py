@@ -111,7 +111,7 @@ def _evaluate(
     row: dict[str, Any] = {"step": step, "data_source": experiment.dataset.source,
                            "fingerprint": experiment.dataset.fingerprint}
     for split in SPLITS:
-        scores = experiment.score(experiment.predict(state, split, progress))
+        scores = experiment.compute_metrics(experiment.predict(state, split, progress))
         row |= flat(split, scores, experiment.config.evaluate.metrics)
     return row
 
