@@ -261,12 +261,12 @@ def _build_component(kind: type[Component], values: Any, path: str) -> Component
 
 
 def is_component(hint: Any) -> TypeGuard[type[Component]]:
-    """Returns whether a field of this type holds a component."""
+    """Returns whether a field of this type contains a component."""
     return isinstance(hint, type) and issubclass(hint, Component)
 
 
 def is_component_list(hint: Any) -> bool:
-    """Returns whether a field of this type holds a tuple of components of one kind."""
+    """Returns whether a field of this type contains a tuple of components of one kind."""
     return typing.get_origin(hint) is tuple and is_component(typing.get_args(hint)[0])
 
 

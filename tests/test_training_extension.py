@@ -119,13 +119,13 @@ def test_the_length_of_an_extension_can_be_changed(
             f"{run}: the run is being extended and is at step 6 of 120, but train.epochs=1 and "
             f"{steps} gives {total} steps: resume it with train.epochs=30 and train.steps=none, "
             "set more than 6 steps, or choose another workdir")
-        assert message.endswith("; result.4.json holds the result of 4 steps") == (total == 4)
+        assert message.endswith("; result.4.json contains the result of 4 steps") == (total == 4)
     assert train_tiny(run, *EPOCHS, "train.epochs=3").result["steps"] == 12
     assert_bitwise_equal(run, three_epochs)
     assert recorded(run)["extended_at"] == [4]
     assert refusal(train_tiny, run, *EPOCHS).endswith(
         "has finished with 12 steps, but train.epochs=1 gives 4 steps: set a larger value to "
-        "extend it, or choose another workdir; result.4.json holds the result of 4 steps")
+        "extend it, or choose another workdir; result.4.json contains the result of 4 steps")
 
 
 def test_an_extension_without_a_checkpoint_can_be_taken_back(

@@ -62,7 +62,7 @@ def replicate(
 
     Args:
       experiment: the name or path of an experiment with `get_replication()`; None: all of them.
-      *overrides: overrides that only shorten the training, such as `train.epochs=1`.
+      *overrides: overrides that only shorten training, such as `train.epochs=1`.
       seeds: the seeds of each protocol.
       workdir: the folder of the runs and the report; None: `runs/replicate`.
       collect: one or several patterns of finished runs to use instead of training them: run

@@ -409,7 +409,7 @@ def _parse_manifest(step: int, saved: dict[str, Any]) -> CheckpointManifest:
                    for value in dataclasses.asdict(record).values()):
             raise ValueError("its record contains values that are not numbers")
         if (record.validation_accuracy is None) != (record.validation_loss is None):
-            raise ValueError("its record lacks the validation accuracy or loss")
+            raise ValueError("its record has no validation accuracy or no validation loss")
         return CheckpointManifest(record)
     digest = saved.pop("digest")
     if digest != json_digest(saved):

@@ -101,27 +101,27 @@ def check_length(
     old_length, new_length = _lengths(found.other_length, config)
     extended_at = folder.recorded().get("extended_at", [])
     result, diverged = found.result, found.diverged
-    done = result["steps"] if result else max([folder.newest_step(), *extended_at])
+    completed = result["steps"] if result else max([folder.newest_step(), *extended_at])
     if diverged is not None:
         raise FlaxdigitsError(
             f"{folder.path}: the run diverged at step {diverged['step']:,} and cannot be extended: "
             "choose another workdir")
     if result is None and not extended_at:
         raise FlaxdigitsError(
-            f"{folder.path}: the run is unfinished at step {done:,} of {old_total:,}, and "
+            f"{folder.path}: the run is unfinished at step {completed:,} of {old_total:,}, and "
             f"{new_length} gives {total:,} steps: resume it with {old_length} (a finished run can "
             "be extended), or choose another workdir")
-    returns = result is None and total == done == extended_at[-1]
-    if total <= done and not returns:
-        kept = f"; result.{total}.json holds the result of {total:,} steps"
-        state = (f"has finished with {done:,} steps" if result else
-                 f"is being extended and is at step {done:,} of {old_total:,}")
+    returns = result is None and total == completed == extended_at[-1]
+    if total <= completed and not returns:
+        kept = f"; result.{total}.json contains the result of {total:,} steps"
+        state = (f"has finished with {completed:,} steps" if result else
+                 f"is being extended and is at step {completed:,} of {old_total:,}")
         advice = ("set a larger value to extend it" if result else
-                  f"resume it with {old_length}, set more than {done:,} steps")
+                  f"resume it with {old_length}, set more than {completed:,} steps")
         raise FlaxdigitsError(
             f"{folder.path}: the run {state}, but {new_length} gives {total:,} steps: {advice}, "
             f"or choose another workdir{kept if total in extended_at else ''}")
-    optimizer, steps = config.optimizer, jnp.arange(done)
+    optimizer, steps = config.optimizer, jnp.arange(completed)
     old, new = (np.asarray(jax.vmap(optimizer.schedule.build(
         optimizer.learning_rate, length, plan.steps_per_epoch))(steps))
         for length in (old_total, total))

@@ -45,7 +45,7 @@ class NotebookBar(Tracker):
             self._handle.update(self._content(), raw=True)
 
     def finish(self, result: dict[str, Any], figures: dict[str, Path]) -> None:
-        """Shows how long the training took."""
+        """Shows how long training took."""
         self._status = (f"{result['seconds_training']:,.1f} s of training, "
                         f"{result['steps_per_second']:,.1f} steps/s")
         self._handle.update(self._content(), raw=True)

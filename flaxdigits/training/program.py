@@ -48,7 +48,7 @@ class StepRequest:
 
     Attributes:
       seed: the seed of the run.
-      step: the number of steps done.
+      step: the number of completed steps.
       state: the train state after these steps; it is donated to the compiled steps.
       order: the order of the examples in the epoch, see `Experiment.epoch_indices`.
       max_steps: the number of steps until the run evaluates, logs, saves or starts an epoch.
