@@ -72,13 +72,13 @@ class Affine(Augmentation):
             slant = jnp.tan(jnp.deg2rad(self.shear) * jax.random.uniform(
                 jax.random.fold_in(key, 1), minval=-1.0))
             matrix = jnp.matmul(matrix, jnp.array([[1.0, 0.0], [slant, 1.0]]), precision=highest)
-        centre = (size - 1) / 2
+        center = (size - 1) / 2
         grid = _grid(image)
         # From output to input coordinates, as in Keras: zoom, shift, then rotation about the
-        # centre.
-        offsets = (grid - centre[:, None, None]) * zoom[:, None, None] + shift[:, None, None]
+        # center.
+        offsets = (grid - center[:, None, None]) * zoom[:, None, None] + shift[:, None, None]
         rotated = jnp.einsum("ij,jhw->ihw", matrix, offsets, precision=highest)
-        return _sample(image, rotated + centre[:, None, None])
+        return _sample(image, rotated + center[:, None, None])
 
 
 @register("elastic")
@@ -125,8 +125,8 @@ class Cutout(Augmentation):
 
     def augment(self, image: jax.Array, key: jax.Array) -> jax.Array:
         size = jnp.array(image.shape[:2], jnp.float32)
-        centre = jax.random.uniform(key, (2,)) * size
-        distance = jnp.abs(_grid(image) + 0.5 - centre[:, None, None])
+        center = jax.random.uniform(key, (2,)) * size
+        distance = jnp.abs(_grid(image) + 0.5 - center[:, None, None])
         inside = (distance < self.size * size[:, None, None] / 2).all(0)
         return jnp.where(inside[..., None], 0.0, image)
 
@@ -234,5 +234,5 @@ def _blur_matrix(length: int, deviation: jax.Array) -> jax.Array:
 
 
 def _extreme(image: jax.Array, reduce: Callable[..., Any], initial: float) -> jax.Array:
-    """Returns the maximum or minimum of the 3x3 neighbourhood of each pixel in each channel."""
+    """Returns the maximum or minimum of the 3x3 neighborhood of each pixel in each channel."""
     return jax.lax.reduce_window(image, initial, reduce, (3, 3, 1), (1, 1, 1), "SAME")

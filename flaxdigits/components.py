@@ -55,7 +55,7 @@ def bounded(
 
 
 def count(default: Any) -> Any:
-    """Returns a dataclass field for counts or sizes, from 1 to the largest int32."""
+    """Returns a dataclass field for a positive integer, such as a count or a size, below 2**31."""
     return bounded(default, at_least=1, below=2**31)
 
 
@@ -138,9 +138,9 @@ def register(name: str) -> Callable[[AnyComponent], AnyComponent]:
 
     Raises:
       FlaxdigitsError: from the decorator, if the class is not a frozen dataclass of a kind, a field
-        has no default or a type that `--set` cannot parse, or the name is not available.
+        has no default, or has a type that `--set` cannot parse, or the name is not available.
     """
-    def add(cls: AnyComponent) -> AnyComponent:
+    def decorator(cls: AnyComponent) -> AnyComponent:
         if not (isinstance(cls, type) and issubclass(cls, Component) and hasattr(cls, "kind")):
             raise FlaxdigitsError(
                 f"register({name!r}): {getattr(cls, '__name__', cls)} must be a subclass of a kind "
@@ -163,7 +163,7 @@ def register(name: str) -> Callable[[AnyComponent], AnyComponent]:
         if not re.fullmatch(r"[A-Za-z_]\w*", name) or name.lower() == "none":
             raise FlaxdigitsError(
                 f"register({name!r}): the name must consist of letters, digits and underscores, "
-                "not begin with a digit, and not be none")
+                "must not begin with a digit, and must not be 'none'")
         other = cls.registered.get(name)
         if other is not None and is_built_in(other) and not is_built_in(cls):
             raise FlaxdigitsError(
@@ -173,7 +173,7 @@ def register(name: str) -> Callable[[AnyComponent], AnyComponent]:
         cls.registered[name] = cls
         return cls
 
-    return add
+    return decorator
 
 
 def _check_field_types(cls: type, call: str) -> None:

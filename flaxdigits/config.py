@@ -65,7 +65,7 @@ class DataConfig:
 @accept_old_names(together="seeds_per_call")
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """The length of the training, its batches, loss and objective, and the use of devices.
+    """The length of training, its batches, loss and objective, and the use of devices.
 
     Attributes:
       batch_size: the number of examples in a batch, over all devices.
@@ -154,7 +154,7 @@ class ExperimentConfig:
       model: the network.
       data: the data set, its split, and the transformations of its images.
       optimizer: the update of the weights.
-      train: the length of the training, its batches, loss and objective.
+      train: the length of training, its batches, loss and objective.
       evaluate: how the splits are evaluated.
       checkpoint: which checkpoints are kept.
       seed: the seed of the initial weights, the order of the examples, dropout and augmentation.
@@ -229,13 +229,11 @@ def _build(cls: type, values: Any, path: str) -> Any:
     for name in values:
         if name not in fields:
             raise FlaxdigitsError(f"config: unknown field {join(path, name)[:MAX_QUOTE_LENGTH]}")
-    built = {name: _build_field(value, hints[name], fields[name], join(path, name))
-             for name, value in values.items()}
-    try:
-        return cls(**built)
-    except TypeError as error:
-        raise FlaxdigitsError(
-            f"config: {path + ' ' if path else ''}lacks a field: {error}") from error
+    for name, field in fields.items():
+        if name not in values and field.default is field.default_factory is dataclasses.MISSING:
+            raise FlaxdigitsError(f"config: missing required field {join(path, name)}")
+    return cls(**{name: _build_field(value, hints[name], fields[name], join(path, name))
+                  for name, value in values.items() if fields[name].init})
 
 
 def _build_field(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
@@ -243,7 +241,8 @@ def _build_field(value: Any, hint: Any, field: dataclasses.Field, path: str) -> 
         return _build_component(hint, value, path)
     if is_component_list(hint):
         if not isinstance(value, list):
-            raise FlaxdigitsError(f"{path} must be a list of components, got {quoted(value)}")
+            raise FlaxdigitsError(
+                f"config: {path} must be a list of components, got {quoted(value)}")
         kind = typing.get_args(hint)[0]
         return tuple(_build_component(kind, item, join(path, str(position)))
                      for position, item in enumerate(value))
@@ -262,12 +261,12 @@ def _build_component(kind: type[Component], values: Any, path: str) -> Component
 
 
 def is_component(hint: Any) -> TypeGuard[type[Component]]:
-    """Returns whether a field of this type holds a component."""
+    """Returns whether a field of this type contains a component."""
     return isinstance(hint, type) and issubclass(hint, Component)
 
 
 def is_component_list(hint: Any) -> bool:
-    """Returns whether a field of this type holds a tuple of components of one kind."""
+    """Returns whether a field of this type contains a tuple of components of one kind."""
     return typing.get_origin(hint) is tuple and is_component(typing.get_args(hint)[0])
 
 
@@ -418,7 +417,7 @@ def _checked_field(value: Any, hint: Any, field: dataclasses.Field, path: str) -
 def _checked_component(value: Any, kind: type[Component], path: str) -> Component:
     if not isinstance(value, kind):
         raise FlaxdigitsError(
-            f"{path} must be {article(kind.kind)} {kind.kind} (an object of a subclass of "
+            f"{path} must be {article(kind.kind)} {kind.kind} (an instance of a subclass of "
             f"{kind.__module__}.{kind.__name__}), got {quoted(value)}")
     if "name" not in vars(type(value)):
         raise FlaxdigitsError(

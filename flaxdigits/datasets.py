@@ -22,8 +22,8 @@ from flaxdigits.errors import FlaxdigitsError, quoted
 TFDS = "tfds:"  # the prefix of the names of data sets that tensorflow-datasets has prepared
 _TFDS_NAME = re.compile(
     r"tfds:[A-Za-z]\w*(/[\w-][\w.+-]*)?(:\d+\.\d+\.\d+)?", re.ASCII)  # name/config:version
-SPLITS = ("official", "holdout", "random", "kfold", "writers", "indices")
-PARTS = ("train", "validation", "test")  # the parts of a split
+SPLITS = ("train", "validation", "test")
+SPLIT_SCHEMES = ("official", "holdout", "random", "kfold", "writers", "indices")  # of data.split
 
 Load = Callable[[Any], Any]
 
@@ -40,7 +40,7 @@ class DatasetEntry:
       load: the function that returns the arrays of a registered data set; None for the others.
     """
 
-    splits: tuple[str, ...] = SPLITS
+    splits: tuple[str, ...] = SPLIT_SCHEMES
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     load: Load | None = None

@@ -109,8 +109,8 @@ def load_trackers(name_or_path: str) -> list[Tracker]:
     for tracker in trackers:
         if not isinstance(tracker, Tracker):
             raise FlaxdigitsError(
-                f"{path}: get_trackers() must return objects of subclasses of "
-                f"flaxdigits.training.trackers.Tracker, got {tracker!r}")
+                f"{path}: get_trackers() must return instances of subclasses of "
+                f"flaxdigits.Tracker, got {tracker!r}")
     return trackers
 
 

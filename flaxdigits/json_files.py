@@ -52,14 +52,16 @@ FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 COUNT = Kind("a non-negative integer", lambda value: _is_count(value, 0))
 POSITIVE_COUNT = Kind("a positive integer", lambda value: _is_count(value, 1))
-MEASURE = Kind("a number from 0", _is_measure)
-POSITIVE_MEASURE = Kind("a number above 0", lambda value: _is_measure(value) and value > 1e-15)
+MEASURE = Kind("a non-negative number", _is_measure)
+# The reciprocal of a positive measure is one, too.
+POSITIVE_MEASURE = Kind("a positive number", lambda value: _is_measure(value) and value > 1e-15)
 FRACTION = Kind("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
 NUMBER = Kind("a number", _is_number)  # includes NaN and infinity, which a loss may be
 STRINGS = Kind("a list of strings", lambda value: isinstance(value, list) and all(
     isinstance(item, str) for item in value))
-OBJECT_OF_STRINGS = Kind("an object of strings", lambda value: isinstance(value, dict) and all(
-    isinstance(item, str) for item in value.values()))
+OBJECT_OF_STRINGS = Kind(
+    "an object with string values", lambda value: isinstance(value, dict) and all(
+        isinstance(item, str) for item in value.values()))
 
 
 def read_bytes(path: Path, advice: str) -> bytes:
@@ -105,7 +107,7 @@ def read_object(path: Path, advice: str) -> dict[str, Any]:
 
 
 def read_rows(path: Path, advice: str) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yields the number and the JSON object of each line of a file; None for a damaged line.
+    """Yields (line number, JSON object) for each line of a file; None for a damaged line.
 
     A line is damaged if it is not JSON; a line with a JSON value other than an object is an error.
     An incomplete last line of a process that was killed is skipped.
@@ -179,7 +181,7 @@ def check_fields(values: Mapping[str, Any], kinds: Mapping[str, Kind], optional:
         if name not in values:
             if optional:
                 continue
-            raise ValueError(f"lacks the field {name}")
+            raise ValueError(f"missing required field {name}")
         if not kind.fits(values[name]):
             raise ValueError(f"{name} must be {kind.description}, got {quoted(values[name])}")
 

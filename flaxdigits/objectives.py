@@ -168,10 +168,10 @@ class CutMix(Objective):
         keys = batch.keys()
         side = jnp.sqrt(1 - _beta(keys, self.alpha))[:, None]  # as a fraction of the image's
         size = jnp.array(images.shape[1:3], jnp.float32)
-        centre = jax.vmap(lambda key: jax.random.uniform(
+        center = jax.vmap(lambda key: jax.random.uniform(
             jax.random.fold_in(key, 1), (2,)))(keys) * size
         rows, columns = (
-            jnp.abs(jnp.arange(length) + 0.5 - centre[:, axis, None]) < side * length / 2
+            jnp.abs(jnp.arange(length) + 0.5 - center[:, axis, None]) < side * length / 2
             for axis, length in enumerate(images.shape[1:3]))
         is_other = rows[:, :, None] & columns[:, None, :]
         share = 1 - is_other.mean((1, 2))
@@ -247,7 +247,7 @@ class Distillation(Objective):
     the distributions are the softmax of the logits divided by the temperature. With the factor
     `temperature^2` the magnitude of the gradient hardly depends on the temperature. The teacher is
     applied to the same augmented images in evaluation mode. Its weights are constant and are not
-    part of the train state or of a checkpoint, so that its run folder is needed until the training
+    part of the train state or of a checkpoint, so that its run folder is needed until training
     is complete.
 
     Attributes:

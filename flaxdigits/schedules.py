@@ -1,7 +1,7 @@
 """Learning-rate schedules: the learning rate as a function of the step.
 
 The peak of every schedule is the `learning_rate` of the optimizer. All schedules except `onecycle`,
-which begins with a rise to the peak, can begin with a linear warm-up.
+which begins with a rise to the peak, can begin with a linear warmup.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ with epy.lazy_imports():
 
 @dataclasses.dataclass(frozen=True)
 class Schedule(Component, kind="schedule"):
-    """Base class of the schedules; subclass `WarmupSchedule` for a schedule with a warm-up."""
+    """Base class of the schedules; subclass `WarmupSchedule` for a schedule with a warmup."""
 
     def build(self, peak: float, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
         """Returns the learning rate as a function of the step, from 0 to `total_steps` - 1.
@@ -38,7 +38,7 @@ class Schedule(Component, kind="schedule"):
 
 @dataclasses.dataclass(frozen=True)
 class WarmupSchedule(Schedule):
-    """Base class of the schedules that begin with a linear warm-up from 0 to the peak.
+    """Base class of the schedules that begin with a linear warmup from 0 to the peak.
 
     A subclass overrides `after_warmup`.
 
@@ -49,19 +49,19 @@ class WarmupSchedule(Schedule):
     warmup_steps: int = bounded(0, at_least=0, below=2**31)
 
     def after_warmup(self, peak: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
-        """Returns the schedule after the warm-up, as a function of the steps since its end.
+        """Returns the schedule after the warmup, as a function of the steps since its end.
 
-        During the warm-up the function is called with negative steps, and its value is not used.
+        During the warmup the function is called with negative steps, and its value is not used.
 
         Args:
           peak: the `learning_rate` of the optimizer.
-          steps: the number of steps after the warm-up.
+          steps: the number of steps after the warmup.
           steps_per_epoch: the number of steps in an epoch.
         """
         raise NotImplementedError
 
     def build(self, peak: float, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
-        """Returns the warm-up joined with the schedule after it; see `Schedule.build`."""
+        """Returns the warmup joined with the schedule after it; see `Schedule.build`."""
         steps = total_steps - self.warmup_steps
         if steps < 1:
             raise FlaxdigitsError(
@@ -161,7 +161,7 @@ class Piecewise(WarmupSchedule):
     """A piecewise constant learning rate, which is multiplied by a factor at each boundary.
 
     Attributes:
-      boundaries: the boundaries as fractions of the steps after the warm-up, in ascending order.
+      boundaries: the boundaries as fractions of the steps after the warmup, in ascending order.
       factors: for each boundary, the factor by which the learning rate is multiplied there.
     """
 
@@ -191,7 +191,7 @@ class InverseTime(WarmupSchedule):
     """The peak divided by 1 + `decay_rate` * step, like `decay` of Keras's legacy optimizers.
 
     Attributes:
-      decay_rate: the factor of the step, counted from the end of the warm-up, in the denominator.
+      decay_rate: the factor of the step, counted from the end of the warmup, in the denominator.
     """
 
     decay_rate: float = bounded(0.0, at_least=0)

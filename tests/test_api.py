@@ -17,7 +17,7 @@ from test_training_resume import without_clocks
 
 import flaxdigits
 from flaxdigits.cli.options import MODES, Options
-from flaxdigits.training.parallel import ask_for_deterministic_kernels
+from flaxdigits.training.parallel import enable_deterministic_kernels
 
 pytest_plugins = ["tiny_run"]
 
@@ -250,7 +250,7 @@ def test_determinism_after_jax_has_started_is_an_error(monkeypatch):
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(jax, "default_backend", lambda: "gpu")
         with pytest.raises(flaxdigits.FlaxdigitsError, match="restart"):
-            ask_for_deterministic_kernels()
-    ask_for_deterministic_kernels()
-    ask_for_deterministic_kernels()
+            enable_deterministic_kernels()
+    enable_deterministic_kernels()
+    enable_deterministic_kernels()
     assert os.environ["XLA_FLAGS"] == "--xla_gpu_deterministic_ops=true"

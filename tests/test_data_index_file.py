@@ -12,7 +12,7 @@ from flaxdigits.training.identity import run_identity
 
 pytest_plugins = ["tiny_run"]
 
-PARTS = {"train": [5, 0, 3, 8], "validation": [1, 2], "test": [9, 4]}
+SPLITS = {"train": [5, 0, 3, 8], "validation": [1, 2], "test": [9, 4]}
 EXPERIMENT = ["--experiment=dense_cnn", "--set=model.filters=2", "--set=model.dense=4,4",
               "--set=train.steps=2"]
 
@@ -25,14 +25,14 @@ def refusal(path, count=10) -> str:
 
 
 def test_json_and_npz_are_the_same_split(tmp_path):
-    (tmp_path / "a.json").write_text(json.dumps(PARTS))
-    np.savez(tmp_path / "a.npz", **{name: np.array(rows) for name, rows in PARTS.items()})
+    (tmp_path / "a.json").write_text(json.dumps(SPLITS))
+    np.savez(tmp_path / "a.npz", **{name: np.array(rows) for name, rows in SPLITS.items()})
     files = [read_index_file(tmp_path / name, 10) for name in ("a.json", "a.npz")]
     for file in files:
-        assert {name: rows.tolist() for name, rows in file.parts.items()} == PARTS
+        assert {name: rows.tolist() for name, rows in file.parts.items()} == SPLITS
         assert all(rows.dtype == np.int32 for rows in file.parts.values())
     assert files[0].digest == files[1].digest
-    (tmp_path / "b.json").write_text(json.dumps(PARTS | {"train": [0, 5, 3, 8]}))
+    (tmp_path / "b.json").write_text(json.dumps(SPLITS | {"train": [0, 5, 3, 8]}))
     assert read_index_file(tmp_path / "b.json", 10).digest != files[0].digest
 
 

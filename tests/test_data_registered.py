@@ -116,7 +116,7 @@ def test_arrays_are_given_in_python(tiny_config, tmp_path):
     assert rows[-1]["test_accuracy"] == outcome.result["test_accuracy"]
 
     other = DataArrays(255 - data.images, data.labels, train=80)
-    with pytest.raises(FlaxdigitsError, match="was trained on other data"):
+    with pytest.raises(FlaxdigitsError, match="was trained on different data"):
         flaxdigits.evaluate(tmp_path / "run", data=other)
     with pytest.raises(FlaxdigitsError, match="the arrays must be passed in Python"):
         flaxdigits.evaluate(tmp_path / "run")

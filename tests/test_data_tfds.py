@@ -33,7 +33,7 @@ class ColourPets(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Colour images as PNGs, in three parts, by five people."""
 
     VERSION = tfds.core.Version("1.2.0")
-    PARTS: ClassVar = {"train": range(8), "validation": range(8, 11), "test": range(11, 14)}
+    SPLITS: ClassVar = {"train": range(8), "validation": range(8, 11), "test": range(11, 14)}
 
     def _info(self):
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(
@@ -45,7 +45,7 @@ class ColourPets(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 "writer": tfds.features.Scalar(np.int32)}
 
     def _split_generators(self, dl_manager):
-        return {part: self._generate_examples(rows) for part, rows in self.PARTS.items()}
+        return {part: self._generate_examples(rows) for part, rows in self.SPLITS.items()}
 
     def _generate_examples(self, rows):
         for row in rows:
@@ -75,7 +75,7 @@ class Unlabelled(ColourPets, skip_registration=True):
 class OnlyTest(ColourPets, skip_registration=True):
     """No training part."""
 
-    PARTS: ClassVar = {"test": range(4)}
+    SPLITS: ClassVar = {"test": range(4)}
 
 
 def prepare(cls, data_dir, **kwargs):

@@ -25,7 +25,7 @@ from flaxdigits.cli.context import resolve_config
 from flaxdigits.cli.options import MODES, Options, parse
 from flaxdigits.config import DataConfig
 from flaxdigits.data.dataset import DataLocations, load_dataset
-from flaxdigits.datasets import DATASETS, SPLITS
+from flaxdigits.datasets import DATASETS, SPLIT_SCHEMES
 from flaxdigits.experiments import load_experiment, load_trackers
 from flaxdigits.losses import Loss
 from flaxdigits.metrics import Metric
@@ -362,5 +362,5 @@ def test_the_page_names_every_data_set_split_and_field():
     fields = {field.name for field in dataclasses.fields(DataConfig)}
     for name in fields - {"augmentation", "preprocessing"}:
         assert f"data.{name}" in DATA, name
-    for name in [*DATASETS, *SPLITS, "kaggle"]:
+    for name in [*DATASETS, *SPLIT_SCHEMES, "kaggle"]:
         assert f"| `{name}` |" in DATA, name

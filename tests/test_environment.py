@@ -15,6 +15,7 @@ from test_training_resume import without_clocks
 import flaxdigits
 from flaxdigits.api.console import make_console
 from flaxdigits.api.predict import _find
+from flaxdigits.cli.compilation_cache import CacheWarnings
 from flaxdigits.data.batches import BatchPlan
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.experiments import load_experiment
@@ -161,6 +162,26 @@ def test_damaged_compiled_programs_are_replaced_with_one_note(launch, tmp_path):
     assert "damaged compiled programs are replaced" in done.stderr
     assert all(entry.stat().st_size for entry in entries)
     assert launch(*draw, env=variables).stderr == ""
+
+
+@pytest.mark.parametrize(("cache", "is_deleted"), [(None, False), ("cache", True)])
+def test_damaged_programs_are_deleted_only_in_the_cache_folder(
+        cache, is_deleted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    entry, other, notes = (tmp_path / name for name in (
+        "cache/jit_steps-1-cache", "cache/jit_other-1-cache", "jit_steps-notes.txt"))
+    entry.parent.mkdir()
+    for file in (entry, other, notes):
+        file.touch()
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", cache and str(tmp_path / cache))
+    try:
+        CacheWarnings()("Error reading persistent compilation cache entry for 'jit_steps': damaged",
+                        UserWarning, "jax.py", 1)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert entry.exists() is not is_deleted
+    assert other.exists() and notes.exists()
 
 
 @pytest.fixture

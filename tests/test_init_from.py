@@ -169,8 +169,8 @@ def test_a_new_head_where_the_class_counts_differ(
     folders = [tmp_path / "seeds" / "seeds" / str(seed) for seed in (0, 1)]
     done = launch_here(*recipe, "--seeds=0,1", f"--workdir={tmp_path / 'seeds'}")
     assert done.returncode == 0, done.stderr
-    assert [record.message for record in caplog.records if "fresh" in record.message] == [
-        f"train.init_from: Dense_1 is freshly initialized: this run has 4 classes, {finished} has "
+    assert [record.message for record in caplog.records if "initialized" in record.message] == [
+        f"train.init_from: Dense_1 is newly initialized: this run has 4 classes, {finished} has "
         "10"]
     source, *states = (params_of(opened(run / "checkpoints")) for run in (finished, *folders))
     for state in states:

@@ -68,7 +68,7 @@ REFUSED = {
     "fold of no split": ([*NO_DATA, "--set=data.fold=3"], "data.fold=3"),
     "unknown network": ([*NO_DATA, "--set=model.name=resnext"], "model.name must be one of"),
     "layers": ([*NO_DATA, "--set=model.filters=8"], "model.filters must have 2"),
-    "long warm-up": ([*NO_DATA, "--set=train.steps=5", "--set=optimizer.warmup_steps=5"],
+    "long warmup": ([*NO_DATA, "--set=train.steps=5", "--set=optimizer.warmup_steps=5"],
                      "optimizer.schedule.warmup_steps must be below"),
     "no weights": ([*NO_DATA, "--set=train.init_from=none_there"], "none_there: not a run folder"),
     "no data folder": ([*TRAIN, "--set=data.dataset=idx_files", "--set=data.folder=none_there"],

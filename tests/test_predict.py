@@ -90,7 +90,7 @@ def test_a_pattern_without_a_match_is_an_error(finished, images, launch_here):
     ([], "predict needs images"),
     (["--images=none/*.png"], "no file matches none/*.png"),
     (["--images=launch.py", "--set=seed=1"], "leave out --set"),
-    (["--images=launch.py", "--checkpoint=all"], "checkpoint=all is only for the evaluation"),
+    (["--images=launch.py", "--checkpoint=all"], "checkpoint=all is supported only by evaluate"),
     (["--images=launch.py", "--checkpoint=5"], "expected last, best or one of the steps 2, 4, 6"),
     (["--mode=eval", "--images=launch.py"], "--images is only for --mode=predict")])
 def test_bad_input_is_reported_in_one_line(flags, message, finished, launch_here):

@@ -176,9 +176,9 @@ def test_scores_that_cannot_be_saved_are_returned(finished, tiny_config, tiny_da
 def test_another_length_of_an_unfinished_run_is_refused(train_tiny, tmp_path):
     train_tiny(tmp_path, "train.stop_after=2")
     assert refusal(train_tiny, tmp_path, "train.steps=20") == (
-        f"{tmp_path}: the run is unfinished at step 2 of 6, and train.steps=20 makes 20 steps: "
+        f"{tmp_path}: the run is unfinished at step 2 of 6, and train.steps=20 gives 20 steps: "
         "resume it with train.steps=6 (a finished run can be extended), or choose another workdir")
-    assert "and train.epochs=2 and train.steps=none makes 8 steps: resume it with train.epochs=1 " \
+    assert "and train.epochs=2 and train.steps=none gives 8 steps: resume it with train.epochs=1 " \
         "and train.steps=6 (" in refusal(train_tiny, tmp_path, "train.epochs=2", "train.steps=none")
     assert "contains another run: seed was 0 and is 4" in refusal(
         train_tiny, tmp_path, "train.steps=20", "seed=4")

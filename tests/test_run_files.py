@@ -77,8 +77,8 @@ def readers(workdir: Path) -> list:
     """What reads the run in `seeds/0` of a folder."""
     folder = RunFolder(workdir / "seeds" / "0")
     return [
-        folder.config, folder.data, folder.about, folder.result, folder.diverged,
-        folder.has_ended, lambda: folder.rows("eval.jsonl"), lambda: folder.cut_metrics(3),
+        folder.config, folder.data, folder.metadata, folder.result, folder.diverged,
+        folder.has_ended, lambda: folder.rows("eval.jsonl"), lambda: folder.truncate_metrics(3),
         lambda: folder.differences(
             {"config": {"seed": 0}, "data": {"fingerprint": "f"}, "init_from": None}),
         lambda: comparison_table([folder]), lambda: read_record(folder.path),
@@ -157,8 +157,9 @@ def test_the_message_names_file_field_and_what_to_do(finished_copy):
         "trained the run scores the run again")
     rows = finished_copy / "metrics.jsonl"
     rows.write_text(rows.read_text() + '{"step": -1}\n')
-    with pytest.raises(FlaxdigitsError, match=r"metrics\.jsonl, line \d+: step must be a non-neg"):
-        RunFolder(finished_copy).cut_metrics(6)
+    message = r"metrics\.jsonl, line \d+: step must be a non-negative integer"
+    with pytest.raises(FlaxdigitsError, match=message):
+        RunFolder(finished_copy).truncate_metrics(6)
 
 
 @pytest.mark.parametrize("field", ["data.folder", "data.indices", "train.init_from"])

@@ -59,7 +59,7 @@ def test_the_process_that_trains_adds_to_what_another_one_recorded(tmp_path):
     described = ABOUT["data"] | {"framing": {"scale": 1}}
     folder.start(CONFIG, {"data": described, "command": command})
     folder.start(CONFIG, ABOUT | {"command": "python default_worker.py"})
-    assert folder.about() == ABOUT | {"data": described, "command": command}
+    assert folder.metadata() == ABOUT | {"data": described, "command": command}
 
 
 @pytest.mark.parametrize(("config", "data", "expected"), [
@@ -83,12 +83,12 @@ def test_another_run_is_refused_and_what_differs_is_named(folder, config, data, 
 def test_who_trains_a_run_that_another_began_adds_where(tmp_path):
     run_folder = RunFolder(tmp_path)
     run_folder.start(CONFIG, {"data": ABOUT["data"]})
-    assert run_folder.about() == {"data": ABOUT["data"]}
+    assert run_folder.metadata() == {"data": ABOUT["data"]}
     run_folder.start(CONFIG, ABOUT)
-    assert run_folder.about() == ABOUT
+    assert run_folder.metadata() == ABOUT
     run_folder.start(CONFIG, ABOUT | {"git_commit": "later"})
     run_folder.start(CONFIG, {"data": ABOUT["data"]})
-    assert run_folder.about() == ABOUT
+    assert run_folder.metadata() == ABOUT
 
 
 def test_files_are_replaced_by_rename(folder):
@@ -107,18 +107,18 @@ def test_only_the_writer_writes(tmp_path):
     other.check_writable()
     other.write_json("result.json", {})
     other.append("metrics.jsonl", {"step": 1})
-    other.cut_metrics(0)
+    other.truncate_metrics(0)
     assert not (tmp_path / "run").exists()
 
 
 def test_metrics_are_cut_back_to_a_step(folder):
     for step in range(1, 6):
         folder.append("metrics.jsonl", {"step": step})
-    folder.cut_metrics(3)
+    folder.truncate_metrics(3)
     assert folder.rows("metrics.jsonl") == [{"step": 1}, {"step": 2}, {"step": 3}]
     folder.append("metrics.jsonl", {"step": 4})
     assert len(folder.rows("metrics.jsonl")) == 4
-    folder.cut_metrics(0)
+    folder.truncate_metrics(0)
     assert folder.rows("metrics.jsonl") == []
 
 

@@ -22,14 +22,15 @@ def test_a_folder_without_its_config_is_refused(left, finished_copy, train_tiny)
     before = files(finished_copy)
     message = refusal(train_tiny, finished_copy, "seed=5", "optimizer.learning_rate=0.5")
     assert message == (
-        f"{finished_copy}: contains {left} of a run but no config.json, so that the run is "
-        "unknown; restore config.json, or choose another workdir")
+        f"{finished_copy}: contains {left} but no config.json, so the run cannot be "
+        "identified; restore config.json, or choose another workdir")
     assert files(finished_copy) == before
 
 
 def test_a_folder_of_a_diverged_run_without_its_config_is_refused(tmp_path):
     (tmp_path / "diverged.json").write_text(json.dumps({"step": 2, "message": "not finite"}))
-    assert "contains diverged.json of a run" in refusal(RunFolder(tmp_path).start, CONFIG, ABOUT)
+    message = refusal(RunFolder(tmp_path).start, CONFIG, ABOUT)
+    assert "contains diverged.json but no config.json" in message
 
 
 def test_seeds_without_a_config_are_refused_before_any_is_trained(
@@ -122,7 +123,7 @@ def delete(folder):
 def test_a_folder_that_is_deleted_stops_the_run(train_and, tmp_path):
     folder = tmp_path / "run"
     message = refusal(train_and, folder, lambda: delete(folder))
-    assert message.startswith(f"{folder}: was deleted, moved or replaced during the training")
+    assert message.startswith(f"{folder}: was deleted, moved or replaced during training")
     assert not folder.exists()
 
 

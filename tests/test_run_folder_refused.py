@@ -23,7 +23,7 @@ WRITES = {
     "start": lambda folder: RunFolder(folder.path / "another").start(CONFIG, ABOUT),
     "check_writable": lambda folder: folder.check_writable(),
     "append": lambda folder: folder.append("metrics.jsonl", {"step": 1}),
-    "cut_metrics": lambda folder: folder.cut_metrics(0),
+    "truncate_metrics": lambda folder: folder.truncate_metrics(0),
     "write_json": lambda folder: folder.write_json("result.json", {}),
 }
 

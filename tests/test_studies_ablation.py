@@ -285,7 +285,7 @@ def test_a_study_is_resumed_without_its_initial_weights(
     assert "weights: not a run folder" in launch_here(*recipe).stderr
     for variant in ("base", "fast", "fatal", "other_images"):
         RunFolder(tmp_path / "run" / variant / "seeds" / "0").write_json("config.json", {})
-    assert "config.json: lacks the field config" in launch_here(*recipe).stderr
+    assert "config.json: missing required field config" in launch_here(*recipe).stderr
 
 
 def test_a_metric_that_no_run_has_is_an_error_before_any_run(study, launch_here, tmp_path):

@@ -114,7 +114,7 @@ def test_runs_are_resumed_when_a_worker_is_killed_or_a_node_is_lost(
     assert summary["finished"] == [0, 1]
     assert "Ray, 1 CPU cores and 0 GPUs a run (cpu x 1)" in (workdir / "study.md").read_text()
     for name, result in results(workdir).items():
-        about = RunFolder(workdir / name).about()  # the worker's own
+        about = RunFolder(workdir / name).metadata()  # the worker's own
         assert about["machine"] == machine() and about["versions"]["jax"]
         lines = (workdir / name / "metrics.jsonl").read_text().splitlines()
         steps = [json.loads(line)["step"] for line in lines]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -47,9 +48,18 @@ def test_seeds_are_parsed(text, seeds):
     assert parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", "a", "3..1", "-1", "1..", "0,0", "0..4294967296", "0.5"])
-def test_other_seeds_are_refused(text):
-    with pytest.raises(FlaxdigitsError, match="--seeds"):
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "--seeds must be integers below 2**32 such as 0..9 or 0,3,7, got ''"),
+    ("a", "--seeds must be integers below 2**32 such as 0..9 or 0,3,7, got 'a'"),
+    ("-1", "--seeds must be integers below 2**32 such as 0..9 or 0,3,7, got '-1'"),
+    ("1..", "--seeds must be integers below 2**32 such as 0..9 or 0,3,7, got '1..'"),
+    ("0.5", "--seeds must be integers below 2**32 such as 0..9 or 0,3,7, got '0.5'"),
+    ("0, 5..3", "--seeds: the range 5..3 is empty"),
+    ("7,4294967296", "--seeds: a seed must be below 2**32, got 4294967296"),
+    ("0..10000", "--seeds: a range can have at most 10,000 seeds, got 0..10000"),
+    ("0,0", "--seeds contains a seed twice: 0,0")])
+def test_other_seeds_are_rejected_with_their_reason(text, message):
+    with pytest.raises(FlaxdigitsError, match=f"^{re.escape(message)}$"):
         parse_seeds(text)
 
 
@@ -237,7 +247,7 @@ def test_each_seed_is_printed(launch_here, idx_folder, tmp_path):
                  f"complete: {tmp_path / 'run' / 'summary.json'}"):
         assert text in done.stdout
     for arguments, message in (
-            ((*recipe, "--seeds=5..0"), "--seeds takes integers"),
+            ((*recipe, "--seeds=5..0"), "--seeds: the range 5..0 is empty"),
             ((*recipe, "--mode=summary", "--seeds=0"), "--seeds is only for"),
             ((*recipe, "--seeds=0..1", "--set=train.parallel=pmap"), "train.parallel=pmap")):
         done = launch_here(*arguments)

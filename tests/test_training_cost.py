@@ -92,7 +92,7 @@ def test_a_compiled_step_costs_what_it_did(name):
 
 def test_images_are_in_memory_once(tiny_config, tiny_data):
     experiment = Experiment.create(tiny_config, tiny_data)
-    assert experiment.examples.images.unsafe_buffer_pointer() == tiny_data.images.ctypes.data
+    assert experiment.device_dataset.images.unsafe_buffer_pointer() == tiny_data.images.ctypes.data
     with pytest.raises(ValueError, match="read-only"):
         tiny_data.images[0] = 0
 

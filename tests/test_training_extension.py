@@ -80,8 +80,9 @@ def test_a_run_is_extended_twice_and_by_its_steps(one_epoch, three_epochs, train
 
 
 @pytest.mark.parametrize("changes, message", [
-    (["train.steps=3"], "is complete with 4 steps, and train.steps=3 makes 3 steps: set more to"),
-    (["train.steps=4"], "is complete with 4 steps, and train.steps=4 makes 4"),
+    (["train.steps=3"],
+     "has finished with 4 steps, but train.steps=3 gives 3 steps: set a larger value to extend it"),
+    (["train.steps=4"], "has finished with 4 steps, but train.steps=4 gives 4"),
     (["train.epochs=2", "seed=1"], "contains another run: seed was 0 and is 1; choose another"),
 ])
 def test_a_run_is_not_shortened_or_changed(changes, message, one_epoch, train_tiny):
@@ -115,16 +116,16 @@ def test_the_length_of_an_extension_can_be_changed(
         steps = f"train.steps={total}"
         message = refusal(train_tiny, run, *EPOCHS, steps)
         assert message.startswith(
-            f"{run}: the run is being extended and is at step 6 of 120, and train.epochs=1 and "
-            f"{steps} makes {total} steps: resume it with train.epochs=30 and train.steps=none, "
+            f"{run}: the run is being extended and is at step 6 of 120, but train.epochs=1 and "
+            f"{steps} gives {total} steps: resume it with train.epochs=30 and train.steps=none, "
             "set more than 6 steps, or choose another workdir")
-        assert message.endswith("; result.4.json holds the result of 4 steps") == (total == 4)
+        assert message.endswith("; result.4.json contains the result of 4 steps") == (total == 4)
     assert train_tiny(run, *EPOCHS, "train.epochs=3").result["steps"] == 12
     assert_bitwise_equal(run, three_epochs)
     assert recorded(run)["extended_at"] == [4]
     assert refusal(train_tiny, run, *EPOCHS).endswith(
-        "is complete with 12 steps, and train.epochs=1 makes 4 steps: set more to extend it, or "
-        "choose another workdir; result.4.json holds the result of 4 steps")
+        "has finished with 12 steps, but train.epochs=1 gives 4 steps: set a larger value to "
+        "extend it, or choose another workdir; result.4.json contains the result of 4 steps")
 
 
 def test_an_extension_without_a_checkpoint_can_be_taken_back(
@@ -132,7 +133,7 @@ def test_an_extension_without_a_checkpoint_can_be_taken_back(
 ):
     run = shutil.copytree(one_epoch, tmp_path / "run")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(RunFolder, "cut_metrics", interrupt)  # before the first step
+        patch.setattr(RunFolder, "truncate_metrics", interrupt)  # before the first step
         train_tiny(run, *EPOCHS, "train.epochs=3")
     with open(run / "metrics.jsonl", "a") as file:  # as if a row was logged before the end
         file.write((three_epochs / "metrics.jsonl").read_text().splitlines()[-1] + "\n")

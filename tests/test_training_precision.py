@@ -22,7 +22,8 @@ pytest_plugins = ["tiny_run"]
 
 def after_steps(config, dataset, *overrides):
     experiment = Experiment.create(apply_overrides(config, overrides), dataset)
-    request = StepRequest(config.seed, 0, experiment.initial_state(), experiment.order(0), 3)
+    state, order = experiment.initial_state(), experiment.epoch_indices(0)
+    request = StepRequest(config.seed, 0, state, order, 3)
     program = TrainProgram(experiment, 1)
     state, _ = program.steps(*program.arguments([request], [3]))
     return jax.device_get(state)

@@ -155,7 +155,8 @@ def test_ctrl_c_while_jax_is_imported_ends_the_process(recipe, start, tmp_path):
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert output == "interrupted: saved checkpoints are kept, the same command resumes the run\n"
+    assert output == (
+        "interrupted; saved checkpoints are kept, and the same command resumes the run\n")
     assert not any(tmp_path.iterdir())
 
 

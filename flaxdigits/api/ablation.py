@@ -162,7 +162,7 @@ def _about(
     """Returns what is needed to repeat the study, by name; `seed` has finished for the base."""
     base = configs[BASE]
     folder = RunFolder(seed_folders(seed_workdir(workdir, BASE), seeds)[seed])
-    result, run = folder.result(), folder.about()
+    result, run = folder.result(), folder.metadata()
     assert result is not None  # this run has finished
     part = study.metric.partition("_")[0]
     seconds = result["seconds_training"] + result["seconds_evaluating"]

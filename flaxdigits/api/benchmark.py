@@ -105,7 +105,7 @@ def _measure(
 ) -> dict[str, Any]:
     config = find_experiment(name, *overrides)
     # Prepares the data now, so that the time to the first step does not include it.
-    dataset = session.load_to_train(config, Path())
+    dataset = session.load_for_training(config, Path())
     all_overrides = (*overrides, *(PEER_OVERRIDES if peers else ()))
     timings = compare({"ours": our_command(name, all_overrides, dataset)} | {
         peer: [f"{peer}_peer", name, str(config.train.batch_size)]

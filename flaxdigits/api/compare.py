@@ -48,7 +48,7 @@ def compare(*workdirs: PathLike) -> Comparison:
             "'runs/*'")
     runs = [RunFolder(path) for path in paths]
     for run in runs:
-        run.data()
+        run.check_is_run()
     return Comparison(runs)
 
 

@@ -47,7 +47,7 @@ def evaluate(
     session = Session.start([config], console, data, raw_data_dir, data_dir)
     console = session.console
     trained_on = folder.data()["source"]
-    dataset = session.load_of_run(config, folder)
+    dataset = session.load_for_run(config, folder)
     if dataset.source != trained_on:
         console.print(f"trained on {source_name(trained_on)} data, evaluated on "
                       f"{source_name(dataset.source)} data")

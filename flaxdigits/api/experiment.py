@@ -29,7 +29,7 @@ def experiment(name_or_path: PathLike, *overrides: str) -> ExperimentConfig:
 def recorded_experiment(
     workdir: PathLike, *overrides: str, experiment: PathLike | None = None
 ) -> ExperimentConfig:
-    """Loads the config of a run, for example to resume it with `train`.
+    """Loads the config that a run folder records, for example to resume the run with `train`.
 
     Args:
       workdir: the run folder.
@@ -75,7 +75,7 @@ def validated(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
-    """Makes the paths in a config absolute, so that a run can be resumed from any folder."""
+    """Returns a config with absolute paths, to resume its run from any working directory."""
     def absolute(path: str | None) -> str | None:
         return None if path is None else str(expand_user(path).absolute())
 

@@ -1,4 +1,4 @@
-"""Trains all folds of writers or of examples; each is tested with a network not trained on it."""
+"""K-fold cross-validation over writers or examples."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from flaxdigits.plurals import counted
 from flaxdigits.reports.finished_run import write_report_or_warn
 from flaxdigits.reports.result import data_name, print_synthetic_data_notice
 from flaxdigits.reports.writers import WritersReport
-from flaxdigits.studies import folds as studies
+from flaxdigits.studies import folds as fold_study
 from flaxdigits.studies.folds import FoldPredictions, FoldRun, fold_configs, read_fold_predictions
 from flaxdigits.studies.seeds import checked_seeds
 from flaxdigits.training import processes
@@ -35,7 +35,7 @@ class FoldsOutcome:
 
     Attributes:
       predictions: the test predictions of all folds; None if a fold was paused.
-      signal: the signal that paused the training, or None.
+      signal: the signal that paused the run, or None.
     """
 
     predictions: FoldPredictions | None
@@ -50,12 +50,12 @@ def train_folds(
     trackers: TrackerFactory | None = None, tensorboard: bool = True,
     command: str | None = None, console: Console | None = None,
 ) -> FoldsOutcome:
-    """Trains or resumes all folds of an experiment, and reports errors by writer or by fold.
+    """Cross-validates an experiment: trains or resumes all folds, and reports their test errors.
 
     Args:
-      config: the config of an experiment. With `data.split=kfold` the folds consist of examples,
-        with any other split of writers, which the data set must have. `data.folds` is the number
-        of folds; `data.fold` is ignored.
+      config: the config of an experiment. With `data.split=kfold`, the examples are divided into
+        folds; with any other split, the writers are, and the data set must have writers.
+        `data.folds` is the number of folds; `data.fold` is ignored.
       seeds: the seeds to train, such as `range(3)`; None: only the seed of the config.
       workdir: the folder of all runs, which are in `<workdir>/folds/<fold>/seeds/<seed>`; None:
         `runs/<experiment>`.
@@ -82,14 +82,14 @@ def train_folds(
         console, tensorboard, False, trackers,
         lambda path: f"fold {configs[path].data.fold}, seed {configs[path].seed}")
     first = next(iter(configs))
-    dataset = session.load_to_train(config, first)
+    dataset = session.load_for_training(config, first)
     session.print_start(config, dataset, counted(len(configs), "run"), folder)
 
     def on_end(run: FoldRun, outcome: Outcome) -> None:
         console.print(f"fold {run.fold}, seed {run.seed}: {outcome_line(outcome)}")
 
     with Interrupts() as interrupts:
-        is_complete = studies.train_folds(
+        is_complete = fold_study.train_folds(
             configs, dataset, trackers_of, on_end, write_report_or_warn,
             session.progress)
     if not is_complete:
@@ -113,7 +113,7 @@ def _write_report(
         "examples" if group == "fold" else
         f"{len(np.unique(predictions.groups)) // config.data.folds} writers")
     title = data_name(dataset.name, dataset.source, config.data.folder)
-    result, run = RunFolder(first).result(), RunFolder(first).about()
+    result, run = RunFolder(first).result(), RunFolder(first).metadata()
     jax = run.get("versions", {}).get("jax", "unknown")
     report = WritersReport(
         f"{config.experiment}: errors by {group} and character",

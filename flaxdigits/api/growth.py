@@ -49,8 +49,8 @@ def run_growth(
     """Times an experiment with fewer examples, other batch sizes and other widths.
 
     Every size is trained in a separate process, on random pixels of the shape of the data; all
-    processes are in memory at the same time. The learning rate has no warm-up, since it could be
-    longer than the training of a smaller size.
+    processes are in memory at the same time. Warmup is disabled, since it could be longer than
+    the run of a smaller size.
 
     Args:
       experiment: the name or path of the experiment.
@@ -68,7 +68,7 @@ def run_growth(
     session = Session.start([], console, data, raw_data_dir, data_dir)
     config = find_experiment(experiment, *overrides)
     folder = RunFolder(output_folder(workdir, f"growth/{config.experiment}"))
-    dataset = session.load_to_train(config, Path())
+    dataset = session.load_for_training(config, Path())
     found = sizes(config, len(split_indices(config.data, dataset)["train"]))
     folder.check_writable()
     session.console.print(f"{config.experiment}: timing {len(found)} sizes")

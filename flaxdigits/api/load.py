@@ -87,7 +87,7 @@ class Network(TrainedNetwork):
         """
         config = apply_overrides(self.config, moved_data(data_folder, data_indices))
         session = Session.start([config], None, data, raw_data_dir, data_dir)
-        dataset = session.load_of_run(config, self.folder)
+        dataset = session.load_for_run(config, self.folder)
         parts = split_indices(config.data, dataset)
         if split not in parts:
             raise FlaxdigitsError(

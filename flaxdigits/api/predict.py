@@ -57,7 +57,7 @@ def predict(
       FlaxdigitsError: if there is no such run or checkpoint, no file matches, or the figure cannot
         be written.
     """
-    RunFolder(expand_user(path_text(workdir, "workdir"))).data()
+    RunFolder(expand_user(path_text(workdir, "workdir"))).check_is_run()
     several = [images] if isinstance(images, str | os.PathLike) or not isinstance(
         images, Iterable) else images
     files = _find([path_text(pattern, "images") for pattern in several])

@@ -62,7 +62,7 @@ def replicate(
 
     Args:
       experiment: the name or path of an experiment with `get_replication()`; None: all of them.
-      *overrides: overrides that only shorten the training, such as `train.epochs=1`.
+      *overrides: overrides that only shorten training, such as `train.epochs=1`.
       seeds: the seeds of each protocol.
       workdir: the folder of the runs and the report; None: `runs/replicate`.
       collect: one or several patterns of finished runs to use instead of training them: run
@@ -163,7 +163,7 @@ def _train(
     if to_run:
         session.console.print(f"{plan.name}: to run: {listed('seed', to_run)}, on "
                               f"{provenance.device_name()}, in {folder}")
-    dataset = session.load_to_train(plan.config, folder / "seeds" / str(plan.missing[0]))
+    dataset = session.load_for_training(plan.config, folder / "seeds" / str(plan.missing[0]))
 
     def on_end(seed: int, outcome: Outcome) -> None:
         session.console.print(f"{plan.name}, seed {seed}: {outcome_line(outcome)}")

@@ -43,7 +43,7 @@ def report(
     folder.check_writable()
     session = Session.start(
         [config], console, raw_data_dir=raw_data_dir, data_dir=data_dir)
-    dataset = session.load_of_run(config, folder)
+    dataset = session.load_for_run(config, folder)
     print_synthetic_data_notice(session.console, dataset.source)
     report_finished(config, dataset, folder, session.progress)
     page = folder.path / "report.html"

@@ -11,7 +11,7 @@ from flaxdigits.api.experiment import validated
 from flaxdigits.api.session import Session, Source, new_run_folder
 from flaxdigits.api.trackers import TrackerFactory, trackers_by_run
 from flaxdigits.config import ExperimentConfig
-from flaxdigits.datasets import PARTS
+from flaxdigits.datasets import SPLITS
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.plurals import counted
@@ -33,7 +33,7 @@ class SeedsOutcome:
         95 % interval of every metric over all finished seeds in the folder. None if a seed was
         paused.
       outcomes: the outcome of each seed that has finished, diverged or was paused.
-      signal: the signal that paused the training, or None.
+      signal: the signal that paused the run, or None.
     """
 
     summary: dict[str, Any] | None
@@ -74,7 +74,7 @@ def train_seeds(
     trackers_of = trackers_by_run(
         console, tensorboard, profile, trackers, lambda path: f"seed {path.name}")
     folder = new_run_folder(workdir, config.experiment)
-    dataset = session.load_to_train(config, folder / "seeds" / str(seeds[0]))
+    dataset = session.load_for_training(config, folder / "seeds" / str(seeds[0]))
     session.print_start(
         config, dataset, f"split {config.data.split}, {counted(len(seeds), 'seed')}", folder)
     outcomes: dict[int, Outcome] = {}
@@ -105,7 +105,7 @@ def outcome_line(outcome: Outcome) -> str:
         return f"diverged: {outcome.diverged}"
     if outcome.result is None:
         return f"saved at step {outcome.step} of {outcome.total_steps}"
-    splits = [split for split in PARTS
+    splits = [split for split in SPLITS
               if outcome.result[f"{split}_accuracy"] is not None]
     return "accuracy " + ", ".join(
         f"{split} {outcome.result[f'{split}_accuracy']:.4%}" for split in splits)

@@ -70,11 +70,11 @@ class Session:
         Only the first process of a run prints, unless a console is passed.
 
         Raises:
-          FlaxdigitsError: as `check_devices` and `ask_for_deterministic_kernels` do, or if a folder
+          FlaxdigitsError: as `check_devices` and `enable_deterministic_kernels` do, or if a folder
             is not a path.
         """
         if any(config.train.deterministic for config in configs):
-            parallel.ask_for_deterministic_kernels()
+            parallel.enable_deterministic_kernels()
         for name, path in (("raw_data_dir", raw_data_dir), ("data_dir", data_dir)):
             if path is not None:
                 path_text(path, name)
@@ -84,7 +84,7 @@ class Session:
 
     @functools.cached_property
     def progress(self) -> Progress:
-        """Shows the progress of long stages on the console."""
+        """The progress display for long stages, on the console."""
         return console_progress(self.console)
 
     @property
@@ -123,7 +123,7 @@ class Session:
                 "add validation, or use checkpoint.select=last")
         return dataset
 
-    def load_to_train(self, config: ExperimentConfig, workdir: Path) -> Dataset:
+    def load_for_training(self, config: ExperimentConfig, workdir: Path) -> Dataset:
         """Loads the data set of a run in `workdir`; first checks what can be checked without it.
 
         Raises:
@@ -132,7 +132,7 @@ class Session:
         check_before_data(config, workdir)
         return self.load(config)
 
-    def load_of_run(self, config: ExperimentConfig, folder: RunFolder) -> Dataset:
+    def load_for_run(self, config: ExperimentConfig, folder: RunFolder) -> Dataset:
         """Loads the data set of a run; `auto` means the source that it was trained on.
 
         Raises:
@@ -148,8 +148,8 @@ class Session:
                     "data.indices=" if changes[0].startswith("data.indices ") else
                     "data.folder=" if config.data.folder else "data_dir or raw_data_dir")
             raise FlaxdigitsError(
-                f"{folder.path}: was trained on other data: {'; '.join(changes)}; pass the data of "
-                f"the run with {flag}")
+                f"{folder.path}: was trained on different data: {'; '.join(changes)}; pass the "
+                f"data of the run with {flag}")
         return dataset
 
     def print_start(
@@ -164,8 +164,9 @@ class Session:
     def print_pause(self, received: int | None, saved: str = "") -> None:
         """Prints why training was paused: by a signal, or, if None, by `train.stop_after`."""
         cause = signal.Signals(received).name if received else "train.stop_after"
-        value = "" if received else " with a larger value, or without it,"
-        self.console.print(f"paused by {cause}{saved}; the same command{value} resumes it")
+        advice = "the same command resumes it" if received else (
+            "to resume, repeat the command with a larger train.stop_after or without it")
+        self.console.print(f"paused by {cause}{saved}; {advice}")
 
     def _read(self, config: DataConfig) -> Dataset:
         if not isinstance(self.data, DataArrays):
@@ -186,7 +187,7 @@ def check_before_data(config: ExperimentConfig, workdir: Path) -> None:
     if config.train.init_from is not None and not (workdir / "config.json").exists():
         path, _ = split_checkpoint(config.train.init_from)
         try:
-            RunFolder(expand_user(path)).data()
+            RunFolder(expand_user(path)).check_is_run()
         except FlaxdigitsError as error:
             raise FlaxdigitsError(f"train.init_from: {error}") from error
 
@@ -204,7 +205,7 @@ def check_devices() -> None:
         jax.devices()
     except Exception as error:  # JAX raises several types, including AssertionError
         raise FlaxdigitsError(
-            f"JAX finds no device for JAX_PLATFORMS={platforms or ''}: set it to a platform of "
+            f"JAX found no device for JAX_PLATFORMS={platforms or ''}: set it to a platform of "
             f"this machine, such as cpu, or leave it unset ({parallel.first_line(error)})"
         ) from error
     requested = jax.config.jax_platforms or ""  # pyright: ignore[reportAttributeAccessIssue]
@@ -227,7 +228,7 @@ def new_run_folder(workdir: PathLike | None, default: str) -> Path:
       FlaxdigitsError: if no run can be saved in a folder of this name.
     """
     folder = output_folder(workdir, default)
-    RunFolder(folder).check_name()
+    RunFolder(folder).check_path()
     if folder.exists() and not folder.is_dir():
         raise FlaxdigitsError(f"{folder}: is a file; choose another workdir")
     return folder

@@ -62,12 +62,12 @@ def train(
     """
     config = validated(config)
     if config.train.deterministic:
-        parallel.ask_for_deterministic_kernels()  # before JAX is used to connect the processes
+        parallel.enable_deterministic_kernels()  # before JAX is used to connect the processes
     processes.connect(coordinator, num_processes, process_id, connect_timeout)
     session = Session.start([config], console, data, raw_data_dir, data_dir)
     chosen = all_trackers(session.console, tensorboard, profile, trackers)
     folder = new_run_folder(workdir, config.experiment)
-    dataset = session.load_to_train(config, folder)
+    dataset = session.load_for_training(config, folder)
     session.print_start(
         config, dataset, f"split {config.data.split}, seed {config.seed}", folder)
     outcome = train_many(

@@ -99,7 +99,7 @@ def main(name: str, shape: list[int], overrides: list[str]) -> None:
     experiment = Experiment.create(
         config, random_data(config, tuple(images), classes, official or None))
     program, state = TrainProgram(experiment, 1), experiment.initial_state()
-    order, parameters = experiment.order(0), count_parameters(state.params)
+    order, parameters = experiment.epoch_indices(0), count_parameters(state.params)
 
     def milliseconds(steps: int) -> float:
         nonlocal state

@@ -5,8 +5,8 @@ entries are deleted, so that JAX writes them again, and one warning is logged.
 """
 
 import contextlib
+import glob
 import logging
-import os
 import re
 import warnings
 from pathlib import Path
@@ -19,10 +19,10 @@ _log = logging.getLogger(__name__)
 
 
 class CacheWarnings:
-    """A replacement for `warnings.showwarning` that summarises warnings about the cache.
+    """A replacement for `warnings.showwarning` that summarizes warnings about the cache.
 
-    Of the warnings about the cache, only the first of each kind is logged. All other warnings are
-    logged as by `logging.captureWarnings(True)`.
+    It deletes damaged entries. Of the warnings about the cache, only the first of each kind is
+    logged. All other warnings are logged as by `logging.captureWarnings(True)`.
     """
 
     def __init__(self) -> None:
@@ -33,15 +33,22 @@ class CacheWarnings:
         file: Any = None, line: str | None = None,
     ) -> None:
         """Logs a warning; the arguments are those of `warnings.showwarning`."""
+        # It has been imported if it warns; commands that do not need it must not import it.
+        import jax
+
         failed = FAILED.match(str(message))
-        if failed is None:
+        # JAX adds its options to `jax.config` at run time.
+        cache = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+        if failed is None or not cache:
             logging.getLogger("py.warnings").warning(
                 warnings.formatwarning(message, category, filename, lineno, line))
             return
         action, program, reason = failed.groups()
-        folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", ""))
-        if action == "reading":  # the key of the entry is unknown: deletes all of the program
-            for path in folder.glob(f"{program}-*"):
+        folder = Path(cache)
+        if action == "reading":
+            # The warning does not contain the cache key, so all entries of this program are
+            # deleted.
+            for path in folder.glob(f"{glob.escape(program)}-*"):
                 with contextlib.suppress(OSError):
                     path.unlink()
         self._log_once(action, folder, reason.splitlines()[0] if reason else "")

@@ -100,16 +100,24 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """Parses seeds such as `0..9`, `0,3,7` or `0..2,7`.
 
     Raises:
-      FlaxdigitsError: if the text has another form, or contains a seed twice.
+      FlaxdigitsError: if the text has another form, a range is empty or has more than 10,000
+        seeds, a seed is too large, or the text contains a seed twice.
     """
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,10})(?:\.\.(\d{1,10}))?\s*", part)
-        first, last = match.groups() if match else ("1", "0")
-        span = range(int(first), int(last or first) + 1)
-        if not span or span.stop > 2**32 or len(span) > 10_000:
+        if match is None:
             raise FlaxdigitsError(
-                f"--seeds takes integers below 2**32 such as 0..9 or 0,3,7, got {text!r}")
+                f"--seeds must be integers below 2**32 such as 0..9 or 0,3,7, got {text!r}")
+        first, last = match.groups()
+        span = range(int(first), int(last or first) + 1)
+        if not span:
+            raise FlaxdigitsError(f"--seeds: the range {part.strip()} is empty")
+        if span.stop > 2**32:
+            raise FlaxdigitsError(f"--seeds: a seed must be below 2**32, got {part.strip()}")
+        if len(span) > 10_000:
+            raise FlaxdigitsError(
+                f"--seeds: a range can have at most 10,000 seeds, got {part.strip()}")
         seeds += span
     if len(set(seeds)) < len(seeds):
         raise FlaxdigitsError(f"--seeds contains a seed twice: {text}")

@@ -12,7 +12,7 @@ from typing import Any
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 TUNABLE = "glibc.malloc.hugetlb"
-INTERRUPTED = "interrupted: saved checkpoints are kept, the same command resumes the run"
+INTERRUPTED = "interrupted; saved checkpoints are kept, and the same command resumes the run"
 
 
 def configure_process() -> None:
@@ -22,7 +22,7 @@ def configure_process() -> None:
     in huge pages; since glibc reads this setting only at its start, the program is executed again
     in the same process. (A step of `kaggle_cnn` allocates 1.6 GB; with pages of 4 KiB the kernel
     took a fifth of the time of a step.) Write errors of standard output and standard error do not
-    end the program, see `Output`.
+    end the program, see `SafeOutput`.
 
     Until `enable_interrupts` is called, Ctrl-C ends the process immediately, because extension
     modules that are being imported swallow a KeyboardInterrupt, or abort.
@@ -44,8 +44,8 @@ def configure_process() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-class Output(io.FileIO):
-    """A stream whose write errors, such as a closed pipe or a full disk, do not end a training.
+class SafeOutput(io.FileIO):
+    """A stream whose write errors, such as a closed pipe or a full disk, do not stop a run.
 
     Attributes:
       error: the first write error. After it, everything that is written is discarded.
@@ -67,7 +67,7 @@ def output_error() -> OSError | None:
     """Returns the write error of standard output, or None if everything has been written."""
     sys.stdout.flush()
     output = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    return output.error if isinstance(output, Output) else None
+    return output.error if isinstance(output, SafeOutput) else None
 
 
 def enable_interrupts() -> None:
@@ -77,9 +77,10 @@ def enable_interrupts() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Opens standard file descriptors that are closed, as by `>&-`, so that no file reuses them.
+    """Opens /dev/null for each closed standard file descriptor (`>&-`).
 
-    They are opened for reading only, so that writing to them fails.
+    Otherwise another file would get its number. It is opened for reading only, so that writing to
+    it fails.
     """
     for descriptor in range(3):
         try:
@@ -89,11 +90,11 @@ def _open_standard_streams() -> None:
 
 
 def _safe_stream(stream: Any, descriptor: int) -> Any:
-    """Returns a text stream that writes to an `Output`, and escapes characters it cannot encode."""
+    """Returns a text stream to a `SafeOutput`, which escapes characters it cannot encode."""
     if stream is not None and not isinstance(stream, io.TextIOWrapper):
         return stream
     return io.TextIOWrapper(
-        io.BufferedWriter(Output(descriptor, "w", closefd=False)),
+        io.BufferedWriter(SafeOutput(descriptor, "w", closefd=False)),
         encoding=stream.encoding if stream else "utf-8", errors="backslashreplace",
         line_buffering=descriptor == 2 or os.isatty(descriptor))
 

@@ -9,8 +9,8 @@ from flaxdigits.errors import FlaxdigitsError
 def run(options: Options, config: None) -> int:
     """Returns the exit status: 0, or 128 + the number of the signal that paused the runs."""
     if options.data == "synthetic":
-        raise FlaxdigitsError("--data=synthetic is not for --mode=replicate: the claims are about "
-                              "the real data")
+        raise FlaxdigitsError("--mode=replicate does not support --data=synthetic: the published "
+                              "results are for the real data")
     outcome = replicate(
         options.experiment, *options.overrides, seeds=seeds_of(options) or range(5),
         workdir=options.optional_workdir(), collect=options.collect,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flaxdigits.data.npz import npz_names, read_npz_arrays
-from flaxdigits.datasets import PARTS
+from flaxdigits.datasets import SPLITS
 from flaxdigits.errors import FlaxdigitsError, quoted
 from flaxdigits.json_files import read_object
 
@@ -51,9 +51,9 @@ def read_index_file(path: Path, count: int) -> IndexFile:
         except FileNotFoundError as error:
             raise FlaxdigitsError(
                 f"data.indices={path}: there is no such file; {_ADVICE}") from error
-    if unknown := sorted(set(values) - set(PARTS)):
+    if unknown := sorted(set(values) - set(SPLITS)):
         raise FlaxdigitsError(f"{path}: unknown part {quoted(unknown[0])}; {_ADVICE}")
-    parts = {name: _indices(path, name, values[name], count) for name in PARTS if name in values}
+    parts = {name: _indices(path, name, values[name], count) for name in SPLITS if name in values}
     if "train" not in parts or len(parts) < 2:
         raise FlaxdigitsError(
             f"{path}: must have train, and validation or test or both, has "

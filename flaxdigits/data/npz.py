@@ -13,7 +13,7 @@ import numpy as np
 from flaxdigits.data.archives import ArchiveError, check_size, read_zip_entry, zip_entries
 from flaxdigits.data.arrays import DataArrays, arrays_of
 from flaxdigits.data.files import open_regular
-from flaxdigits.datasets import PARTS
+from flaxdigits.datasets import SPLITS
 from flaxdigits.errors import FlaxdigitsError
 
 _LARGEST = 1 << 31  # bytes of an array; several copies must fit in memory
@@ -47,7 +47,7 @@ def read_npz(path: Path) -> DataArrays:
             found["writers"] = "groups"
         parts = {"train": {what: name for what, name in found.items() if name in names}}
     else:
-        parts = {part: found for part in PARTS if (found := _find_part(part, names))}
+        parts = {part: found for part in SPLITS if (found := _find_part(part, names))}
     if not parts.get("train", {}).keys() >= {"images", "labels"}:
         raise FlaxdigitsError(
             f"{path}: lacks images and labels (or train_images and train_labels, or x_train and "

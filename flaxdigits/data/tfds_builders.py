@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 
 from flaxdigits.data.arrays import DataArrays, arrays_of
 from flaxdigits.data.files import open_regular
-from flaxdigits.datasets import PARTS
+from flaxdigits.datasets import SPLITS
 from flaxdigits.errors import FlaxdigitsError
 
 _WRITERS = ("writer", "writer_id", "group")  # names of features that are read as `writers`
@@ -44,7 +44,7 @@ def read_tfds(name: str, data_dir: Path) -> DataArrays:
     try:
         builder: Any = tfds.builder_from_directory(folder)
         features, counts = builder.info.features, {
-            split: builder.info.splits[split].num_examples for split in PARTS
+            split: builder.info.splits[split].num_examples for split in SPLITS
             if split in builder.info.splits}
     except Exception as error:  # of several undocumented types
         raise _damaged(folder, error) from error

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from flaxdigits.config import ExperimentConfig
 from flaxdigits.data.dataset import Dataset
-from flaxdigits.datasets import PARTS
+from flaxdigits.datasets import SPLITS
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.training.checkpoints import Checkpoints, DamagedCheckpoint, MissingCheckpoint
@@ -110,8 +110,8 @@ def _evaluate(
     """Returns a row of `eval.jsonl`."""
     row: dict[str, Any] = {"step": step, "data_source": experiment.dataset.source,
                            "fingerprint": experiment.dataset.fingerprint}
-    for split in PARTS:
-        scores = experiment.score(experiment.predict(state, split, progress))
+    for split in SPLITS:
+        scores = experiment.compute_metrics(experiment.predict(state, split, progress))
         row |= flat(split, scores, experiment.config.evaluate.metrics)
     return row
 

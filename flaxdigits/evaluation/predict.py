@@ -98,12 +98,12 @@ def frame_arrays(network: TrainedNetwork, images: Iterable[ArrayLike]) -> np.nda
 def predict_images(
     network: TrainedNetwork, images: Sequence[str | Path], progress: Progress = NO_PROGRESS
 ) -> list[ImagePrediction]:
-    """Classifies the character in each image: a photo, scan or drawing of any size and colours.
+    """Classifies the character in each image: a photo, scan or drawing of any size and colors.
 
     If the model was trained on custom images, an image with the same framing is preprocessed in the
     same way as these. In all other images the strokes are located (`flaxdigits.data.ink`) and
     transformed to the size, position, thickness and polarity of the strokes in the training images
-    (`flaxdigits.data.framing`). For a model of colour images, the whole image is scaled to the size
+    (`flaxdigits.data.framing`). For a model of color images, the whole image is scaled to the size
     of the training images.
 
     Args:

@@ -90,7 +90,7 @@ class TrainedNetwork:
         """Computes the logits of any number of images, in batches.
 
         Args:
-          images: [n, height, width, channels] uint8 of the shape `image_shape`, n from 0; also
+          images: [n, height, width, channels] uint8 of the shape `image_shape`, n >= 0; also
             [n, height, width] if there is one channel.
 
         Returns:
@@ -103,7 +103,7 @@ class TrainedNetwork:
         logits = np.empty((len(images), len(self.class_names)), np.float32)
         for start in range(0, len(images), MAX_BATCH_SIZE):
             batch = images[start:start + MAX_BATCH_SIZE]
-            # Sizes are powers of two, so that few programs are compiled.
+            # Batches are padded to powers of two to limit recompilation.
             size = 1 << (len(batch) - 1).bit_length()
             padded = np.pad(batch, [(0, size - len(batch))] + [(0, 0)] * 3)
             logits[start:start + len(batch)] = self._compiled(self.variables, padded)[:len(batch)]
@@ -126,7 +126,7 @@ class TrainedNetwork:
                 f" or [n, {height}, {width}]" if channels == 1 else "")
             raise FlaxdigitsError(
                 f"images must be of shape {allowed}, got {list(np.shape(images))}; for one image, "
-                "pass image[None]; frame() brings images of other sizes to this one")
+                "pass image[None]; frame() resizes images to this shape")
         return array
 
 
@@ -149,7 +149,8 @@ def load_network(
     folder = RunFolder.of(folder)
     config = config or run_config(folder)
     if checkpoint == "all":
-        raise FlaxdigitsError("checkpoint=all is only for the evaluation: use last, best or a step")
+        raise FlaxdigitsError(
+            "checkpoint=all is supported only by evaluate: use last, best or a step")
     class_names, framing, shape = _classes_framing_and_shape(config, folder)
     model = build_model(config.model, len(class_names))
     shapes = variables_shapes(model, shape)

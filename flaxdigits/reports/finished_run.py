@@ -53,7 +53,7 @@ def write_report(run: FinishedRun) -> dict[str, Path]:
     held_out = run.predictions[split]
     layers = list_layers(experiment.task.model, experiment.image_shape)
     files = RunReport(
-        result=run.result, config=to_dict(experiment.config), about=folder.about(),
+        result=run.result, config=to_dict(experiment.config), about=folder.metadata(),
         rows=folder.rows("metrics.jsonl"), layers=layers, class_names=dataset.class_names,
         split=split, images=dataset.images, index=held_out.index, labels=held_out.labels,
         logits=held_out.logits,

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from flaxdigits.config import flatten
-from flaxdigits.datasets import PARTS
+from flaxdigits.datasets import SPLITS
 from flaxdigits.plurals import counted
 from flaxdigits.reports.image_grids import Prediction
 from flaxdigits.reports.layers import COSTS, Layer, readable_bytes
@@ -49,7 +49,7 @@ def page(
                  f"{seconds:,.{int(seconds < 10)}f} s on {result['device']}. Evaluated at the "
                  f"checkpoint of step {result['checkpoint_step']:,} ({result['checkpoint']}).",
         is_synthetic=result["data_source"] != "real",
-        scores=[_score(result, name) for name in reversed(PARTS)
+        scores=[_score(result, name) for name in reversed(SPLITS)
                 if result[f"{name}_examples"] is not None],
         split=split, examples=f"{result[f'{split}_examples']:,}",
         figures=themed(figures),

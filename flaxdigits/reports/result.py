@@ -5,13 +5,13 @@ from typing import Any
 
 from rich.console import Console
 
-from flaxdigits.datasets import HAVE_SYNTHETIC, PARTS
+from flaxdigits.datasets import HAVE_SYNTHETIC, SPLITS
 from flaxdigits.plurals import counted, listed
 
 
 def print_result(console: Console, result: dict[str, Any]) -> None:
     """Prints the metrics of `result.json`, a line for every split."""
-    for split in PARTS:
+    for split in SPLITS:
         if result[f"{split}_examples"] is not None:
             console.print(f"{split:10}  {_metrics(result, split)}")
     console.print(
@@ -23,7 +23,7 @@ def print_result(console: Console, result: dict[str, Any]) -> None:
 
 def print_summary(console: Console, summary: dict[str, Any]) -> None:
     """Prints the accuracies of `summary.json`, a line for every split, and the diverged seeds."""
-    for split in PARTS:
+    for split in SPLITS:
         accuracy = summary["metrics"].get(f"{split}_accuracy")
         if accuracy is not None:
             console.print(f"{split:10}  accuracy {mean_and_sd(accuracy)}, "
@@ -48,7 +48,7 @@ def interval(accuracy: dict[str, Any]) -> str:
 
 def evaluation_line(row: dict[str, Any]) -> str:
     """Formats a row of `eval.jsonl`, the metrics of one checkpoint."""
-    splits = [split for split in PARTS if row[f"{split}_examples"] is not None]
+    splits = [split for split in SPLITS if row[f"{split}_examples"] is not None]
     return f"step {row['step']}  " + "  ".join(
         f"{split} {_metrics(row, split)}" for split in splits)
 

@@ -24,7 +24,7 @@ class Cost:
 def measure_cost(experiment: Experiment) -> Cost:
     """Measures the cost of a run by training its first steps and evaluating a few images."""
     program, steps_per_epoch = TrainProgram(experiment, 1), experiment.steps_per_epoch
-    state, order = experiment.initial_state(), experiment.order(0)
+    state, order = experiment.initial_state(), experiment.epoch_indices(0)
     compiling = program.seconds_compiling()
 
     def train(count: int) -> float:
@@ -34,7 +34,7 @@ def measure_cost(experiment: Experiment) -> Cost:
         state, _ = jax.block_until_ready(program.steps(*program.arguments([request], [count])))
         return time.perf_counter() - start
 
-    train(1)  # warm-up
+    train(1)  # warmup
     count, seconds = 1, train(1)
     while seconds < SECONDS / 4 and count < steps_per_epoch:
         count = min(2 * count, steps_per_epoch)
@@ -45,7 +45,7 @@ def measure_cost(experiment: Experiment) -> Cost:
     per_image = 0.0
     for _ in range(2):  # the first call compiles
         start = time.perf_counter()
-        experiment.logits(state.variables(), experiment.examples.images, index)
+        experiment.logits_fn(state.variables(), experiment.device_dataset.images, index)
         per_image = (time.perf_counter() - start) / len(index)
     every = experiment.config.evaluate.every_steps or steps_per_epoch
     validations = experiment.total_steps // every * len(experiment.splits.get("validation", ()))

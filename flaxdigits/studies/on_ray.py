@@ -30,7 +30,7 @@ from flaxdigits.studies.seeds import seed_configs, unfinished, write_summary
 from flaxdigits.studies.study import seed_workdir
 from flaxdigits.training.found_run import find_run
 from flaxdigits.training.interrupts import Interrupts
-from flaxdigits.training.parallel import ask_for_deterministic_kernels, first_line
+from flaxdigits.training.parallel import enable_deterministic_kernels, first_line
 from flaxdigits.training.results import Outcome, ReportWriter, no_report
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.runs import check_folders, start_or_extend, train_many
@@ -187,7 +187,7 @@ def train_run(run: RemoteRun) -> Outcome | None:
     load_experiment(run.experiment)  # registers the components of its file
     config = from_dict(run.config)
     if config.train.deterministic:
-        ask_for_deterministic_kernels()
+        enable_deterministic_kernels()
     path = Path(run.workdir)
     return train_many(
         {path: config}, load_dataset(config.data, run.locations),

@@ -1,8 +1,8 @@
 """Saves the checkpoints of a run with Orbax, and verifies them whenever they are restored.
 
-A checkpoint contains the train state and a record: the clocks and scores of the run at that step,
-the identity of the run, and a digest of every array. Saving is asynchronous. A checkpoint gets its
-final name only when it is complete.
+A checkpoint contains the train state and a manifest: the elapsed times and validation metrics of
+the run at that step, the identity of the run, and a digest of every array. Saving is asynchronous.
+A checkpoint gets its final name only when it is complete.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class DamagedCheckpoint(FlaxdigitsError):
-    """A checkpoint cannot be read, or its content is not what was saved.
+    """A checkpoint cannot be read, or does not match its digest.
 
     Args:
       path: the folder of the checkpoint.
@@ -69,8 +69,8 @@ class CheckpointRecord:
 
 
 @dataclasses.dataclass(frozen=True)
-class SavedRecord:
-    """The record of a checkpoint as it is saved.
+class CheckpointManifest:
+    """What is saved beside the train state of a checkpoint, to verify and identify it.
 
     Attributes:
       record: the elapsed times and validation metrics of the run.
@@ -114,7 +114,7 @@ class Checkpoints:
                 item_handlers={"state": ocp.StandardCheckpointHandler(),
                                "record": ocp.JsonCheckpointHandler()})
         self._steps = set(self._manager.all_steps())
-        self._records: dict[int, SavedRecord] = {}
+        self._manifests: dict[int, CheckpointManifest] = {}
 
     def steps(self) -> list[int]:
         """Returns the saved steps in ascending order."""
@@ -127,23 +127,23 @@ class Checkpoints:
     def best(self) -> int | None:
         """Returns the step with the highest validation accuracy among the checkpoints.
 
-        Of equal accuracies the lowest loss decides, then the newest step. Returns None if no
+        Ties are broken by the lowest loss, then by the newest step. Returns None if no
         checkpoint has been evaluated.
 
         Raises:
-          DamagedCheckpoint: if the record of any checkpoint is damaged.
+          DamagedCheckpoint: if the manifest of any checkpoint is damaged.
         """
         return _best({step: self.record(step) for step in self.steps()})
 
     def record(self, step: int) -> CheckpointRecord:
-        """Returns the clocks and scores that were saved at a step.
+        """Returns the elapsed times and validation metrics that were saved at a step.
 
         Raises:
-          DamagedCheckpoint: if the record cannot be read, or is not what was saved.
+          DamagedCheckpoint: if the manifest cannot be read, or does not match its digest.
           MissingCheckpoint: if the checkpoint has been deleted.
           FlaxdigitsError: if the checkpoint is of another run.
         """
-        return self._saved_record(step).record
+        return self._manifest(step).record
 
     def save(self, step: int, state: Any, record: CheckpointRecord) -> None:
         """Starts saving a checkpoint, unless the step is saved already.
@@ -160,7 +160,7 @@ class Checkpoints:
                 state=ocp.args.StandardSave(state),
                 record=ocp.args.JsonSave(saved | {"digest": json_digest(saved)})))
         self._steps.add(step)
-        self._records[step] = SavedRecord(record, saved["arrays"], self._run)
+        self._manifests[step] = CheckpointManifest(record, saved["arrays"], self._run)
         self._prune()
 
     def restore(self, step: int, target: Any) -> Any:
@@ -171,7 +171,7 @@ class Checkpoints:
           target: a state that has the structure, dtypes and shardings of the returned one.
 
         Raises:
-          DamagedCheckpoint: if the checkpoint cannot be read, or is not what was saved.
+          DamagedCheckpoint: if the checkpoint cannot be read, or does not match its digest.
           MissingCheckpoint: if it has been deleted.
           FlaxdigitsError: if it is of another architecture, optimizer or run.
         """
@@ -227,7 +227,7 @@ class Checkpoints:
             for step in steps:
                 self._manager.delete(step)
                 self._steps.remove(step)
-                self._records.pop(step, None)
+                self._manifests.pop(step, None)
         self._remove_deleted()
 
     def wait(self) -> None:
@@ -261,7 +261,7 @@ class Checkpoints:
         return restored
 
     def _read_state(self, step: int, target: Any) -> Any:
-        arrays = self._saved_record(step).arrays
+        arrays = self._manifest(step).arrays
         if arrays is None:
             with self._read_errors(step):
                 shapes = paths_and_shapes(self._manager.item_metadata(step).state)
@@ -280,11 +280,11 @@ class Checkpoints:
 
     def _read_arrays(self, step: int) -> dict[str, Any]:
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        arrays = self._saved_record(step).arrays
+        arrays = self._manifest(step).arrays
         with self._read_errors(step):
             saved = self._manager.item_metadata(step).state
             if arrays is not None and paths_and_shapes(saved) != _shapes(arrays):
-                raise ValueError("the shapes of its arrays are not what was saved")
+                raise ValueError("the shapes of its arrays do not match its manifest")
             abstract = jax.tree.map(
                 lambda saved: jax.ShapeDtypeStruct(saved.shape, saved.dtype, sharding=here), saved)
             restored = self._read_items(step, state=ocp.args.StandardRestore(abstract)).state
@@ -301,7 +301,7 @@ class Checkpoints:
           step: the step of the checkpoint.
           restored: the arrays by their dotted paths.
         """
-        saved = self._saved_record(step).arrays
+        saved = self._manifest(step).arrays
         if saved is None:
             if not all(np.isfinite(array).all() for array in restored.values()):
                 raise self._damage(step, "it contains numbers that are not finite")
@@ -312,18 +312,19 @@ class Checkpoints:
         described = describe_arrays(restored)
         for path in sorted(saved.keys() | described.keys()):
             if saved.get(path) != described.get(path):
-                raise self._damage(step, f"{path} is not what was saved")
+                raise self._damage(step, f"the digest of {path} does not match")
 
-    def _saved_record(self, step: int) -> SavedRecord:
-        if step not in self._records:
+    def _manifest(self, step: int) -> CheckpointManifest:
+        if step not in self._manifests:
             with self._read_errors(step):
-                self._records[step] = _parse_record(
+                self._manifests[step] = _parse_manifest(
                     step, self._read_items(step, record=ocp.args.JsonRestore()).record)
-        saved = self._records[step]
+        saved = self._manifests[step]
         if None not in (saved.run, self._run) and saved.run != self._run:
             raise FlaxdigitsError(
-                f"{self._folder / str(step)}: this checkpoint is of another run than config.json, "
-                "with another config or other data; delete its folder, or choose another workdir")
+                f"{self._folder / str(step)}: this checkpoint belongs to a different run than "
+                "config.json (different config or data); delete its folder, or choose another "
+                "workdir")
         return saved
 
     def _damage(self, step: int, reason: str) -> DamagedCheckpoint:
@@ -394,11 +395,11 @@ class Checkpoints:
             raise self._damage(step, reason) from error
 
 
-def _parse_record(step: int, saved: dict[str, Any]) -> SavedRecord:
-    """Parses the record of a checkpoint.
+def _parse_manifest(step: int, saved: dict[str, Any]) -> CheckpointManifest:
+    """Parses the manifest of a checkpoint.
 
     Raises:
-      ValueError, TypeError, KeyError: if the record is damaged.
+      ValueError, TypeError, KeyError: if the manifest is damaged.
     """
     if not isinstance(saved, dict):
         raise ValueError("its record is not an object")
@@ -408,14 +409,14 @@ def _parse_record(step: int, saved: dict[str, Any]) -> SavedRecord:
                    for value in dataclasses.asdict(record).values()):
             raise ValueError("its record contains values that are not numbers")
         if (record.validation_accuracy is None) != (record.validation_loss is None):
-            raise ValueError("its record lacks the validation accuracy or loss")
-        return SavedRecord(record)
+            raise ValueError("its record has no validation accuracy or no validation loss")
+        return CheckpointManifest(record)
     digest = saved.pop("digest")
     if digest != json_digest(saved):
-        raise ValueError("its record is not what was saved")
+        raise ValueError("the digest of its manifest does not match")
     if saved["step"] != step:
         raise ValueError(f"it is of step {saved['step']}")
-    return SavedRecord(CheckpointRecord(**saved["record"]), saved["arrays"], saved["run"])
+    return CheckpointManifest(CheckpointRecord(**saved["record"]), saved["arrays"], saved["run"])
 
 
 def _shapes(arrays: dict[str, dict[str, Any]]) -> dict[str, tuple[int, ...]]:

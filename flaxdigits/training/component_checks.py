@@ -22,10 +22,11 @@ from flaxdigits.objectives import Batch, Forward
 from flaxdigits.training.freezing import check_freeze, split_params
 from flaxdigits.training.state import variables_shapes
 
-EXAMPLES = 4  # the number of examples in the batch that is traced
+BATCH_SIZE = 4  # of the batch that is traced
 
-# How often a component is traced, to find random values that are not those of `jax.random`. Twice
-# finds a random number, but a random choice between two branches only in every second case.
+# The number of times that a component is traced, to find random values that are not those of
+# `jax.random`. Two traces find every random number, but only half of the random choices between two
+# branches.
 TRACES = 8
 TRACES_OF_MODEL = 2  # tracing a whole network takes longer
 
@@ -48,11 +49,12 @@ class RunShape:
 
 
 def check_components(config: ExperimentConfig, run: RunShape) -> None:
-    """Raises FlaxdigitsError if a custom component raises, or returns something wrong.
+    """Raises FlaxdigitsError if a custom component raises, or returns a wrong type or shape.
 
     A component that uses random values other than those of `jax.random` is also an error: such a
-    value would be a constant of the compiled step. Components are only traced, except metrics,
-    which are evaluated on a few random numbers. Built-in components are not checked.
+    value would be a constant of the compiled step. Components are only traced (as by
+    `jax.eval_shape`), except metrics, which are evaluated on a few random numbers. Built-in
+    components are not checked.
 
     Args:
       config: the config of the experiment.
@@ -70,15 +72,15 @@ def check_components(config: ExperimentConfig, run: RunShape) -> None:
             _check_optimizer(config, run)
     if _is_custom(train.loss):
         with reraise_with_component(train.loss, "train.loss"):
-            logits = jax.ShapeDtypeStruct((EXAMPLES, run.num_classes), jnp.float32)
-            _check_shape("train.loss", train.loss, (EXAMPLES,), _trace(
+            logits = jax.ShapeDtypeStruct((BATCH_SIZE, run.num_classes), jnp.float32)
+            _check_float_shape("train.loss", train.loss, (BATCH_SIZE,), _trace(
                 "train.loss", train.loss, train.loss.losses, logits, logits))
     for position, augmentation in enumerate(config.data.augmentation):
         if _is_custom(augmentation):
             path = f"data.augmentation.{position}"
             with reraise_with_component(augmentation, path):
                 image = jax.ShapeDtypeStruct(run.image, jnp.float32)
-                _check_shape(path, augmentation, run.image, _trace(
+                _check_float_shape(path, augmentation, run.image, _trace(
                     path, augmentation,
                     lambda image, augmentation=augmentation: augmentation.augment(
                         image, jax.random.key(0)), image))
@@ -95,7 +97,9 @@ def _is_custom(component: Component) -> bool:
     return not is_built_in(type(component))
 
 
-def _check_shape(path: str, component: Component, wanted: tuple[int, ...], found: Any) -> None:
+def _check_float_shape(
+    path: str, component: Component, wanted: tuple[int, ...], found: Any
+) -> None:
     if getattr(found, "shape", None) != wanted or not jnp.issubdtype(found.dtype, jnp.floating):
         got = f"{list(found.shape)} {found.dtype}" if hasattr(found, "shape") else repr(found)
         raise FlaxdigitsError(
@@ -157,7 +161,7 @@ def _check_schedule(config: ExperimentConfig, run: RunShape) -> None:
         raise FlaxdigitsError(
             f"optimizer.schedule: {config.optimizer.schedule.name} must build a function of the "
             f"step, got {schedule!r}")
-    _check_shape("optimizer.schedule", config.optimizer.schedule, (), _trace(
+    _check_float_shape("optimizer.schedule", config.optimizer.schedule, (), _trace(
         "optimizer.schedule", config.optimizer.schedule,
         lambda step: jax.tree.map(jnp.asarray, _schedule(config, run)(step)),
         jax.ShapeDtypeStruct((), jnp.int32)))
@@ -190,9 +194,9 @@ def _check_model(config: ExperimentConfig, run: RunShape) -> None:
         raise FlaxdigitsError(f"model: {config.model.name} has no parameters to train")
     logits, _ = _trace(
         "model", config.model,
-        lambda variables: _logits(model, variables, jnp.zeros((EXAMPLES, *run.image))), variables,
+        lambda variables: _logits(model, variables, jnp.zeros((BATCH_SIZE, *run.image))), variables,
         traces=TRACES_OF_MODEL)
-    _check_shape("model", config.model, (EXAMPLES, run.num_classes), logits)
+    _check_float_shape("model", config.model, (BATCH_SIZE, run.num_classes), logits)
 
 
 def _logits(model: Any, variables: Any, images: jax.Array) -> tuple[jax.Array, Any]:
@@ -206,7 +210,7 @@ def _logits(model: Any, variables: Any, images: jax.Array) -> tuple[jax.Array, A
 def _check_objective(config: ExperimentConfig, run: RunShape) -> None:
     objective, model = config.train.objective, build_model(config.model, run.num_classes)
     variables = variables_shapes(model, run.image)
-    positions = jnp.arange(EXAMPLES)
+    positions = jnp.arange(BATCH_SIZE)
 
     def gradient(variables: Any, images: jax.Array, targets: jax.Array) -> Any:
         state = {name: value for name, value in variables.items() if name != "params"}
@@ -214,17 +218,17 @@ def _check_objective(config: ExperimentConfig, run: RunShape) -> None:
             lambda params, images: _logits(model, {"params": params, **state}, images),
             config.train.loss.losses, mean=jnp.mean, all_reduce=lambda tree: tree,
             teacher_logits=lambda images: jnp.zeros((len(images), run.num_classes)))
-        batch = Batch(positions, jnp.int32(EXAMPLES), lambda at: (images[at], targets[at]),
+        batch = Batch(positions, jnp.int32(BATCH_SIZE), lambda at: (images[at], targets[at]),
                       jax.random.key(0))
         return objective.gradient(forward, variables["params"], *objective.inputs(batch), batch)
 
     result = _trace(
         "train.objective", objective, gradient, variables,
-        jax.ShapeDtypeStruct((EXAMPLES, *run.image), jnp.float32),
-        jax.ShapeDtypeStruct((EXAMPLES, run.num_classes), jnp.float32), traces=TRACES_OF_MODEL)
-    (loss, (logits, _)), slopes = result
-    _check_shape("train.objective", objective, (), loss)
-    _check_shape("train.objective", objective, (EXAMPLES, run.num_classes), logits)
-    if jax.tree.structure(slopes) != jax.tree.structure(variables["params"]):
+        jax.ShapeDtypeStruct((BATCH_SIZE, *run.image), jnp.float32),
+        jax.ShapeDtypeStruct((BATCH_SIZE, run.num_classes), jnp.float32), traces=TRACES_OF_MODEL)
+    (loss, (logits, _)), grads = result
+    _check_float_shape("train.objective", objective, (), loss)
+    _check_float_shape("train.objective", objective, (BATCH_SIZE, run.num_classes), logits)
+    if jax.tree.structure(grads) != jax.tree.structure(variables["params"]):
         raise FlaxdigitsError(
             f"train.objective: {objective.name} must return a gradient for every parameter")

@@ -48,8 +48,8 @@ class Experiment:
       state_shapes: `jax.ShapeDtypeStruct`s with the shapes, dtypes and shardings of the train
         state.
       total_steps: the number of steps of the whole run.
-      examples: the data set on the devices.
-      logits: the compiled program that evaluates the model.
+      device_dataset: the data set on the devices.
+      logits_fn: the compiled program that computes the logits of examples.
       teacher_digest: identifies the network that the objective learns from, if any.
     """
 
@@ -61,8 +61,8 @@ class Experiment:
     schedule: optax.Schedule
     state_shapes: TrainState
     total_steps: int
-    examples: DeviceDataset
-    logits: LogitsProgram
+    device_dataset: DeviceDataset
+    logits_fn: LogitsProgram
     teacher_digest: str | None = None
 
     @classmethod
@@ -70,7 +70,8 @@ class Experiment:
         """Builds the model and the optimizer, and copies the data to the devices.
 
         Raises:
-          FlaxdigitsError: if the config does not fit the data, or the train state the memory.
+          FlaxdigitsError: if the config does not fit the data, or the train state does not fit into
+            memory.
         """
         splits, devices = split_indices(config.data, dataset), Devices.all()
         num_classes = len(dataset.class_names)
@@ -91,8 +92,8 @@ class Experiment:
             jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(
                 leaf.shape, leaf.dtype, sharding=devices.replicated), shapes),
             steps,
-            examples=DeviceDataset(*devices.replicate((dataset.images, dataset.labels))),
-            logits=LogitsProgram(
+            device_dataset=DeviceDataset(*devices.replicate((dataset.images, dataset.labels))),
+            logits_fn=LogitsProgram(
                 model, config.evaluate.preprocessing or config.data.preprocessing,
                 config.evaluate.batch_size, devices))
 
@@ -118,8 +119,8 @@ class Experiment:
             return self
         return dataclasses.replace(
             self, task=dataclasses.replace(self.task, teacher=teacher.model),
-            examples=dataclasses.replace(
-                self.examples, teacher=self.devices.replicate(teacher.variables)),
+            device_dataset=dataclasses.replace(
+                self.device_dataset, teacher=self.devices.replicate(teacher.variables)),
             teacher_digest=teacher.digest)
 
     @property
@@ -142,13 +143,13 @@ class Experiment:
 
         Args:
           variables: the variables of the model. Layers that are missing in it, or all of them for
-            None, are freshly initialized from the seed.
+            None, are newly initialized from the seed.
         """
         arrays = flatten_dict(variables or {})
         arrays = jax.tree.map(jnp.copy, arrays)  # because the train steps donate their state
         if arrays.keys() != flatten_dict(self.state_shapes.variables()).keys():
-            fresh = init_variables(self.task.model, self.config.seed, self.image_shape)
-            arrays = flatten_dict(fresh, keep_empty_nodes=True) | arrays
+            new = init_variables(self.task.model, self.config.seed, self.image_shape)
+            arrays = flatten_dict(new, keep_empty_nodes=True) | arrays
         return self.devices.replicate(create_train_state(
             unflatten_dict(arrays), self.task.optimizer, self.config.train.ema_decay,
             self.config.train.freeze))
@@ -158,7 +159,7 @@ class Experiment:
         return variables_shapes(build_model(self.config.model, num_classes), self.image_shape)
 
     def check_step_memory(self) -> None:
-        """Raises FlaxdigitsError if a train step takes more memory than there is."""
+        """Raises FlaxdigitsError if a train step needs more memory than is available."""
         plan, rows = self.task.plan, self.task.plan.padded_batch_size
         if jax.default_backend() != "cpu":  # each device has its own memory
             rows //= plan.devices
@@ -166,7 +167,7 @@ class Experiment:
             step_bytes(self.task.model, self.state_shapes.variables(), self.image_shape, rows),
             f"a train step with train.batch_size={self.config.train.batch_size}")
 
-    def order(self, epoch: int) -> jax.Array:
+    def epoch_indices(self, epoch: int) -> jax.Array:
         """Returns the indices of the examples of an epoch, in training order."""
         index = self.splits["train"].astype(np.int32)
         return self.devices.replicate(
@@ -180,11 +181,12 @@ class Experiment:
             return None
         index = self.splits[split]
         with progress.stage(f"evaluating {split}", len(index)) as advance:
-            logits = self.logits(state.variables(), self.examples.images, index, advance)
+            logits = self.logits_fn(
+                state.variables(), self.device_dataset.images, index, advance)
         return Predictions(index, self.dataset.labels[index], logits)
 
-    def score(self, predictions: Predictions | None) -> Scores | None:
-        """Returns the metrics of predictions; None for None."""
+    def compute_metrics(self, predictions: Predictions | None) -> Scores | None:
+        """Returns the metrics, or None if `predictions` is None."""
         if predictions is None:
             return None
         return score(predictions.logits, predictions.labels, self.config.train.loss,
@@ -200,13 +202,13 @@ def total_steps(config: TrainConfig, plan: BatchPlan) -> int:
     steps = config.steps or config.epochs * plan.steps_per_epoch
     if steps >= 2**31:
         raise FlaxdigitsError(
-            f"train.epochs={config.epochs} makes {steps} steps; the maximum is 2,147,483,647")
+            f"train.epochs={config.epochs} gives {steps} steps; the maximum is 2,147,483,647")
     return steps
 
 
 def non_finite_part(state: TrainState) -> str | None:
     """Returns the name of a part of the state that has a NaN or an infinity, or None."""
-    parts = {"a weight": state.params, "an averaged weight": state.ema,
+    parts = {"a weight": state.params, "an EMA weight": state.ema,
              "a value of the optimizer state": state.opt_state,
              "a value of the layers' state": state.model_state,
              "the sum of the losses": (state.epoch_sums, state.log_sums)}
@@ -227,8 +229,8 @@ def _state_shapes(task: TrainTask, image_shape: tuple[int, ...]) -> TrainState:
     """Returns the shapes of the train state.
 
     Raises:
-      FlaxdigitsError: if optax refuses the optimizer's fields, which it does when traced, or
-        `train.freeze` does not fit the layers.
+      FlaxdigitsError: if optax rejects the optimizer's hyperparameters, which it checks only when
+        traced, or `train.freeze` does not fit the layers.
     """
     variables = variables_shapes(task.model, image_shape)
     train = task.config.train

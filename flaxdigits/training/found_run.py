@@ -16,7 +16,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.experiment import total_steps
 from flaxdigits.training.parallel import is_writer
 from flaxdigits.training.results import Outcome
-from flaxdigits.training.run_folder import LENGTH, RunFolder
+from flaxdigits.training.run_folder import LENGTH_FIELDS, RunFolder
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def find_run(folder: RunFolder, config: ExperimentConfig) -> FoundRun | None:
 def _with_recorded_length(folder: RunFolder, config: ExperimentConfig) -> ExperimentConfig | None:
     """Returns a config with the length that is recorded in a folder; None if it has that length."""
     recorded = flatten(complete(folder.recorded()["config"]))
-    length = {name: recorded.get(f"train.{name}") for name in LENGTH}
+    length = {name: recorded.get(f"train.{name}") for name in LENGTH_FIELDS}
     is_damaged = length["epochs"] is None
     if is_damaged or all(getattr(config.train, name) == value for name, value in length.items()):
         return None
@@ -79,20 +79,21 @@ def _with_recorded_length(folder: RunFolder, config: ExperimentConfig) -> Experi
 def check_length(
     folder: RunFolder, found: FoundRun, config: ExperimentConfig, dataset: Dataset
 ) -> None:
-    """Checks that a run can get the length of a config.
+    """Checks that a run can be extended to the length of a config.
 
-    A finished run can be extended. Until it is finished again, the new length can be changed, and
-    set back to that of the finished run as long as there is no later checkpoint.
+    Its completed steps must be identical to the first steps of the longer run. Only a finished run
+    can be extended. Until it is finished again, the new length can be changed, and set back to that
+    of the finished run as long as there is no later checkpoint.
 
     Args:
       folder: the folder of the run.
-      found: the run, which has another length than `config`.
-      config: the config with the new length.
-      dataset: the data set of the run.
+      found: the run, whose length differs from that of `config`.
+      config: its config with the new length.
+      dataset: its data set.
 
     Raises:
-      FlaxdigitsError: if the run is neither finished nor being extended, the steps that are done
-        exceed the new length, or their learning rates depend on it.
+      FlaxdigitsError: if the run is neither finished nor being extended, it has completed more
+        steps than the new length, or the schedule gives different learning rates for these steps.
     """
     assert found.other_length is not None
     plan = _batch_plan(config, dataset)
@@ -100,27 +101,27 @@ def check_length(
     old_length, new_length = _lengths(found.other_length, config)
     extended_at = folder.recorded().get("extended_at", [])
     result, diverged = found.result, found.diverged
-    done = result["steps"] if result else max([folder.newest_step(), *extended_at])
+    completed = result["steps"] if result else max([folder.newest_step(), *extended_at])
     if diverged is not None:
         raise FlaxdigitsError(
             f"{folder.path}: the run diverged at step {diverged['step']:,} and cannot be extended: "
             "choose another workdir")
     if result is None and not extended_at:
         raise FlaxdigitsError(
-            f"{folder.path}: the run is unfinished at step {done:,} of {old_total:,}, and "
-            f"{new_length} makes {total:,} steps: resume it with {old_length} (a finished run can "
+            f"{folder.path}: the run is unfinished at step {completed:,} of {old_total:,}, and "
+            f"{new_length} gives {total:,} steps: resume it with {old_length} (a finished run can "
             "be extended), or choose another workdir")
-    returns = result is None and total == done == extended_at[-1]
-    if total <= done and not returns:
-        kept = f"; result.{total}.json holds the result of {total:,} steps"
-        state = (f"complete with {done:,} steps" if result else
-                 f"being extended and is at step {done:,} of {old_total:,}")
-        advice = ("set more to extend it" if result else
-                  f"resume it with {old_length}, set more than {done:,} steps")
+    returns = result is None and total == completed == extended_at[-1]
+    if total <= completed and not returns:
+        kept = f"; result.{total}.json contains the result of {total:,} steps"
+        state = (f"has finished with {completed:,} steps" if result else
+                 f"is being extended and is at step {completed:,} of {old_total:,}")
+        advice = ("set a larger value to extend it" if result else
+                  f"resume it with {old_length}, set more than {completed:,} steps")
         raise FlaxdigitsError(
-            f"{folder.path}: the run is {state}, and {new_length} makes {total:,} steps: {advice}, "
+            f"{folder.path}: the run {state}, but {new_length} gives {total:,} steps: {advice}, "
             f"or choose another workdir{kept if total in extended_at else ''}")
-    optimizer, steps = config.optimizer, jnp.arange(done)
+    optimizer, steps = config.optimizer, jnp.arange(completed)
     old, new = (np.asarray(jax.vmap(optimizer.schedule.build(
         optimizer.learning_rate, length, plan.steps_per_epoch))(steps))
         for length in (old_total, total))
@@ -132,10 +133,10 @@ def check_length(
 
 
 def change_length(folder: RunFolder, config: ExperimentConfig, dataset: Dataset) -> None:
-    """Writes the length of a config into `config.json`, after `check_length`.
+    """Sets the length in `config.json` to that of a config, after `check_length`.
 
-    `config.json` records the lengths that the run had. The result of a finished run stays in
-    `result.json` until it is replaced by that of the new length, and in `result.<steps>.json`.
+    The earlier lengths remain recorded in `config.json`. The earlier result is also copied to
+    `result.<steps>.json`, and stays in `result.json` until the extended run finishes.
 
     Args:
       folder: the folder of the run, which is finished or being extended; the caller has locked it.
@@ -151,16 +152,16 @@ def change_length(folder: RunFolder, config: ExperimentConfig, dataset: Dataset)
         folder.write_json(f"result.{result['steps']}.json", result)
         extended_at = [*extended_at, result["steps"]]
     elif total == extended_at[-1]:
-        folder.cut_metrics(total)
+        folder.truncate_metrics(total)
         extended_at = extended_at[:-1]
     folder.write_json("config.json", {
-        "first_length": {name: train.get(name) for name in LENGTH}, **recorded,
+        "first_length": {name: train.get(name) for name in LENGTH_FIELDS}, **recorded,
         "config": recorded["config"] | {
-            "train": train | {name: getattr(config.train, name) for name in LENGTH}},
+            "train": train | {name: getattr(config.train, name) for name in LENGTH_FIELDS}},
         "extended_at": extended_at})
     _log.info("%s: %s", folder.path, f"the run is extended to {total:,} steps"
               if total not in recorded.get("extended_at", ()) else
-              f"the run is not extended: it is complete with {total:,} steps")
+              f"the run is not extended: it is finished with {total:,} steps")
 
 
 def _batch_plan(config: ExperimentConfig, dataset: Dataset) -> BatchPlan:
@@ -170,7 +171,7 @@ def _batch_plan(config: ExperimentConfig, dataset: Dataset) -> BatchPlan:
 
 def _lengths(*configs: ExperimentConfig) -> list[str]:
     """Returns the fields that set the length of each config, if they differ, and their values."""
-    values = [{name: getattr(config.train, name) for name in LENGTH} for config in configs]
-    names = [name for name in LENGTH if len({length[name] for length in values}) > 1]
+    values = [{name: getattr(config.train, name) for name in LENGTH_FIELDS} for config in configs]
+    names = [name for name in LENGTH_FIELDS if len({length[name] for length in values}) > 1]
     return [" and ".join(f"train.{name}={'none' if length[name] is None else length[name]}"
                          for name in names) for length in values]

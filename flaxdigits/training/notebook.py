@@ -16,7 +16,7 @@ RIGHT = "text-align:right;padding:0.1em 1em 0.1em 0"
 
 
 class NotebookBar(Tracker):
-    """Shows a progress bar, the remaining time, and a row for every evaluated epoch.
+    """Shows a progress bar, the remaining time, and a row for every evaluation.
 
     All are in one output, which is updated in place. It is plain HTML without widgets, so that a
     saved notebook still shows the last state of the run.
@@ -45,7 +45,7 @@ class NotebookBar(Tracker):
             self._handle.update(self._content(), raw=True)
 
     def finish(self, result: dict[str, Any], figures: dict[str, Path]) -> None:
-        """Shows how long the training took."""
+        """Shows how long training took."""
         self._status = (f"{result['seconds_training']:,.1f} s of training, "
                         f"{result['steps_per_second']:,.1f} steps/s")
         self._handle.update(self._content(), raw=True)

@@ -20,7 +20,7 @@ from flaxdigits.training.step import TrainTask, train_steps
 AXIS = "data"  # the mesh axis over which the batch is sharded; everything else is replicated
 
 
-def ask_for_deterministic_kernels() -> None:
+def enable_deterministic_kernels() -> None:
     """Sets the XLA flag with which GPU runs are bitwise reproducible.
 
     It must be called before any other use of JAX.

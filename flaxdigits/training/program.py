@@ -4,18 +4,18 @@ Everything in which such runs differ (state, order of the data, PRNG keys, numbe
 argument of the program, so that one compilation serves them all. How many runs a call advances
 depends on the device:
 
-- On a CPU, one run for each device; the others follow. Milliseconds a step and seed on two shared
-  cores of an AMD EPYC (JAX 0.10.2, medians of three calls) for a single seed, for five under
-  `lax.map`, and for five under `vmap`: `dense_cnn` 6.4, 5.9, 10.0; `mse_cnn` 3.8, 3.7, 4.9;
-  `chinese_cnn` 86, 81, 115. `lax.map` gains little over calling the program once for each seed,
+- On a CPU, one run per device at a time. Milliseconds per step and seed on two shared cores of an
+  AMD EPYC (JAX 0.10.2, medians of three calls) for a single seed, for five under `lax.map`, and for
+  five under `vmap`: `dense_cnn` 6.4, 5.9, 10.0; `mse_cnn` 3.8, 3.7, 4.9; `chinese_cnn` 86, 81, 115.
+  `lax.map` gains little over calling the program once for each seed,
   which returns the result of each seed as soon as it is complete; `vmap` (`train.seeds_per_call=5`)
   makes batched matrix products, which are slow there.
 - On other devices, all runs that fit into memory, under `vmap`, sharded over the devices by seed.
   A small network leaves most of a GPU idle; several at once use it.
 
 On a single CPU device the result of a seed is bitwise identical to that without the other seeds.
-On several devices XLA adds in another order, and under `vmap` the products are batched: there the
-results are the same except for rounding. The number of runs that a call advances depends on the
+On several devices XLA sums in a different order, and under `vmap` the products are batched: there
+the results are the same except for rounding. The number of runs that a call advances depends on the
 number of all runs, not of those that are left, so that a resumed run is bitwise identical to
 the uninterrupted run.
 """
@@ -48,9 +48,9 @@ class StepRequest:
 
     Attributes:
       seed: the seed of the run.
-      step: the number of steps done.
+      step: the number of completed steps.
       state: the train state after these steps; it is donated to the compiled steps.
-      order: the order of the examples in the epoch, see `Experiment.order`.
+      order: the order of the examples in the epoch, see `Experiment.epoch_indices`.
       max_steps: the number of steps until the run evaluates, logs, saves or starts an epoch.
     """
 
@@ -68,14 +68,14 @@ class StepReply:
     Attributes:
       state: the train state after the steps.
       metrics: the metrics of the steps.
-      rate: steps per second.
-      seconds_training: the share of the run in the time of the steps.
-      seconds_compiling: the share of the run in the time of compiling, before its first steps.
+      steps_per_second: the speed of the call.
+      seconds_training: this run's share of the training time.
+      seconds_compiling: this run's share of the compilation time, before its first steps.
     """
 
     state: TrainState
     metrics: StepMetrics
-    rate: float
+    steps_per_second: float
     seconds_training: float
     seconds_compiling: float
 
@@ -86,14 +86,15 @@ class TrainProgram:
     Args:
       experiment: the experiment of any of the runs, for what they share.
       total_runs: the number of all runs.
-      memory: the bytes of memory of each device; None: as the device reports them, if it does.
+      memory: the bytes of memory of each device; None: as reported by the
+        device, or unlimited if it reports none.
     """
 
     def __init__(self, experiment: Experiment, total_runs: int, memory: int | None = None) -> None:
         self._experiment, self._total_runs = experiment, total_runs
         self._memory = _memory_of_device() if memory is None else memory
         self._compiled: dict[int, Any] = {}
-        self._spare: dict[int, TrainState] = {}  # the states in slots without a run
+        self._placeholder_states: dict[int, TrainState] = {}  # the states in slots without a run
         self._seconds_compiling = 0.0
 
     @functools.cached_property
@@ -132,29 +133,30 @@ class TrainProgram:
         experiment, replicate = self._experiment, self._experiment.devices.replicate
         if self.runs_per_call == 1:
             (request,), (steps,) = requests, num_steps
-            return (request.state, experiment.examples, request.order, self._positions(1),
+            return (request.state, experiment.device_dataset, request.order, self._positions(1),
                     replicate(Streams.of(request.seed)), replicate(np.int32(steps)))
         requests = [*requests, *[None] * (self.runs_per_call - len(requests))]
         first = next(request for request in requests if request is not None)
-        states, filled = [], []
+        states, padded = [], []
         for slot, request in enumerate(requests):
-            if request is None and slot not in self._spare:
-                self._spare[slot] = jax.tree.map(jnp.copy, first.state)
-            states.append(self._spare[slot] if request is None else request.state)
-            filled.append(first if request is None else request)
-        return (states, experiment.examples, jnp.stack([request.order for request in filled]),
+            if request is None and slot not in self._placeholder_states:
+                self._placeholder_states[slot] = jax.tree.map(jnp.copy, first.state)
+            states.append(self._placeholder_states[slot] if request is None else request.state)
+            padded.append(first if request is None else request)
+        return (states, experiment.device_dataset, jnp.stack([request.order for request in padded]),
                 self._positions(self.runs_per_call),
-                replicate(_stack([Streams.of(request.seed) for request in filled])),
+                replicate(_stack([Streams.of(request.seed) for request in padded])),
                 replicate(np.array(
                     [*num_steps, *[0] * (self.runs_per_call - len(num_steps))], np.int32)))
 
     def results(
         self, requests: Sequence[StepRequest | None], output: tuple[Any, Any]
     ) -> list[tuple[TrainState, StepMetrics]]:
-        """Waits for the steps; returns the new state and the metrics of each request.
+        """Waits for the steps; returns the new state and the metrics for each request.
 
         Args:
-          requests: as for `arguments`.
+          requests: as for `arguments`. For a slot without a run, the state and the metrics are
+            placeholders.
           output: the values that `steps` returned.
         """
         states, metrics = output[0], jax.device_get(output[1])
@@ -162,9 +164,9 @@ class TrainProgram:
             return [(states, metrics)]
         for slot, state in enumerate(states):
             if slot >= len(requests) or requests[slot] is None:
-                self._spare[slot] = state
+                self._placeholder_states[slot] = state
         return [(state, jax.tree.map(lambda values, slot=slot: values[slot], metrics))
-                for slot, state in enumerate(states)]
+                for slot, state in enumerate(states[:len(requests)])]
 
     def _positions(self, num_runs: int) -> Any:
         """Returns the positions of the examples in the global batch; of several runs, replicated.
@@ -182,10 +184,10 @@ class TrainProgram:
     def _fits(self, num_runs: int) -> bool:
         if self._memory is None:
             return True
-        needs = self._compile(num_runs).memory_analysis()
+        memory = self._compile(num_runs).memory_analysis()
         return MEMORY_SHARE * self._memory >= (
-            needs.argument_size_in_bytes + needs.output_size_in_bytes
-            + needs.temp_size_in_bytes - needs.alias_size_in_bytes)
+            memory.argument_size_in_bytes + memory.output_size_in_bytes
+            + memory.temp_size_in_bytes - memory.alias_size_in_bytes)
 
     def _compile(self, num_runs: int) -> Any:
         if num_runs not in self._compiled:
@@ -194,28 +196,28 @@ class TrainProgram:
             # Shapes suffice to compile, but `jax.pmap` of several processes converts its arguments.
             is_pmap = experiment.config.train.parallel == "pmap"
             state = experiment.initial_state() if is_pmap else experiment.state_shapes
-            replicate, order = experiment.devices.replicate, experiment.order(0)
+            replicate, order = experiment.devices.replicate, experiment.epoch_indices(0)
             streams, num_steps = Streams.of(experiment.config.seed), np.int32(1)
             if num_runs == 1:
                 steps = functools.partial(
                     parallel_steps(experiment.task, experiment.devices).lower,
-                    state, experiment.examples, order, self._positions(1),
+                    state, experiment.device_dataset, order, self._positions(1),
                     replicate(streams), replicate(num_steps))
             else:
                 steps = functools.partial(
                     parallel_steps_of_runs(experiment.task, experiment.devices, num_runs).lower,
-                    [state] * num_runs, experiment.examples, jnp.stack([order] * num_runs),
+                    [state] * num_runs, experiment.device_dataset, jnp.stack([order] * num_runs),
                     self._positions(num_runs), replicate(_stack([streams] * num_runs)),
                     replicate(np.full(num_runs, num_steps)))
             compiled = compile_with_onednn(steps)
             if num_runs == self._round_up(1):  # fewer are never compiled
-                needs = compiled.memory_analysis()
+                memory = compiled.memory_analysis()
                 check_memory(
-                    needs.output_size_in_bytes + needs.temp_size_in_bytes
-                    - needs.alias_size_in_bytes,
+                    memory.output_size_in_bytes + memory.temp_size_in_bytes
+                    - memory.alias_size_in_bytes,
                     f"a train step with train.batch_size={experiment.config.train.batch_size}")
             self._compiled[num_runs] = compiled
-            _give_back_freed_memory()
+            _trim_heap()
             self._seconds_compiling += time.perf_counter() - start
         return self._compiled[num_runs]
 
@@ -230,7 +232,7 @@ def _memory_of_device() -> int | None:
     return stats.get("bytes_limit") if stats else None
 
 
-def _give_back_freed_memory() -> None:
+def _trim_heap() -> None:
     """Returns the memory that compilers have freed, 100 MB, from glibc to the system."""
     with contextlib.suppress(AttributeError):  # other C libraries have no such function
         ctypes.CDLL(None).malloc_trim(0)

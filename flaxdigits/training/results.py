@@ -25,10 +25,10 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How the training of a run ended.
+    """The outcome of a run: complete, paused or diverged.
 
     Attributes:
-      step: the number of steps that are done and saved.
+      step: the number of steps that are completed and saved.
       total_steps: the number of steps of the whole run.
       result: the content of `result.json`, or None if the run was paused or diverged.
       signal: the signal that paused the run, or None.

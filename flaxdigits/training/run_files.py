@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flaxdigits.datasets import PARTS
+from flaxdigits.datasets import SPLITS
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.json_files import (
     COUNT,
@@ -182,7 +182,7 @@ def _check_scores(values: Mapping[str, Any]) -> None:
 
     The scores of validation and test may instead all be null.
     """
-    for split in PARTS:
+    for split in SPLITS:
         kinds = {f"{split}_{name}": kind for name, kind in SCORES.items()}
         is_absent = split != "train" and all(values.get(name, 0) is None for name in kinds)
         if not is_absent:

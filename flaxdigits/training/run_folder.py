@@ -3,8 +3,8 @@
 If the loss of a run becomes NaN or infinite, its folder contains a `diverged.json` instead of a
 result.
 
-Files are replaced by rename, so that each file is complete at any moment. All data are JSON;
-nothing that is read is executed.
+Files are replaced atomically by renaming, so a reader never sees an incomplete file. All data are
+JSON; nothing that is read is executed.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from flaxdigits.errors import FlaxdigitsError, quoted
 from flaxdigits.training import custom_code, run_files
 
 # Orbax treats the path of a checkpoint as a glob pattern when it saves one.
-PATTERN = "[]*?"
+GLOB_CHARACTERS = "[]*?"
 
 # The fields that may change when a run is resumed. They do not affect the result: when to pause,
 # with how many other seeds the run is trained, how many checkpoints to keep, and the paths of the
@@ -32,7 +32,7 @@ PATTERN = "[]*?"
 CHANGEABLE = ("train.stop_after", "train.seeds_per_call", "checkpoint.keep", "data.folder",
               "data.indices")
 
-LENGTH = ("epochs", "steps")  # the fields of `train` that set the length of a run
+LENGTH_FIELDS = ("epochs", "steps")  # the fields of `train` that set the length of a run
 
 TEACHER = "train.objective.teacher"
 
@@ -145,7 +145,11 @@ class RunFolder:
         """
         return self.recorded()["data"]
 
-    def about(self) -> dict[str, Any]:
+    def check_is_run(self) -> None:
+        """Raises FlaxdigitsError if this is not a run folder, or its `config.json` is damaged."""
+        self.recorded()
+
+    def metadata(self) -> dict[str, Any]:
         """Returns the fields of `config.json` other than the config: data, versions, commit."""
         return {name: value for name, value in self.recorded().items() if name != "config"}
 
@@ -169,7 +173,7 @@ class RunFolder:
     def result(self) -> dict[str, Any] | None:
         """Returns the content of `result.json`, or None if the run has not finished.
 
-        The result of a length from which the run is being extended does not count.
+        Returns None while a finished run is being extended.
 
         Raises:
           FlaxdigitsError: if the file is damaged, or is the result of another run than the one that
@@ -211,7 +215,7 @@ class RunFolder:
         """
         return self.result() is not None or self.diverged() is not None
 
-    def start(self, config: ExperimentConfig, about: dict[str, Any]) -> None:
+    def start(self, config: ExperimentConfig, metadata: dict[str, Any]) -> None:
         """Writes `config.json`, or checks that the existing one is of the same run.
 
         If a run is resumed and its data or initial weights have moved, the new paths are written
@@ -219,18 +223,19 @@ class RunFolder:
 
         Args:
           config: the resolved config.
-          about: the other fields of `config.json`: `data` (see `data()`), `versions`, `git_commit`,
-            `machine`, `command`, `init_from` and `teacher`. `versions`, `git_commit`, `machine` and
-            `command` may differ when a run is resumed. A caller that creates a folder in which
-            another process trains passes only `data` and `command`; that process adds the others.
+          metadata: the other fields of `config.json`: `data` (see `data()`), `versions`,
+            `git_commit`, `machine`, `command`, `init_from` and `teacher`. `versions`, `git_commit`,
+            `machine` and `command` may differ when a run is resumed. A caller that creates a folder
+            in which another process trains passes only `data` and `command`; that process adds the
+            others.
 
         Raises:
           FlaxdigitsError: if the folder is of another run (the message names what differs), if it
-            cannot be written, if `check_name` rejects it, or if it contains files of a run but no
+            cannot be written, if `check_path` rejects it, or if it contains files of a run but no
             `config.json`.
         """
-        self.check_name()
-        new = {"config": to_dict(config), **about}
+        self.check_path()
+        new = {"config": to_dict(config), **metadata}
         if not self.contains_run():
             files = custom_code.code_files(config)
             for file in files:
@@ -238,10 +243,10 @@ class RunFolder:
             records = {"code": [custom_code.record_of(file) for file in files]} if files else {}
             self.write_json("config.json", new | records)
             return
-        self.check_same(config, about)
+        self.check_same(config, metadata)
         recorded = self.recorded()
         if recorded.keys() - {"code", "command"} == {"config", "data"}:
-            self.write_json("config.json", about | recorded)
+            self.write_json("config.json", metadata | recorded)
         elif not self.has_ended():
             updated = recorded | {"config": dict(recorded["config"])}
             for (section, name), path in _input_paths(new).items():
@@ -267,27 +272,26 @@ class RunFolder:
             left.insert(0, "checkpoints")
         if left:
             raise FlaxdigitsError(
-                f"{self.path}: contains {' and '.join(left)} of a run but no config.json, so that "
-                "the run is unknown; restore config.json, or choose another workdir")
+                f"{self.path}: contains {' and '.join(left)} but no config.json, so the run cannot "
+                "be identified; restore config.json, or choose another workdir")
         return False
 
-    def check_same(self, config: ExperimentConfig, about: Mapping[str, Any]) -> None:
+    def check_same(self, config: ExperimentConfig, metadata: Mapping[str, Any]) -> None:
         """Raises FlaxdigitsError if the folder is of another run; the message names what differs.
 
         Args:
           config: the resolved config.
-          about: `data` (see `data()`), and `init_from` and `teacher`, the digests of the weights
+          metadata: `data` (see `data()`), and `init_from` and `teacher`, the digests of the weights
             that `train.init_from` and `train.objective.teacher` name, if these weights exist.
         """
-        changes = self.differences({"config": to_dict(config), **about})
+        changes = self.differences({"config": to_dict(config), **metadata})
         changed_code = self.code_changes(config)
         if not changes and changed_code:
             copy = self.path / custom_code.FOLDER / self.code()[0]["copy"]
             raise FlaxdigitsError(
-                f"{self.path} contains another run: {'; '.join(changed_code)}; resume it with the "
-                f"code that it began with by experiment={copy}, or choose another workdir; if the "
-                "change cannot affect the result, replace the copy of each changed file by that "
-                "file")
+                f"{self.path} contains another run: {'; '.join(changed_code)}; resume it with "
+                f"its own code: experiment={copy}, or choose another workdir; if the change cannot "
+                "affect the result, replace the copy of each changed file with that file")
         if not changes:
             return
         raise FlaxdigitsError(
@@ -295,11 +299,11 @@ class RunFolder:
             "start with the same settings")
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """Returns how another run differs from the recorded one, such as `seed was 0 and is 1`.
+        """Returns the differences between this run and another, such as `seed was 0 and is 1`.
 
         The path of the data may differ if the fingerprint is the same. Once the run has a
-        checkpoint, `train.init_from` may differ too, unless the weights at the new path have
-        another digest.
+        checkpoint, `train.init_from` may differ too, unless the weights at the new path
+        have a different digest.
 
         Args:
           other: `config` and `data` in the format of `recorded()`, and `init_from` and `teacher`,
@@ -307,17 +311,17 @@ class RunFolder:
             a digest is None or missing if the weights do not exist.
         """
         recorded = self.recorded()
-        free = CHANGEABLE
+        ignored: list[str] = list(CHANGEABLE)
         if self._is_from_the_same_weights(recorded, other):
-            free = (*free, "train.init_from")
+            ignored.append("train.init_from")
         changed_teacher = []
         if None not in (recorded.get("teacher"), other.get("teacher")):
-            free = (*free, TEACHER)
+            ignored.append(TEACHER)  # its digest is compared instead of its path
             if recorded["teacher"] != other["teacher"]:
-                changed_teacher = [f"{TEACHER} has other weights than when the run began"]
+                changed_teacher = [f"the weights of {TEACHER} have changed since the run started"]
         old, new = (flatten(complete(run["config"])) for run in (recorded, other))
         names = [name for name in sorted(old.keys() | new.keys())
-                 if old.get(name) != new.get(name) and name not in free]
+                 if old.get(name) != new.get(name) and name not in ignored]
         return data_differences(recorded["data"], other["data"]) + changed_teacher + [
             _difference(name, old.get(name), new.get(name)) for name in names]
 
@@ -329,13 +333,13 @@ class RunFolder:
         return (None not in (old, new, digest) and self.has_checkpoints()
                 and other.get("init_from") in (None, digest))
 
-    def check_name(self) -> None:
+    def check_path(self) -> None:
         """Raises FlaxdigitsError if Orbax could not read a checkpoint that is saved at this path.
         """
-        strange = [character for character in PATTERN if character in str(self.path)]
-        if strange:
+        special = [character for character in GLOB_CHARACTERS if character in str(self.path)]
+        if special:
             raise FlaxdigitsError(
-                f"{self.path}: a run cannot be saved in a path with {' or '.join(strange)}; choose "
+                f"{self.path}: a run cannot be saved in a path with {' or '.join(special)}; choose "
                 "another workdir")
 
     def check_writable(self) -> None:
@@ -360,7 +364,7 @@ class RunFolder:
         if not self._is_writer:
             yield
             return
-        self.check_name()
+        self.check_path()
         with readable_os_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -384,7 +388,7 @@ class RunFolder:
     def check_present(self) -> None:
         """Raises FlaxdigitsError if the folder is not the one that was locked.
 
-        If the folder has been deleted, moved or replaced during the training, nothing more may be
+        If the folder has been deleted, moved or replaced during training, nothing more may be
         written to its path.
         """
         if self._lock is None:
@@ -395,9 +399,8 @@ class RunFolder:
             there = os.stat(self.path / LOCK)
         if there is None or not os.path.samestat(there, locked):
             raise FlaxdigitsError(
-                f"{self.path}: was deleted, moved or replaced during the training, so that nothing "
-                "more is written; restore it to resume from the last checkpoint, or start a new "
-                "run")
+                f"{self.path}: was deleted, moved or replaced during training, so nothing more is "
+                "written; restore it to resume from the last checkpoint, or start a new run")
 
     def remove_if_recreated(self) -> None:
         """Removes the folder if a background thread of Orbax has recreated it after it was moved.
@@ -416,7 +419,7 @@ class RunFolder:
                 time.sleep(0.1)
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
-        """Writes a JSON file; an existing one is replaced by rename."""
+        """Writes a JSON file; an existing one is replaced atomically."""
         self.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
     def append(self, name: str, row: dict[str, Any]) -> None:
@@ -444,13 +447,13 @@ class RunFolder:
             _log.warning("%s: line %d is damaged and is skipped", self.path / name, line)
         return rows
 
-    def cut_metrics(self, step: int) -> None:
+    def truncate_metrics(self, step: int) -> None:
         """Removes the rows after `step` from `metrics.jsonl`."""
         rows = [row for row in self.rows("metrics.jsonl") if row["step"] <= step]
         self.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes a file, whose name may include folders; an existing one is replaced by rename."""
+        """Writes a file, whose name may include folders; an existing one is replaced atomically."""
         if not self._is_writer:
             return
         self.check_present()

@@ -77,7 +77,7 @@ def train_many(
     """
     folders = {path: RunFolder(path, is_writer()) for path in configs}
     found = {path: find_run(folders[path], config) for path, config in configs.items()}
-    experiment, variables, about = _prepare(configs, folders, found, dataset, progress)
+    experiment, variables, metadata = _prepare(configs, folders, found, dataset, progress)
     outcomes: dict[Path, Outcome] = {}
 
     def end(path: Path, outcome: Outcome) -> None:
@@ -101,7 +101,7 @@ def train_many(
                 runs = {}
                 for path in paths:
                     stack.enter_context(folders[path].locked())
-                    folders[path].start(validate(configs[path]), about)
+                    folders[path].start(validate(configs[path]), metadata)
                     run_trackers = Trackers(
                         trackers(path) if path == paths[0] and is_writer() else ())
                     runs[path] = train_run(
@@ -123,7 +123,7 @@ def _prepare(
     """Checks the runs, and then starts their folders.
 
     Returns:
-      The experiment of the first run, the variables from which new runs start (None: freshly
+      The experiment of the first run, the variables from which new runs start (None: newly
       initialized ones), and the content of `config.json` beside the config.
     """
     config, *_ = configs.values()
@@ -146,9 +146,9 @@ def _prepare(
     if not all(run is not None and run.is_done for run in found.values()):
         teacher = load_teacher(config, dataset)
         experiment = experiment.with_teacher(teacher)
-    about = _about(dataset, weights, teacher, is_recorded=None not in found.values())
-    _start_folders(configs, folders, found, about, dataset)
-    return experiment, variables, about
+    metadata = _metadata(dataset, weights, teacher, is_recorded=None not in found.values())
+    _start_folders(configs, folders, found, metadata, dataset)
+    return experiment, variables, metadata
 
 
 class RunGroup:
@@ -204,7 +204,7 @@ class RunGroup:
         seconds = time.perf_counter() - start
         self._rate = self._num_steps / seconds
         compiling, self._seconds_compiling = self._seconds_compiling, 0.0
-        for path, (state, metrics) in zip(self._runs, results, strict=False):
+        for path, (state, metrics) in zip(self._runs, results, strict=True):
             if path in self._active:
                 self._resume(path, StepReply(
                     state, metrics, self._rate, seconds_training=seconds / len(self._active),
@@ -235,8 +235,8 @@ def _check_together(configs: Sequence[ExperimentConfig]) -> None:
                 "and data.fold")
     if jax.process_count() > 1:
         raise FlaxdigitsError(
-            f"{len(configs)} runs are trained by one process with all its devices: start a single "
-            "process, or train each seed separately with seed=")
+            "several runs can only be trained together by a single process: start one process, or "
+            "train each seed separately with seed=")
     if configs[0].train.parallel == "pmap":
         raise FlaxdigitsError(
             "train.parallel=pmap shards the batches of a single run over the devices; several "
@@ -274,29 +274,28 @@ def _initial_weights(
 
 def _start_folders(
     configs: Mapping[Path, ExperimentConfig], folders: Mapping[Path, RunFolder],
-    found: Mapping[Path, FoundRun | None], about: dict[str, Any], dataset: Dataset,
+    found: Mapping[Path, FoundRun | None], metadata: dict[str, Any], dataset: Dataset,
 ) -> None:
-    """Writes the `config.json` of each run, or checks that the one there is of the same run.
+    """Writes the `config.json` of each run, or checks that the existing one is of the same run.
 
-    A finished run gets the length of its config, if that is another one.
-
-    All folders are checked before the first is written, and each is written under its lock.
+    A finished run whose config has a new length is extended. All folders are checked before the
+    first is written, and each is written under its lock.
 
     Raises:
       FlaxdigitsError: as `RunFolder.start` does, or if another process trains in one of them.
     """
     for path, run in found.items():
         if run is not None:
-            _check_found(run, folders[path], configs[path], about, dataset)
+            _check_found(run, folders[path], configs[path], metadata, dataset)
     for path, run in found.items():
         if run is None or not run.is_done:
             with folders[path].locked():
-                start_or_extend(folders[path], configs[path], dataset, about)
+                start_or_extend(folders[path], configs[path], dataset, metadata)
     all_reduce(0, np.max)  # no process reads the folders before they are written
 
 
 def start_or_extend(
-    folder: RunFolder, config: ExperimentConfig, dataset: Dataset, about: dict[str, Any]
+    folder: RunFolder, config: ExperimentConfig, dataset: Dataset, metadata: dict[str, Any]
 ) -> None:
     """Writes the `config.json` of a run, or the new length of a finished one.
 
@@ -304,7 +303,7 @@ def start_or_extend(
       folder: the run folder, which the caller has locked.
       config: the config of the run.
       dataset: the data set of the run.
-      about: as for `RunFolder.start`.
+      metadata: as for `RunFolder.start`.
 
     Raises:
       FlaxdigitsError: as `RunFolder.start` does.
@@ -313,25 +312,25 @@ def start_or_extend(
     if found is not None and found.other_length is not None:
         change_length(folder, config, dataset)
     else:
-        folder.start(validate(config), about)
+        folder.start(validate(config), metadata)
 
 
-def _about(
+def _metadata(
     dataset: Dataset, weights: SavedWeights | None, teacher: Teacher | None, is_recorded: bool
 ) -> dict[str, Any]:
     """Returns what `config.json` holds in addition to the config, see `RunFolder.start`.
 
     The description of custom data takes a second or two, and is made only for new runs.
     """
-    about = {
+    metadata = {
         "data": dataset.identity() if is_recorded else dataset.description(),
         "versions": provenance.versions(), "git_commit": provenance.git_commit(),
         "machine": provenance.machine(), "command": command_line()}
     if weights is not None:
-        about["init_from"] = weights.digest
+        metadata["init_from"] = weights.digest
     if teacher is not None:
-        about["teacher"] = teacher.digest
-    return about
+        metadata["teacher"] = teacher.digest
+    return metadata
 
 
 def check_folders(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) -> None:
@@ -344,7 +343,7 @@ def check_folders(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) ->
     Raises:
       FlaxdigitsError: if one of the folders contains another run.
     """
-    @functools.cache  # all seeds have the same
+    @functools.cache  # computed once: all seeds have the same train.init_from
     def init_digest(init_from: str | None) -> str | None:
         with contextlib.suppress(FlaxdigitsError):  # a resumed run does not need them
             return None if init_from is None else load_weights(init_from).digest
@@ -363,10 +362,10 @@ def check_folders(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) ->
 
 
 def _check_found(
-    found: FoundRun, folder: RunFolder, config: ExperimentConfig, about: Mapping[str, Any],
+    found: FoundRun, folder: RunFolder, config: ExperimentConfig, metadata: Mapping[str, Any],
     dataset: Dataset,
 ) -> None:
     """Raises FlaxdigitsError if a run cannot be resumed, or extended, with this config."""
-    folder.check_same(validate(found.other_length or config), about)
+    folder.check_same(validate(found.other_length or config), metadata)
     if found.other_length is not None:
         check_length(folder, found, config, dataset)

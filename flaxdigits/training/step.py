@@ -71,12 +71,13 @@ class StepMetrics:
 
     Attributes:
       sums: the sums over the examples of these steps.
-      failed: [] int32, the first step whose loss was not finite (nothing is done after it), or -1.
+      first_nonfinite_step: [] int32, the first step whose loss was not finite, or -1. Nothing is
+        done after it.
       norms: the norms of the last step; None without `train.log_norms`.
     """
 
     sums: Sums
-    failed: jax.Array
+    first_nonfinite_step: jax.Array
     norms: Norms | None = None
 
 
@@ -216,15 +217,15 @@ def train_steps(
     """
     def is_unfinished(carry: tuple[jax.Array, TrainState, StepMetrics]) -> jax.Array:
         done, _, steps = carry
-        return (done < num_steps) & (steps.failed < 0)
+        return (done < num_steps) & (steps.first_nonfinite_step < 0)
 
     def advance(
         carry: tuple[jax.Array, TrainState, StepMetrics],
     ) -> tuple[jax.Array, TrainState, StepMetrics]:
         done, state, steps = carry
         after, sums, norms = train_step(task, state, examples, order, positions, streams)
-        failed = jnp.where(jnp.isfinite(sums.loss), -1, state.step)
-        return done + 1, after, StepMetrics(steps.sums + sums, failed, norms)
+        first_nonfinite_step = jnp.where(jnp.isfinite(sums.loss), -1, state.step)
+        return done + 1, after, StepMetrics(steps.sums + sums, first_nonfinite_step, norms)
 
     norms = Norms(*[jnp.zeros(())] * 3) if task.config.train.log_norms else None
     start = (jnp.zeros((), jnp.int32), state,

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from flaxdigits.config import ExperimentConfig, to_dict
-from flaxdigits.datasets import PARTS
+from flaxdigits.datasets import SPLITS
 from flaxdigits.training.trackers import Tracker
 
 
@@ -85,4 +85,4 @@ def _tag(name: str) -> str:
     TensorBoard groups the curves of all splits by the first part of the tag.
     """
     split, _, what = name.partition("_")
-    return f"{what}/{split}" if split in PARTS or what == "norm" else name
+    return f"{what}/{split}" if split in SPLITS or what == "norm" else name

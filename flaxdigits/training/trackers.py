@@ -14,8 +14,9 @@ _log = logging.getLogger(__name__)
 class Tracker:
     """Base class of the trackers; subclass it and override the methods that you need.
 
-    All methods are called in process 0, between compiled calls. A tracker that raises an exception
-    is disabled with a warning, and the run continues.
+    The methods are callbacks: `start`, then `advance` and `row` as the run proceeds, `finish` if it
+    is complete, and `stop`. All are called in process 0, between compiled calls. A tracker
+    that raises an exception is disabled with a warning, and the run continues.
     """
 
     def start(
@@ -24,17 +25,22 @@ class Tracker:
         """Called when a run starts or resumes after `step` of `total_steps` steps."""
 
     def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
-        """Called after each compiled call of train steps.
+        """Called after each compiled call of train steps, about twice a second.
 
         Args:
           step: the number of steps since the start of the run.
-          rate: the number of steps per second.
+          rate: the number of train steps per second.
           loss: the mean training loss over the steps of the last call.
           accuracy: the mean training accuracy over the steps of the last call.
         """
 
     def row(self, row: dict[str, Any]) -> None:
-        """Called with each row that is appended to `metrics.jsonl`."""
+        """Called with each row of metrics that is appended to `metrics.jsonl`.
+
+        Args:
+          row: `step`, `epoch`, the training metrics, and those of the validation split if it has
+            been evaluated at this step.
+        """
 
     def finish(self, result: dict[str, Any], figures: dict[str, Path]) -> None:
         """Called when the run is complete.

@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from typing import Any
 
-from flaxdigits.datasets import PARTS
+from flaxdigits.datasets import SPLITS
 from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.training.checkpoints import CheckpointRecord, Checkpoints
 from flaxdigits.training.experiment import Experiment, non_finite_part
@@ -54,7 +54,7 @@ def train_run(
       folder: the run folder, which the caller has locked.
       trackers: receive callbacks.
       interrupts: the signals that pause the run.
-      initial_variables: the variables from which a run without checkpoints starts; None: freshly
+      initial_variables: the variables from which a run without checkpoints starts; None: newly
         initialized ones.
       write_report: called before `result.json` is written.
       progress: is notified of restoring, evaluating and the report.
@@ -76,28 +76,31 @@ def train_run(
             try:
                 while step < end and not received_signal(interrupts):
 
-                    # Train up to the next step at which something is due.
+                    # Train up to the next step at which to log, evaluate or save. The caller
+                    # (`RunGroup` in runs.py) computes these steps by a compiled `TrainProgram`.
                     if order is None or step // epoch_steps != epoch:
                         epoch = step // epoch_steps
-                        order = experiment.order(epoch)
-                    events = (epoch_steps, log_every, evaluate_every, save_every)
+                        order = experiment.epoch_indices(epoch)
+                    intervals = (epoch_steps, log_every, evaluate_every, save_every)
                     reply = yield StepRequest(
                         config.seed, step, state, order,
-                        max_steps=min(end - step, *(every - step % every for every in events)))
+                        max_steps=min(
+                            end - step, *(every - step % every for every in intervals)))
                     state = reply.state
                     clocks.compiling += reply.seconds_compiling
                     clocks.training += reply.seconds_training
-                    if reply.metrics.failed >= 0:
-                        raise NotFinite("the loss", int(reply.metrics.failed))
+                    if reply.metrics.first_nonfinite_step >= 0:
+                        raise NotFinite("the loss", int(reply.metrics.first_nonfinite_step))
                     step = int(state.step)
                     is_last = step == total_steps
-                    trackers.advance(step, reply.rate, *reply.metrics.sums.means())
+                    loss, accuracy = reply.metrics.sums.means()
+                    trackers.advance(step, reply.steps_per_second, loss, accuracy)
 
                     # Evaluate.
                     validation = None
                     if is_last or step % evaluate_every == 0:
                         with clocks.evaluation():
-                            validation = experiment.score(
+                            validation = experiment.compute_metrics(
                                 experiment.predict(state, "validation", progress))
 
                     # Log.
@@ -138,13 +141,13 @@ def _restore(
       FlaxdigitsError: if all checkpoints are damaged, or are of another run; none is deleted then.
     """
     if not checkpoints.steps():
-        folder.cut_metrics(0)
+        folder.truncate_metrics(0)
         return experiment.initial_state(initial_variables), Clocks(CheckpointRecord())
     target = experiment.state_shapes
     step, state = checkpoints.restore_newest_intact(
         lambda step: checkpoints.restore(step, target))
     checkpoints.discard([newer for newer in checkpoints.steps() if newer > step])
-    folder.cut_metrics(step)
+    folder.truncate_metrics(step)
     log_resumption(experiment, folder.path, step)
     return state, Clocks(checkpoints.record(step))
 
@@ -187,12 +190,12 @@ def _finish(
         warn_if_best_is_missing(folder, checkpoints, evaluated_step)
         state = checkpoints.restore(evaluated_step, experiment.state_shapes)
     predictions: dict[str, Predictions | None] = {}
-    for split in PARTS:
+    for split in SPLITS:
         if received_signal(interrupts):
             return None
         with clocks.evaluation():
             predictions[split] = experiment.predict(state, split, progress)
-    scores = {split: experiment.score(values) for split, values in predictions.items()}
+    scores = {split: experiment.compute_metrics(values) for split, values in predictions.items()}
     result = run_result(experiment, state, step, clocks, scores, evaluated_step, running_accuracy)
     held_out = {split: values for split, values in predictions.items()
                 if split != "train" and values is not None}

@@ -69,9 +69,9 @@ class SavedWeights:
         Raises:
           FlaxdigitsError: if the shapes differ by more than the number of classes.
         """
-        fresh = shapes(num_classes)
-        variables = {name: self.variables[name] for name in fresh if name in self.variables}
-        found, wanted = _shapes(variables), _shapes(fresh)
+        expected = shapes(num_classes)
+        variables = {name: self.variables[name] for name in expected if name in self.variables}
+        found, wanted = _shapes(variables), _shapes(expected)
         layers = {_layer(path) for path in found.keys() | wanted.keys()
                   if found.get(path) != wanted.get(path)}
         if layers:
@@ -84,13 +84,13 @@ class SavedWeights:
                         f"train.init_from: the weights of {run} do not fit this run: "
                         f"{'; '.join(causes)}; layers that differ: {names}")
                 try:
-                    check_same_shapes(paths_and_shapes(variables), fresh, self.run.checkpoints)
+                    check_same_shapes(paths_and_shapes(variables), expected, self.run.checkpoints)
                 except FlaxdigitsError as error:
                     raise FlaxdigitsError(
                         f"train.init_from: {error}; layers that differ: {names}") from error
             if is_writer():
                 _log.warning(
-                    "train.init_from: %s %s freshly initialized: this run has %d classes, %s has "
+                    "train.init_from: %s %s newly initialized: this run has %d classes, %s has "
                     "%d", names, "is" if len(layers) == 1 else "are", num_classes, run, classes)
         return unflatten_dict({path: jnp.asarray(array)
                                for path, array in flatten_dict(variables).items()
@@ -183,12 +183,12 @@ def _weights(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _num_classes(
-    saved: Mapping[Keys, Shape], fresh: Mapping[Keys, Shape],
+    saved: Mapping[Keys, Shape], expected: Mapping[Keys, Shape],
     shapes: Callable[[int], dict[str, Any]],
 ) -> int | None:
     """Returns the number of classes with which the model has the saved shapes; None without one."""
-    path = next((path for path in saved if saved[path] != fresh.get(path)), ())
-    sizes = zip(saved.get(path, ()), fresh.get(path, ()), strict=False)
+    path = next((path for path in saved if saved[path] != expected.get(path)), ())
+    sizes = zip(saved.get(path, ()), expected.get(path, ()), strict=False)
     return next((size for size, other in sizes
                  if size != other and _shapes(shapes(size)) == saved), None)
 
