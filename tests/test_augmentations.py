@@ -64,7 +64,7 @@ def maps_of(config: Augmentation) -> tuple[np.ndarray, np.ndarray]:
 
 
 def keras_map(angle, shift, zoom) -> tuple[np.ndarray, np.ndarray]:
-    """ImageDataGenerator's: rotation, shift and zoom matrices multiplied, about the centre.
+    """ImageDataGenerator's: rotation, shift and zoom matrices multiplied, about the center.
 
     x is the row and y the column, as in `apply_affine_transform` with theta, tx, ty, zx, zy.
     """
@@ -86,8 +86,8 @@ def sampled(request):
     matrices, offsets = maps_of(CONFIGS[request.param])
     angles = np.arctan2(matrices[:, 1, 0], matrices[:, 0, 0])
     zooms = np.linalg.norm(matrices, axis=1)  # of the columns: zoom comes before rotation
-    centre = (np.array(SHAPE) - 1) / 2
-    turned = offsets - centre + matrices @ centre  # the shift after the rotation
+    center = (np.array(SHAPE) - 1) / 2
+    turned = offsets - center + matrices @ center  # the shift after the rotation
     cosine, sine = np.cos(angles), np.sin(angles)
     shifts = np.stack([cosine * turned[:, 0] + sine * turned[:, 1],
                        -sine * turned[:, 0] + cosine * turned[:, 1]], 1)

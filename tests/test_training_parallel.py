@@ -82,7 +82,7 @@ runpy.run_path("launch.py", run_name="__main__")
 def test_pmap_takes_the_devices_in_the_order_of_their_mesh(
     environment, idx_folder, tmp_path, one_device
 ):
-    """On TPUs JAX puts neighbours side by side."""
+    """On TPUs JAX puts neighbors side by side."""
     done = subprocess.run(
         [sys.executable, "-c", REORDERED, *RECIPE, f"--set=data.folder={idx_folder}",
          f"--workdir={tmp_path}", "--set=train.parallel=pmap"],
@@ -118,7 +118,7 @@ def test_two_processes_equal_one(kind, start, idx_folder, tmp_path, one_device):
     assert codes == [0, 0], outputs
     codes, outputs = ends(start_two(start, common=common))
     assert codes == [0, 0], outputs
-    assert "step" in outputs[0] and "step" not in outputs[1], "only process 0 speaks"
+    assert "step" in outputs[0] and "step" not in outputs[1], "only process 0 prints"
     assert json.loads((tmp_path / "result.json").read_text())["device"] == "cpu x 4"
     assert_equal_runs(tmp_path, one_device)
 

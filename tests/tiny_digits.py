@@ -19,7 +19,7 @@ class TinyDigits(DigitsBuilder):
 
     @staticmethod
     def draw(seed: int, progress: Progress = NO_PROGRESS) -> Examples:
-        """The same pixels for every seed, all rows different from their neighbours."""
+        """The same pixels for every seed, all rows different from their neighbors."""
         rows = np.arange(COUNT, dtype=np.int32)
         pixels = (rows[:, None] * 7 + np.arange(12)).astype(np.uint8).reshape(-1, 4, 3)
         return Examples(pixels, rows % 2, rows // 300, rows % 300)

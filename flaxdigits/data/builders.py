@@ -214,7 +214,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 
 class FlaxdigitsMnist(DigitsBuilder):
-    """MNIST: 60,000 training and 10,000 test images of handwritten digits, 28x28, greyscale."""
+    """MNIST: 60,000 training and 10,000 test images of handwritten digits, 28x28, grayscale."""
 
     class_names = raw_mnist.CLASS_NAMES
     image_size = (28, 28)
@@ -233,7 +233,7 @@ class FlaxdigitsMnist(DigitsBuilder):
 
 
 class FlaxdigitsChineseMnist(DigitsBuilder):
-    """Chinese MNIST: 15 characters, each written 10 times by 100 writers, 64x64, greyscale."""
+    """Chinese MNIST: 15 characters, each written 10 times by 100 writers, 64x64, grayscale."""
 
     class_names = raw_chinese_mnist.CLASS_NAMES
     image_size = (64, 64)

@@ -13,7 +13,7 @@ from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.models import build_model
 from flaxdigits.progress import NO_PROGRESS, Progress
-from flaxdigits.studies.seeds import results, summarise, train_seeds
+from flaxdigits.studies.seeds import results, summarize, train_seeds
 from flaxdigits.studies.statistics import (
     Difference,
     Estimate,
@@ -161,7 +161,7 @@ def compare_variants(
         variants.append(VariantResult(
             variant, values, estimate(list(values.values())) if values else None, None, None,
             same_images(config, configs[BASE]),
-            tuple(map(int, summarise(folder, seeds)["diverged"])),
+            tuple(map(int, summarize(folder, seeds)["diverged"])),
             {name: estimate([result[name] for result in finished.values()])
              for name in extra_metrics if finished}))
     return compare_with_base(variants)

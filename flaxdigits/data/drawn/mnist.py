@@ -1,4 +1,4 @@
-"""Generates synthetic MNIST: thick bright digits, 20 pixels large, centred by mass in 28x28."""
+"""Generates synthetic MNIST: thick bright digits, 20 pixels large, centered by mass in 28x28."""
 
 from collections.abc import Sequence
 
@@ -59,7 +59,7 @@ def draw_mnist(
 
 
 def render(paths: Sequence[NDArray[np.complexfloating]], radius: np.ndarray) -> np.ndarray:
-    """Scales paths to the box, draws them, and centres them by mass: [n, 28, 28] uint8.
+    """Scales paths to the box, draws them, and centers them by mass: [n, 28, 28] uint8.
 
     Args:
         paths: one [n, points] complex128 array per stroke, of any size.

@@ -17,7 +17,7 @@ def blurred_line(
     """Draws pen paths as Gaussian lines.
 
     Args:
-        paths: one [n, points] complex128 array per stroke, in pixels; pixel centres are integers.
+        paths: one [n, points] complex128 array per stroke, in pixels; pixel centers are integers.
         pressures: one [n, points] or broadcastable array per stroke, the strength of the line.
         sigma: [n] float64, the standard deviation of the profile of the line in pixels.
         size: the height and width of the images.
