@@ -131,7 +131,7 @@ def test_arrays_are_given_in_python(tiny_config, tmp_path):
     ({"labels": [[0], [1, 2], 1, 1]}, "labels must be an array"),
     ({"train": 0}, "train must be a number of examples from 1 to 4, got 0"),
     ({"train": True}, "train must be a number of examples"),
-    ({"train": 3, "validation": 2}, "train and validation must be at most the 4 examples"),
+    ({"train": 3, "validation": 2}, r"train \+ validation must not exceed the number of examples, 4"),
     ({"validation": 4}, "train must be a number of examples from 1 to 4, got 0"),
     ({"train": 1}, "a validation or test image has the label 1"),
     ({"class_names": ["a", "\udc80"]}, "class_names must be strings"),

@@ -46,7 +46,7 @@ class ClaimRow:
     Attributes:
       system: the system that the claim is about.
       claim: the claim.
-      original: the runs of the original's protocol.
+      original: the runs of the original protocol.
       held_out: the runs of the held-out protocol; the same runs if the protocols do not differ.
     """
 

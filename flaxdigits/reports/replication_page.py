@@ -28,7 +28,7 @@ from flaxdigits.studies.replication import ACCURACIES, HELD_OUT_METRIC
 TICKS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998)
 MIN_ERROR = 5e-5  # at the end of the logarithmic axis
 WIDTH, LEFT = 8.4, 0.235  # the width of a figure in inches, and its left margin as a fraction
-PROTOCOLS = {"original": "the original's", "held_out": "held out"}
+PROTOCOLS = {"original": "original", "held_out": "held out"}
 
 
 def report_files(report: ReplicationReport) -> dict[str, bytes]:
@@ -88,7 +88,7 @@ def claims_figure(rows: Sequence[ClaimRow], theme: Theme = LIGHT) -> Figure:
     _label_rows(axes, [f"{row.system.name}\n{row.label}" for row in rows], theme)
     _headline(figure, "Claimed, reproduced and held out: accuracy, error on a log scale", theme)
     _legend(figure, [("D", theme.wrong, "claimed"),
-                     ("o", theme.text, "a seed, the original's protocol"),
+                     ("o", theme.text, "a seed, original protocol"),
                      ("o", theme.held_out, "a seed, held out")], rows, theme)
     return figure
 

@@ -70,8 +70,8 @@ class RunReport:
         if filters is not None:
             figures["filters"] = lambda theme: first_layer(filters, theme)
         themed = {name: (png(draw(LIGHT)), png(draw(DARK))) for name, draw in figures.items()}
-        errors = int(counts.sum() - np.trace(counts))
-        error_count = f"{errors} of {len(self.labels):,} are wrong"
+        num_errors = int(counts.sum() - np.trace(counts))
+        error_count = f"{num_errors} of {len(self.labels):,} are wrong"
         grids = {
             "mistakes": prediction_grid(
                 errors, names,
