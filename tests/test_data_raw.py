@@ -279,7 +279,7 @@ def lying_bomb(path: Path) -> None:
 
 @pytest.mark.parametrize(("write", "message"), [
     pytest.param(bomb, "is declared as 1048576 bytes, and at most", id="declared"),
-    pytest.param(lying_bomb, "is not as long as its 4000 bytes", id="not declared",
+    pytest.param(lying_bomb, "does not have its declared size of 4000 bytes", id="not declared",
                  marks=pytest.mark.slow),
 ])
 def test_what_expands_beyond_measure_takes_no_memory(tmp_path, write, message):

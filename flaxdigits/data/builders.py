@@ -96,7 +96,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     ) -> None:
         """Prepares the data set unless it is prepared, in one process at a time.
 
-        If the process is killed, the incomplete folder is not mistaken for a prepared copy.
+        If the process is killed, the incomplete folder is not used as a prepared copy.
 
         Raises:
           FlaxdigitsError: if the raw files are missing or damaged, or `data_dir` cannot be written.

@@ -42,7 +42,7 @@ class Framing:
       layout: the largest horizontal and vertical gap in a character, and the size of its second
         largest component (see the function `layout`); empty if unknown.
       lowest, highest: the range of ground, ink, box, and row and column of the center of mass over
-        the images; empty if it is unknown, so that every image is reframed.
+        the images; empty if it is unknown, so every image is reframed.
     """
 
     height: int
@@ -208,7 +208,7 @@ def frame(ink: Ink, framing: Framing) -> np.ndarray:
     """Renders a character as an image of the data set: [height, width] uint8.
 
     Thin strokes are dilated, the character is scaled to the box of the framing, and it is moved
-    by whole pixels, so that an image of MNIST hardly changes.
+    by whole pixels, so an image of MNIST hardly changes.
     """
     strength = ink.strength
     more = framing.stroke * max(strength.shape) / framing.box - stroke_width(strength)

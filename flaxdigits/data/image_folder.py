@@ -49,7 +49,7 @@ def read_image_folder(folder: Path, image_size: int | None) -> ImageFolder:
     `flaxdigits.data.photos` and converted to grayscale. With `image_size`, each image is scaled to
     fit a square of this size, and padded with the median value of the borders of all images;
     without it, all images must have the same size. Classes and images are sorted by name. The
-    images alternate between the classes, so that the first few images include every class.
+    images alternate between the classes, so the first few images include every class.
 
     Files that are not images, and files outside of the folders of the classes, are skipped with a
     warning.

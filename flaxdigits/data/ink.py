@@ -193,7 +193,7 @@ def _is_connected(mask: np.ndarray) -> bool:
 def _is_ink_higher(values: np.ndarray, details: np.ndarray) -> bool:
     """Returns whether ink has higher values than the background of a photo.
 
-    Thin ink covers less of the image than the background, so that the details are skewed; the edges
+    Thin ink covers less of the image than the background, so the details are skewed; the edges
     of shadows are not, since both their sides cover equal areas. If the skewness does not decide,
     the background is the color that covers more of the border.
     """

@@ -1,6 +1,6 @@
 """Reads image files: photos, scans and drawings of any size, mode and orientation.
 
-Image folders, `predict` and reports all use `read_picture`, so that they read a file in the same
+Image folders, `predict` and reports all use `read_picture`, so they read a file in the same
 way.
 """
 
@@ -21,7 +21,7 @@ from flaxdigits.errors import FlaxdigitsError
 # by their first bytes. HEIF needs the plugin pillow-heif.
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "SGI", "TIFF",
            "WEBP")
-# The first bytes of these formats are ambiguous, so that the suffix of the name must match, too.
+# The first bytes of these formats are ambiguous, so the suffix of the name must match, too.
 FORMATS_BY_NAME = ("DIB", "PCX", "TGA")
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")

@@ -33,7 +33,8 @@ URLS = (
     "https://www.kaggle.com/api/v1/datasets/download/gpreda/chinese-mnist",
     "https://data.ncl.ac.uk/ndownloader/articles/10280831/versions/1",
 )
-# Of the concatenated bytes of the 15,000 JPEGs, sorted by suite, sample and code as numbers.
+# The concatenated bytes of the 15,000 JPEGs, sorted by suite, sample and code as numbers, have this
+# digest.
 SHA256 = "484d091a6a5a7eece3934c208e96cf8f4cda2168df0377172fcd3334fe50d300"
 
 _WRITERS, _SAMPLES, _CODES = range(1, 101), range(1, 11), range(1, 16)

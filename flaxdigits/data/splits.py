@@ -22,7 +22,7 @@ def split_indices(config: DataConfig, dataset: LabeledImages) -> Split:
 
     Returns:
       int32 arrays under "train" and, if the split has them, "validation" and "test". Parts of a
-      random split are in random order, so that the first `config.limit` examples of "train" are a
+      random split are in random order, so the first `config.limit` examples of "train" are a
       random sample. Parts of `official` are in the order of the data set, and those of `indices` in
       the order of the file.
 
@@ -163,7 +163,7 @@ def _cut(
     """Divides indices into `count` selected ones and the others, both in the given order.
 
     The selected indices are the first ones. With `config.stratify` they are evenly spaced among the
-    indices sorted by class, so that the share of each class is the same to within one example.
+    indices sorted by class, so the share of each class is the same to within one example.
     """
     if not config.stratify:
         return order[:count], order[count:]

@@ -207,7 +207,7 @@ def confusion(counts: np.ndarray, labels: Labels, theme: Theme = LIGHT) -> Figur
 def first_layer(filters: np.ndarray, theme: Theme = LIGHT) -> Figure:
     """Draws the filters of the first layer, from dark blue (negative) through gray to yellow.
 
-    The lightness of the colors increases with the weights, so that they differ in grayscale too.
+    The lightness of the colors increases with the weights, so they differ in grayscale too.
 
     Args:
       filters: [filters, height, width] float32. Only the first 64 are drawn.

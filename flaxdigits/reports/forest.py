@@ -27,7 +27,7 @@ class ForestRow:
         mean; empty if they are not paired.
       p: the corrected p-value; None if there is no test.
       is_paired: whether the difference is one of paired seeds.
-      is_rated: whether a positive or negative difference is an improvement, so that it has a color
+      is_rated: whether a positive or negative difference is an improvement, so it has a color
         if it is significant.
     """
 

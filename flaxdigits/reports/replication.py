@@ -211,7 +211,7 @@ def put_between_markers(text: str, block: str, summary: str) -> str:
     """Replaces the text between the markers of a file.
 
     Args:
-      text: of the file. It has one of two pairs of markers, or both.
+      text: the text of the file, which has one of two pairs of markers, or both.
       block: the new text between `BEGIN` and `END`, as `ReplicationReport.block` returns it.
       summary: the new text between `SUMMARY_BEGIN` and `SUMMARY_END`, as
         `ReplicationReport.summary` returns it.

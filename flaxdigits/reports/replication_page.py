@@ -56,7 +56,7 @@ def replication_page(report: ReplicationReport) -> str:
 def claims_figure(rows: Sequence[ClaimRow], theme: Theme = LIGHT) -> Figure:
     """Draws each claim with the seeds that are compared with it, and the held-out seeds.
 
-    The axis is logarithmic in the error rate, so that 99.9 % and 99 % have the same distance as
+    The axis is logarithmic in the error rate, so 99.9 % and 99 % have the same distance as
     99 % and 90 %.
 
     Args:
