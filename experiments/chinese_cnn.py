@@ -7,7 +7,7 @@ Expected: 96.97 % ± 0.91 validation accuracy (5 seeds; claimed about 97.7 %), a
 test accuracy with `--set data.split=writers` (5 seeds).
 
 From the original: Adam at 1e-3 with epsilon 1e-7, batches of 32, three epochs, and random splits of
-the images, so that the same writers are in the training and validation splits. For held-out writers
+the images, so the same writers are in the training and validation splits. For held-out writers
 use `--set data.split=writers`. Our choices: the seed of the splits, and the position of Adam's
 epsilon (see `flaxdigits.optimizers.Adam`).
 """

@@ -172,7 +172,7 @@ def test_seeds_give_their_summary(recipe, compiled_once, tmp_path):
         flaxdigits.experiment("mse_cnn", *recipe, "train.stop_after=2"), [5], tmp_path,
         console=QUIET)
     assert paused.summary is None and paused.outcomes[5].step == 2
-    with pytest.raises(flaxdigits.FlaxdigitsError, match="seeds must be different integers"):
+    with pytest.raises(flaxdigits.FlaxdigitsError, match="seeds must be distinct integers"):
         flaxdigits.train_seeds(config, [], tmp_path)
 
 

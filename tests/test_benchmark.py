@@ -24,11 +24,11 @@ SMALL = ("--set", "model.filters=2", "--set", "model.dense=4,4", "--set", "train
 @pytest.fixture(scope="module")
 def measured(launch, idx_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmark")
-    done = launch("--mode=benchmark", "--experiment=dense_cnn", f"--workdir={folder}",
-                  "--set", "data.dataset=idx_files", "--set", f"data.folder={idx_folder}",
-                  "--set", "data.split=holdout", *SMALL)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, json.loads((folder / "benchmark.json").read_text())["experiments"]
+    completed = launch("--mode=benchmark", "--experiment=dense_cnn", f"--workdir={folder}",
+                       "--set", "data.dataset=idx_files", "--set", f"data.folder={idx_folder}",
+                       "--set", "data.split=holdout", *SMALL)
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout, json.loads((folder / "benchmark.json").read_text())["experiments"]
 
 
 @pytest.mark.slow
@@ -61,17 +61,17 @@ def test_measurements_follow_from_the_timings(measured):
     (("--experiment=experiments/dense_cnn.py",), "peers: supports chinese_cnn"),
 ])
 def test_peers_are_of_the_published_networks(launch_here, arguments, message):
-    done = launch_here("--mode=benchmark", "--peers", *arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
+    completed = launch_here("--mode=benchmark", "--peers", *arguments)
+    assert completed.returncode == 2
+    assert message in completed.stderr
 
 
 def test_an_experiment_that_cannot_be_trained_is_an_error(launch, idx_folder, tmp_path):
-    done = launch("--mode=benchmark", "--experiment=dense_cnn", f"--workdir={tmp_path}",
-                  "--set", "data.dataset=idx_files", "--set", f"data.folder={idx_folder}",
-                  "--set", "model.filters=2,2,2,2,2,2")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "the benchmark of ours failed" in done.stderr
+    completed = launch("--mode=benchmark", "--experiment=dense_cnn", f"--workdir={tmp_path}",
+                       "--set", "data.dataset=idx_files", "--set", f"data.folder={idx_folder}",
+                       "--set", "model.filters=2,2,2,2,2,2")
+    assert completed.returncode == 2 and completed.stderr.count("\n") == 1
+    assert "the benchmark of ours failed" in completed.stderr
 
 
 def memory_bound(name: str, batch_size: int) -> float:
@@ -90,13 +90,13 @@ def memory_bound(name: str, batch_size: int) -> float:
 def test_memory_of_train_steps_is_below_the_bound(name, batch_size, environment):
     bound = memory_bound(name, batch_size)
     images, _, classes = random_images(name, batch_size)
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "flaxdigits.benchmark.ours", name,
          *map(str, (*images.shape, classes, 6 * len(images) // 7)),
          f"train.batch_size={batch_size}"],
         input="2\n", text=True, capture_output=True, check=True, cwd=ROOT,
         env=environment | {"PYTHONPATH": str(ROOT)})
-    facts, found = map(json.loads, done.stdout.splitlines())
+    facts, found = map(json.loads, completed.stdout.splitlines())
     assert found["peak_bytes"] < bound == facts["memory_bound"]
 
 
@@ -112,21 +112,21 @@ runpy.run_path("launch.py", run_name="__main__")
 @pytest.mark.parametrize("name", ["mse_cnn", "chinese_cnn"])
 def test_memory_of_a_complete_run_is_below_the_bound(name, environment, tmp_path):
     """Scored, saved, with its page and its event files."""
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", WHOLE, f"--experiment={name}", "--data=synthetic",
          "--set=train.steps=30", f"--workdir={tmp_path}"],
         text=True, capture_output=True, check=True, cwd=ROOT,
         env=environment | {"PYTHONPATH": str(ROOT)})
     assert (tmp_path / "report.html").exists() and (tmp_path / "tensorboard").exists()
-    assert int(done.stdout.split()[-1]) < memory_bound(name, 32)
+    assert int(completed.stdout.split()[-1]) < memory_bound(name, 32)
 
 
 def test_peak_memory_excludes_the_parent_process(environment):
     allocated = np.ones(600_000_000, np.uint8)  # touched, so that it is in memory
     found = "from flaxdigits.benchmark.peers import peak_bytes; print(peak_bytes())"
-    done = subprocess.run([sys.executable, "-c", found], text=True, capture_output=True, check=True,
-                          cwd=ROOT, env=environment)
-    assert allocated[-1] and 5e6 < int(done.stdout) < 300e6
+    completed = subprocess.run([sys.executable, "-c", found], text=True, capture_output=True,
+                               check=True, cwd=ROOT, env=environment)
+    assert allocated[-1] and 5e6 < int(completed.stdout) < 300e6
 
 
 @pytest.mark.parametrize("change", [

@@ -151,8 +151,8 @@ def test_the_pages_are_updated_by_their_command(page, launch_here, tmp_path, mon
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "results").symlink_to(RESULTS)
     monkeypatch.chdir(tmp_path)
-    done = launch_here(*shlex.split(COMMAND.format(page))[2:])
-    assert done.returncode == 0, done.stderr
+    completed = launch_here(*shlex.split(COMMAND.format(page))[2:])
+    assert completed.returncode == 0, completed.stderr
     assert path.read_text() == text
 
 

@@ -92,15 +92,15 @@ def test_a_linen_module_is_registered_through_the_package():
     check_components(config, RUN)
 
 
-@pytest.mark.parametrize(("cls", "said"), [
+@pytest.mark.parametrize(("cls", "message"), [
     (dict, "must be a subclass of flax.linen.Module or of flaxdigits.models.Model"),
     (type("Net", (nn.Module,), {"__annotations__": {"sizes": list}, "sizes": None}),
      "the field sizes of Net has the type list"),
     (type("Net", (nn.Module,), {"__annotations__": {"width": int}}),
      "the field width of Net needs a default"),
 ])
-def test_other_models_are_refused(cls, said):
-    with pytest.raises(FlaxdigitsError, match=said):
+def test_other_models_are_refused(cls, message):
+    with pytest.raises(FlaxdigitsError, match=message):
         flaxdigits.models.register("own")(cls)
 
 
@@ -170,12 +170,12 @@ PLACES = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_component_that_does_not_work_is_found_before_training(fault):
-    base, method, function, said = FAULTS[fault]
+    base, method, function, message = FAULTS[fault]
     sections = {"model": MlpConfig()} | PLACES[base](own(base, method, function))
     config = validate(ExperimentConfig("a", **sections))
     with pytest.raises(FlaxdigitsError) as error:
         check_components(config, RUN)
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
     if function is fail:
         assert f"{__file__}:" in str(error.value), "the message names file and line"
 
@@ -282,11 +282,11 @@ METRIC = """
 
 
 def test_the_command_ends_before_it_writes(write, launch_here, idx_folder, tmp_path):
-    done = launch_here(
+    completed = launch_here(
         f"--experiment={write(METRIC)}", f"--workdir={tmp_path / 'run'}", "--set=train.steps=2",
         "--set=data.dataset=idx_files", f"--set=data.folder={idx_folder}")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert "by_class must return a number, got an array of shape [10]" in done.stderr
+    assert completed.returncode == 2 and completed.stderr.count("\n") == 1, completed.stderr
+    assert "by_class must return a number, got an array of shape [10]" in completed.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -307,8 +307,8 @@ def test_architectures_are_compared_by_one_line_of_a_study(
     write, launch_here, idx_folder, tmp_path
 ):
     study = write(STUDY.format(folder=idx_folder), "study.py")
-    done = launch_here(f"--ablation={study}", f"--workdir={tmp_path / 'study'}")
-    assert done.returncode == 0, done.stderr
+    completed = launch_here(f"--ablation={study}", f"--workdir={tmp_path / 'study'}")
+    assert completed.returncode == 0, completed.stderr
     rows = json.loads((tmp_path / "study/study.json").read_text())["rows"]
     assert [row["variant"] for row in rows] == ["base", "model=lenet5", "model=mlp"]
     models = [json.loads((tmp_path / "study" / name / "seeds/0/config.json").read_text())

@@ -230,7 +230,7 @@ def test_each_mode_works_with_the_copy(work, mode, launch_here):
     assert done.returncode == 0 and "changed" not in done.stderr, done.stderr
 
 
-def test_a_model_that_cannot_be_exported_is_an_error_of_one_line(work, launch_here):
+def test_export_failure_is_a_one_line_error(work, launch_here):
     edit(work / "mine.py", ("images.shape[0]", "len(images)"))
     done = launch_here("--mode=export", f"--workdir={work / 'finished'}",
                        f"--experiment={work / 'mine.py'}")

@@ -23,7 +23,7 @@ from flaxdigits.data.arrays import DataArrays
 from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.data.preprocessing import preprocess
 from flaxdigits.data.splits import split_indices
-from flaxdigits.data.squares import fit_colours
+from flaxdigits.data.squares import fit_colors
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.predict import predict_images
 from flaxdigits.evaluation.trained import load_network
@@ -81,8 +81,8 @@ def test_images_of_several_channels_are_trained_on_and_read(
         "--set=model.dense=8", "--set=model.dropout=", "--set=train.steps=4",
         "--set=train.batch_size=20", "--set=optimizer.learning_rate=0.02",
         "--set=data.augmentation=affine,noise", "--set=data.augmentation.affine.shift=0.05"]
-    done = launch_here(*settings, f"--workdir={workdir}")
-    assert done.returncode == 0, done.stderr
+    completed = launch_here(*settings, f"--workdir={workdir}")
+    assert completed.returncode == 0, completed.stderr
     result = json.loads((workdir / "result.json").read_text())
     assert 0 <= result["test_accuracy"] <= 1
     recorded = json.loads((workdir / "config.json").read_text())["data"]
@@ -116,11 +116,11 @@ def test_images_of_several_channels_are_trained_on_and_read(
         assert "the network was trained on images of 2 channels" in prediction.error
 
 
-def test_a_picture_is_fitted_in_colours():
+def test_a_picture_is_fitted_in_colors():
     picture = np.full((20, 40, 3), (200, 10, 30), np.uint8)
-    fitted = fit_colours(Image.fromarray(picture), 12, 10)
+    fitted = fit_colors(Image.fromarray(picture), 12, 10)
     assert fitted.shape == (12, 10, 3)
-    assert (fitted == (200, 10, 30)).all()  # the border is padded in its own colour
+    assert (fitted == (200, 10, 30)).all()  # the border is padded in its own color
 
 
 def test_one_channel_with_and_without_its_axis_are_the_same_data(tmp_path):

@@ -118,9 +118,9 @@ def test_image_folder(tmp_path):
     np.testing.assert_array_equal(data.images[..., 0], IMAGES[[2, 0, 3, 1, 4]])
 
 
-def test_image_folder_with_a_test_part_and_colours(tmp_path):
-    colours = np.stack([IMAGES[0]] * 3, axis=-1)
-    write_image(tmp_path / "train" / "one" / "0.png", colours)
+def test_image_folder_with_a_test_part_and_colors(tmp_path):
+    colors = np.stack([IMAGES[0]] * 3, axis=-1)
+    write_image(tmp_path / "train" / "one" / "0.png", colors)
     write_image(tmp_path / "train" / "two" / "0.png", IMAGES[1])
     write_image(tmp_path / "test" / "two" / "0.png", IMAGES[2])
     data = load("image_folder", tmp_path)

@@ -81,7 +81,7 @@ def test_same_seed_same_bytes():
     assert draw_both(0) != draw_both(1)
 
 
-def test_chunks_do_not_matter(monkeypatch):
+def test_images_do_not_depend_on_chunk_size(monkeypatch):
     whole = draw_both(0)
     monkeypatch.setattr(handwriting, "CHUNK", 3)
     assert draw_both(0) == whole
@@ -145,8 +145,8 @@ def test_jpeg_rounding_is_that_of_a_jpeg_file():
     assert np.abs(decoded - ours).max() <= 4 < np.abs(decoded - ink).max()
 
 
-def centred(images: np.ndarray) -> np.ndarray:
-    """Moves each image so that the ink's centre of mass is in the middle."""
+def centered(images: np.ndarray) -> np.ndarray:
+    """Moves each image so that the ink's center of mass is in the middle."""
     moved = np.empty_like(images)
     grid = np.arange(images.shape[1])
     for i, image in enumerate(images):
@@ -181,7 +181,7 @@ def test_digits_are_recognisable(mnist):
 
 
 def test_numerals_of_unseen_writers_are_recognisable(chinese):
-    inputs = features(centred(chinese.images), 4)
+    inputs = features(centered(chinese.images), 4)
     train = chinese.writers <= WRITERS // 2
     weights = linear_classifier(inputs[train], chinese.labels[train], 0.01)
     assert accuracy(weights, inputs[~train], chinese.labels[~train]) > 0.5
@@ -206,8 +206,8 @@ def test_drawn_numerals_teach_to_read_real_ones(chinese, raw_data_dir):
             name = f"data/data/input_{row['suite_id']}_{row['sample_id']}_{row['code']}.jpg"
             images.append(np.asarray(Image.open(io.BytesIO(archive.read(name)))))
             labels.append(int(row["code"]) - 1)
-    weights = linear_classifier(features(centred(chinese.images), 4), chinese.labels, 0.01)
-    assert accuracy(weights, features(centred(np.stack(images)), 4), np.array(labels)) > 0.4
+    weights = linear_classifier(features(centered(chinese.images), 4), chinese.labels, 0.01)
+    assert accuracy(weights, features(centered(np.stack(images)), 4), np.array(labels)) > 0.4
 
 
 def test_rows_are_in_the_order_of_the_real_csv(chinese, raw_data_dir):

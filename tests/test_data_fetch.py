@@ -19,21 +19,21 @@ QUICK = Timeouts(connect=2, read=0.3, total=20)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves `server.files` under the behaviour that the first folder of the path names."""
+    """Serves `server.files` under the behavior that the first folder of the path names."""
 
     def do_GET(self) -> None:
         self.server.requests.append(self.path)
-        behaviour, name = self.path.lstrip("/").split("/", 1)
-        if behaviour == "refused":
+        behavior, name = self.path.lstrip("/").split("/", 1)
+        if behavior == "refused":
             self.send_error(403)
             return
         content = self.server.files[name]
         self.send_response(200)
-        garbled = behaviour == "garbled"
+        garbled = behavior == "garbled"
         self.send_header("Content-Length", "some bytes" if garbled else str(len(content)))
         self.end_headers()
         with contextlib.suppress(OSError):  # the client has given up, as it should
-            getattr(self, behaviour)(content)
+            getattr(self, behavior)(content)
 
     def whole(self, content: bytes) -> None:
         self.wfile.write(content)
@@ -86,21 +86,21 @@ def check(path: Path) -> None:
         raise FlaxdigitsError("not the file meant")
 
 
-@pytest.mark.parametrize("behaviour", ["whole", "garbled"])
-def test_a_complete_file_is_downloaded(behaviour, server, tmp_path):
-    fetch([f"{server.url}/{behaviour}/file"], tmp_path / "new" / "file", check, QUICK)
+@pytest.mark.parametrize("behavior", ["whole", "garbled"])
+def test_a_complete_file_is_downloaded(behavior, server, tmp_path):
+    fetch([f"{server.url}/{behavior}/file"], tmp_path / "new" / "file", check, QUICK)
     assert (tmp_path / "new" / "file").read_bytes() == CONTENT
     assert os.listdir(tmp_path / "new") == ["file"]
 
 
-@pytest.mark.parametrize("behaviour, message", [
+@pytest.mark.parametrize("behavior, message", [
     ("refused", "HTTP 403"),
     ("cut", "incomplete: 511000 of 512000 bytes"),
     ("altered", "not the file meant"),
     ("stalling", "no answer in time"),
 ])
-def test_a_failed_download_is_reported_and_leaves_no_file(server, tmp_path, behaviour, message):
-    address = f"{server.url}/{behaviour}/file"
+def test_a_failed_download_is_reported_and_leaves_no_file(server, tmp_path, behavior, message):
+    address = f"{server.url}/{behavior}/file"
     with pytest.raises(FetchError, match=message) as error:
         fetch([address], tmp_path / "file", check, QUICK)
     assert address in str(error.value) and "\n" not in str(error.value)

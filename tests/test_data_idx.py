@@ -40,7 +40,7 @@ def load(folder: Path) -> Dataset:
     return load_dataset(DataConfig(dataset="idx_files", folder=str(folder)), DataLocations())
 
 
-def refusal(folder: Path) -> str:
+def error_message(folder: Path) -> str:
     with pytest.raises(FlaxdigitsError) as error:
         load(folder)
     assert str(folder) in str(error.value) and "\n" not in str(error.value)
@@ -110,7 +110,8 @@ def test_parts_with_other_columns_are_refused(tmp_path):
     write(tmp_path, {
         "train-images-idx3-ubyte": IMAGES, "train-labels-idx2-int": qmnist(LABELS),
         "t10k-images-idx3-ubyte": IMAGES, "t10k-labels-idx1-ubyte": LABELS})
-    assert "the labels of the two parts have different numbers of columns" in refusal(tmp_path)
+    assert "the labels of the two parts have different numbers of columns" in error_message(
+        tmp_path)
 
 
 def test_emnist_is_turned_upright_and_has_no_class_without_images(tmp_path, caplog):
@@ -142,35 +143,36 @@ def test_emnist_under_other_names_is_suspected(tmp_path, caplog):
 
 def test_one_class_is_refused(tmp_path):
     write(tmp_path, MNIST | {"train-labels-idx1-ubyte": np.full(7, 3, np.uint8)})
-    assert "all training images are of one class, 3" in refusal(tmp_path)
+    assert "all training images are of one class, 3" in error_message(tmp_path)
 
 
 def test_a_class_that_only_the_test_part_has_is_refused(tmp_path):
     write(tmp_path, MNIST | {
         "t10k-images-idx3-ubyte": IMAGES, "t10k-labels-idx1-ubyte": LABELS + 1})
-    assert "the label 3, which no training image has" in refusal(tmp_path)
+    assert "the label 3, which no training image has" in error_message(tmp_path)
 
 
 def test_negative_labels_are_refused(tmp_path):
     write(tmp_path, {"train-images-idx3-ubyte": IMAGES,
                      "train-labels-idx2-int": qmnist(LABELS.astype(int) - 1)})
-    assert "has the label -1" in refusal(tmp_path)
+    assert "has the label -1" in error_message(tmp_path)
 
 
-def test_names_that_are_not_recognised(tmp_path):
+def test_names_that_are_not_recognized(tmp_path):
     write(tmp_path, {"images.idx": IMAGES, "labels.idx": LABELS})
-    assert "contains neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz" in refusal(
-        tmp_path)
+    message = error_message(tmp_path)
+    assert "contains neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz" in message
 
 
 def test_several_data_sets_in_one_folder(tmp_path):
     write(tmp_path, MNIST | {"emnist-digits-train-images-idx3-ubyte": IMAGES})
-    assert "several data sets (emnist-digits, without a prefix)" in refusal(tmp_path)
+    assert "several data sets (emnist-digits, without a prefix)" in error_message(tmp_path)
 
 
 def test_two_files_for_one_part(tmp_path):
     write(tmp_path, MNIST | {"t10k-images-idx3-ubyte": IMAGES, "test-images-idx3-ubyte": IMAGES})
-    assert "contains both t10k-images-idx3-ubyte and test-images-idx3-ubyte" in refusal(tmp_path)
+    assert "contains both t10k-images-idx3-ubyte and test-images-idx3-ubyte" in error_message(
+        tmp_path)
 
 
 def test_a_gzipped_header_that_promises_gigabytes_takes_no_memory(tmp_path):
@@ -209,4 +211,4 @@ def test_only_regular_files_are_read(tmp_path, monkeypatch, kind):
     path = tmp_path / "train-labels-idx1-ubyte"
     path.unlink()
     IN_PLACE_OF_A_FILE[kind](path)
-    assert f"{path}: cannot be read (not a regular file)" in refusal(tmp_path)
+    assert f"{path}: cannot be read (not a regular file)" in error_message(tmp_path)

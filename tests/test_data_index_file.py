@@ -17,7 +17,7 @@ EXPERIMENT = ["--experiment=dense_cnn", "--set=model.filters=2", "--set=model.de
               "--set=train.steps=2"]
 
 
-def refusal(path, count=10) -> str:
+def error_message(path, count=10) -> str:
     with pytest.raises(FlaxdigitsError) as error:
         read_index_file(path, count)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
@@ -53,24 +53,24 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("parts", "said"), WRONG.values(), ids=WRONG)
-def test_wrong_json_is_refused(tmp_path, parts, said):
+@pytest.mark.parametrize(("parts", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_json_is_refused(tmp_path, parts, message):
     (tmp_path / "a.json").write_text(json.dumps(parts))
-    assert said in refusal(tmp_path / "a.json")
+    assert message in error_message(tmp_path / "a.json")
 
 
 def test_wrong_files_are_refused(tmp_path):
-    assert "there is no such file" in refusal(tmp_path / "none.json")
+    assert "there is no such file" in error_message(tmp_path / "none.json")
     (tmp_path / "list.json").write_text("[1, 2]")
-    assert "expected a JSON object" in refusal(tmp_path / "list.json")
+    assert "expected a JSON object" in error_message(tmp_path / "list.json")
     (tmp_path / "text.json").write_text("train: 1")
-    assert "cannot be read" in refusal(tmp_path / "text.json")
+    assert "cannot be read" in error_message(tmp_path / "text.json")
     np.savez(tmp_path / "a.npz", train=np.array([0.5]), test=np.array([1]))
-    assert "train must be an array of integers" in refusal(tmp_path / "a.npz")
+    assert "train must be an array of integers" in error_message(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", train=np.array([1], object), test=np.array([1]))
-    assert "Python objects" in refusal(tmp_path / "b.npz")
+    assert "Python objects" in error_message(tmp_path / "b.npz")
     np.savez(tmp_path / "c.npz", train=np.array([2**40]), test=np.array([1]))
-    assert "train has the index 1099511627776" in refusal(tmp_path / "c.npz")
+    assert "train has the index 1099511627776" in error_message(tmp_path / "c.npz")
 
 
 @pytest.fixture
@@ -88,8 +88,8 @@ def test_a_run_of_an_index_file_is_resumed_with_the_same_indices_alone(
     data = ["--set=data.dataset=idx_files", f"--set=data.folder={idx_folder}",
             "--set=data.split=indices"]
     command = [*EXPERIMENT, *data, f"--workdir={tmp_path / 'run'}"]
-    done = launch_here(*command, f"--set=data.indices={indices}", "--set=train.stop_after=1")
-    assert done.returncode == 0, done.stderr
+    completed = launch_here(*command, f"--set=data.indices={indices}", "--set=train.stop_after=1")
+    assert completed.returncode == 0, completed.stderr
 
     other = tmp_path / "other.json"
     other.write_text(json.dumps({"train": list(range(1, 101)), "validation": [0]}))
@@ -99,8 +99,8 @@ def test_a_run_of_an_index_file_is_resumed_with_the_same_indices_alone(
 
     moved = tmp_path / "moved.json"
     shutil.move(indices, moved)
-    done = launch_here(*command, f"--set=data.indices={moved}")
-    assert done.returncode == 0, done.stderr
+    completed = launch_here(*command, f"--set=data.indices={moved}")
+    assert completed.returncode == 0, completed.stderr
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert [result[f"{part}_examples"] for part in ("train", "validation", "test")] == [
         100, 50, 70]
@@ -114,15 +114,15 @@ def test_a_run_of_an_index_file_is_resumed_with_the_same_indices_alone(
         asked = [f"--mode={mode}", f"--workdir={tmp_path / 'run'}"]
         lost = launch_here(*asked)
         assert lost.returncode == 2 and f"data.indices={moved}: there is no such" in lost.stderr
-        done = launch_here(*asked, f"--set=data.indices={again}")
-        assert done.returncode == 0, done.stderr
+        completed = launch_here(*asked, f"--set=data.indices={again}")
+        assert completed.returncode == 0, completed.stderr
     wrong = launch_here(
         "--mode=eval", f"--workdir={tmp_path / 'run'}", f"--set=data.indices={other}")
     assert wrong.returncode == 2 and "pass the data of the run with data.indices=" in (
         wrong.stderr)
 
 
-@pytest.mark.parametrize(("settings", "said"), [
+@pytest.mark.parametrize(("settings", "message"), [
     (["data.split=indices"], "data.indices must name a file with data.split=indices"),
     (["data.indices=a.json"], "data.indices needs data.split=indices, got official"),
     (["data.split=indices", "data.indices={indices}", "data.stratify=true"],
@@ -132,16 +132,16 @@ def test_a_run_of_an_index_file_is_resumed_with_the_same_indices_alone(
      "checkpoint.select=best needs a validation split, and"),
 ])
 def test_fields_that_do_not_fit_are_refused_in_a_line(
-    settings, said, indices, idx_folder, launch_here, tmp_path
+    settings, message, indices, idx_folder, launch_here, tmp_path
 ):
     short = tmp_path / "short.json"
     short.write_text(json.dumps({"train": [0, 1, 2], "test": [3, 4]}))
     settings = [one.format(indices=indices, without_validation=short) for one in settings]
-    done = launch_here(
+    completed = launch_here(
         *EXPERIMENT, "--set=data.dataset=idx_files", f"--set=data.folder={idx_folder}",
         *(f"--set={one}" for one in settings), f"--workdir={tmp_path / 'run'}")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert said in done.stderr and not (tmp_path / "run").exists()
+    assert completed.returncode == 2 and completed.stderr.count("\n") == 1
+    assert message in completed.stderr and not (tmp_path / "run").exists()
 
 
 def test_the_contents_of_an_index_file_are_part_of_a_runs_identity_and_its_path_is_not():

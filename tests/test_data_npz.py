@@ -24,7 +24,7 @@ def load(path, **fields):
     return load_dataset(DataConfig("npz", folder=str(path), **fields), DataLocations())
 
 
-def refusal(path) -> str:
+def error_message(path) -> str:
     with pytest.raises(FlaxdigitsError) as error:
         load(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
@@ -135,28 +135,28 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("arrays", "said"), WRONG.values(), ids=WRONG)
-def test_wrong_arrays_are_refused(tmp_path, arrays, said):
-    assert said in refusal(save(tmp_path / "a.npz", **arrays))
+@pytest.mark.parametrize(("arrays", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_arrays_are_refused(tmp_path, arrays, message):
+    assert message in error_message(save(tmp_path / "a.npz", **arrays))
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    assert "No such file" in refusal(tmp_path / "none.npz")
+    assert "No such file" in error_message(tmp_path / "none.npz")
     (tmp_path / "folder.npz").mkdir()
-    assert "not a regular file" in refusal(tmp_path / "folder.npz")
+    assert "not a regular file" in error_message(tmp_path / "folder.npz")
     os.mkfifo(tmp_path / "pipe.npz")
-    assert "not a regular file" in refusal(tmp_path / "pipe.npz")
+    assert "not a regular file" in error_message(tmp_path / "pipe.npz")
     (tmp_path / "text.npz").write_text("images")
-    assert "not an .npz file, or damaged" in refusal(tmp_path / "text.npz")
+    assert "not an .npz file, or damaged" in error_message(tmp_path / "text.npz")
     np.save(tmp_path / "one.npy", IMAGES)
-    assert "not an .npz file, or damaged" in refusal(tmp_path / "one.npy")
+    assert "not an .npz file, or damaged" in error_message(tmp_path / "one.npy")
     whole = save(tmp_path / "whole.npz", images=IMAGES, labels=LABELS).read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[:-50])
-    assert "not an .npz file, or damaged" in refusal(tmp_path / "cut.npz")
+    assert "not an .npz file, or damaged" in error_message(tmp_path / "cut.npz")
     altered = bytearray(whole)
     altered[whole.index(IMAGES.tobytes()[:20])] ^= 1
     (tmp_path / "altered.npz").write_bytes(altered)
-    assert "its checksum differs" in refusal(tmp_path / "altered.npz")
+    assert "checksum mismatch" in error_message(tmp_path / "altered.npz")
 
 
 def test_what_a_header_declares_is_checked_before_memory_is_taken(tmp_path):
@@ -164,7 +164,7 @@ def test_what_a_header_declares_is_checked_before_memory_is_taken(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
         file.writestr("images.npy", header + bytes(60))
         file.writestr("labels.npy", npy(LABELS))
-    assert "its header declares [3, 4, 5000000000] of uint8, but it has" in refusal(
+    assert "its header declares [3, 4, 5000000000] of uint8, but it has" in error_message(
         tmp_path / "a.npz")
 
 
@@ -172,7 +172,7 @@ def test_a_zip_that_expands_beyond_the_limit_is_not_expanded(tmp_path, monkeypat
     monkeypatch.setattr(npz, "_LARGEST", 1000)
     path = tmp_path / "a.npz"
     np.savez_compressed(path, images=np.zeros((9, 60, 60), np.uint8), labels=LABELS)
-    assert "at most 1000 are expected" in refusal(path)
+    assert "at most 1000 are expected" in error_message(path)
 
 
 def test_custom_data_need_no_home_folder(tmp_path, monkeypatch):
@@ -183,10 +183,11 @@ def test_custom_data_need_no_home_folder(tmp_path, monkeypatch):
 
 
 def test_data_folder_must_name_the_file(launch_here, tmp_path):
-    done = launch_here("--mode=prepare", "--experiment=dense_cnn", "--set=data.dataset=npz")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "data.folder must name an .npz file with data.dataset=npz" in done.stderr
+    completed = launch_here("--mode=prepare", "--experiment=dense_cnn", "--set=data.dataset=npz")
+    assert completed.returncode == 2 and completed.stderr.count("\n") == 1
+    assert "data.folder must name an .npz file with data.dataset=npz" in completed.stderr
     path = save(tmp_path / "a.npz", images=IMAGES, labels=LABELS)
-    done = launch_here("--mode=prepare", "--experiment=dense_cnn", "--set=data.dataset=npz",
-                       f"--set=data.folder={path}", "--set=data.split=random")
-    assert done.returncode == 0 and "a.npz (npz): 9 images of 6x5, 3 classes" in done.stdout
+    completed = launch_here("--mode=prepare", "--experiment=dense_cnn", "--set=data.dataset=npz",
+                            f"--set=data.folder={path}", "--set=data.split=random")
+    assert completed.returncode == 0
+    assert "a.npz (npz): 9 images of 6x5, 3 classes" in completed.stdout

@@ -49,11 +49,11 @@ def test_a_registered_data_set_is_trained_on_resumed_and_scored(
     bars, launch_here, launch, tmp_path
 ):
     whole, halted = tmp_path / "whole", tmp_path / "halted"
-    done = launch_here(f"--experiment={bars}", f"--workdir={whole}")
-    assert done.returncode == 0, done.stderr
+    completed = launch_here(f"--experiment={bars}", f"--workdir={whole}")
+    assert completed.returncode == 0, completed.stderr
     for more in (["--set=train.stop_after=2"], []):
-        done = launch_here(f"--experiment={bars}", f"--workdir={halted}", *more)
-        assert done.returncode == 0, done.stderr
+        completed = launch_here(f"--experiment={bars}", f"--workdir={halted}", *more)
+        assert completed.returncode == 0, completed.stderr
     results = [json.loads((folder / "result.json").read_text()) for folder in (whole, halted)]
     kept = [{name: value for name, value in result.items() if "second" not in name}
             for result in results]
@@ -72,36 +72,36 @@ def test_a_registered_data_set_is_trained_on_resumed_and_scored(
     assert f"{bars}, which does not exist" in lost.stderr
 
 
-@pytest.mark.parametrize(("body", "said"), [
+@pytest.mark.parametrize(("body", "message"), [
     ("return np.zeros(3)", "load_bars must return a flaxdigits.DataArrays, got ndarray"),
     ("return flaxdigits.DataArrays(np.zeros((4, 3, 3)), [0, 1, 0, 1])",
      "data.dataset=bars: images must be uint8"),
     ("raise KeyError('part')", "mine.py:12: KeyError: 'part'"),
 ])
-def test_what_a_function_does_wrong_is_said_in_a_line(body, said, write, launch_here):
+def test_an_invalid_function_is_a_one_line_error(body, message, write, launch_here):
     head, _, tail = EXPERIMENT.partition("def load_bars(config):\n")
     _, _, rest = tail.partition("// 10)\n")
     path = write(f"{head}def load_bars(config):\n        {body}\n{rest}")
-    done = launch_here("--mode=prepare", f"--experiment={path}")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert said in done.stderr
+    completed = launch_here("--mode=prepare", f"--experiment={path}")
+    assert completed.returncode == 2 and completed.stderr.count("\n") == 1
+    assert message in completed.stderr
 
 
-@pytest.mark.parametrize(("name", "said"), [
+@pytest.mark.parametrize(("name", "message"), [
     ("mnist", "flaxdigits already has a data set of this name"),
     ("tfds:mnist", "the name must consist of letters"),
     ("none", "the name must consist of letters"),
 ])
-def test_names_that_cannot_be_registered(name, said):
-    with pytest.raises(FlaxdigitsError, match=said):
+def test_names_that_cannot_be_registered(name, message):
+    with pytest.raises(FlaxdigitsError, match=message):
         flaxdigits.datasets.register(name)(lambda config: None)
 
 
 def test_an_unknown_data_set_is_refused_with_the_known_ones(launch_here):
-    done = launch_here("--mode=config", "--experiment=dense_cnn", "--set=data.dataset=mnst")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "data.dataset must be one of arrays, chinese_mnist, idx_files" in done.stderr
-    assert "did you mean mnist?" in done.stderr
+    completed = launch_here("--mode=config", "--experiment=dense_cnn", "--set=data.dataset=mnst")
+    assert completed.returncode == 2 and completed.stderr.count("\n") == 1
+    assert "data.dataset must be one of arrays, chinese_mnist, idx_files" in completed.stderr
+    assert "did you mean mnist?" in completed.stderr
 
 
 def test_arrays_are_given_in_python(tiny_config, tmp_path):
@@ -125,19 +125,20 @@ def test_arrays_are_given_in_python(tiny_config, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize(("fields", "said"), [
+@pytest.mark.parametrize(("fields", "message"), [
     ({"labels": [0, 1, 0]}, r"labels must be of shape \[4\], one for each image, got \[3\]"),
     ({"labels": [0, 1, 0, 0.5]}, "labels must be integers, got float64"),
     ({"labels": [[0], [1, 2], 1, 1]}, "labels must be an array"),
     ({"train": 0}, "train must be a number of examples from 1 to 4, got 0"),
     ({"train": True}, "train must be a number of examples"),
-    ({"train": 3, "validation": 2}, "train and validation must be at most the 4 examples"),
+    ({"train": 3, "validation": 2},
+     r"train \+ validation must not exceed the number of examples, 4, got 3 \+ 2"),
     ({"validation": 4}, "train must be a number of examples from 1 to 4, got 0"),
     ({"train": 1}, "a validation or test image has the label 1"),
     ({"class_names": ["a", "\udc80"]}, "class_names must be strings"),
     ({"class_names": 3}, "class_names must be strings"),
 ])
-def test_arrays_that_do_not_fit_are_refused(fields, said):
+def test_arrays_that_do_not_fit_are_refused(fields, message):
     given = {"images": np.zeros((4, 3, 3), np.uint8), "labels": [0, 1, 0, 1]} | fields
-    with pytest.raises(FlaxdigitsError, match=said):
+    with pytest.raises(FlaxdigitsError, match=message):
         DataArrays(**given)

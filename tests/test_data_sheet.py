@@ -86,13 +86,14 @@ def test_data_mode_shows_an_experiments_data(launch_here, idx_folder, tmp_path, 
     monkeypatch.chdir(tmp_path)
     flags = ["--experiment=mse_cnn", "--set=data.dataset=idx_files", "--set=data.split=holdout",
              f"--set=data.folder={idx_folder}", "--set=data.limit=30"]
-    done = launch_here("--mode=data", *flags)
-    assert done.returncode == 0 and done.stderr == "", done.stderr
+    completed = launch_here("--mode=data", *flags)
+    assert completed.returncode == 0 and completed.stderr == "", completed.stderr
     assert (f"{idx_folder.name} (idx_files), split holdout: 28x28 images, 10 classes"
-            in done.stdout)
-    assert "all" in done.stdout and "30  100.0%" in done.stdout and "70  100.0%" in done.stdout
-    assert "writers" not in done.stdout
-    assert "preview: runs/mse_cnn/figures/data.png" in done.stdout
+            in completed.stdout)
+    for text in ("all", "30  100.0%", "70  100.0%"):
+        assert text in completed.stdout
+    assert "writers" not in completed.stdout
+    assert "preview: runs/mse_cnn/figures/data.png" in completed.stdout
     sheet = Image.open(tmp_path / "runs" / "mse_cnn" / "figures" / "data.png")
     assert sheet.width > 1000 and sheet.height > 1000
     trained = launch_here(*flags, "--set=train.steps=1", "--set=model.filters=2,2")
@@ -103,9 +104,9 @@ def test_data_mode_shows_an_experiments_data(launch_here, idx_folder, tmp_path, 
 
 @pytest.mark.slow
 def test_data_mode_shows_writers(launch, tmp_path):
-    done = launch("--mode=data", "--experiment=chinese_cnn", "--data=drawn",
-                  "--set=data.split=writers", f"--workdir={tmp_path}")
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    assert done.stdout.startswith("SYNTHETIC DATA") and "亿" in done.stdout
-    assert "train: 80 writers with 150 images each" in done.stdout
-    assert "writers in both train and test: none" in done.stdout
+    completed = launch("--mode=data", "--experiment=chinese_cnn", "--data=drawn",
+                       "--set=data.split=writers", f"--workdir={tmp_path}")
+    assert completed.returncode == 0 and completed.stderr == "", completed.stderr
+    assert completed.stdout.startswith("SYNTHETIC DATA") and "亿" in completed.stdout
+    assert "train: 80 writers with 150 images each" in completed.stdout
+    assert "writers in both train and test: none" in completed.stdout

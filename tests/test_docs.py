@@ -294,16 +294,16 @@ def test_the_table_of_modes_is_complete():
 
 @pytest.mark.parametrize("command", commands_of("docs/command_line.md"))
 def test_commands_of_the_command_line_work(command, launch_here):
-    done = launch_here(*shlex.split(command)[2:])
-    assert done.returncode == 0 and done.stderr == "" and done.stdout != ""
+    completed = launch_here(*shlex.split(command)[2:])
+    assert completed.returncode == 0 and completed.stderr == "" and completed.stdout != ""
 
 
 @pytest.mark.parametrize(
     ("command", "message"), re.findall(
         r"^\$ (.*)\n(error: .*)", PAGES["docs/command_line.md"], re.MULTILINE))
 def test_refused_commands_print_what_the_page_says(command, message, launch_here):
-    done = launch_here(*shlex.split(command)[2:])
-    assert done.returncode == 2 and done.stderr == f"{message}\n"
+    completed = launch_here(*shlex.split(command)[2:])
+    assert completed.returncode == 2 and completed.stderr == f"{message}\n"
 
 
 # --- docs/data.md ---------------------------------------------------------------------------------
@@ -353,9 +353,9 @@ def test_commands_about_data_read_their_data(
 ):
     monkeypatch.chdir(data_of_the_page)
     words = [word for word in shlex.split(command)[2:] if not word.startswith("--mode=")]
-    done = launch_here(*words, "--data_dir=tfds", "--mode=prepare")
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"\nsplit \w+: train \d+, ", done.stdout)
+    completed = launch_here(*words, "--data_dir=tfds", "--mode=prepare")
+    assert completed.returncode == 0, completed.stderr
+    assert re.search(r"\nsplit \w+: train \d+, ", completed.stdout)
 
 
 def test_the_page_names_every_data_set_split_and_field():

@@ -16,11 +16,11 @@ from flaxdigits.components import Component
 def site(environment, tmp_path_factory):
     """The folder of the built site."""
     folder = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", folder / "doctrees",
          ROOT / "docs", folder / "html"],
         env=environment, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert completed.returncode == 0 and completed.stderr == "", completed.stderr
     return folder / "html"
 
 

@@ -1,4 +1,4 @@
-"""Batch normalisation against Flax linen's own, with padding and over several devices."""
+"""Batch normalization against Flax linen's own, with padding and over several devices."""
 
 import flax.linen as nn
 import jax
@@ -40,7 +40,7 @@ def normalise_in_training(variables, x, train: Training):
     return output, updates["batch_stats"], gradients
 
 
-def test_batch_normalisation_equals_that_of_linen(variables):
+def test_batch_normalization_equals_that_of_linen(variables):
     x = 3 + 2 * normal(0, 6, 3, 4, 5)
     theirs = nn.BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5)
 
@@ -63,7 +63,7 @@ def test_batch_normalisation_equals_that_of_linen(variables):
     assert_close(BatchNorm().apply(our_names(variables), x, None), evaluated)
 
 
-def test_batch_normalisation_leaves_padding_out(variables):
+def test_batch_normalization_leaves_padding_out(variables):
     x = 3 + 2 * normal(0, 6, 3, 4, 5)
     x[~MASK] = 1e6
     output, statistics, (of_params, of_x) = normalise_in_training(
@@ -80,7 +80,7 @@ def test_batch_normalisation_leaves_padding_out(variables):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((of_params, of_x)))
 
 
-def test_batch_normalisation_is_over_all_devices(variables):
+def test_batch_normalization_is_over_all_devices(variables):
     x = 3 + 2 * normal(0, 6, 3, 4, 5)
     whole, statistics, _ = normalise_in_training(our_names(variables), x, training(6, MASK))
 

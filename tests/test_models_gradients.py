@@ -62,9 +62,9 @@ def reference_layers(margins: list[jax.Array]):
         if not isinstance(layer, Conv):
             y = call(*arguments, **keywords)
         else:
-            linens = nn.Conv(
+            reference = nn.Conv(
                 layer.features, layer.kernel_size, padding=layer.padding, parent=None)
-            y = linens.apply({"params": layer.variables["params"]}, *arguments)
+            y = reference.apply({"params": layer.variables["params"]}, *arguments)
         if isinstance(layer, Conv | Dense):
             margins.append(margin(y, jnp.abs(y).max()))
         return y
@@ -72,9 +72,10 @@ def reference_layers(margins: list[jax.Array]):
     return intercept
 
 
-# Networks of which enough images have no activation within rounding of a kink of ReLU or pooling;
-# of the others almost every image has one, in which float32 and float64 rightly part.
-DECIDABLE = [name for name in NETWORKS if name not in ("chinese_cnn", "mse_cnn")]
+# Networks for which enough images have no activation within rounding error of a ReLU or max-pooling
+# kink. For the others almost every image has one, where float32 and float64 gradients legitimately
+# differ.
+NETWORKS_WITHOUT_KINKS = [name for name in NETWORKS if name not in ("chinese_cnn", "mse_cnn")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Subject:
         return call
 
     def check(self, params, index: np.ndarray) -> None:
-        """Compares the gradients at `params` on the first decidable images of `index`."""
+        """Compares the gradients at `params` on the first images without kinks of `index`."""
         _, margins = self.reference(params, self.data.images[index], self.data.labels[index])
         index = index[margins > ROUNDING][:BATCH]
         assert len(index) == BATCH
@@ -135,7 +136,7 @@ class Subject:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DECIDABLE)
+@pytest.mark.parametrize("name", NETWORKS_WITHOUT_KINKS)
 def test_gradients_on_real_images_are_those_of_float64(name, raw_data_dir):
     config = recipe(name)
     data = load_dataset(config.data, DataLocations(raw_data_dir=raw_data_dir, source="real"))

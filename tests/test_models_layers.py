@@ -178,7 +178,7 @@ def test_dropout_honours_its_rate_and_scales_what_stays(rate):
     np.testing.assert_allclose(dropped[~gone], x[~gone] / (1 - rate), rtol=1e-6)
     flat = gone.reshape(50, -1)
     assert np.abs(flat.mean(1) - rate).max() < 5 * np.sqrt(rate * (1 - rate) / flat.shape[1])
-    for distance in (1, 2):  # neighbours know nothing of each other
+    for distance in (1, 2):  # neighbors know nothing of each other
         together = (flat[:, distance:] & flat[:, :-distance]).mean()
         assert abs(together - rate**2) < 6 * expected_sd
     assert abs((flat[1:] & flat[:-1]).mean() - rate**2) < 6 * expected_sd  # nor do examples

@@ -132,8 +132,8 @@ for rows in (1, 4096):
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment,
-                          capture_output=True, text=True, check=False)
-    assert done.stdout.split("\n")[:2] == ["False 1024.0", "True 1024.0"], done.stderr
+    completed = subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment,
+                               capture_output=True, text=True, check=False)
+    assert completed.stdout.split("\n")[:2] == ["False 1024.0", "True 1024.0"], completed.stderr
     kept = [path.name for path in tmp_path.iterdir() if "multiply" in path.name]
     assert len({name.rsplit("-", 2)[0] for name in kept}) == 1 and len(kept) <= 2, kept

@@ -47,10 +47,10 @@ OWN = """
 def own_run(write, registries, launch_here, idx_folder, tmp_path):
     """An experiment file outside the repository, and the folder of its run."""
     path, workdir = write(OWN), tmp_path / "run"
-    done = launch_here(
+    completed = launch_here(
         f"--experiment={path}", f"--workdir={workdir}", "--set=data.dataset=idx_files",
         f"--set=data.folder={idx_folder}", "--set=data.split=holdout", "--set=model.scale=0.5")
-    assert done.returncode == 0, done.stderr
+    assert completed.returncode == 0, completed.stderr
     return path, workdir
 
 
@@ -63,8 +63,8 @@ def test_a_custom_experiment_file_is_trained_and_evaluated(own_run, launch_here)
     recorded = json.loads((workdir / "config.json").read_text())["config"]["model"]
     assert recorded["scale"] == 0.5 and recorded["bias"] is True
 
-    done = launch_here("--mode=eval", f"--workdir={workdir}", f"--experiment={path}")
-    assert done.returncode == 0, done.stderr
+    completed = launch_here("--mode=eval", f"--workdir={workdir}", f"--experiment={path}")
+    assert completed.returncode == 0, completed.stderr
     row = json.loads((workdir / "eval.jsonl").read_text())
     assert row["step"] == 8 and row["test_errors"] == result["test_errors"]
 
@@ -107,8 +107,8 @@ def train_least(write, launch_here, idx_folder, tmp_path, fields="", logits="10"
 def test_an_own_architecture_has_the_fields_that_it_wants(
     write, registries, launch_here, idx_folder, tmp_path
 ):
-    done = train_least(write, launch_here, idx_folder, tmp_path)
-    assert done.returncode == 0, done.stderr
+    completed = train_least(write, launch_here, idx_folder, tmp_path)
+    assert completed.returncode == 0, completed.stderr
     picture = np.full((40, 40), 255, np.uint8)
     picture[10:30, 18:22] = 0
     Image.fromarray(picture).save(tmp_path / "one.png")
@@ -125,19 +125,19 @@ def test_an_own_architecture_has_the_fields_that_it_wants(
 def test_a_custom_model_that_does_not_fit_is_an_error(
     change, message, write, registries, launch_here, idx_folder, tmp_path
 ):
-    done = train_least(write, launch_here, idx_folder, tmp_path, **change)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert message in done.stderr
+    completed = train_least(write, launch_here, idx_folder, tmp_path, **change)
+    assert completed.returncode == 2 and completed.stderr.count("\n") == 1
+    assert message in completed.stderr
     assert not (tmp_path / "run").exists()
 
 
 def test_a_custom_model_is_initialized_from_the_weights_of_a_run(own_run, launch_here, tmp_path):
     path, workdir = own_run
-    done = launch_here(
+    completed = launch_here(
         f"--experiment={path}", f"--workdir={tmp_path / 'second'}", *own_data(workdir),
         "--set=model.scale=0.5", f"--set=train.init_from={workdir}", "--set=train.steps=1",
         "--set=optimizer.learning_rate=1e-9")
-    assert done.returncode == 0, done.stderr
+    assert completed.returncode == 0, completed.stderr
     second = json.loads((tmp_path / "second" / "result.json").read_text())
     first = json.loads((workdir / "result.json").read_text())
     assert second["test_loss"] == pytest.approx(first["test_loss"], rel=1e-5)
@@ -145,5 +145,5 @@ def test_a_custom_model_is_initialized_from_the_weights_of_a_run(own_run, launch
 
 def test_a_run_with_a_custom_model_is_evaluated_while_its_file_is_the_same(own_run, launch):
     _, workdir = own_run
-    done = launch("--mode=eval", f"--workdir={workdir}")
-    assert done.returncode == 0 and "test accuracy" in done.stdout, done.stderr
+    completed = launch("--mode=eval", f"--workdir={workdir}")
+    assert completed.returncode == 0 and "test accuracy" in completed.stdout, completed.stderr

@@ -144,7 +144,7 @@ def test_dropout_rates_stand_in_their_places(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_each_convolution_may_have_a_batch_normalisation(name):
+def test_each_convolution_may_have_a_batch_normalization(name):
     model, shape = network(name, batch_norm=True)
     kinds = [layer.kind for layer in list_layers(model, shape)]
     assert kinds.count("BatchNorm") == kinds.count("Conv")

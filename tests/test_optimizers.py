@@ -215,7 +215,7 @@ def test_every_optimizer_lowers_a_quadratic_loss(name):
     assert loss(params) < start
 
 
-@pytest.mark.parametrize(("name", "said"), [
+@pytest.mark.parametrize(("name", "message"), [
     ("optax.lbfgs", "not an optimizer whose update needs only the gradient"),
     ("optax.no_such", "optax and optax.contrib have no such function"),
     ("optax.dpsgd", "without a default, l2_norm_clip, noise_multiplier, seed, cannot be set"),
@@ -223,10 +223,10 @@ def test_every_optimizer_lowers_a_quadratic_loss(name):
     ("lio", "did you mean lion?"),
     (None, "optimizer.name must be one of adadelta"),
 ])
-def test_an_unknown_optimizer_is_refused(name, said):
+def test_an_unknown_optimizer_is_refused(name, message):
     with pytest.raises(FlaxdigitsError) as error:
         Optimizer.find(name, "optimizer.name")
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("experiment", "formula", "constants"), [

@@ -74,8 +74,8 @@ def ruled(image):
 
 KINDS = {
     "light on dark": ("png", lambda: draw(ground="black", ink="white")),
-    "colours": ("png", lambda: draw(ground=(190, 160, 60), ink=(30, 30, 140))),
-    "colours as bright as each other": (
+    "colors": ("png", lambda: draw(ground=(190, 160, 60), ink=(30, 30, 140))),
+    "colors as bright as each other": (
         "png", lambda: draw(ground=(0, 150, 0), ink=(255, 21, 0))),
     "small": ("png", lambda: draw(4 * 40).resize((40, 40), Image.Resampling.BOX)),
     "large": ("png", lambda: draw(3000)),

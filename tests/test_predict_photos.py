@@ -14,7 +14,7 @@ COUNT = 400  # of the test images
 
 
 def photo(image, rng):
-    """Ink on paper of some size and colours, off the middle, in uneven light, with grain."""
+    """Ink on paper of some size and colors, off the middle, in uneven light, with grain."""
     side = int(rng.integers(120, 400))
     ground, ink = np.array([225, 215, 195.0]), np.array([40, 40, 95.0])
     if rng.random() < 0.5:  # chalk on a board

@@ -58,7 +58,7 @@ def test_a_run_ends_with_a_report(finished):
     assert page.tags.count("figure") == 32 + min(32, found["test_errors"])
 
 
-def test_the_page_needs_nothing_from_elsewhere(finished):
+def test_report_page_is_self_contained(finished):
     text = (finished / "report.html").read_text()
     page = Page(text)
     assert len(page.addresses) > 32
@@ -121,12 +121,12 @@ def test_a_folder_of_images_has_a_report(launch_here, tmp_path):
         for number in range(8):
             pixels = rng.integers(0, 255, (20, 14), np.uint8)
             Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
-    done = launch_here(
+    completed = launch_here(
         "--experiment=dense_cnn", "--set=data.dataset=image_folder", "--set=data.split=random",
         f"--set=data.folder={tmp_path / 'images'}", f"--workdir={tmp_path / 'run'}",
         "--set=train.steps=2", "--set=model.filters=2", "--set=model.dense=4")
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    assert str(tmp_path / "run" / "report.html") in done.stdout
+    assert completed.returncode == 0 and completed.stderr == "", completed.stderr
+    assert str(tmp_path / "run" / "report.html") in completed.stdout
     text = (tmp_path / "run" / "report.html").read_text()
     assert "<b>&lt;" not in text and "<b></td>" not in text and "甲" in text
     assert {path.name for path in (tmp_path / "run" / "figures").iterdir()} == FIGURES
@@ -139,9 +139,10 @@ def test_a_report_that_fails_leaves_the_result(finished_copy, launch_here, caplo
     for name in ("result.json", "report.html"):
         (finished_copy / name).unlink()
     (finished_copy / "figures").write_text("in the way")
-    done = launch_here(f"--workdir={finished_copy}")
-    assert done.returncode == 0
-    assert done.stdout.splitlines()[-1] == f"complete at step 6: {finished_copy / 'result.json'}"
+    completed = launch_here(f"--workdir={finished_copy}")
+    assert completed.returncode == 0
+    last = completed.stdout.splitlines()[-1]
+    assert last == f"complete at step 6: {finished_copy / 'result.json'}"
     assert read(finished_copy)["test_errors"] == before["test_errors"]
     *_, note = (record.message for record in caplog.records
                 if record.name.startswith("flaxdigits"))  # Orbax may call the disk slow
@@ -156,9 +157,9 @@ def test_an_old_run_gets_its_report(finished_copy, finished, launch_here):
     shutil.rmtree(finished_copy / "figures")
     for name in ("report.html", "predictions.npz"):
         (finished_copy / name).unlink()
-    done = launch_here("--mode=report", f"--workdir={finished_copy}")
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    assert str(finished_copy / "report.html") in done.stdout
+    completed = launch_here("--mode=report", f"--workdir={finished_copy}")
+    assert completed.returncode == 0 and completed.stderr == "", completed.stderr
+    assert str(finished_copy / "report.html") in completed.stdout
     for name in FIGURES:
         pictures = [np.asarray(Image.open(folder / "figures" / name), np.float32)
                     for folder in (finished, finished_copy)]
@@ -170,18 +171,20 @@ def test_an_old_run_gets_its_report(finished_copy, finished, launch_here):
 
 
 def test_a_report_is_refused(finished_copy, launch_here):
-    def refusal(*arguments):
-        done = launch_here("--mode=report", f"--workdir={finished_copy}", *arguments)
-        assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
-        return done.stderr
+    def error_message(*arguments):
+        completed = launch_here("--mode=report", f"--workdir={finished_copy}", *arguments)
+        assert completed.returncode == 2 and completed.stdout == ""
+        assert completed.stderr.count("\n") == 1
+        return completed.stderr
 
-    assert "leave out --set" in refusal("--set=seed=1")
+    assert "leave out --set" in error_message("--set=seed=1")
     shutil.rmtree(finished_copy / "checkpoints" / "6")
-    assert "the checkpoint of step 6" in refusal()
+    assert "the checkpoint of step 6" in error_message()
     (finished_copy / "result.json").unlink()
-    assert "the run is unfinished, at step 4, and only a finished run has a report" in refusal()
+    assert ("the run is unfinished, at step 4, and only a finished run has a report"
+            in error_message())
     (finished_copy / "config.json").unlink()
-    assert "not a run folder" in refusal()
+    assert "not a run folder" in error_message()
 
 
 def test_every_value_is_escaped_in_the_html_report():
@@ -199,7 +202,7 @@ def test_every_value_is_escaped_in_the_html_report():
 
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
          "--disable-background-networking", "--disable-component-update", "--disable-sync")
-COLOURS = {"light": (0xf7, 0xf7, 0xf8), "dark": (0x11, 0x11, 0x13)}  # of the page
+COLORS = {"light": (0xf7, 0xf7, 0xf8), "dark": (0x11, 0x11, 0x13)}  # of the page
 # A frame can be as narrow as a telephone; a window cannot.
 PROBE = """<title>none</title>
 <iframe width="{width}" height="5000" frameborder="0"></iframe><script>
@@ -223,18 +226,18 @@ def browse(tmp_path_factory):
 
     def run(page, width, *flags):
         profile = tmp_path_factory.mktemp("profile")
-        done = subprocess.run(
+        completed = subprocess.run(
             [chromium, *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},5000", *flags,
              page.as_uri()], capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert completed.returncode == 0, completed.stderr
+        return completed.stdout
 
     return run
 
 
 @pytest.fixture(scope="module")
 def chinese_page(tmp_path_factory):
-    """A page with all there is: a validation split, mistakes, filters, Chinese classes."""
+    """A page with all there is: a validation split, errors, filters, Chinese classes."""
     rng = np.random.default_rng(0)
     labels, logits = rng.integers(0, 15, 300), rng.normal(size=(300, 15))
     logits[np.arange(300), labels] += 3
@@ -259,16 +262,16 @@ def test_the_page_fits_its_window_and_its_pictures_load(width, browse, chinese_p
     assert actual["broken"] == 0 and actual["shown"] > 64, actual
 
 
-@pytest.mark.parametrize("theme", COLOURS)
+@pytest.mark.parametrize("theme", COLORS)
 def test_the_page_is_light_or_dark_and_shows_its_pictures(theme, browse, chinese_page, tmp_path):
     shot = tmp_path / "shot.png"
     browse(chinese_page, 1200, f"--screenshot={shot}",
-           f"--blink-settings=preferredColorScheme={list(COLOURS)[::-1].index(theme)}")
+           f"--blink-settings=preferredColorScheme={list(COLORS)[::-1].index(theme)}")
     pixels = np.asarray(Image.open(shot).convert("RGB"), int)
-    assert (pixels[:, :20] == COLOURS[theme]).all(), "the left border has the page's colour"
+    assert (pixels[:, :20] == COLORS[theme]).all(), "the left border has the page's color"
     card = pixels[430:800, 100:1100].reshape(-1, 3)  # the curves
     paper = {"light": 255, "dark": 30}[theme]
     assert (np.abs(card - paper).max(1) < 12).mean() > 0.8
     assert card.std() > 10
-    colourful = np.ptp(pixels, axis=2) > 50
-    assert colourful.sum() > 50_000, "without the confusion matrix and filters it is mostly grey"
+    colorful = np.ptp(pixels, axis=2) > 50
+    assert colorful.sum() > 50_000, "without the confusion matrix and filters it is mostly gray"

@@ -21,15 +21,15 @@ from flaxdigits.reports.figures import (
     first_layer,
     png,
 )
-from flaxdigits.reports.fonts import families, legible
+from flaxdigits.reports.fonts import drawable_labels, families
 from flaxdigits.reports.forest import ForestRow, forest
 from flaxdigits.reports.image_grids import (
     class_grid,
+    most_confident_errors,
     prediction_grid,
     samples,
     select_predictions,
     softmax,
-    worst_mistakes,
 )
 from flaxdigits.reports.image_predictions import image_prediction_grid
 from flaxdigits.reports.layers import Layer
@@ -84,22 +84,22 @@ def report(**changes):
 
 def test_a_font_that_is_found_has_the_characters():
     for names in (CLASS_NAMES, ("Ångström", "ж"), tuple("0123456789")):
-        labels = legible(names)
+        labels = drawable_labels(names)
         assert has(labels.font, labels.names)
         assert len(set(labels.names)) == len(names)
 
 
 def test_without_a_font_there_are_other_names():
-    labels = legible(CLASS_NAMES, paths=["/no/such/font.ttf"])
+    labels = drawable_labels(CLASS_NAMES, paths=["/no/such/font.ttf"])
     assert labels.names == ("líng", "yī", "èr", "sān", "sì", "wǔ", "liù", "qī", "bā", "jiǔ", "shí",
                             "bǎi", "qiān", "wàn", "yì")
     assert has(labels.font, labels.names)
-    assert legible(("a", "猫", "é"), paths=[]).names == ("a", "class 1", "é")
+    assert drawable_labels(("a", "猫", "é"), paths=[]).names == ("a", "class 1", "é")
 
 
 @pytest.mark.parametrize("paths", [None, []])
 def test_every_character_is_drawn(paths):
-    names = legible(CLASS_NAMES, paths)
+    names = drawable_labels(CLASS_NAMES, paths)
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 15, (2, 60))
     images = rng.integers(0, 255, (60, 8, 8, 1), np.uint8)
@@ -128,21 +128,21 @@ def test_file_names_are_drawn_next_to_digits(tmp_path):
 def test_the_confusion_matrix_shows_its_counts():
     counts = metrics.confusion(LOGITS, LABELS)
     assert counts.tolist() == [[1, 1, 0], [1, 1, 0], [0, 1, 1]]
-    names, other = legible("abc"), counts.copy()
+    names, other = drawable_labels("abc"), counts.copy()
     other[0, 2] = 7
     assert (pixels(png(confusion(counts, names))) != pixels(png(confusion(other, names)))).any()
 
 
-def test_right_and_wrong_have_their_colours():
-    image = pixels(png(confusion(np.array([[5, 0], [3, 5]]), legible("ab")))).reshape(-1, 3)
-    for colour, at_least in ((LIGHT.right, 0.3), (LIGHT.wrong, 0.15)):
-        channels = [int(colour[place:place + 2], 16) for place in (1, 3, 5)]
+def test_right_and_wrong_have_their_colors():
+    image = pixels(png(confusion(np.array([[5, 0], [3, 5]]), drawable_labels("ab")))).reshape(-1, 3)
+    for color, at_least in ((LIGHT.right, 0.3), (LIGHT.wrong, 0.15)):
+        channels = [int(color[place:place + 2], 16) for place in (1, 3, 5)]
         assert (np.abs(image - channels).max(1) <= 2).mean() > at_least
 
 
-def test_the_worst_mistakes_are_the_most_confident_ones():
-    assert worst_mistakes(LABELS, LOGITS).tolist() == [3, 1, 5]
-    assert worst_mistakes(LABELS, LOGITS, limit=1).tolist() == [3]
+def test_most_confident_errors():
+    assert most_confident_errors(LABELS, LOGITS).tolist() == [3, 1, 5]
+    assert most_confident_errors(LABELS, LOGITS, limit=1).tolist() == [3]
     shown = select_predictions(IMAGES, np.arange(6)[::-1], LABELS, LOGITS, [3])[0]
     assert (shown.index, shown.true, shown.predicted) == (2, 0, 1)
     assert shown.confidence == pytest.approx(1 / (1 + 2 * np.exp(-9)))
@@ -164,8 +164,8 @@ def test_a_grid_shows_the_images():
     bright = np.full((1, 5, 5, 1), 255, np.uint8)
     logits = np.array([[1.0, 0.0]])
     grids = [pixels(png(prediction_grid(
-        select_predictions(images, np.arange(1), np.zeros(1, int), logits, [0]), legible("ab"),
-        "x")))
+        select_predictions(images, np.arange(1), np.zeros(1, int), logits, [0]),
+        drawable_labels("ab"), "x")))
         for images in (bright, bright // 255)]
     assert (grids[1] < 9).all(-1).sum() > (grids[0] < 9).all(-1).sum() + 15_000
 
@@ -173,12 +173,12 @@ def test_a_grid_shows_the_images():
 def test_filters_are_on_one_scale_around_zero_in_greyscale_too():
     filters = np.stack([np.full((3, 3), value, np.float32) for value in (-1, 0, 0.5, 1)])
     image = pixels(png(first_layer(filters))).reshape(-1, 3).astype(int)
-    for colour in WEIGHTS:
-        channels = [int(colour[place:place + 2], 16) for place in (1, 3, 5)]
+    for color in WEIGHTS:
+        channels = [int(color[place:place + 2], 16) for place in (1, 3, 5)]
         assert (np.abs(image - channels).max(1) <= 2).mean() > 0.1
-    grey = [int(Image.new("RGB", (1, 1), colour).convert("L").getpixel((0, 0)))
-            for colour in WEIGHTS]
-    assert grey[0] + 60 < grey[1] < grey[2] - 60
+    gray = [int(Image.new("RGB", (1, 1), color).convert("L").getpixel((0, 0)))
+            for color in WEIGHTS]
+    assert gray[0] + 60 < gray[1] < gray[2] - 60
 
 
 def values_of(figure):
@@ -252,7 +252,7 @@ def test_a_forest_plot_explains_the_marks_that_it_has():
 def test_each_column_of_an_error_map_is_named_if_there_are_few(count, labels, axis):
     errors = np.arange(2 * count).reshape(count, 2)
     figure = error_map(
-        np.arange(count) + 5, errors, np.full((count, 2), 100), legible("ab"), "fold")
+        np.arange(count) + 5, errors, np.full((count, 2), 100), drawable_labels("ab"), "fold")
     _, axes = figure.axes
     assert [label.get_text() for label in axes.get_xticklabels()] == labels
     assert axes.get_xlabel() == axis
@@ -260,7 +260,7 @@ def test_each_column_of_an_error_map_is_named_if_there_are_few(count, labels, ax
 
 def test_themes_differ_in_the_background():
     for theme, low, high in ((LIGHT, 240, 256), (DARK, 0, 40)):
-        corner = pixels(png(confusion(np.eye(2, dtype=int), legible("ab"), theme)))[2, 2]
+        corner = pixels(png(confusion(np.eye(2, dtype=int), drawable_labels("ab"), theme)))[2, 2]
         assert (corner >= low).all() and (corner < high).all()
 
 
@@ -271,7 +271,7 @@ KINDS = {
     "plain": {},
     "two filters": {"filters": np.ones((2, 3, 3), np.float32)},
     "many filters": {"filters": np.zeros((200, 28, 28), np.float32)},
-    "no mistake": {"logits": np.eye(3)[LABELS]},
+    "no errors": {"logits": np.eye(3)[LABELS]},
     "no opinion": {"logits": np.zeros((6, 3))},
     "no rows": {"rows": []},
     "one row": {"rows": [{"step": 8, "train_loss": 0.0, "train_accuracy": 1.0,

@@ -197,8 +197,8 @@ def test_custom_components_are_trained_resumed_and_evaluated_in_a_new_process(
 @pytest.mark.slow
 def test_custom_components_are_varied_in_a_study(own, write, idx_folder, launch_here, tmp_path):
     study = write(STUDY.format(folder=idx_folder), "study.py")
-    done = launch_here(f"--ablation={study}", f"--workdir={tmp_path / 'study'}")
-    assert done.returncode == 0, done.stderr
+    completed = launch_here(f"--ablation={study}", f"--workdir={tmp_path / 'study'}")
+    assert completed.returncode == 0, completed.stderr
     rows = json.loads((tmp_path / "study/study.json").read_text())["rows"]
     assert [row["variant"] for row in rows] == [
         "base", "built-in optimizer", "larger margin", "no augmentation"]
@@ -208,22 +208,22 @@ def test_custom_components_are_varied_in_a_study(own, write, idx_folder, launch_
     assert "validation worst class, %" in table and "| test loss |" in table
 
     study.write_text(study.read_text().replace("worst_class", "no_class"))
-    done = launch_here(f"--ablation={study}", f"--workdir={tmp_path / 'other'}")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    completed = launch_here(f"--ablation={study}", f"--workdir={tmp_path / 'other'}")
+    assert completed.returncode == 2 and completed.stderr.count("\n") == 1
     assert ("metric must be a split followed by one of accuracy, loss, errors, worst_class"
-            in done.stderr)
+            in completed.stderr)
 
 
-@pytest.mark.parametrize(("assignment", "said"), [
+@pytest.mark.parametrize(("assignment", "message"), [
     ("optimizer.decay=1", "optimizer.decay must be below 1, got 1.0"),
     ("optimizer.momentum=0.9", "the optimizer sign_descent has no such field; it has "),
     ("train.loss=hing", "did you mean hinge?"),
     ("data.augmentation.dimmed.most=2", "data.augmentation.dimmed.most must be at most 1"),
 ])
-def test_custom_components_are_checked_like_the_built_in_ones(own, launch_here, assignment, said):
-    done = launch_here(f"--experiment={own}", f"--set={assignment}")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert said in done.stderr
+def test_custom_components_are_checked_like_built_in_ones(own, launch_here, assignment, message):
+    completed = launch_here(f"--experiment={own}", f"--set={assignment}")
+    assert completed.returncode == 2 and completed.stderr.count("\n") == 1
+    assert message in completed.stderr
 
 
 # --- what register refuses -----------------------------------------------------------------------
@@ -268,10 +268,10 @@ def test_only_frozen_dataclasses_of_a_kind_with_defaults_are_registered():
     class Named(Optimizer):
         name: str = "other"
 
-    for cls, said in ((Plain, "frozen=True"), (Needy, "the field size of Needy needs a default"),
+    for cls, message in ((Plain, "frozen=True"), (Needy, "the field size of Needy needs a default"),
                       (Named, "cannot have a field name"),
                       (dict, "must be a subclass of a kind")):
-        with pytest.raises(FlaxdigitsError, match=said):
+        with pytest.raises(FlaxdigitsError, match=message):
             register("mine")(cls)
     config = ExperimentConfig("a", DenseCnnConfig(), optimizer=Needy(size=3))
     with pytest.raises(FlaxdigitsError, match="optimizer: Needy is not registered"):

@@ -17,7 +17,7 @@ from PIL import Image
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.reports.comparison import comparison_table
 from flaxdigits.studies.records import read_record
-from flaxdigits.studies.seeds import summarise
+from flaxdigits.studies.seeds import summarize
 from flaxdigits.training.run_folder import RunFolder
 
 pytest_plugins = ["tiny_run"]
@@ -82,7 +82,7 @@ def readers(workdir: Path) -> list:
         lambda: folder.differences(
             {"config": {"seed": 0}, "data": {"fingerprint": "f"}, "init_from": None}),
         lambda: comparison_table([folder]), lambda: read_record(folder.path),
-        lambda: summarise(workdir, [0])]
+        lambda: summarize(workdir, [0])]
 
 
 def write_files(workdir: Path, documents: dict[str, dict], left_out: str) -> Path:

@@ -47,9 +47,9 @@ def study(idx_folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def ran(study, launch, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("ran")
-    done = launch(f"--ablation={study}", f"--workdir={workdir}")
-    assert done.returncode == 0, done.stderr
-    return workdir, done.stdout
+    completed = launch(f"--ablation={study}", f"--workdir={workdir}")
+    assert completed.returncode == 0, completed.stderr
+    return workdir, completed.stdout
 
 
 @pytest.mark.slow
@@ -138,8 +138,8 @@ def test_finished_runs_are_not_run_again(ran, study, launch_here):
     config_file.write_text(json.dumps(recorded | {"machine": "A computer"}))
     kept = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")
             if path.is_file() and path.name in ("result.json", "diverged.json", "metrics.jsonl")}
-    done = launch_here(f"--ablation={study}", f"--workdir={workdir}")
-    assert done.returncode == 0, done.stderr
+    completed = launch_here(f"--ablation={study}", f"--workdir={workdir}")
+    assert completed.returncode == 0, completed.stderr
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
     assert "hardware: A computer, JAX" in (workdir / "study.md").read_text()  # where it was run
     plan = launch_here(f"--ablation={study}", f"--workdir={workdir}", "--dry_run")
@@ -160,8 +160,8 @@ def test_a_killed_and_restarted_study_gives_the_same_table(ran, study, start, la
     assert not (tmp_path / "study.json").exists()
     ended = {path: path.stat().st_mtime_ns for seed in range(3)
              for path in [tmp_path / "base" / "seeds" / str(seed) / "result.json"]}
-    done = launch(f"--ablation={study}", f"--workdir={tmp_path}")
-    assert done.returncode == 0, done.stderr
+    completed = launch(f"--ablation={study}", f"--workdir={tmp_path}")
+    assert completed.returncode == 0, completed.stderr
     assert ended == {path: path.stat().st_mtime_ns for path in ended}
     ours, theirs = (json.loads((folder / "study.json").read_text())["rows"]
                     for folder in (tmp_path, ran[0]))
@@ -169,12 +169,12 @@ def test_a_killed_and_restarted_study_gives_the_same_table(ran, study, start, la
 
 
 def test_a_dry_run_lists_the_runs_with_their_time_and_writes_nothing(study, launch_here, tmp_path):
-    done = launch_here(f"--ablation={study}", f"--workdir={tmp_path / 'a'}", "--dry_run",
-                       "--seeds=3..4")
-    assert done.returncode == 0 and done.stderr == ""
-    assert "4 variants of mse_cnn, 2 seeds, 8 runs" in done.stdout
+    completed = launch_here(f"--ablation={study}", f"--workdir={tmp_path / 'a'}", "--dry_run",
+                            "--seeds=3..4")
+    assert completed.returncode == 0 and completed.stderr == ""
+    assert "4 variants of mse_cnn, 2 seeds, 8 runs" in completed.stdout
     for variant in ("base", "fast", "fatal", "other images"):
-        assert re.search(rf"{variant} +│ 0 +│ 3, 4 +│ +\d+ s", done.stdout), done.stdout
+        assert re.search(rf"{variant} +│ 0 +│ 3, 4 +│ +\d+ s", completed.stdout), completed.stdout
     assert list(tmp_path.iterdir()) == []
 
 
@@ -193,8 +193,9 @@ REFUSED = {
 def test_bad_studies_are_reported_in_one_line(case, launch_here, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments, message = REFUSED[case]
-    done = launch_here(*arguments)
-    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+    completed = launch_here(*arguments)
+    assert completed.returncode == 2 and completed.stderr.count("\n") == 1
+    assert message in completed.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -216,11 +217,12 @@ def test_a_variant_that_does_not_fit_the_data_is_an_error_before_any_run(
     change, message, launch_here, idx_folder, tmp_path
 ):
     (tmp_path / "late.py").write_text(LATE.format(change=change))
-    done = launch_here(
+    completed = launch_here(
         f"--ablation={tmp_path / 'late.py'}", "--set=data.dataset=idx_files",
         "--set=train.epochs=1", f"--set=data.folder={idx_folder}",
         f"--workdir={tmp_path / 'run'}")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr
+    assert completed.returncode == 2 and completed.stderr.count("\n") == 1
+    assert message in completed.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -237,10 +239,10 @@ def test_the_experiment_of_a_study_is_executed_once(write, launch_here, idx_fold
     """)
     (tmp_path / "late.py").write_text(
         LATE.format(change="train.epochs=3").replace("dense_cnn", "mine.py"))
-    done = launch_here(
+    completed = launch_here(
         f"--ablation={tmp_path / 'late.py'}", "--set=data.dataset=idx_files", "--dry_run",
         f"--set=data.folder={idx_folder}", f"--workdir={tmp_path / 'run'}")
-    assert done.returncode == 0, done.stderr
+    assert completed.returncode == 0, completed.stderr
     assert (tmp_path / "executed").read_text() == "x"
 
 
@@ -259,19 +261,19 @@ def test_a_study_of_an_earlier_version_is_found_and_resumed(launch_here, idx_fol
     (tmp_path / "grid.py").write_text(GRID.format(folder=idx_folder))
     workdir = tmp_path / "run"
     command = (f"--ablation={tmp_path / 'grid.py'}", f"--workdir={workdir}")
-    done = launch_here(*command)
-    assert done.returncode == 0, done.stderr
+    completed = launch_here(*command)
+    assert completed.returncode == 0, completed.stderr
     (workdir / "momentum_0.9").rename(workdir / "momentum=0.9")
     old = workdir / "momentum=0.9" / "seeds" / "0"
     before = (old / "result.json").stat().st_mtime_ns
     table = (workdir / "study.json").read_text()
-    done = launch_here(*command)
-    assert done.returncode == 0, done.stderr
+    completed = launch_here(*command)
+    assert completed.returncode == 0, completed.stderr
     assert (workdir / "study.json").read_text() == table
     assert (old / "result.json").stat().st_mtime_ns == before
     (old / "result.json").unlink()
-    done = launch_here(*command)
-    assert done.returncode == 0 and (old / "result.json").is_file(), done.stderr
+    completed = launch_here(*command)
+    assert completed.returncode == 0 and (old / "result.json").is_file(), completed.stderr
     assert not (workdir / "momentum_0.9").exists()
 
 
@@ -289,18 +291,18 @@ def test_a_study_is_resumed_without_its_initial_weights(
 
 
 def test_a_metric_that_no_run_has_is_an_error_before_any_run(study, launch_here, tmp_path):
-    done = launch_here(
+    completed = launch_here(
         f"--ablation={study}", "--set=data.split=official", f"--workdir={tmp_path / 'run'}")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "data.split=official has no validation part" in done.stderr
+    assert completed.returncode == 2 and completed.stderr.count("\n") == 1
+    assert "data.split=official has no validation part" in completed.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_returns_no_study_is_an_error(launch_here, tmp_path):
     path = tmp_path / "wrong.py"
     path.write_text("def get_study():\n    return 3\n")
-    done = launch_here(f"--ablation={path}")
-    assert "get_study() must return a Study, got int" in done.stderr
+    completed = launch_here(f"--ablation={path}")
+    assert "get_study() must return a Study, got int" in completed.stderr
 
 
 def test_scoring_on_other_input_trains_the_same_weights(train_tiny, finished, tmp_path):

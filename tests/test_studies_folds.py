@@ -35,9 +35,9 @@ def synthetic(environment, tmp_path_factory):
 @pytest.fixture(scope="module")
 def ran(synthetic, launch, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("folds")
-    done = launch(*RECIPE, "--data=synthetic", f"--workdir={workdir}")
-    assert done.returncode == 0, done.stderr
-    return workdir, done.stdout
+    completed = launch(*RECIPE, "--data=synthetic", f"--workdir={workdir}")
+    assert completed.returncode == 0, completed.stderr
+    return workdir, completed.stdout
 
 
 @pytest.mark.slow
@@ -91,8 +91,8 @@ def test_folds_that_are_killed_and_resumed_repeat_nothing(
     recorded = json.loads(config_file.read_text())
     config_file.write_text(json.dumps(recorded | {"machine": "A computer"}))
     before = first.stat().st_mtime_ns
-    done = launch(*RECIPE, "--data=synthetic", f"--workdir={tmp_path}")
-    assert done.returncode == 0, done.stderr
+    completed = launch(*RECIPE, "--data=synthetic", f"--workdir={tmp_path}")
+    assert completed.returncode == 0, completed.stderr
     assert first.stat().st_mtime_ns == before
     assert "hardware: A computer, JAX" in (tmp_path / "writers.md").read_text()
     for fold in range(10):
@@ -116,9 +116,9 @@ def test_the_command_of_the_folds_of_a_run_contains_its_folder():
 
 
 def test_data_without_writers_is_refused(launch_here):
-    done = launch_here("--mode=folds", "--experiment=mse_cnn")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "mnist has no such split" in done.stderr
+    completed = launch_here("--mode=folds", "--experiment=mse_cnn")
+    assert completed.returncode == 2 and completed.stderr.count("\n") == 1
+    assert "mnist has no such split" in completed.stderr
 
 
 @pytest.mark.slow
@@ -129,8 +129,8 @@ def test_folds_of_examples_whose_sizes_differ(launch, idx_folder, tmp_path):
         f"--set=data.folder={idx_folder}", "--set=data.split=kfold", "--set=data.folds=4",
         "--set=train.steps=2", "--set=model.filters=1", "--set=model.dense=4,4",
         f"--workdir={workdir}"]
-    done = launch(*command)
-    assert done.returncode == 0, done.stderr
+    completed = launch(*command)
+    assert completed.returncode == 0, completed.stderr
     results = [json.loads((workdir / f"folds/{fold}/seeds/0/result.json").read_text())
                for fold in range(4)]
     assert sorted(result["test_examples"] for result in results) == [67, 67, 68, 68]
@@ -142,14 +142,15 @@ def test_folds_of_examples_whose_sizes_differ(launch, idx_folder, tmp_path):
     table = (workdir / "folds.md").read_text()
     assert "| fold | accuracy, % |" in table and "4 folds of examples" in table
     assert "writer" not in table and (workdir / "folds.png").exists()
-    assert f"tables: {workdir / 'folds.md'}" in done.stdout
+    assert f"tables: {workdir / 'folds.md'}" in completed.stdout
     again = launch(*command)
     assert again.returncode == 0 and json.loads((workdir / "folds.json").read_text()) == summary
 
 
 def test_folds_of_writers_need_writers(launch_here, idx_folder, tmp_path):
-    done = launch_here(
+    completed = launch_here(
         "--mode=folds", "--experiment=dense_cnn", "--set=data.dataset=idx_files",
         f"--set=data.folder={idx_folder}", f"--workdir={tmp_path / 'folds'}")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "data.split=writers: idx_files has no such split; use one of official" in done.stderr
+    assert completed.returncode == 2 and completed.stderr.count("\n") == 1
+    message = "data.split=writers: idx_files has no such split; use one of official"
+    assert message in completed.stderr

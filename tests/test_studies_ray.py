@@ -133,8 +133,8 @@ def test_a_signal_saves_running_tasks_which_are_resumed_locally(study, start, la
     assert "seed 0: saved at step" in output and "paused by SIGTERM" in output
     started = {path: path.stat().st_mtime_ns for path in saved(tmp_path, 1)}
     assert started
-    done = launch(*recipe)
-    assert done.returncode == 0, done.stderr
+    completed = launch(*recipe)
+    assert completed.returncode == 0, completed.stderr
     assert started == {path: path.stat().st_mtime_ns for path in started}
 
 
@@ -143,12 +143,13 @@ def test_what_a_worker_refuses_is_one_line(study, launch, tmp_path):
     recipe = [f"--ablation={study}", f"--workdir={tmp_path}", "--executor=ray", "--seeds=7"]
     (tmp_path / "base" / "seeds" / "7").mkdir(parents=True)
     (tmp_path / "base" / "seeds" / "7" / "checkpoints").write_text("no folder")
-    done = launch(*recipe)
-    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    assert done.stderr.startswith("error: base, seed 7: ") and done.stderr.count("\n") == 1
-    done = launch(*recipe, env={"RAY_ADDRESS": "nowhere"})
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith("error: cannot reach the Ray cluster: ")
+    completed = launch(*recipe)
+    assert completed.returncode == 2 and "Traceback" not in completed.stderr, completed.stderr
+    assert completed.stderr.startswith("error: base, seed 7: ")
+    assert completed.stderr.count("\n") == 1
+    completed = launch(*recipe, env={"RAY_ADDRESS": "nowhere"})
+    assert completed.returncode == 2 and completed.stderr.count("\n") == 1
+    assert completed.stderr.startswith("error: cannot reach the Ray cluster: ")
 
 
 def test_a_call_does_not_change_the_devices_of_its_caller(study):
@@ -165,5 +166,6 @@ def test_the_flags_of_ray_are_refused_without_it(launch_here, study):
     for arguments, message in (
             (("--experiment=mse_cnn", "--executor=ray"), "--executor is only for --ablation"),
             ((f"--ablation={study}", "--gpus_per_run=1"), "--gpus_per_run is for --executor=ray")):
-        done = launch_here(*arguments)
-        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+        completed = launch_here(*arguments)
+        assert completed.returncode == 2 and completed.stderr.count("\n") == 1
+        assert message in completed.stderr

@@ -62,9 +62,9 @@ def replicate(launch_here, small, monkeypatch, tmp_path):
 def ran(launch, small, tmp_path_factory):
     """The folder of a whole replication with two seeds; not to be changed."""
     workdir = tmp_path_factory.mktemp("ran") / "all"
-    done = launch("--mode=replicate", f"--experiment={small}", "--seeds=0..1",
-                  f"--workdir={workdir}")
-    assert done.returncode == 0 and done.stderr == "", done.stderr
+    completed = launch("--mode=replicate", f"--experiment={small}", "--seeds=0..1",
+                       f"--workdir={workdir}")
+    assert completed.returncode == 0 and completed.stderr == "", completed.stderr
     return workdir
 
 
@@ -120,9 +120,9 @@ def test_the_page_has_the_same_content_and_escapes_it(ran):
 
 
 def test_its_small_files_give_the_same_table(ran, replicate, tmp_path):
-    done = replicate(
+    completed = replicate(
         f"--collect={ran / 'results'}", "--collect_only", f"--workdir={tmp_path / 'a'}")
-    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert completed.returncode == 0 and completed.stderr == "", completed.stderr
     assert rows(tmp_path / "a") == rows(ran)
     kept = {path.name: path.read_text() for path in (ran / "results" / "small").iterdir()}
     assert len(kept) == 4 and not any("seconds" in text for text in kept.values())
@@ -133,10 +133,10 @@ def test_its_small_files_give_the_same_table(ran, replicate, tmp_path):
 def test_finished_runs_are_not_run_again(ran, replicate, tmp_path):
     (tmp_path / "runs").mkdir()
     shutil.copytree(ran / "small" / "original" / "seeds" / "1", tmp_path / "runs" / "mine")
-    done = replicate("--seeds=0..1", "--set=train.steps=1")
-    assert done.returncode == 0, done.stderr
-    assert "small, original: to run: seed 0, on" in done.stdout
-    assert "small, held_out: to run: seeds 0, 1, on" in done.stdout
+    completed = replicate("--seeds=0..1", "--set=train.steps=1")
+    assert completed.returncode == 0, completed.stderr
+    assert "small, original: to run: seed 0, on" in completed.stdout
+    assert "small, held_out: to run: seeds 0, 1, on" in completed.stdout
     own, = rows(tmp_path / "runs" / "replicate")
     assert own["reproduced"]["seeds"] == [1] and own["reproduced"]["partial"] is None
     assert own["held_out"]["partial"] == "1 of 6 steps"
@@ -145,9 +145,9 @@ def test_finished_runs_are_not_run_again(ran, replicate, tmp_path):
 
 
 def test_partial_runs_are_reported_as_partial(ran, replicate, tmp_path):
-    done = replicate("--seeds=0", "--set=train.steps=2", "--set=data.limit=60",
-                     f"--workdir={tmp_path / 'a'}")
-    assert done.returncode == 0, done.stderr
+    completed = replicate("--seeds=0", "--set=train.steps=2", "--set=data.limit=60",
+                          f"--workdir={tmp_path / 'a'}")
+    assert completed.returncode == 0, completed.stderr
     partial = "partial: 2 of 6 steps, 60 training images"
     for name in ("replication.md", "replication.html"):
         text = " ".join((tmp_path / "a" / name).read_text().split())
@@ -167,8 +167,8 @@ def test_partial_replications_of_different_lengths_coexist(replicate, tmp_path):
         arguments = ["--seeds=0", *(f"--set={setting}" for setting in settings)]
         plan = replicate(*arguments, "--dry_run")
         assert re.search(r"small, original +│ 0 +│ 0 +│", plan.stdout), plan.stdout
-        done = replicate(*arguments)
-        assert done.returncode == 0, done.stderr
+        completed = replicate(*arguments)
+        assert completed.returncode == 0, completed.stderr
         assert rows(tmp_path / "runs" / "replicate")[0]["reproduced"]["partial"] == left
     folders = {path.name for path in (tmp_path / "runs" / "replicate" / "small").iterdir()}
     assert folders == {f"{protocol}{extent}" for protocol in ("original", "held_out") for extent in
@@ -177,20 +177,21 @@ def test_partial_replications_of_different_lengths_coexist(replicate, tmp_path):
 
 def test_a_dry_run_reports_another_run_in_the_folder(replicate, tmp_path):
     arguments = "--seeds=0", f"--workdir={tmp_path / 'a'}"
-    done = replicate(*arguments, "--set=train.stop_after=3", "--set=train.log_every=2")
-    assert done.returncode == 0, done.stderr
+    completed = replicate(*arguments, "--set=train.stop_after=3", "--set=train.log_every=2")
+    assert completed.returncode == 0, completed.stderr
     for dry_run in ([], ["--dry_run"]):
-        done = replicate(*arguments, *dry_run)
-        assert done.returncode == 2 and "train.log_every was 2 and is 100" in done.stderr
+        completed = replicate(*arguments, *dry_run)
+        assert completed.returncode == 2 and "train.log_every was 2 and is 100" in completed.stderr
 
 
 def test_a_paused_replication_is_resumed(ran, replicate, tmp_path):
     arguments = "--seeds=0..1", f"--workdir={tmp_path / 'a'}"
-    done = replicate(*arguments, "--set=train.stop_after=3")
-    assert done.returncode == 0 and "paused by train.stop_after" in done.stdout, done.stderr
+    completed = replicate(*arguments, "--set=train.stop_after=3")
+    assert completed.returncode == 0, completed.stderr
+    assert "paused by train.stop_after" in completed.stdout
     assert "not run" in (tmp_path / "a" / "replication.md").read_text()
-    done = replicate(*arguments)
-    assert done.returncode == 0, done.stderr
+    completed = replicate(*arguments)
+    assert completed.returncode == 0, completed.stderr
     assert rows(tmp_path / "a") == rows(ran)
 
 
@@ -198,9 +199,9 @@ def test_a_paused_replication_is_resumed(ran, replicate, tmp_path):
 def test_runs_on_synthetic_data_never_count(field, ran, replicate, tmp_path):
     shutil.copytree(ran / "results", tmp_path / "some")
     change(tmp_path / "some" / "small" / "original-seed0.json", **{field: "drawn"})
-    done = replicate("--collect=some", "--collect_only")
+    completed = replicate("--collect=some", "--collect_only")
     assert ("original-seed0.json: was trained on synthetic data instead of the real data"
-            in done.stdout)
+            in completed.stdout)
     assert rows(tmp_path / "runs" / "replicate")[0]["reproduced"]["seeds"] == [1]
 
 
@@ -226,17 +227,17 @@ def test_other_runs_do_not_count(case, ran, replicate, tmp_path):
     fields, message = NOT_COUNTED[case]
     shutil.copytree(ran / "results", tmp_path / "some")
     change(tmp_path / "some" / "small" / "original-seed0.json", **fields)
-    done = replicate("--collect=some", "--collect_only")
-    assert done.returncode == 0 and message in done.stdout, done.stdout
+    completed = replicate("--collect=some", "--collect_only")
+    assert completed.returncode == 0 and message in completed.stdout, completed.stdout
     assert rows(tmp_path / "runs" / "replicate")[0]["reproduced"]["seeds"] == [1]
 
 
 def test_a_dry_run_lists_what_is_missing_and_writes_nothing(ran, replicate, tmp_path):
-    done = replicate(f"--collect={ran / 'results' / 'small' / 'held_out-seed*'}", "--seeds=0..1",
-                     "--dry_run")
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"small, original +│ 0 +│ 0, 1 +│ +\d+ s", done.stdout), done.stdout
-    assert re.search(r"small, held_out +│ 2 +│ - +│ +0 s", done.stdout), done.stdout
+    completed = replicate(
+        f"--collect={ran / 'results' / 'small' / 'held_out-seed*'}", "--seeds=0..1", "--dry_run")
+    assert completed.returncode == 0, completed.stderr
+    assert re.search(r"small, original +│ 0 +│ 0, 1 +│ +\d+ s", completed.stdout), completed.stdout
+    assert re.search(r"small, held_out +│ 2 +│ - +│ +0 s", completed.stdout), completed.stdout
     assert list(tmp_path.iterdir()) == []
 
 
@@ -245,8 +246,8 @@ def test_diverged_seeds_are_reported(ran, small, replicate, tmp_path):
     (run / "result.json").unlink()
     (run / "diverged.json").write_text(json.dumps({"step": 3, "message": "the loss is nan"}))
     shutil.copytree(ran / "small" / "original" / "seeds" / "0", tmp_path / "runs" / "zero")
-    done = replicate("--collect_only")
-    assert done.returncode == 0, done.stderr
+    completed = replicate("--collect_only")
+    assert completed.returncode == 0, completed.stderr
     assert "(1 seed, 1 diverged)" in (tmp_path / "runs/replicate/replication.md").read_text()
     systems = load_systems(str(small))
     runs = collect(systems, [str(tmp_path / "runs")]).runs["small"]["original"]
@@ -256,8 +257,8 @@ def test_diverged_seeds_are_reported(ran, small, replicate, tmp_path):
 def test_other_data_are_refused(ran, replicate, tmp_path):
     shutil.copytree(ran / "results", tmp_path / "some")
     change(tmp_path / "some" / "small" / "original-seed0.json", data__fingerprint="0")
-    done = replicate("--collect=some", "--collect_only")
-    assert done.returncode == 2 and "their fingerprints differ" in done.stderr
+    completed = replicate("--collect=some", "--collect_only")
+    assert completed.returncode == 2 and "their fingerprints differ" in completed.stderr
 
 
 REFUSED = {
@@ -280,8 +281,9 @@ def test_bad_requests_are_one_line(case, replicate, tmp_path):
     (tmp_path / "empty.md").write_text("nothing\n")
     (tmp_path / "other.py").write_text("def get_config():\n    return None\n")
     arguments, message = REFUSED[case]
-    done = replicate(*arguments)
-    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+    completed = replicate(*arguments)
+    assert completed.returncode == 2 and completed.stderr.count("\n") == 1
+    assert message in completed.stderr
     assert not (tmp_path / "runs").exists()
 
 

@@ -136,10 +136,10 @@ def test_the_path_of_an_experiment_is_relative_to_its_study(tmp_path, monkeypatc
 
 
 WRONG = {
-    "seeds=5": "seeds must be different integers from 0 to 2**32 - 1, as in range(5), got 5",
-    "seeds='01'": "seeds must be different integers",
-    "seeds=(0, 1.5)": "seeds must be different integers",
-    "seeds=(0, 2**32)": "seeds must be different integers",
+    "seeds=5": "seeds must be distinct integers from 0 to 2**32 - 1, as in range(5), got 5",
+    "seeds='01'": "seeds must be distinct integers",
+    "seeds=(0, 1.5)": "seeds must be distinct integers",
+    "seeds=(0, 2**32)": "seeds must be distinct integers",
     "experiment=3": "experiment must be a name, or the path of a file, got 3",
     "overrides='seed=1'": "overrides must be a list of strings, as in ('train.epochs=5',)",
     "variants=['a']": "variants must be overrides by name",
@@ -167,6 +167,6 @@ def test_a_study_with_wrong_fields_is_reported_with_its_line(fields, launch_here
     experiment = "" if fields.startswith("experiment") else "'mse_cnn', "
     path.write_text("from flaxdigits.studies.study import Study\n\ndef get_study():\n"
                     f"    return Study({experiment}{fields})\n")
-    done = launch_here(f"--ablation={path}")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"error: {path}:4: {WRONG[fields]}"), done.stderr
+    completed = launch_here(f"--ablation={path}")
+    assert completed.returncode == 2 and completed.stderr.count("\n") == 1
+    assert completed.stderr.startswith(f"error: {path}:4: {WRONG[fields]}"), completed.stderr

@@ -44,13 +44,16 @@ def in_compiled(text: str) -> dict[str, int]:
 
 
 def costs(name: str) -> dict[str, int]:
-    """An image's operations; a step's products and transposes where there is no oneDNN."""
+    """FLOPs per image, and matrix products and transposes of the lowered train step.
+
+    The train step is lowered without oneDNN.
+    """
     return in_program(lowered_steps(name).as_text()) | {
         "flops": sum(layer.flops for layer in layers_of(name))}
 
 
 def costs_on_this_jaxlib(name: str) -> dict[str, Any]:
-    """What XLA copies in all; the same of the program that calls oneDNN, if there is such a one."""
+    """Copies in the compiled train step, and in the one that calls oneDNN if this jaxlib has it."""
     texts = []
 
     def lower() -> jax.stages.Lowered:

@@ -1,4 +1,4 @@
-r"""kaggle_cnn: the original's unscaled validation input against scaled.
+r"""kaggle_cnn: the original's unscaled validation input vs. scaled input.
 
     python launch.py --ablation=kaggle_cnn --set model.filters=8,8,16,16 \
         --set model.dense=512,128 --set train.batch_size=32 --set train.epochs=1

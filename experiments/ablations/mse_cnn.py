@@ -1,4 +1,4 @@
-"""mse_cnn: why the squared error with SGD stops at 94.6 %: loss against optimizer.
+"""mse_cnn: why the squared error with SGD stops at 94.6 %: loss vs. optimizer.
 
     python launch.py --ablation=mse_cnn --seeds=0..2
 

@@ -14,7 +14,7 @@ from flaxdigits.data.splits import split_indices
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.reports.data import class_table, writer_lines
 from flaxdigits.reports.figures import png
-from flaxdigits.reports.fonts import legible
+from flaxdigits.reports.fonts import drawable_labels
 from flaxdigits.reports.image_grids import class_grid
 from flaxdigits.reports.result import data_name, print_synthetic_data_notice
 from flaxdigits.training.first_inputs import first_inputs
@@ -92,7 +92,7 @@ def preview_data(
         images, labels = first_inputs(
             config, dataset, splits["train"], IMAGES_PER_CLASS * classes)
         grid = class_grid(
-            images, labels, legible(dataset.class_names),
+            images, labels, drawable_labels(dataset.class_names),
             f"{title}: training images after preprocessing, {images.min():.3g} (black) to "
             f"{images.max():.3g} (white)")
         RunFolder(folder).write(PREVIEW, png(grid))

@@ -61,7 +61,7 @@ def read_zip_entry(file: BinaryIO, entry: zipfile.ZipInfo) -> bytes:
     except (OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError) as error:
         raise ArchiveError(f"{name}: {_one_line(error)}") from error
     if len(content) != entry.file_size:
-        raise ArchiveError(f"{name} is not as long as its {entry.file_size} bytes declared")
+        raise ArchiveError(f"{name} does not have its declared size of {entry.file_size} bytes")
     return content
 
 

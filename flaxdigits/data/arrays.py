@@ -19,7 +19,7 @@ class DataArrays:
     Attributes:
       images: [n, height, width] or [n, height, width, channels] uint8.
       labels: [n] integers: indices into `class_names`. Without `class_names`, the classes are the
-        different labels of the training part in ascending order, and their names are the numbers.
+        distinct labels of the training part in ascending order, and their names are the numbers.
         They are converted to int32 indices.
       class_names: the names of the classes in the order of the labels.
       writers: [n] integers, the writer of each image, or any other group that the `writers` split
@@ -57,8 +57,8 @@ class DataArrays:
                     f"{quoted(count)}")
         if train + self.validation > len(images):
             raise FlaxdigitsError(
-                f"train and validation must be at most the {len(images)} examples together, got "
-                f"{train} and {self.validation}")
+                f"train + validation must not exceed the number of examples, {len(images)}, got "
+                f"{train} + {self.validation}")
         class_names, labels = _classes(self.class_names, labels, int(train))
         values: dict[str, Any] = {
             "images": images, "labels": labels, "class_names": class_names, "train": int(train),
@@ -83,7 +83,7 @@ def arrays_of(source: str | Path, *arrays: Any, **options: Any) -> DataArrays:
 
 
 def as_array(value: Any, name: str) -> np.ndarray:
-    """Returns a value as an array; raises FlaxdigitsError if it is none."""
+    """Converts a value to an array. Raises FlaxdigitsError if that fails."""
     try:
         return np.asarray(value)
     except Exception as error:  # NumPy raises several types, for instance for ragged lists

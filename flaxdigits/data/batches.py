@@ -27,7 +27,7 @@ class BatchPlan:
         return -(-self.examples // self.batch_size)
 
     @property
-    def rows(self) -> int:
+    def unpadded_batch_size(self) -> int:
         """The number of examples in the largest batch: `batch_size`, or `examples` if it is less.
         """
         return min(self.batch_size, self.examples)
@@ -35,7 +35,7 @@ class BatchPlan:
     @property
     def padded_batch_size(self) -> int:
         """The number of rows of a batch including padding, a multiple of the number of devices."""
-        return -(-self.rows // self.devices) * self.devices
+        return -(-self.unpadded_batch_size // self.devices) * self.devices
 
     def select(self, step: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Selects the examples of a step.
@@ -49,7 +49,7 @@ class BatchPlan:
           mask: [rows] bool, False for padding.
         """
         indices = step % self.steps_per_epoch * self.batch_size + positions
-        mask = (positions < self.rows) & (indices < self.examples)
+        mask = (positions < self.unpadded_batch_size) & (indices < self.examples)
         return jnp.where(mask, indices, 0), mask
 
 

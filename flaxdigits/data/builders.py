@@ -96,7 +96,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     ) -> None:
         """Prepares the data set unless it is prepared, in one process at a time.
 
-        If the process is killed, the incomplete folder is not mistaken for a prepared copy.
+        If the process is killed, the incomplete folder is not used as a prepared copy.
 
         Raises:
           FlaxdigitsError: if the raw files are missing or damaged, or `data_dir` cannot be written.
@@ -214,7 +214,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 
 class FlaxdigitsMnist(DigitsBuilder):
-    """MNIST: 60,000 training and 10,000 test images of handwritten digits, 28x28, greyscale."""
+    """MNIST: 60,000 training and 10,000 test images of handwritten digits, 28x28, grayscale."""
 
     class_names = raw_mnist.CLASS_NAMES
     image_size = (28, 28)
@@ -233,7 +233,7 @@ class FlaxdigitsMnist(DigitsBuilder):
 
 
 class FlaxdigitsChineseMnist(DigitsBuilder):
-    """Chinese MNIST: 15 characters, each written 10 times by 100 writers, 64x64, greyscale."""
+    """Chinese MNIST: 15 characters, each written 10 times by 100 writers, 64x64, grayscale."""
 
     class_names = raw_chinese_mnist.CLASS_NAMES
     image_size = (64, 64)

@@ -15,7 +15,7 @@ from flaxdigits.data.custom import read_custom
 from flaxdigits.data.examples import fingerprint
 from flaxdigits.data.fetch import FetchError
 from flaxdigits.data.index_file import read_index_file
-from flaxdigits.data.labelled_images import LabelledImages
+from flaxdigits.data.labeled_images import LabeledImages
 from flaxdigits.data.splits import split_indices, splits_of
 from flaxdigits.data.tfds_builders import read_tfds
 from flaxdigits.datasets import TFDS, find_dataset
@@ -45,8 +45,8 @@ class DataLocations:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Dataset(LabelledImages):
-    """A data set: its labelled images, and their splits into training, validation and test part."""
+class Dataset(LabeledImages):
+    """A data set: its labeled images, and their splits into training, validation and test part."""
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Downloads a file from the first of several addresses, with timeouts and no partial files."""
+"""Downloads a file from the first of several URLs, with timeouts and no partial files."""
 
 import contextlib
 import dataclasses
@@ -18,11 +18,11 @@ import certifi
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.progress import NO_PROGRESS, Progress
 
-_CHUNK = 1 << 18
+_CHUNK_SIZE = 1 << 18
 
 
 class FetchError(FlaxdigitsError):
-    """No address provided the file: no network, or the response was an error or damaged."""
+    """No URL provided the file: no network, or the response was an error or damaged."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Timeouts:
     """Timeouts in seconds.
 
     Attributes:
-      connect: the time to connect to all addresses, in parallel.
+      connect: the time to connect to all URLs, in parallel.
       read: the time without receiving a byte.
-      total: the time for downloading a file from one address.
+      total: the time for downloading a file from one URL.
     """
 
     connect: float = 8.0
@@ -44,19 +44,19 @@ TIMEOUTS = Timeouts()
 
 
 def fetch(
-    addresses: Sequence[str],
+    urls: Sequence[str],
     destination: Path,
     check: Callable[[Path], object],
     timeouts: Timeouts = TIMEOUTS,
     progress: Progress = NO_PROGRESS,
 ) -> None:
-    """Downloads a file from the first address that provides a file which `check` accepts.
+    """Downloads a file from the first URL that provides a file which `check` accepts.
 
     The file is downloaded to `<destination>.part`, and renamed when it is complete and has been
     checked. The `.part` file is removed in any case.
 
     Args:
-      addresses: http or https addresses, which are tried in this order.
+      urls: http or https URLs, which are tried in this order.
       destination: the path of the file.
       check: called with the path of the downloaded file; raises FlaxdigitsError if it is the wrong
         file.
@@ -64,22 +64,22 @@ def fetch(
       progress: is notified of the number of bytes.
 
     Raises:
-      FetchError: if no address provided the file; the message names each address and the reason.
+      FetchError: if no URL provided the file; the message names each URL and the reason.
       FlaxdigitsError: if the destination cannot be written.
     """
     part = destination.with_name(destination.name + ".part")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with progress.stage(f"connecting to download {destination.name}"):
-            problems = _unreachable(addresses, timeouts.connect)
-        for address in addresses:
-            if address in problems:
+            problems = _unreachable(urls, timeouts.connect)
+        for url in urls:
+            if url in problems:
                 continue
             try:
-                _download(address, part, timeouts, progress)
+                _download(url, part, timeouts, progress)
                 check(part)
             except (FlaxdigitsError, _DownloadError) as error:
-                problems[address] = str(error)
+                problems[url] = str(error)
             else:
                 part.replace(destination)
                 return
@@ -90,17 +90,17 @@ def fetch(
     finally:
         with contextlib.suppress(OSError):  # if nothing can be written, there is no `.part` file
             part.unlink(missing_ok=True)
-    reasons = "; ".join(f"{address}: {problems[address]}" for address in addresses)
+    reasons = "; ".join(f"{url}: {problems[url]}" for url in urls)
     raise FetchError(f"{destination.name} could not be downloaded ({reasons})")
 
 
 class _DownloadError(Exception):
-    """The download from one address failed."""
+    """The download from one URL failed."""
 
 
-def _download(address: str, part: Path, timeouts: Timeouts, progress: Progress) -> None:
+def _download(url: str, part: Path, timeouts: Timeouts, progress: Progress) -> None:
     deadline = time.monotonic() + timeouts.total
-    request = urllib.request.Request(address, headers={"User-Agent": "flaxdigits"})
+    request = urllib.request.Request(url, headers={"User-Agent": "flaxdigits"})
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())  # some Python installations lack certificates
     try:
@@ -113,28 +113,28 @@ def _download(address: str, part: Path, timeouts: Timeouts, progress: Progress) 
     part.unlink(missing_ok=True)  # it may remain from a killed download, or be a FIFO
     name = part.name.removesuffix(".part")
     with (response, part.open("xb") as file,
-          progress.stage(f"downloading {name}: bytes", _length(response)) as advance):
+          progress.stage(f"downloading {name}: bytes", _content_length(response)) as advance):
         while chunk := _next_chunk(response):
             file.write(chunk)
             advance(file.tell())
             if time.monotonic() > deadline:
                 raise _DownloadError(f"not finished after {timeouts.total:g} s")
-        expected, got = _length(response), file.tell()
+        expected, got = _content_length(response), file.tell()
     if expected is not None and expected != got:
         raise _DownloadError(f"incomplete: {got} of {expected} bytes received")
 
 
-def _length(response: http.client.HTTPResponse) -> int | None:
-    """Returns the announced number of bytes; None without one, or one that is malformed."""
+def _content_length(response: http.client.HTTPResponse) -> int | None:
+    """Returns the Content-Length, or None if it is missing or malformed."""
     text = response.headers.get("Content-Length", "").strip()
-    # One of more digits is longer than Python converts.
+    # int() raises for very long strings of digits.
     return int(text) if text.isdecimal() and len(text) < 20 else None
 
 
 def _next_chunk(response: http.client.HTTPResponse) -> bytes:
     # Reading is separate from writing, so that a broken connection is not reported as a full disk.
     try:
-        return response.read1(_CHUNK)
+        return response.read1(_CHUNK_SIZE)
     except (OSError, http.client.HTTPException) as error:
         raise _DownloadError(_reason(error)) from error
 
@@ -148,23 +148,22 @@ def _reason(error: Exception) -> str:
     return str(reason) or type(reason).__name__
 
 
-def _unreachable(addresses: Sequence[str], seconds: float) -> dict[str, str]:
-    """Returns the addresses whose hosts accept no connection within `seconds`, with the reason.
+def _unreachable(urls: Sequence[str], seconds: float) -> dict[str, str]:
+    """Returns the URLs whose hosts accept no connection within `seconds`, with the reason.
 
     The connections are tried in parallel, in daemon threads, since a DNS lookup has no timeout.
     """
-    problems = dict.fromkeys(addresses, f"no connection within {seconds:g} s")
+    problems = dict.fromkeys(urls, f"no connection within {seconds:g} s")
 
-    def connect(address: str) -> None:
+    def connect(url: str) -> None:
         try:
             # Half of the time, so that there is time for a second IP address of the host.
-            socket.create_connection(_gateway(address), timeout=seconds / 2).close()
-            del problems[address]
+            socket.create_connection(_host_and_port(url), timeout=seconds / 2).close()
+            del problems[url]
         except OSError as error:
-            problems[address] = _reason(error)
+            problems[url] = _reason(error)
 
-    threads = [threading.Thread(target=connect, args=(address,), daemon=True)
-               for address in problems]
+    threads = [threading.Thread(target=connect, args=(url,), daemon=True) for url in problems]
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + seconds
@@ -173,9 +172,9 @@ def _unreachable(addresses: Sequence[str], seconds: float) -> dict[str, str]:
     return problems.copy()
 
 
-def _gateway(address: str) -> tuple[str | None, int]:
-    """Returns the host and port to connect to: those of the address, or of its HTTP proxy."""
-    parts = urlsplit(address)
+def _host_and_port(url: str) -> tuple[str | None, int]:
+    """Returns the host and port to connect to: those of the URL, or of its HTTP proxy."""
+    parts = urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
     if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")

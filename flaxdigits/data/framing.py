@@ -19,7 +19,7 @@ MEASURED = 300  # number of images of a data set to measure, at equal intervals
 VISIBLE = 0.25  # of the strongest ink of an image; fainter ink is not measured
 
 # How far the features of an image may be outside of the range of the measured images, in addition
-# to a tenth of that range: ground and ink (of 255), box, row and column of the centre (pixels).
+# to a tenth of that range: ground and ink (of 255), box, row and column of the center (pixels).
 TOLERANCE = np.array([8, 8, 1, 1, 1])
 # The layout that counts as a single character in any data set (horizontal gap, vertical gap, size
 # of the second component), and the tolerance beyond the layout of the data set.
@@ -34,15 +34,15 @@ class Framing:
     Attributes:
       height, width: the size of the images in pixels.
       box: the longer side of the bounding box of the strokes, in pixels.
-      centring: what is at the centre of the images: `mass`, the centre of mass of the strokes, or
-        `box`, the centre of their bounding box.
+      centring: what is at the center of the images: `mass`, the center of mass of the strokes, or
+        `box`, the center of their bounding box.
       stroke: the smallest width of the strokes, in pixels.
       ground: the value of the background, 0 to 255.
       ink: the value of the strongest ink, 0 to 255.
       layout: the largest horizontal and vertical gap in a character, and the size of its second
         largest component (see the function `layout`); empty if unknown.
-      lowest, highest: the range of ground, ink, box, and row and column of the centre of mass over
-        the images; empty if it is unknown, so that every image is reframed.
+      lowest, highest: the range of ground, ink, box, and row and column of the center of mass over
+        the images; empty if it is unknown, so every image is reframed.
     """
 
     height: int
@@ -61,7 +61,7 @@ class Framing:
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
-# The box and the centring of MNIST are documented by its authors (yann.lecun.com/exdb/mnist). The
+# The box and the centering of MNIST are documented by its authors (yann.lecun.com/exdb/mnist). The
 # other values were measured by `measure_framing`.
 FRAMINGS = {
     "mnist": Framing(
@@ -78,21 +78,21 @@ def measure_framing(images: np.ndarray) -> Framing:
     layout their 99th percentile.
 
     Args:
-      images: [examples, height, width, 1] uint8, greyscale.
+      images: [examples, height, width, 1] uint8, grayscale.
     """
     chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), MEASURED)).astype(int))
     values = images[chosen, ..., 0].astype(np.float32)
     border = np.concatenate([values[:, [0, -1]].ravel(), values[:, :, [0, -1]].ravel()])
     ground = np.median(border)
     direction = 1 if np.median(values.max((1, 2)) + values.min((1, 2))) >= 2 * ground else -1
-    features, centres, masses, strokes, layouts = [], [], [], [], []
+    features, centers, masses, strokes, layouts = [], [], [], [], []
     for image in values:
         strength = np.clip(direction * (image - ground), 0, None)
         if strength.max() == 0:
             continue
         rows, columns = np.nonzero(strength > VISIBLE * strength.max())
         features.append(_features(image, ground, direction))
-        centres.append((rows.max() + rows.min() + columns.max() + columns.min()) / 2)
+        centers.append((rows.max() + rows.min() + columns.max() + columns.min()) / 2)
         masses.append(features[-1][3:].sum())
         strokes.append(stroke_width(strength / strength.max()))
         layouts.append(layout(strength))
@@ -102,7 +102,7 @@ def measure_framing(images: np.ndarray) -> Framing:
     _, ink, box, _, _ = np.median(features, axis=0)
     return Framing(
         *values.shape[1:], box=int(box),
-        centring="mass" if np.std(masses) < 0.5 * np.std(centres) else "box",
+        centring="mass" if np.std(masses) < 0.5 * np.std(centers) else "box",
         stroke=round(float(np.percentile(strokes, 5)), 1), ground=int(ground), ink=int(ink),
         layout=_rounded(np.percentile(layouts, 99, axis=0)),
         lowest=_rounded(np.min(features, axis=0)), highest=_rounded(np.max(features, axis=0)))
@@ -160,7 +160,7 @@ def layout(strength: np.ndarray) -> np.ndarray:
 
 
 def _features(image: np.ndarray, ground: float | np.floating, direction: int) -> np.ndarray:
-    """Returns ground, ink, box, and row and column of the centre of mass: [5] float64."""
+    """Returns ground, ink, box, and row and column of the center of mass: [5] float64."""
     strength = np.clip(direction * (image - ground), 0, None)
     rows, columns = np.nonzero(strength > VISIBLE * strength.max())
     return np.array([
@@ -208,7 +208,7 @@ def frame(ink: Ink, framing: Framing) -> np.ndarray:
     """Renders a character as an image of the data set: [height, width] uint8.
 
     Thin strokes are dilated, the character is scaled to the box of the framing, and it is moved
-    by whole pixels, so that an image of MNIST hardly changes.
+    by whole pixels, so an image of MNIST hardly changes.
     """
     strength = ink.strength
     more = framing.stroke * max(strength.shape) / framing.box - stroke_width(strength)
@@ -223,7 +223,7 @@ def frame(ink: Ink, framing: Framing) -> np.ndarray:
     middle = (ndimage.center_of_mass(small) if framing.centring == "mass"
               else ((height - 1) / 2, (width - 1) / 2))
     top, left = (
-        min(max(int(length / 2 - centre + 0.5), 0), length - side) for length, centre, side in zip(
+        min(max(int(length / 2 - center + 0.5), 0), length - side) for length, center, side in zip(
             (framing.height, framing.width), middle, small.shape, strict=True))
     placed = np.zeros((framing.height, framing.width), np.float32)
     placed[top:top + height, left:left + width] = small

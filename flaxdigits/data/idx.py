@@ -30,7 +30,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 def read_idx(
     path: Path, dimensions: int, dtype: np.dtype = UNSIGNED_BYTES, largest: int = _LARGEST
 ) -> np.ndarray:
-    """Reads an idx file; a gzipped one is recognised by its first bytes, not by its name.
+    """Reads an idx file; a gzipped one is recognized by its first bytes, not by its name.
 
     Args:
       path: the path of the file.

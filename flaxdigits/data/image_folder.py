@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from flaxdigits.data.photos import HEIF_SUFFIXES, NEED_HEIF, image_suffixes, read_picture
-from flaxdigits.data.squares import border_median, fit_within, grey, pad_to_square
+from flaxdigits.data.squares import border_median, fit_within, pad_to_square, to_gray
 from flaxdigits.errors import FlaxdigitsError
 
 # The names of the folders of each part, in lower case.
@@ -46,10 +46,10 @@ def read_image_folder(folder: Path, image_size: int | None) -> ImageFolder:
 
     The parts are train (or training), valid (or val, validation) and test (or testing). Images may
     be in subfolders of the folder of their class, and links are followed. Images are read by
-    `flaxdigits.data.photos` and converted to greyscale. With `image_size`, each image is scaled to
+    `flaxdigits.data.photos` and converted to grayscale. With `image_size`, each image is scaled to
     fit a square of this size, and padded with the median value of the borders of all images;
     without it, all images must have the same size. Classes and images are sorted by name. The
-    images alternate between the classes, so that the first few images include every class.
+    images alternate between the classes, so the first few images include every class.
 
     Files that are not images, and files outside of the folders of the classes, are skipped with a
     warning.
@@ -203,7 +203,7 @@ def _read_all(paths: list[Path], image_size: int | None, skipped: _SkippedFiles)
         picture = read_picture(path)
         if picture.has_more:
             skipped.remark(path, "with several pictures, of which the first is read")
-        image = grey(picture.image)
+        image = to_gray(picture.image)
         images.append(np.asarray(image if image_size is None else fit_within(image, image_size)))
         if image_size is None and images[-1].shape != images[0].shape:
             raise FlaxdigitsError(

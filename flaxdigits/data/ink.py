@@ -1,7 +1,7 @@
 """Finds the strokes of a character in an image of paper, a board or a screen, in any light.
 
-Ink is thin and differs in colour from its surroundings. It may be darker or lighter than the
-background, or of another colour. Shadows and gradual changes of brightness are not ink.
+Ink is thin and differs in color from its surroundings. It may be darker or lighter than the
+background, or of another color. Shadows and gradual changes of brightness are not ink.
 """
 
 import dataclasses
@@ -12,11 +12,11 @@ from scipy import ndimage
 
 from flaxdigits.errors import FlaxdigitsError
 
-FAINTEST = 0.05  # smallest difference in colour, of 1, that counts as ink
+FAINTEST = 0.05  # smallest difference in color, of 1, that counts as ink
 SPECK = 0.03  # components with a smaller fraction of the ink of the largest one are dirt
 BRIEF = 0.25  # largest fraction of the border that strokes of a tightly cropped image cover
 SKEWED = 0.7  # smallest skewness that distinguishes ink from background
-TWO_COLOURS = 0.78  # smallest fraction of the variance that two colours explain (gradient: 0.75)
+TWO_COLORS = 0.78  # smallest fraction of the variance that two colors explain (gradient: 0.75)
 BOLDEST = 0.45  # largest width of a stroke at the border, as a fraction of the longer side
 BOLDEST_CROPPED = 0.6  # the same if the strokes reach all four sides
 CLEAR_OF_GRAIN = 1.5  # smallest ratio of the ink to the noise of the background
@@ -53,11 +53,11 @@ def find_ink(pixels: np.ndarray) -> Ink:
     longest = max(pixels.shape)
     blur = longest / 500 if longest > 250 else 0  # removes the noise of photos
     values, details = _along_contrast(ndimage.gaussian_filter(pixels, (blur, blur, 0)))
-    return _in_two_colours(values, blur) or _in_uneven_light(values, details, blur)
+    return _in_two_colors(values, blur) or _in_uneven_light(values, details, blur)
 
 
-def _in_two_colours(values: np.ndarray, blur: float) -> Ink | None:
-    """Finds strokes of any width in an image of two colours; None if there are more colours.
+def _in_two_colors(values: np.ndarray, blur: float) -> Ink | None:
+    """Finds strokes of any width in an image of two colors; None if there are more colors.
 
     Such images are drawings, scans and cropped characters.
     """
@@ -67,7 +67,7 @@ def _in_two_colours(values: np.ndarray, blur: float) -> Ink | None:
         return None
     between = values[is_high].mean() - values[~is_high].mean()
     explained = is_high.mean() * (1 - is_high.mean()) * between ** 2
-    if between < FAINTEST or explained < TWO_COLOURS * values.var():
+    if between < FAINTEST or explained < TWO_COLORS * values.var():
         return None
     contrast, is_ink = (values, is_high) if _is_ink(is_high) else (-values, ~is_high)
     near = cast(np.ndarray, ndimage.binary_dilation(is_ink, np.ones((3, 3))))
@@ -134,26 +134,26 @@ def _ink(contrast: np.ndarray, strokes: np.ndarray, grain: float, blur: float) -
                rows.start, columns.start)
 
 
-def _along_contrast(colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Projects the image and its details onto the colour axis with the largest contrast of details.
+def _along_contrast(colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Projects the image and its details onto the color axis with the largest contrast of details.
 
     Args:
-      colours: [height, width, 3].
+      colors: [height, width, 3].
 
     Returns:
       The projected image and the projected details, [height, width] each. Ink has either the
       highest or the lowest values.
     """
-    size = max(colours.shape) // 4 + 1
-    details = colours - ndimage.uniform_filter(  # SciPy has no types, and the default is an int
-        colours, (size, size, 1), mode="nearest")  # pyright: ignore[reportArgumentType]
+    size = max(colors.shape) // 4 + 1
+    details = colors - ndimage.uniform_filter(  # SciPy has no types, and the default is an int
+        colors, (size, size, 1), mode="nearest")  # pyright: ignore[reportArgumentType]
     flat = details.reshape(-1, 3)
     axis = np.linalg.eigh(flat.T @ flat)[1][:, -1]
-    return colours @ axis, details @ axis
+    return colors @ axis, details @ axis
 
 
 def _is_ink(mask: np.ndarray) -> bool:
-    """Returns whether the mask, one of the two colours of an image, is the ink.
+    """Returns whether the mask, one of the two colors of an image, is the ink.
 
     The background covers nearly all of the border, or most of the image. If neither decides, as in
     a tight crop, the strokes are one component and the background consists of several.
@@ -193,9 +193,9 @@ def _is_connected(mask: np.ndarray) -> bool:
 def _is_ink_higher(values: np.ndarray, details: np.ndarray) -> bool:
     """Returns whether ink has higher values than the background of a photo.
 
-    Thin ink covers less of the image than the background, so that the details are skewed; the edges
+    Thin ink covers less of the image than the background, so the details are skewed; the edges
     of shadows are not, since both their sides cover equal areas. If the skewness does not decide,
-    the background is the colour that covers more of the border.
+    the background is the color that covers more of the border.
     """
     scale = np.square(details).mean() ** 1.5
     skewness = np.power(details, 3).mean() / max(scale, 1e-12)
@@ -214,7 +214,7 @@ def _trend(values: np.ndarray) -> np.ndarray:
 
 
 def _threshold(values: np.ndarray) -> float:
-    """Returns Otsu's threshold (1979), which maximises the variance between background and ink."""
+    """Returns Otsu's threshold (1979), which maximizes the variance between background and ink."""
     counts, edges = np.histogram(values, 256)
     middles = (edges[1:] + edges[:-1]) / 2
     below, sums = np.cumsum(counts)[:-1], np.cumsum(counts * middles)[:-1]

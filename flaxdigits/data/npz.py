@@ -128,7 +128,7 @@ class _NpzFile:
             check_size(name, entry.file_size, _LARGEST)
             content = read_zip_entry(self._file, entry)
             if zlib.crc32(content) != entry.CRC:
-                raise ArchiveError(f"{name}: its checksum differs")
+                raise ArchiveError(f"{name}: checksum mismatch")
             return _parse(content)
         except (ArchiveError, OSError) as error:
             raise FlaxdigitsError(

@@ -1,6 +1,6 @@
 """Reads image files: photos, scans and drawings of any size, mode and orientation.
 
-Image folders, `predict` and reports all use `read_picture`, so that they read a file in the same
+Image folders, `predict` and reports all use `read_picture`, so they read a file in the same
 way.
 """
 
@@ -17,18 +17,18 @@ from PIL import Image
 
 from flaxdigits.errors import FlaxdigitsError
 
-# The formats that Pillow decodes in this process (for EPS it would start a program) and recognises
+# The formats that Pillow decodes in this process (for EPS it would start a program) and recognizes
 # by their first bytes. HEIF needs the plugin pillow-heif.
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "SGI", "TIFF",
            "WEBP")
-# The first bytes of these formats are ambiguous, so that the suffix of the name must match, too.
+# The first bytes of these formats are ambiguous, so the suffix of the name must match, too.
 FORMATS_BY_NAME = ("DIB", "PCX", "TGA")
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 NEED_HEIF = "HEIC needs the plugin pillow-heif: pip install pillow-heif"
 
 LONGEST = 1024  # pixels of the longer side; larger photos are scaled down
-SAME_COLOUR = 0.2  # smallest difference, of 1, between the colours of strokes and background
+SAME_COLOR = 0.2  # smallest difference, of 1, between the colors of strokes and background
 
 ORIENTATION = 0x0112  # EXIF tag
 TRANSPOSITIONS = {
@@ -63,11 +63,11 @@ def image_suffixes() -> frozenset[str]:
 def read_picture(path: Path, longest: int | None = None) -> Picture:
     """Reads the first image of an image file.
 
-    The image may be greyscale or colour, with 1 to 16 bits or floating-point values. Values of more
+    The image may be grayscale or color, with 1 to 16 bits or floating-point values. Values of more
     than 8 bits are scaled so that the lowest is black and the highest white; values that are not
     finite are replaced by the median of the others. The EXIF orientation is applied. Transparent
-    parts are filled with the most common colour of the image. If the opaque part has only one
-    colour, or most of the image is transparent, they are filled with black behind light strokes
+    parts are filled with the most common color of the image. If the opaque part has only one
+    color, or most of the image is transparent, they are filled with black behind light strokes
     and with white behind dark strokes.
 
     Args:
@@ -101,10 +101,10 @@ def read_photo(path: Path) -> np.ndarray:
     Raises:
       FlaxdigitsError: as in `read_picture`.
     """
-    return colours(read_picture(path, LONGEST).image)
+    return to_rgb(read_picture(path, LONGEST).image)
 
 
-def colours(image: Image.Image) -> np.ndarray:
+def to_rgb(image: Image.Image) -> np.ndarray:
     """Converts an image of mode L or RGB to an array, at most 1,024 high and wide.
 
     Returns:
@@ -209,7 +209,7 @@ def _opaque(image: Image.Image) -> Image.Image:
     if not len(visible):
         raise ValueError("it is completely transparent")
     ground = np.median(visible, axis=0)
-    differs = np.abs(visible - ground).max(axis=1) > SAME_COLOUR
+    differs = np.abs(visible - ground).max(axis=1) > SAME_COLOR
     if alpha.mean() <= 0.5 or not differs.any():
         ground = np.full(3, visible.mean() < 0.5)
     opaque = Image.new("RGBA", image.size, (*(ground * 255).round().astype(int).tolist(), 255))

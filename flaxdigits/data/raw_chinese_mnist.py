@@ -2,7 +2,7 @@
 
 K. Nazarpour, M. Chen (2017), Handwritten Chinese Numbers, Newcastle University,
 doi 10.17634/137930-3, CC BY 4.0; on Kaggle as gpreda/chinese-mnist. 100 writers ("suites") wrote
-15 characters ("codes") 10 times each ("samples"). The two addresses have not been tested. If the
+15 characters ("codes") 10 times each ("samples"). The two URLs have not been tested. If the
 JPEGs of the original article are not identical to those of Kaggle, the checksum rejects them.
 """
 
@@ -29,11 +29,12 @@ FOLDER = "chinese_mnist"
 ARCHIVE = "chinese_mnist.zip"
 CLASS_NAMES = tuple("零一二三四五六七八九十百千万亿")
 
-ADDRESSES = (
+URLS = (
     "https://www.kaggle.com/api/v1/datasets/download/gpreda/chinese-mnist",
     "https://data.ncl.ac.uk/ndownloader/articles/10280831/versions/1",
 )
-# Of the concatenated bytes of the 15,000 JPEGs, sorted by suite, sample and code as numbers.
+# The concatenated bytes of the 15,000 JPEGs, sorted by suite, sample and code as numbers, have this
+# digest.
 SHA256 = "484d091a6a5a7eece3934c208e96cf8f4cda2168df0377172fcd3334fe50d300"
 
 _WRITERS, _SAMPLES, _CODES = range(1, 101), range(1, 11), range(1, 16)
@@ -103,20 +104,20 @@ def read_jpegs(raw_data_dir: Path) -> dict[Key, bytes]:
 
 def fetch_chinese_mnist(
     raw_data_dir: Path,
-    addresses: Sequence[str] = ADDRESSES,
+    urls: Sequence[str] = URLS,
     timeouts: Timeouts = TIMEOUTS,
     progress: Progress = NO_PROGRESS,
 ) -> None:
     """Downloads the archive to `<raw_data_dir>/chinese_mnist`, unless an undamaged one exists.
 
     Raises:
-      FetchError: if no address provides the archive.
+      FetchError: if no URL provides the archive.
     """
     path = raw_data_dir / FOLDER / ARCHIVE
     try:
         read_archive(path)
     except FlaxdigitsError:
-        fetch(addresses, path, read_archive, timeouts, progress)
+        fetch(urls, path, read_archive, timeouts, progress)
 
 
 def read_archive(path: Path) -> dict[Key, bytes]:
@@ -200,6 +201,6 @@ def _verified(jpegs: dict[Key, bytes], path: Path) -> dict[Key, bytes]:
         digest.update(jpegs[key])
     if digest.hexdigest() != SHA256:
         raise FlaxdigitsError(
-            f"{path}: altered: the SHA-256 of its JPEGs is {digest.hexdigest()}, and that of "
-            f"Chinese MNIST is {SHA256}; download it again")
+            f"{path}: checksum mismatch: expected SHA-256 {SHA256} of its JPEGs, got "
+            f"{digest.hexdigest()}; download it again")
     return jpegs

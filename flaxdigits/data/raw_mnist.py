@@ -1,7 +1,7 @@
 """Downloads, reads and verifies the four official files of MNIST.
 
 MNIST is by Y. LeCun, C. Cortes and C. Burges. The checksums are those of the decompressed files, so
-that they do not depend on the compression. The addresses have not been tested.
+that they do not depend on the compression. The URLs have not been tested.
 """
 
 import functools
@@ -21,7 +21,7 @@ FOLDER = "mnist"
 CLASS_NAMES = tuple("0123456789")
 OFFICIAL_TRAIN = 60_000  # training images, which are followed by 10,000 test images
 
-ADDRESSES = (
+URLS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
 )
@@ -60,7 +60,7 @@ def read_mnist(raw_data_dir: Path) -> Examples:
 
 def fetch_mnist(
     raw_data_dir: Path,
-    addresses: Sequence[str] = ADDRESSES,
+    urls: Sequence[str] = URLS,
     timeouts: Timeouts = TIMEOUTS,
     progress: Progress = NO_PROGRESS,
 ) -> None:
@@ -68,12 +68,12 @@ def fetch_mnist(
 
     Args:
       raw_data_dir: the folder of the raw files.
-      addresses: the addresses of folders that contain the four files, each with a final slash;
+      urls: the URLs of folders that contain the four files, each with a final slash;
         they are tried in this order.
       timeouts: the timeouts of the downloads.
 
     Raises:
-      FetchError: if no address provides a file.
+      FetchError: if no URL provides a file.
     """
     for name in SHA256:
         path = raw_data_dir / FOLDER / f"{name}.gz"
@@ -81,7 +81,7 @@ def fetch_mnist(
         try:
             read(path)
         except FlaxdigitsError:
-            fetch([address + path.name for address in addresses], path, read, timeouts,
+            fetch([url + path.name for url in urls], path, read, timeouts,
                   progress)
 
 
@@ -102,8 +102,8 @@ def read_verified(path: Path, name: str) -> np.ndarray:
     sha256 = content_sha256(array)
     if sha256 != SHA256[name]:
         raise FlaxdigitsError(
-            f"{path}: altered: the SHA-256 of its decompressed content is {sha256}, and that of "
-            f"MNIST's official {name} is {SHA256[name]}; download the file again")
+            f"{path}: checksum mismatch: expected SHA-256 {SHA256[name]} of its decompressed "
+            f"content, got {sha256}; download it again")
     return array
 
 

@@ -10,19 +10,19 @@ from collections.abc import Callable
 import numpy as np
 
 from flaxdigits.config import FOLDED, DataConfig
-from flaxdigits.data.labelled_images import LabelledImages
+from flaxdigits.data.labeled_images import LabeledImages
 from flaxdigits.datasets import find_dataset
 from flaxdigits.errors import FlaxdigitsError
 
 Split = dict[str, np.ndarray]
 
 
-def split_indices(config: DataConfig, dataset: LabelledImages) -> Split:
+def split_indices(config: DataConfig, dataset: LabeledImages) -> Split:
     """Returns the indices of the examples in each part of the split that `config` names.
 
     Returns:
       int32 arrays under "train" and, if the split has them, "validation" and "test". Parts of a
-      random split are in random order, so that the first `config.limit` examples of "train" are a
+      random split are in random order, so the first `config.limit` examples of "train" are a
       random sample. Parts of `official` are in the order of the data set, and those of `indices` in
       the order of the file.
 
@@ -40,7 +40,7 @@ def split_indices(config: DataConfig, dataset: LabelledImages) -> Split:
     return {name: rows.astype(np.int32) for name, rows in parts.items()}
 
 
-def splits_of(dataset: LabelledImages) -> tuple[str, ...]:
+def splits_of(dataset: LabeledImages) -> tuple[str, ...]:
     """Returns the names of the splits that the data set has."""
     has = {"official": dataset.official_train is not None, "writers": dataset.writers is not None,
            "indices": dataset.index_file is not None}
@@ -53,7 +53,7 @@ def permutation(count: int, seed: int) -> np.ndarray:
     return np.argsort(np.random.Philox(key=seed).random_raw(count), kind="stable")
 
 
-def _check(config: DataConfig, dataset: LabelledImages) -> None:
+def _check(config: DataConfig, dataset: LabeledImages) -> None:
     if config.split not in splits_of(dataset):
         raise FlaxdigitsError(
             f"data.split={config.split}: {dataset.name} has no such split; use one of "
@@ -65,14 +65,14 @@ def _check(config: DataConfig, dataset: LabelledImages) -> None:
             f"data.fold={config.fold} needs data.split=writers or kfold, got {config.split}")
 
 
-def _official(config: DataConfig, dataset: LabelledImages) -> Split:
+def _official(config: DataConfig, dataset: LabeledImages) -> Split:
     rows = np.arange(len(dataset.labels))
     assert dataset.official_train is not None  # else the data set does not have the split
     after_validation = max(dataset.official_train, dataset.validation.stop)
     return {"train": rows[:dataset.official_train], "test": rows[after_validation:]}
 
 
-def _holdout(config: DataConfig, dataset: LabelledImages) -> Split:
+def _holdout(config: DataConfig, dataset: LabeledImages) -> Split:
     """Splits randomly in the proportions 55 : 5 : 10, except that official parts are kept."""
     count = len(dataset.labels)
     given = np.arange(dataset.validation.start, dataset.validation.stop)
@@ -88,7 +88,7 @@ def _holdout(config: DataConfig, dataset: LabelledImages) -> Split:
     return {"train": train, "validation": validation, "test": test}
 
 
-def _kaggle(config: DataConfig, dataset: LabelledImages) -> Split:
+def _kaggle(config: DataConfig, dataset: LabeledImages) -> Split:
     """Splits all examples randomly into 54 %, 6 % and 40 %, as Kaggle's Digit Recognizer does."""
     count = len(dataset.labels)
     order = permutation(count, config.split_seed)
@@ -97,7 +97,7 @@ def _kaggle(config: DataConfig, dataset: LabelledImages) -> Split:
     return {"train": train, "validation": validation, "test": test}
 
 
-def _random(config: DataConfig, dataset: LabelledImages) -> Split:
+def _random(config: DataConfig, dataset: LabeledImages) -> Split:
     """Splits all examples randomly into 80 % training and 20 % validation; there is no test part.
 
     If the data set has an official validation part, the training and validation parts are kept.
@@ -111,7 +111,7 @@ def _random(config: DataConfig, dataset: LabelledImages) -> Split:
     return {"train": train, "validation": validation}
 
 
-def _kfold(config: DataConfig, dataset: LabelledImages) -> Split:
+def _kfold(config: DataConfig, dataset: LabeledImages) -> Split:
     """Splits all examples of all parts into folds with the same share of every class.
 
     Fold k is the test part, the next fold the validation part, and the other folds the training
@@ -124,7 +124,7 @@ def _kfold(config: DataConfig, dataset: LabelledImages) -> Split:
     return _folded(config, order, fold)
 
 
-def _writers(config: DataConfig, dataset: LabelledImages) -> Split:
+def _writers(config: DataConfig, dataset: LabeledImages) -> Split:
     """Splits the writers into folds, and the examples accordingly; the parts are as in `_kfold`."""
     assert dataset.writers is not None  # else the data set does not have the split
     writers = np.unique(dataset.writers)
@@ -153,17 +153,17 @@ def _folded(config: DataConfig, order: np.ndarray, fold: np.ndarray) -> Split:
             "test": order[is_test]}
 
 
-def _indices(config: DataConfig, dataset: LabelledImages) -> Split:
+def _indices(config: DataConfig, dataset: LabeledImages) -> Split:
     return dict(dataset.index_file.parts)
 
 
 def _cut(
-    config: DataConfig, dataset: LabelledImages, order: np.ndarray, count: int
+    config: DataConfig, dataset: LabeledImages, order: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divides indices into `count` selected ones and the others, both in the given order.
 
     The selected indices are the first ones. With `config.stratify` they are evenly spaced among the
-    indices sorted by class, so that the share of each class is the same to within one example.
+    indices sorted by class, so the share of each class is the same to within one example.
     """
     if not config.stratify:
         return order[:count], order[count:]
@@ -173,7 +173,7 @@ def _cut(
     return order[is_chosen], order[~is_chosen]
 
 
-_SPLITS: dict[str, Callable[[DataConfig, LabelledImages], Split]] = {
+_SPLITS: dict[str, Callable[[DataConfig, LabeledImages], Split]] = {
     "official": _official,
     "holdout": _holdout,
     "kaggle": _kaggle,

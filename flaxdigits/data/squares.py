@@ -4,8 +4,8 @@ import numpy as np
 from PIL import Image
 
 
-def grey(image: Image.Image) -> Image.Image:
-    """Converts an image to greyscale (mode L) by the luma of ITU-R 601."""
+def to_gray(image: Image.Image) -> Image.Image:
+    """Converts an image to grayscale (mode L) by the luma of ITU-R 601."""
     return image.convert("L")
 
 
@@ -22,7 +22,7 @@ def border_median(image: np.ndarray) -> float:
 
 
 def pad_to_square(image: np.ndarray, side: int, ground: int) -> np.ndarray:
-    """Pads an image to a square, in which it is centred.
+    """Pads an image to a square, in which it is centered.
 
     Args:
       image: [height, width] uint8, at most `side` high and wide.
@@ -39,8 +39,8 @@ def pad_to_square(image: np.ndarray, side: int, ground: int) -> np.ndarray:
     return square
 
 
-def fit_colours(image: Image.Image, height: int, width: int) -> np.ndarray:
-    """Scales an image to fit a size, and pads it with the median colour of its border.
+def fit_colors(image: Image.Image, height: int, width: int) -> np.ndarray:
+    """Scales an image to fit a size, and pads it with the median color of its border.
 
     Args:
       image: an image of any mode and size; if it has this size, it is only converted to RGB.

@@ -1,6 +1,6 @@
 """Reads data sets that tensorflow-datasets has prepared, without TensorFlow.
 
-A prepared copy contains its own description (`dataset_info.json`, `features.json`), so that the
+A prepared copy contains its own description (`dataset_info.json`, `features.json`), so the
 code of its builder, which often needs TensorFlow, is neither imported nor executed.
 """
 

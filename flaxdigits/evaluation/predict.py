@@ -13,8 +13,8 @@ from scipy.special import softmax
 from flaxdigits.data.arrays import as_array
 from flaxdigits.data.framing import frame, is_framed, seems_several
 from flaxdigits.data.ink import Ink, find_ink
-from flaxdigits.data.photos import LONGEST, Picture, colours, read_picture
-from flaxdigits.data.squares import fit_colours, fit_within, grey, pad_to_square
+from flaxdigits.data.photos import LONGEST, Picture, read_picture, to_rgb
+from flaxdigits.data.squares import fit_colors, fit_within, pad_to_square, to_gray
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.trained import TrainedNetwork
 from flaxdigits.progress import NO_PROGRESS, Progress
@@ -154,10 +154,10 @@ def _framed(name: str, picture: Picture, network: TrainedNetwork) -> ImagePredic
                 f"{name}: the network was trained on images of {channels} channels, which no image "
                 "file has; pass arrays to the method logits of flaxdigits.load(workdir)")
         return ImagePrediction(
-            name, network_input=fit_colours(picture.image, height, width),
+            name, network_input=fit_colors(picture.image, height, width),
             box=(0.0, 0.0, 1.0, 1.0), notes=tuple(notes))
     network_input = _read_like_training_image(picture, network)
-    pixels = colours(picture.image)
+    pixels = to_rgb(picture.image)
     ink = None
     try:
         ink = find_ink(pixels)
@@ -183,7 +183,7 @@ def _read_like_training_image(picture: Picture, network: TrainedNetwork) -> np.n
     framing, image_size = network.framing, network.config.data.image_size
     if framing is None or not framing.lowest:  # only measured for custom training images
         return None
-    image = grey(picture.image)
+    image = to_gray(picture.image)
     if image_size is not None:
         fitted = np.asarray(fit_within(image, image_size))
         pixels = pad_to_square(fitted, image_size, framing.ground)

@@ -47,7 +47,7 @@ class CnnConfig(Model):
     batch_norm: bool = False
 
     def num_dropout_rates(self) -> int:
-        """Returns the number of dropout layers: the length of `dropout` unless it is empty."""
+        """Returns the required length of `dropout`, unless it is empty."""
         return 1
 
     def check(self, path: str) -> None:

@@ -2,7 +2,7 @@
 
 A tile of m x n outputs of a k x l kernel takes (m + k - 1)(n + l - 1) products of channels instead
 of m n k l (Winograd 1980; for networks: Lavin and Gray 2016, arXiv 1509.09308): 2.25 times fewer
-for 2 x 2 outputs of a 3 x 3 kernel. All three transforms are linear, so that automatic
+for 2 x 2 outputs of a 3 x 3 kernel. All three transforms are linear, so automatic
 differentiation gives a gradient with the same saving.
 """
 
@@ -143,7 +143,7 @@ def convolve_winograd(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Arra
     y = tiles.reshape(batch, rows * m, columns * n, -1)[:, :axes[0].outputs, :axes[1].outputs]
     # Where all inputs are zero, the products may not cancel exactly, and the sign of the rounding
     # error would decide whether ReLU passes the gradient. The error is subtracted instead of being
-    # replaced by zero, so that the gradients remain those of the convolution.
+    # replaced by zero, so the gradients remain those of the convolution.
     return y - lax.stop_gradient(jnp.where(_is_blank(images, sizes, padding), y, 0))
 
 

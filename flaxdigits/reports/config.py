@@ -32,7 +32,7 @@ class ConfigField:
 
 
 def config_fields(config: ExperimentConfig) -> list[ConfigField]:
-    """Returns every field of a config, with those of the components that it holds."""
+    """Returns every field of a config, with those of its components."""
     return list(_fields(config, ""))
 
 
@@ -95,7 +95,7 @@ def _sentence(text: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """Returns a value as `--set` takes it."""
+    """Formats a value as `--set` expects it."""
     if isinstance(value, tuple):
         return ",".join(map(_text, value)) or "()"
     if value is None or isinstance(value, bool):

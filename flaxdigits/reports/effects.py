@@ -126,7 +126,7 @@ class EffectsReport:
 
         Args:
           title: the title of the study.
-          theme: the colours.
+          theme: the colors.
         """
         unit = f", {POINTS}" if self.form.is_fraction else ""
         return forest(

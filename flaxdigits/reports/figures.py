@@ -22,12 +22,12 @@ DOTS_PER_INCH = 160
 MAX_NUMBERED_CLASSES = 30  # a confusion matrix of more classes has no numbers in its cells
 MAX_NAMED_CLASSES = 60  # a confusion matrix of more classes does not name every row
 MAX_FILTERS = 64
-WEIGHTS = ("#08306b", "#8b8f96", "#ffd74d")  # the colours of negative, zero and positive weights
+WEIGHTS = ("#08306b", "#8b8f96", "#ffd74d")  # the colors of negative, zero and positive weights
 
 
 @dataclasses.dataclass(frozen=True)
 class Theme:
-    """Matplotlib colours of the parts of a figure."""
+    """Matplotlib colors of the parts of a figure."""
 
     background: str
     text: str
@@ -77,7 +77,7 @@ def curves(
       rows: the rows of `metrics.jsonl`.
       result: the content of `result.json`.
       what: the metric to plot; the error rate is 1 - accuracy.
-      theme: the colours.
+      theme: the colors.
     """
     figure, axes = blank(5.2, 3.4, theme)
     figure.subplots_adjust(left=0.125, right=0.96, bottom=0.15, top=0.87)
@@ -151,12 +151,12 @@ def _scale_values(axes: Axes, values: Sequence[float], percent: bool) -> float:
 
 
 def confusion(counts: np.ndarray, labels: Labels, theme: Theme = LIGHT) -> Figure:
-    """Draws a confusion matrix. Correct predictions and errors have separate colour scales.
+    """Draws a confusion matrix. Correct predictions and errors have separate color scales.
 
     Args:
       counts: the matrix that `flaxdigits.metrics.confusion` returns.
       labels: the names of the classes.
-      theme: the colours.
+      theme: the colors.
     """
     classes = len(counts)
     longest = max(map(len, labels.names[:MAX_NAMED_CLASSES]))
@@ -168,9 +168,9 @@ def confusion(counts: np.ndarray, labels: Labels, theme: Theme = LIGHT) -> Figur
     is_right = np.eye(classes, dtype=bool)
     cell = 72 * side / classes  # points
     size = min(9.5, cell / (0.62 * len(str(counts.max())) + 0.7))
-    for mask, colour in ((is_right, theme.right), (~is_right, theme.wrong)):
+    for mask, color in ((is_right, theme.right), (~is_right, theme.wrong)):
         shown = np.ma.masked_array(np.sqrt(counts), ~mask | (counts == 0))
-        shade = LinearSegmentedColormap.from_list("", [_mix(theme, colour, 0.18), colour])
+        shade = LinearSegmentedColormap.from_list("", [_mix(theme, color, 0.18), color])
         axes.imshow(shown, cmap=shade, vmin=0, vmax=max(1, shown.max() if shown.count() else 1))
     if classes <= MAX_NUMBERED_CLASSES:
         strongest = [max(1, counts[mask].max(initial=0)) for mask in (~is_right, is_right)]
@@ -205,13 +205,13 @@ def confusion(counts: np.ndarray, labels: Labels, theme: Theme = LIGHT) -> Figur
 
 
 def first_layer(filters: np.ndarray, theme: Theme = LIGHT) -> Figure:
-    """Draws the filters of the first layer, from dark blue (negative) through grey to yellow.
+    """Draws the filters of the first layer, from dark blue (negative) through gray to yellow.
 
-    The lightness of the colours increases with the weights, so that they differ in greyscale too.
+    The lightness of the colors increases with the weights, so they differ in grayscale too.
 
     Args:
       filters: [filters, height, width] float32. Only the first 64 are drawn.
-      theme: the colours.
+      theme: the colors.
     """
     shown = filters[:MAX_FILTERS]
     columns = min(8, len(shown))
@@ -240,7 +240,7 @@ def first_layer(filters: np.ndarray, theme: Theme = LIGHT) -> Figure:
 
 
 def blank(width: float, height: float, theme: Theme) -> tuple[Figure, Axes]:
-    """Creates a figure with axes in the colours of the theme; width and height in inches."""
+    """Creates a figure with axes in the colors of the theme; width and height in inches."""
     figure = Figure(figsize=(width, height), facecolor=theme.background)
     axes = figure.add_subplot(facecolor=theme.background)
     axes.tick_params(colors=theme.muted, labelsize=8.5, length=0)
@@ -250,10 +250,10 @@ def blank(width: float, height: float, theme: Theme) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _mix(theme: Theme, colour: str, share: float) -> tuple[float, ...]:
-    """Blends a share of a colour, from 0 to 1, with the background."""
+def _mix(theme: Theme, color: str, share: float) -> tuple[float, ...]:
+    """Blends a share of a color, from 0 to 1, with the background."""
     def channels(text: str) -> list[int]:
         return [int(text[start:start + 2], 16) for start in (1, 3, 5)]
 
     return tuple((share * ink + (1 - share) * paper) / 255 for ink, paper in zip(
-        channels(colour), channels(theme.background), strict=True))
+        channels(color), channels(theme.background), strict=True))

@@ -36,7 +36,7 @@ class Labels:
     font: FontProperties
 
 
-def legible(class_names: Iterable[str], paths: Iterable[str] | None = None) -> Labels:
+def drawable_labels(class_names: Iterable[str], paths: Iterable[str] | None = None) -> Labels:
     """Returns the class names with a font that has all their characters.
 
     If no font has them, Chinese numerals are replaced by pinyin and other names by `class 3` etc.
@@ -46,48 +46,49 @@ def legible(class_names: Iterable[str], paths: Iterable[str] | None = None) -> L
       paths: the paths of the fonts to choose from, the best first; None: all fonts that matplotlib
         finds.
     """
-    names = tuple(_cut(name) for name in class_names)
+    names = tuple(_truncate(name) for name in class_names)
     needed = set("".join(names)) | set("0123456789.% ")
-    for path in _installed() if paths is None else paths:
-        if _has(path, needed):
+    for path in _font_paths() if paths is None else paths:
+        if _has_glyphs(path, needed):
             return Labels(names, FontProperties(fname=path))
     plain = str(font_manager.findfont("DejaVu Sans"))  # part of matplotlib
     names = tuple(PINYIN.get(name, name) for name in names)
     return Labels(
-        tuple(name if _has(plain, set(name)) else f"class {label}"
+        tuple(name if _has_glyphs(plain, set(name)) else f"class {label}"
               for label, name in enumerate(names)),
         FontProperties(fname=plain))
 
 
 def families() -> list[str]:
     """Returns the default font family and, if there is one, a family with Chinese characters."""
-    return ["DejaVu Sans", *(entry.name for entry in itertools.islice(_chinese(_upright()), 1))]
+    chinese = itertools.islice(_chinese_fonts(_regular_fonts()), 1)
+    return ["DejaVu Sans", *(entry.name for entry in chinese)]
 
 
-def _cut(name: str) -> str:
+def _truncate(name: str) -> str:
     return name if len(name) <= MAX_NAME_LENGTH else name[:MAX_NAME_LENGTH - 1] + "…"
 
 
-def _installed() -> Iterator[str]:
+def _font_paths() -> Iterator[str]:
     """Yields the paths of the default font, of fonts with Chinese characters, and of the others."""
     yield str(font_manager.findfont("DejaVu Sans"))
-    upright = _upright()
-    yield from dict.fromkeys(entry.fname for entry in [*_chinese(upright), *upright])
+    regular = _regular_fonts()
+    yield from dict.fromkeys(entry.fname for entry in [*_chinese_fonts(regular), *regular])
 
 
-def _upright() -> list[font_manager.FontEntry]:
+def _regular_fonts() -> list[font_manager.FontEntry]:
     return [entry for entry in font_manager.fontManager.ttflist
             if entry.style == "normal" and entry.weight in (400, "normal", "regular")
             and not re.search("Emoji|Last ?Resort|Symbol", entry.name)]
 
 
-def _chinese(entries: Iterable[font_manager.FontEntry]) -> Iterator[font_manager.FontEntry]:
+def _chinese_fonts(entries: Iterable[font_manager.FontEntry]) -> Iterator[font_manager.FontEntry]:
     """Yields the fonts of families with Chinese characters, in the order of `CHINESE_FAMILIES`."""
     return (entry for family in CHINESE_FAMILIES for entry in entries
             if family.lower() in entry.name.lower())
 
 
-def _has(path: str, characters: set[str]) -> bool:
+def _has_glyphs(path: str, characters: set[str]) -> bool:
     try:
         font = FT2Font(path)
         return all(font.get_char_index(ord(character)) for character in characters)

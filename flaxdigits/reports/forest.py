@@ -27,7 +27,7 @@ class ForestRow:
         mean; empty if they are not paired.
       p: the corrected p-value; None if there is no test.
       is_paired: whether the difference is one of paired seeds.
-      is_rated: whether a positive or negative difference is an improvement, so that it has a colour
+      is_rated: whether a positive or negative difference is an improvement, so it has a color
         if it is significant.
     """
 
@@ -56,10 +56,10 @@ def forest(
       title: the title.
       axis_label: the label of the horizontal axis.
       mean_label: the heading of the texts on the right.
-      scale: the factor by which values are multiplied, such as 100 for per cent.
+      scale: the factor by which values are multiplied, such as 100 for percent.
       higher_is_better: whether positive differences are improvements.
       notes: further lines below the explanation of the marks.
-      theme: the colours.
+      theme: the colors.
     """
     heading = textwrap.wrap(title, 96)
     space = "\N{NO-BREAK SPACE}"  # so that lines break between the explanations of two marks
@@ -82,15 +82,15 @@ def forest(
         difference = row.difference
         if difference is None:
             continue
-        colour = theme.text
+        color = theme.text
         if row.is_significant and row.is_rated:
-            colour = theme.right if (difference.mean > 0) == higher_is_better else theme.wrong
+            color = theme.right if (difference.mean > 0) == higher_is_better else theme.wrong
         if difference.low is not None and difference.high is not None:
             axes.plot([scale * difference.low, scale * difference.high], [line + MEAN_OFFSET] * 2,
-                      color=colour, linewidth=2, solid_capstyle="round")
+                      color=color, linewidth=2, solid_capstyle="round")
         axes.plot([scale * difference.mean], [line + MEAN_OFFSET], "D" if row.is_paired else "s",
-                  markersize=5.5, color=colour, markeredgewidth=1.3,
-                  markerfacecolor=colour if row.is_significant else theme.background)
+                  markersize=5.5, color=color, markeredgewidth=1.3,
+                  markerfacecolor=color if row.is_significant else theme.background)
     axes.annotate(mean_label, (1, 1), (8, 4), "axes fraction", "offset points", fontsize=8,
                   color=theme.muted)
     labels = ["\n".join(textwrap.wrap(row.label, MAX_LABEL)) for row in rows]

@@ -1,4 +1,4 @@
-"""Grids of small images with captions: predictions, mistakes, training images."""
+"""Grids of small images with captions: predictions, errors, training images."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class Prediction:
 
 
 def drawable(image: np.ndarray) -> np.ndarray:
-    """Returns an image as matplotlib draws it: three channels as colours, others as their mean.
+    """Returns an image as matplotlib draws it: three channels as colors, others as their mean.
 
     Args:
       image: [height, width, channels].
@@ -72,7 +72,9 @@ def select_predictions(
         for position in chosen]
 
 
-def worst_mistakes(labels: np.ndarray, logits: np.ndarray, limit: int = MAX_TILES) -> np.ndarray:
+def most_confident_errors(
+    labels: np.ndarray, logits: np.ndarray, limit: int = MAX_TILES
+) -> np.ndarray:
     """Returns the positions of at most `limit` wrong predictions, the most confident first."""
     wrong = np.flatnonzero(logits.argmax(-1) != labels)
     order = np.argsort(-softmax(logits.astype(np.float64), -1)[wrong].max(-1), kind="stable")
@@ -93,7 +95,7 @@ def prediction_grid(
       shown: the predictions to draw; may be empty.
       labels: the names of the classes.
       title: the title.
-      theme: the colours.
+      theme: the colors.
     """
     figure, axes = _grid(COLUMNS, max(1, -(-len(shown) // COLUMNS)), 1.5, title, theme)
     for position, prediction in enumerate(shown):
@@ -104,8 +106,8 @@ def prediction_grid(
                   theme.right if is_correct else theme.wrong)]
         if not is_correct:
             lines.append((f"is {labels.names[prediction.true]}", theme.text))
-        for line, (words, colour) in enumerate(lines):
-            axes.text(column + 0.46, top + 1.08 + 0.19 * line, words, color=colour, ha="center",
+        for line, (words, color) in enumerate(lines):
+            axes.text(column + 0.46, top + 1.08 + 0.19 * line, words, color=color, ha="center",
                       va="center", font=labels.font, fontsize=min(9, 120 / len(words)),
                       parse_math=False)
     return figure
@@ -122,7 +124,7 @@ def class_grid(
       labels: [examples] int.
       names: the names of the classes.
       title: the title.
-      theme: the colours.
+      theme: the colors.
     """
     columns = 12
     shown = np.unique(labels)[:MAX_CLASSES]

@@ -11,7 +11,7 @@ from rich.text import Text
 from flaxdigits.data.photos import read_photo
 from flaxdigits.evaluation.predict import GUESSES, ImagePrediction
 from flaxdigits.reports.figures import LIGHT, Theme
-from flaxdigits.reports.fonts import MAX_NAME_LENGTH, legible
+from flaxdigits.reports.fonts import MAX_NAME_LENGTH, drawable_labels
 
 MAX_IMAGES = 24
 COLUMNS = 4
@@ -39,11 +39,11 @@ def image_prediction_grid(
     Args:
       predictions: the predictions; the first 24 whose files could be read are drawn.
       class_names: the names of the network's classes.
-      theme: the colours.
+      theme: the colors.
     """
     read = [prediction for prediction in predictions if prediction.error is None]
     shown = read[:MAX_IMAGES]
-    names = legible(class_names)
+    names = drawable_labels(class_names)
     readable = dict(zip(class_names, names.names, strict=True))
     columns, lines = min(COLUMNS, max(1, len(shown))), max(1, -(-len(shown) // COLUMNS))
     wide, high = 2 * TILE + 0.25, TILE + (1 + GUESSES) * LINE + 0.2

@@ -13,8 +13,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from rich.table import Table
 from rich.text import Text
 
-COSTS = ("FLOPs: the convolutions and matrix products of one image's forward pass; a multiply-add "
-         "counts as 2. Activations: float32 bytes of each output for one image.")
+CAPTION = (
+    "FLOPs: the convolutions and matrix products of one image's forward pass; a multiply-add "
+    "counts as 2. Activations: float32 bytes of each output for one image.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,14 +55,16 @@ class _Call:
     path: tuple[str, ...]
     inputs: Any  # (args, kwargs), with shapes in place of arrays
     output: jax.ShapeDtypeStruct
-    inner: list["_Call"]  # calls of submodules
+    submodule_calls: list["_Call"]
 
 
 def list_layers(model: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:
     """Lists the innermost layers, and other modules with parameters, in the order of their calls.
 
     The network is only traced, not executed. Shared parameters are counted where they are first
-    used.
+    used. `nn.tabulate(compute_flops=True)` is not used, since its FLOPs are those of XLA's program
+    for the device at hand, including elementwise operations: on a CPU they depend on the
+    implementation of the convolutions.
 
     Args:
       model: a linen module that maps images to logits.
@@ -91,9 +94,10 @@ def list_layers(model: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:
     layers: list[Layer] = []
     flops: dict[int, int] = {}  # by call, without the listed calls of its submodules
     for call in calls:
-        if call.path not in owners and call.inner:
+        if call.path not in owners and call.submodule_calls:
             continue
-        flops[id(call)] = _flops(call) - sum(flops.get(id(inner), 0) for inner in call.inner)
+        flops[id(call)] = _flops(call) - sum(
+            flops.get(id(submodule_call), 0) for submodule_call in call.submodule_calls)
         layers.append(Layer(
             call.path, type(call.module).__name__, tuple(call.output.shape[1:]),
             parameters.pop(call.path, 0), flops[id(call)]))
@@ -118,7 +122,7 @@ def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
 
 def layer_table(title: str, layers: list[Layer]) -> Table:
     """Returns a table of layers with output shapes, parameters, FLOPs, memory and totals."""
-    table = Table(title=Text(title, "table.title"), show_footer=True, caption=COSTS,
+    table = Table(title=Text(title, "table.title"), show_footer=True, caption=CAPTION,
                   caption_justify="left")
     table.add_column("Layer (type)", footer="Total")
     table.add_column("Output shape")

@@ -24,15 +24,15 @@ def norm_curves(
     Args:
       rows: the rows of `metrics.jsonl`.
       result: the content of `result.json`.
-      theme: the colours.
+      theme: the colors.
     """
     figure, axes = blank(5.2, 3.4, theme)
     figure.subplots_adjust(left=0.125, right=0.96, bottom=0.15, top=0.89)
     steps_per_epoch = result["steps"] / result["epochs"]
-    for name, colour in zip(NORMS, (theme.text, theme.held_out, theme.wrong), strict=True):
+    for name, color in zip(NORMS, (theme.text, theme.held_out, theme.wrong), strict=True):
         points = [row for row in rows if row.get(f"{name}_norm", 0) > 0]
         axes.plot([row["step"] / steps_per_epoch for row in points],
-                  [row[f"{name}_norm"] for row in points], label=name, color=colour,
+                  [row[f"{name}_norm"] for row in points], label=name, color=color,
                   linewidth=1.5, **({"marker": "o", "markersize": 4} if len(points) < 20 else {}))
     axes.set_xlabel("epoch", color=theme.muted, fontsize=8.5)
     axes.set_xlim(left=0)

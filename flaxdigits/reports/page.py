@@ -11,7 +11,7 @@ from flaxdigits.config import flatten
 from flaxdigits.datasets import SPLITS
 from flaxdigits.plurals import counted
 from flaxdigits.reports.image_grids import Prediction
-from flaxdigits.reports.layers import COSTS, Layer, readable_bytes
+from flaxdigits.reports.layers import CAPTION, Layer, readable_bytes
 from flaxdigits.reports.result import data_name
 from flaxdigits.reports.template import data_url, render, themed
 
@@ -22,7 +22,7 @@ MAX_CONFUSIONS = 12
 def page(
     *, result: Mapping[str, Any], config: Mapping[str, Any], about: Mapping[str, Any],
     layers: Sequence[Layer], class_names: Sequence[str], split: str, confusion: np.ndarray,
-    mistakes: Sequence[Prediction], samples: Sequence[Prediction],
+    errors: Sequence[Prediction], samples: Sequence[Prediction],
     figures: Mapping[str, tuple[bytes, bytes]],
 ) -> str:
     """Renders the page of a finished run.
@@ -33,9 +33,9 @@ def page(
       about: the other fields of `config.json`, nested.
       layers: the layers of the network.
       class_names: the names of the classes in the order of the labels.
-      split: the split that confusion matrix, mistakes and samples are of.
+      split: the split that confusion matrix, errors and samples are of.
       confusion: [classes, classes] int, rows are true classes.
-      mistakes: wrong predictions to show, the most confident first.
+      errors: wrong predictions to show, the most confident first.
       samples: predictions to show.
       figures: the PNG files of `loss`, `error`, `confusion` and optionally `norms` and `filters`,
         each for a light and for a dark page.
@@ -54,9 +54,9 @@ def page(
         split=split, examples=f"{result[f'{split}_examples']:,}",
         figures=themed(figures),
         confusions=_confusions(confusion, class_names),
-        mistakes=[_tile(prediction, class_names) for prediction in mistakes],
+        errors=[_tile(prediction, class_names) for prediction in errors],
         samples=[_tile(prediction, class_names) for prediction in samples],
-        costs=COSTS, layers=[_row(layer) for layer in layers], layers_total=_total(layers),
+        costs=CAPTION, layers=[_row(layer) for layer in layers], layers_total=_total(layers),
         result=_facts(result), config=_facts(config), about=_facts(about))
 
 

@@ -29,11 +29,11 @@ from flaxdigits.studies.statistics import (
     unpaired_difference,
 )
 
-HEADER = ("experiment", "claimed", "reproduced, the original's protocol", "held out")
+HEADER = ("experiment", "claimed", "reproduced under the original protocol", "held out")
 BEGIN, END = "<!-- replication: begin -->", "<!-- replication: end -->"
 SUMMARY_BEGIN = "<!-- replication summary: begin -->"
 SUMMARY_END = "<!-- replication summary: end -->"
-NOTE = ("Accuracy in per cent after the last epoch, mean ± standard deviation over n seeds. "
+NOTE = ("Accuracy in percent after the last epoch, mean ± standard deviation over n seeds. "
         "A 95 % prediction interval is where a further run would lie, by Student's t.")
 METRIC_LABELS = {"train_accuracy_running": "running training", "train_accuracy": "training",
                  "validation_accuracy": "validation", "test_accuracy": "test"}
@@ -46,7 +46,7 @@ class ClaimRow:
     Attributes:
       system: the system that the claim is about.
       claim: the claim.
-      original: the runs of the original's protocol.
+      original: the runs of the original protocol.
       held_out: the runs of the held-out protocol; the same runs if the protocols do not differ.
     """
 
@@ -211,7 +211,7 @@ def put_between_markers(text: str, block: str, summary: str) -> str:
     """Replaces the text between the markers of a file.
 
     Args:
-      text: of the file. It has one of two pairs of markers, or both.
+      text: the text of the file, which has one of two pairs of markers, or both.
       block: the new text between `BEGIN` and `END`, as `ReplicationReport.block` returns it.
       summary: the new text between `SUMMARY_BEGIN` and `SUMMARY_END`, as
         `ReplicationReport.summary` returns it.
@@ -242,7 +242,7 @@ def estimate_of(runs: ProtocolRuns, metric: str) -> Estimate | None:
 
 
 def format_estimate(value: Estimate) -> str:
-    """Formats an estimate in per cent, such as `98.29 ± 0.09`."""
+    """Formats an estimate in percent, such as `98.29 ± 0.09`."""
     return f"{100 * value.mean:.2f}" + ("" if value.sd is None else f" ± {100 * value.sd:.2f}")
 
 

@@ -28,7 +28,7 @@ from flaxdigits.studies.replication import ACCURACIES, HELD_OUT_METRIC
 TICKS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998)
 MIN_ERROR = 5e-5  # at the end of the logarithmic axis
 WIDTH, LEFT = 8.4, 0.235  # the width of a figure in inches, and its left margin as a fraction
-PROTOCOLS = {"original": "the original's", "held_out": "held out"}
+PROTOCOLS = {"original": "original", "held_out": "held out"}
 
 
 def report_files(report: ReplicationReport) -> dict[str, bytes]:
@@ -56,12 +56,12 @@ def replication_page(report: ReplicationReport) -> str:
 def claims_figure(rows: Sequence[ClaimRow], theme: Theme = LIGHT) -> Figure:
     """Draws each claim with the seeds that are compared with it, and the held-out seeds.
 
-    The axis is logarithmic in the error rate, so that 99.9 % and 99 % have the same distance as
+    The axis is logarithmic in the error rate, so 99.9 % and 99 % have the same distance as
     99 % and 90 %.
 
     Args:
       rows: the rows of the table.
-      theme: the colours.
+      theme: the colors.
     """
     width, height = WIDTH, 1.2 + 0.56 * len(rows)
     figure, axes = blank(width, height, theme)
@@ -69,11 +69,11 @@ def claims_figure(rows: Sequence[ClaimRow], theme: Theme = LIGHT) -> Figure:
     shown = [row.claim.accuracy for row in rows]
     for line, row in enumerate(rows):
         axes.axhspan(line - 0.42, line + 0.42, color=theme.line, alpha=0.35, linewidth=0)
-        for runs, name, offset, colour in (
+        for runs, name, offset, color in (
                 (row.original, row.claim.metric, -0.22, theme.text),
                 (row.held_out, HELD_OUT_METRIC, 0.22, theme.held_out)):
             values = list(runs.values(name).values())
-            _dots(axes, [_error(value) for value in values], line + offset, colour, runs, theme)
+            _dots(axes, [_error(value) for value in values], line + offset, color, runs, theme)
             shown += values
         axes.plot([_error(row.claim.accuracy)], [line], "D", markersize=6.5, color=theme.wrong)
     low, high = min(map(_error, shown)), max(map(_error, shown))
@@ -88,7 +88,7 @@ def claims_figure(rows: Sequence[ClaimRow], theme: Theme = LIGHT) -> Figure:
     _label_rows(axes, [f"{row.system.name}\n{row.label}" for row in rows], theme)
     _headline(figure, "Claimed, reproduced and held out: accuracy, error on a log scale", theme)
     _legend(figure, [("D", theme.wrong, "claimed"),
-                     ("o", theme.text, "a seed, the original's protocol"),
+                     ("o", theme.text, "a seed, original protocol"),
                      ("o", theme.held_out, "a seed, held out")], rows, theme)
     return figure
 
@@ -98,7 +98,7 @@ def runs_figure(rows: Sequence[ClaimRow], theme: Theme = LIGHT) -> Figure:
 
     Args:
       rows: the rows of the system.
-      theme: the colours.
+      theme: the colors.
     """
     lines = _measured(rows)
     width, height = WIDTH, 1.3 + 0.42 * max(1, len(lines))
@@ -109,10 +109,10 @@ def runs_figure(rows: Sequence[ClaimRow], theme: Theme = LIGHT) -> Figure:
                   if (runs, name) == (row.original, row.claim.metric)]
         axes.plot(claims, [line - 0.34] * len(claims), "D", markersize=6, color=theme.wrong)
         values = [100 * value for value in runs.values(name).values()]
-        colour = theme.held_out if name == HELD_OUT_METRIC else theme.text
-        _dots(axes, values, line, colour, runs, theme)
+        color = theme.held_out if name == HELD_OUT_METRIC else theme.text
+        _dots(axes, values, line, color, runs, theme)
         if len(values) > 1:
-            axes.plot([sum(values) / len(values)] * 2, [line - 0.2, line + 0.2], color=colour,
+            axes.plot([sum(values) / len(values)] * 2, [line - 0.2, line + 0.2], color=color,
                       linewidth=2, solid_capstyle="round", zorder=1)
     axes.xaxis.set_major_locator(MaxNLocator(7))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g} %"))
@@ -144,13 +144,13 @@ def _measured(rows: Sequence[ClaimRow]) -> list[tuple[ProtocolRuns, str]]:
 
 
 def _dots(
-    axes: Axes, values: Sequence[float], height: float, colour: str, runs: ProtocolRuns,
+    axes: Axes, values: Sequence[float], height: float, color: str, runs: ProtocolRuns,
     theme: Theme,
 ) -> None:
     """Draws a dot for each seed, hollow if only a part of the recipe was run."""
     axes.plot(values, [height] * len(values), "o", markersize=6, markeredgewidth=1.1,
-              color=theme.background if runs.partial else colour,
-              markeredgecolor=colour if runs.partial else theme.background, alpha=0.9)
+              color=theme.background if runs.partial else color,
+              markeredgecolor=color if runs.partial else theme.background, alpha=0.9)
 
 
 def _error(accuracy: float) -> float:
@@ -170,10 +170,10 @@ def _headline(figure: Figure, text: str, theme: Theme) -> None:
 def _legend(
     figure: Figure, marks: Sequence[tuple[str, str, str]], rows: Sequence[ClaimRow], theme: Theme
 ) -> None:
-    """Adds a legend below the axes: (marker, colour, meaning), and the meaning of hollow dots."""
-    handles = [Line2D([], [], color=colour, label=label, marker=mark, linestyle="none",
+    """Adds a legend below the axes: (marker, color, meaning), and the meaning of hollow dots."""
+    handles = [Line2D([], [], color=color, label=label, marker=mark, linestyle="none",
                       markersize=6, markeredgewidth=2 if mark == "|" else 0)
-               for mark, colour, label in marks]
+               for mark, color, label in marks]
     if any(runs.partial for row in rows for runs in (row.original, row.held_out)):
         handles.append(Line2D(
             [], [], marker="o", linestyle="none", markersize=6, color=theme.background,

@@ -33,13 +33,13 @@ def print_summary(console: Console, summary: dict[str, Any]) -> None:
 
 
 def mean_and_sd(accuracy: dict[str, Any]) -> str:
-    """Formats the mean and standard deviation of an estimate in per cent."""
+    """Formats the mean and standard deviation of an estimate in percent."""
     sd = "" if accuracy["sd"] is None else f" ± {100 * accuracy['sd']:.2f}"
     return f"{100 * accuracy['mean']:.2f}{sd} %"
 
 
 def interval(accuracy: dict[str, Any]) -> str:
-    """Formats the interval of an estimate in per cent, clipped to 0 and 100."""
+    """Formats the interval of an estimate in percent, clipped to 0 and 100."""
     if accuracy["low"] is None:
         return "no interval"
     low, high = max(0, accuracy["low"]), min(1, accuracy["high"])

@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 
 from flaxdigits import metrics
 from flaxdigits.reports.figures import DARK, LIGHT, Theme, confusion, curves, first_layer, png
-from flaxdigits.reports.fonts import legible
+from flaxdigits.reports.fonts import drawable_labels
 from flaxdigits.reports.image_grids import (
+    most_confident_errors,
     prediction_grid,
     samples,
     select_predictions,
-    worst_mistakes,
 )
 from flaxdigits.reports.layers import Layer
 from flaxdigits.reports.norm_curves import has_norms, norm_curves
@@ -55,10 +55,10 @@ class RunReport:
 
     def files(self) -> dict[str, bytes]:
         """Returns the files by name: `figures/<figure>.png` and `report.html`."""
-        names = legible(self.class_names)
+        names = drawable_labels(self.class_names)
         counts = metrics.confusion(self.logits, self.labels)
         split = self.images, self.index, self.labels, self.logits
-        mistakes = select_predictions(*split, worst_mistakes(self.labels, self.logits))
+        errors = select_predictions(*split, most_confident_errors(self.labels, self.logits))
         sampled = select_predictions(*split, samples(len(self.labels)))
         figures: dict[str, Callable[[Theme], Figure]] = {
             "loss": lambda theme: curves(self.rows, self.result, "loss", theme),
@@ -70,17 +70,18 @@ class RunReport:
         if filters is not None:
             figures["filters"] = lambda theme: first_layer(filters, theme)
         themed = {name: (png(draw(LIGHT)), png(draw(DARK))) for name, draw in figures.items()}
-        errors = int(counts.sum() - np.trace(counts))
-        error_count = f"{errors} of {len(self.labels):,} are wrong"
+        num_errors = int(counts.sum() - np.trace(counts))
+        error_count = f"{num_errors} of {len(self.labels):,} are wrong"
         grids = {
             "mistakes": prediction_grid(
-                mistakes, names, f"The worst mistakes of the {self.split} split: {error_count}"),
+                errors, names,
+                f"The most confident errors of the {self.split} split: {error_count}"),
             "samples": prediction_grid(sampled, names, f"Samples of the {self.split} split")}
         pngs = {name: light for name, (light, _) in themed.items()} | {
             name: png(figure) for name, figure in grids.items()}
         html = page(
             result=self.result, config=self.config, about=self.about, layers=self.layers,
-            class_names=self.class_names, split=self.split, confusion=counts, mistakes=mistakes,
+            class_names=self.class_names, split=self.split, confusion=counts, errors=errors,
             samples=sampled, figures=themed)
         return {f"figures/{name}.png": file for name, file in pngs.items()} | {
             "report.html": html.encode()}

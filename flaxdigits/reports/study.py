@@ -28,7 +28,7 @@ from flaxdigits.reports.forest import ForestRow, forest
 from flaxdigits.reports.markdown import table_line
 from flaxdigits.studies.ablation import VariantResult, as_json
 from flaxdigits.studies.grid import Grid, effects_json
-from flaxdigits.studies.statistics import ROUNDING
+from flaxdigits.studies.statistics import MIN_SD
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +183,7 @@ def differences(
       form: the format of the metric.
       title: the title of the figure.
       grid: the grid of the study.
-      theme: the colours.
+      theme: the colors.
     """
     base, *others = variants
     unit = POINTS if form.is_fraction else "difference"
@@ -209,9 +209,9 @@ def _suspicions(variants: Sequence[VariantResult], metric: str) -> Iterator[str]
     for other in others:
         found = [value - base.values[seed] for seed, value in other.values.items()
                  if other.is_paired and seed in base.values]
-        if found and max(map(abs, found)) <= ROUNDING:
+        if found and max(map(abs, found)) <= MIN_SD:
             zero.append(other.variant)
-        elif len(found) > 1 and max(found) - min(found) <= ROUNDING:
+        elif len(found) > 1 and max(found) - min(found) <= MIN_SD:
             constant.append(other.variant)
     if zero:
         yield (f"Same {metric} as the base with every seed: {'; '.join(zero)}. What is varied may "

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy.special import softmax
 
 from flaxdigits.reports.figures import LIGHT, Theme, blank, png
-from flaxdigits.reports.fonts import Labels, legible
+from flaxdigits.reports.fonts import Labels, drawable_labels
 from flaxdigits.reports.image_grids import COLUMNS, prediction_grid, select_predictions
 from flaxdigits.studies.folds import FoldPredictions
 from flaxdigits.studies.statistics import estimate
@@ -45,7 +45,7 @@ class WritersReport:
 
     def files(self) -> dict[str, bytes]:
         """Returns the files by name."""
-        names, stem = legible(self.predictions.class_names), self.stem
+        names, stem = drawable_labels(self.predictions.class_names), self.stem
         groups, errors, examples = self.predictions.errors()
         return {
             f"{stem}.md": self.markdown().encode(), f"{stem}.csv": self.csv().encode(),
@@ -92,7 +92,7 @@ class WritersReport:
                 f"{(errors[:, label] > 0).sum()} | {', '.join(predicted) or '-'} |")
         lines += ["", *(f"- {name}: {text}" for name, text in self.about.items()), "",
                   f"![errors by {group} and character]({self.stem}.png)", "",
-                  f"![mistakes of the hardest {group}s](hardest_{self.stem}.png)", ""]
+                  f"![most confident errors of the hardest {group}s](hardest_{self.stem}.png)", ""]
         return "\n".join(lines)
 
     def csv(self) -> str:
@@ -120,13 +120,13 @@ class WritersReport:
             "characters": dict(zip(self.predictions.class_names, map(float, classes), strict=True))}
 
     def hardest(self, names: Labels) -> Figure:
-        """Draws the worst mistakes of the groups with the highest error rates, a row each."""
+        """Draws the most confident errors of the groups with the highest error rates in rows."""
         predictions = self.predictions
         groups = [int(group) for group in predictions.errors()[0][:GROUPS_IN_FIGURE]]
         wrong = predictions.predicted != predictions.labels
         confidence = softmax(predictions.logits.astype(np.float64), -1).max(-1)
         chosen: list[int] = []
-        for group in groups:  # mistakes first, the most confident first, each image once
+        for group in groups:  # errors first, the most confident first, each image once
             rows = np.flatnonzero(predictions.groups == group)
             rows = rows[np.lexsort((-confidence[rows], ~wrong[rows]))]
             _, first = np.unique(predictions.index[rows], return_index=True)
@@ -155,7 +155,7 @@ def error_map(
       examples: [groups, classes] int, numbers of examples.
       names: the names of the classes.
       group: what a column is: "writer" or "fold".
-      theme: the colours.
+      theme: the colors.
     """
     count, classes = errors.shape
     width, height = 10.0, 1.98 + 0.24 * classes
@@ -172,7 +172,7 @@ def error_map(
     axes = figure.add_axes((left, bottom, wide, tall))
     shade = LinearSegmentedColormap.from_list("", [theme.background, theme.wrong])
     share = errors / np.maximum(1, examples)
-    top.set_title(f"Error rate of each {group} in per cent, and below of each {group} and "
+    top.set_title(f"Error rate of each {group} in percent, and below of each {group} and "
                   f"character (white 0 %, red {100 * share.max():.0f} %)", loc="left",
                   color=theme.text, fontsize=10.5, weight="bold")
     axes.imshow(share.T, cmap=shade, vmin=0, vmax=max(0.01, share.max()), aspect="auto",

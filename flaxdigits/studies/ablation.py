@@ -13,7 +13,7 @@ from flaxdigits.data.splits import split_indices
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.models import build_model
 from flaxdigits.progress import NO_PROGRESS, Progress
-from flaxdigits.studies.seeds import results, summarise, train_seeds
+from flaxdigits.studies.seeds import results, summarize, train_seeds
 from flaxdigits.studies.statistics import (
     Difference,
     Estimate,
@@ -50,10 +50,10 @@ class VariantResult:
       variant: the name of the variant.
       values: the compared metric by seed, without the seeds that diverged.
       estimate: the mean of the values and its interval; None if every seed diverged.
-      difference: the difference to the base: over the seeds that both have if it is paired, over
+      difference: the difference from the base: over the seeds that both have if it is paired, over
         all seeds otherwise. None for the base itself and if there is nothing to compare.
       p_holm: the p-value of a paired t-test, corrected for the number of tests in the table.
-      is_paired: whether the variant is evaluated on the same images as the base, so that the seeds
+      is_paired: whether the variant is evaluated on the same images as the base, so the seeds
         are compared in pairs.
       diverged: the seeds that diverged.
       extra_metrics: estimates of further metrics by name; empty if every seed diverged.
@@ -82,7 +82,7 @@ def run_study(
       load: returns the data set of a config.
       on_end: called with each run that has finished, diverged or was paused.
       write_report: see `flaxdigits.training.runs.train_many`.
-      progress: is notified of the train steps, and of what takes long beside them.
+      progress: is notified of the train steps, and of other long stages.
 
     Returns:
       Why the study was paused, or None if all runs have ended.
@@ -161,14 +161,14 @@ def compare_variants(
         variants.append(VariantResult(
             variant, values, estimate(list(values.values())) if values else None, None, None,
             same_images(config, configs[BASE]),
-            tuple(map(int, summarise(folder, seeds)["diverged"])),
+            tuple(map(int, summarize(folder, seeds)["diverged"])),
             {name: estimate([result[name] for result in finished.values()])
              for name in extra_metrics if finished}))
     return compare_with_base(variants)
 
 
 def compare_with_base(variants: Sequence[VariantResult]) -> list[VariantResult]:
-    """Adds differences to the base, which comes first, and their corrected p-values."""
+    """Adds the differences from the base, which comes first, and their corrected p-values."""
     base, *others = variants
     compared = [base, *(
         dataclasses.replace(

@@ -147,7 +147,7 @@ def _paths(pattern: str) -> list[Path]:
 
 
 def _protocol(record: RunRecord, system: System) -> str:
-    """Returns the protocol that a run follows, or raises an error that says why it is none."""
+    """Returns the protocol that a run follows, or raises an error that says why there is none."""
     reasons = []
     for protocol, recipe in system.recipes().items():
         config = from_dict(record.values["config"])
@@ -221,5 +221,5 @@ def _check_same_data(records: Sequence[RunRecord]) -> None:
         other = first.setdefault((data.get("dataset"), folder), record)
         if other.values["data"].get("fingerprint") != data.get("fingerprint"):
             raise FlaxdigitsError(
-                f"{record.path} was trained on another {data.get('dataset')} than {other.path}: "
-                "their fingerprints differ; collect one of them")
+                f"{record.path} and {other.path} were trained on different versions of "
+                f"{data.get('dataset')}: their fingerprints differ; collect one of them")

@@ -1,6 +1,6 @@
 """Cross-validation: trains all folds of the `writers` or the `kfold` split.
 
-Every writer, or every example, is in the test part of exactly one fold, so that each is tested by a
+Every writer, or every example, is in the test part of exactly one fold, so each is tested by a
 network that was not trained on it.
 """
 

@@ -1,4 +1,4 @@
-"""Trains several seeds of an experiment, each as a separate run, and summarises the results."""
+"""Trains several seeds of an experiment, each as a separate run, and summarizes the results."""
 
 import dataclasses
 import logging
@@ -31,7 +31,7 @@ def checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
       seeds: such as `range(5)`, `(0, 3, 7)` or NumPy's `arange(5)`.
 
     Raises:
-      FlaxdigitsError: if they are not different integers from 0 to 2**32 - 1, or there are none.
+      FlaxdigitsError: if they are not distinct integers from 0 to 2**32 - 1, or there are none.
     """
     try:
         chosen = tuple(map(operator.index, seeds))
@@ -39,7 +39,7 @@ def checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
         chosen = ()
     if not chosen or len(set(chosen)) < len(chosen) or not all(
             0 <= seed < 2**32 for seed in chosen):
-        raise FlaxdigitsError("seeds must be different integers from 0 to 2**32 - 1, as in "
+        raise FlaxdigitsError("seeds must be distinct integers from 0 to 2**32 - 1, as in "
                               f"range(5), got {seeds!r}")
     return chosen
 
@@ -82,7 +82,7 @@ def train_seeds(
       progress: see `flaxdigits.training.runs.train_many`.
 
     Returns:
-      The content of `summary.json` (see `summarise`), or None if a seed was paused.
+      The content of `summary.json` (see `summarize`), or None if a seed was paused.
 
     Raises:
       FlaxdigitsError: as `flaxdigits.training.runs.train_many` does.
@@ -108,7 +108,7 @@ def write_summary(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
       seeds: seeds that have ended. Other seeds in the same folder that have ended with the same
         config and data are included in the summary.
     """
-    summary = summarise(workdir, sorted({*seeds, *_ended_with_same_config(workdir, seeds[0])}))
+    summary = summarize(workdir, sorted({*seeds, *_ended_with_same_config(workdir, seeds[0])}))
     RunFolder(workdir).write_json("summary.json", summary)
     return summary
 
@@ -132,8 +132,8 @@ def _has_ended(path: Path, run: Mapping[str, Any]) -> bool:
         return False
 
 
-def summarise(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    """Summarises the results of seeds that have ended.
+def summarize(workdir: Path, seeds: Sequence[int]) -> dict[str, Any]:
+    """Summarizes the results of seeds that have ended.
 
     Returns:
       A dictionary with the fields of `COMMON_FIELDS` that are the same for all seeds; `seeds`;

@@ -8,7 +8,7 @@ import numpy as np
 import scipy
 
 CONFIDENCE = 0.95
-ROUNDING = 1e-9  # values whose standard deviation is smaller are considered equal
+MIN_SD = 1e-9  # values whose standard deviation is smaller are considered equal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """The difference of a mean to that of the base.
+    """The difference between a mean and that of the base.
 
     Attributes:
       mean: the mean difference.
@@ -56,8 +56,8 @@ def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
     if n == 1:
         return Estimate(mean, None, n, None, None)
     sd = float(np.std(values, ddof=1))
-    half = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / math.sqrt(n)
-    return Estimate(mean, sd, n, mean - half, mean + half)
+    half_width = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / math.sqrt(n)
+    return Estimate(mean, sd, n, mean - half_width, mean + half_width)
 
 
 def prediction_interval(result: Estimate) -> tuple[float, float] | None:
@@ -65,8 +65,8 @@ def prediction_interval(result: Estimate) -> tuple[float, float] | None:
     if result.sd is None:
         return None
     quantile = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, result.n - 1))
-    half = quantile * result.sd * math.sqrt(1 + 1 / result.n)
-    return result.mean - half, result.mean + half
+    half_width = quantile * result.sd * math.sqrt(1 + 1 / result.n)
+    return result.mean - half_width, result.mean + half_width
 
 
 def paired_difference(values: Sequence[float], base: Sequence[float]) -> Difference:
@@ -76,23 +76,28 @@ def paired_difference(values: Sequence[float], base: Sequence[float]) -> Differe
     interval nor a p-value.
     """
     result = estimate(np.subtract(values, base))
-    if result.sd is None or result.sd <= ROUNDING:
+    if result.sd is None or result.sd <= MIN_SD:
         return Difference(result.mean, None, None, result.n, None)
     p = float(scipy.stats.ttest_rel(values, base).pvalue)
     return Difference(result.mean, result.low, result.high, result.n, p)
 
 
 def unpaired_difference(values: Sequence[float], base: Sequence[float]) -> Difference:
-    """Returns the difference of the means of unpaired values, with Welch's interval and no test."""
-    ours, theirs = estimate(values), estimate(base)
-    mean, n = ours.mean - theirs.mean, min(ours.n, theirs.n)
-    if ours.sd is None or theirs.sd is None or max(ours.sd, theirs.sd) <= ROUNDING:
+    """Returns the difference between the means of unpaired values.
+
+    The confidence interval is Welch's; `p` is None.
+    """
+    a, b = estimate(values), estimate(base)
+    mean, n = a.mean - b.mean, min(a.n, b.n)
+    if a.sd is None or b.sd is None or max(a.sd, b.sd) <= MIN_SD:
         return Difference(mean, None, None, n, None)
-    squares = [result.sd**2 / result.n for result in (ours, theirs)]
-    freedom = sum(squares)**2 / sum(
-        square**2 / (result.n - 1) for square, result in zip(squares, (ours, theirs), strict=True))
-    half = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(sum(squares))
-    return Difference(mean, mean - half, mean + half, n, None)
+    squared_errors = [result.sd**2 / result.n for result in (a, b)]
+    degrees_of_freedom = sum(squared_errors)**2 / sum(
+        square**2 / (result.n - 1)
+        for square, result in zip(squared_errors, (a, b), strict=True))
+    half_width = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, degrees_of_freedom)) * math.sqrt(
+        sum(squared_errors))
+    return Difference(mean, mean - half_width, mean + half_width, n, None)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -7,7 +7,6 @@ a file can change its digest too.
 import hashlib
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -31,12 +30,10 @@ def describe_arrays(arrays: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     Args:
       arrays: NumPy arrays, or JAX arrays that are replicated on every device.
     """
-    whole = [np.asarray(array.addressable_data(0) if isinstance(array, jax.Array) else array)
-             for array in arrays.values()]
-    with ThreadPoolExecutor() as threads:  # xxhash releases the GIL
-        digests = threads.map(array_digest, whole)
-        return {name: {"dtype": array.dtype.name, "shape": list(array.shape), "digest": digest}
-                for name, array, digest in zip(arrays, whole, digests, strict=True)}
+    whole = {name: np.asarray(array.addressable_data(0) if isinstance(array, jax.Array) else array)
+             for name, array in arrays.items()}
+    return {name: {"dtype": array.dtype.name, "shape": list(array.shape),
+                   "digest": array_digest(array)} for name, array in whole.items()}
 
 
 def json_digest(value: Any) -> str:

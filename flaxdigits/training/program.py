@@ -174,7 +174,8 @@ class TrainProgram:
         experiment = self._experiment
         if num_runs == 1:
             return all_positions(experiment.task, experiment.devices)
-        return experiment.devices.replicate(np.arange(experiment.task.plan.rows, dtype=np.int32))
+        return experiment.devices.replicate(
+            np.arange(experiment.task.plan.unpadded_batch_size, dtype=np.int32))
 
     def _round_up(self, num_runs: int) -> int:
         """Rounds a number of runs up to the same number on every device."""

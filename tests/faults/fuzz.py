@@ -366,7 +366,7 @@ def fuzz_images(is_real: bool, lab: Lab, rng: random.Random, scratch: Path) -> N
 
 
 def picture(mode: str, size: tuple[int, int], rng: random.Random) -> Image.Image:
-    """Returns noise, a single grey, or noise on a blank ground."""
+    """Returns noise, a single gray, or noise on a blank ground."""
     kind = rng.randrange(3)
     base = Image.new("L", size, rng.choice((0, 255, 128)))
     if kind == 1:

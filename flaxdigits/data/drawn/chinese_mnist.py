@@ -14,7 +14,7 @@ SIZE = 64
 SAMPLES = 10
 CLASS_ORDER = (9, 10, 11, 12, 13, 14, 0, 1, 2, 3, 4, 5, 6, 7, 8)  # in the CSV of the real data
 
-# The mean width and height of each numeral and its mean centre (x, y), in pixels, measured on the
+# The mean width and height of each numeral and its mean center (x, y), in pixels, measured on the
 # first 50 writers of the real data.
 BOXES = (
     (21.2, 34.9, 31.5, 29.6),
@@ -75,7 +75,7 @@ def draw_chinese_mnist(
     rng = np.random.default_rng(seed)
     handwriting = Handwriting(writer, writer_count, BETWEEN, WITHIN)
     forms = rng.uniform(size=(writer_count, len(NUMERALS)))[writer, labels]
-    centres = random_offsets(rng, writer, samples - 1)
+    centers = random_offsets(rng, writer, samples - 1)
     strength = STRENGTH * np.exp(
         0.10 * rng.standard_normal(writer_count)[writer] + 0.07 * rng.standard_normal(n)
     )
@@ -87,7 +87,7 @@ def draw_chinese_mnist(
         paths = fit_to_box(skeleton, labels[rows[0]], paths)
         pressures = [pressure(path, grip[rows, stroke]) for stroke, path in enumerate(paths)]
         line = blurred_line(
-            [path + centres[rows, None] for path in paths], pressures, sigma[rows], SIZE
+            [path + centers[rows, None] for path in paths], pressures, sigma[rows], SIZE
         )
         # Ink saturates where strokes cross.
         ink = 255 * (1 - np.exp(-strength[rows, None, None] * line))

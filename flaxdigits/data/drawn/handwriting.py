@@ -17,7 +17,7 @@ from flaxdigits.data.drawn.skeletons import Skeleton, Stroke
 from flaxdigits.progress import NO_PROGRESS, Progress
 
 CHUNK = 50  # drawings to process at once: few enough for the cache; no effect on the result
-POINT_SPACING = 1 / 64  # distance of neighbouring points of a path, in unit boxes
+POINT_SPACING = 1 / 64  # distance of neighboring points of a path, in unit boxes
 LOOSE_ENDS = 1.7  # the deviation of the ends of a stroke relative to that of its other points
 WAVES = 3  # number of plane waves in a smooth distortion
 WAVE_CYCLES = 0.5  # standard deviation of the cycles of a wave per unit box
@@ -169,14 +169,14 @@ class Distortion:
         )
 
     def apply(self, rows: np.ndarray, points: NDArray[np.complex128]) -> NDArray[np.complex128]:
-        """Distorts the points of some drawings about the centre.
+        """Distorts the points of some drawings about the center.
 
         Args:
             rows: [m] int, the numbers of the drawings.
             points: [m, points] complex128 in the unit box.
 
         Returns:
-            [m, points] complex128, relative to the centre of the unit box.
+            [m, points] complex128, relative to the center of the unit box.
         """
         points = points - (0.5 + 0.5j)
         bent = points.copy()
@@ -212,7 +212,7 @@ def write_characters(
 
     Yields:
         A skeleton, the rows [m] that were written with it, and one [m, points] complex128 array
-        per stroke, in unit boxes relative to the centre of the box. Every row occurs once.
+        per stroke, in unit boxes relative to the center of the box. Every row occurs once.
     """
     distortion = Distortion.draw(handwriting, rng)
     with progress.stage("generating synthetic images", len(labels)) as advance:

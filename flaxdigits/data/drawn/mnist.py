@@ -1,4 +1,4 @@
-"""Generates synthetic MNIST: thick bright digits, 20 pixels large, centred by mass in 28x28."""
+"""Generates synthetic MNIST: thick bright digits, 20 pixels large, centered by mass in 28x28."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ BOX = 20  # pixels; the longer side of the bounding box of a digit
 # The number of images of each digit among the 60,000 training images of MNIST.
 CLASS_COUNTS = np.array([5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949])
 
-# Every image counts as the work of a different writer, so that all variation is in `within`.
+# Every image counts as the work of a different writer, so all variation is in `within`.
 NONE = Deviations(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 VARIATION = Deviations(
     slant=0.25, rise=0.04, turn=0.10, size=0, width=0.25, height=0, waves=0.05, point=0.022,
@@ -59,7 +59,7 @@ def draw_mnist(
 
 
 def render(paths: Sequence[NDArray[np.complexfloating]], radius: np.ndarray) -> np.ndarray:
-    """Scales paths to the box, draws them, and centres them by mass: [n, 28, 28] uint8.
+    """Scales paths to the box, draws them, and centers them by mass: [n, 28, 28] uint8.
 
     Args:
         paths: one [n, points] complex128 array per stroke, of any size.

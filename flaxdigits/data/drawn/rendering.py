@@ -1,7 +1,7 @@
 """Renders pen paths as images, without computing the distance of every pixel to every stroke.
 
 The paths are added as weights to a fine grid, which is blurred and sampled at the pixels, first
-horizontally and then vertically. All values are float64 and are summed in a fixed order, so that an
+horizontally and then vertically. All values are float64 and are summed in a fixed order, so an
 image does not depend on the other images of the batch.
 """
 
@@ -17,7 +17,7 @@ def blurred_line(
     """Draws pen paths as Gaussian lines.
 
     Args:
-        paths: one [n, points] complex128 array per stroke, in pixels; pixel centres are integers.
+        paths: one [n, points] complex128 array per stroke, in pixels; pixel centers are integers.
         pressures: one [n, points] or broadcastable array per stroke, the strength of the line.
         sigma: [n] float64, the standard deviation of the profile of the line in pixels.
         size: the height and width of the images.
@@ -79,7 +79,7 @@ def sample_blurred(cells: np.ndarray, sigma: np.ndarray, margin: int, size: int)
 def thick_pen(line: np.ndarray, sigma: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """Converts Gaussian lines to ink with sharp edges, which are anti-aliased over one pixel.
 
-    The distance from the line is computed from its Gaussian profile, so that crossings and narrow
+    The distance from the line is computed from its Gaussian profile, so crossings and narrow
     gaps are filled with ink as on paper.
 
     Args:

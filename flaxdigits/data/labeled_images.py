@@ -14,7 +14,7 @@ from flaxdigits.datasets import HAVE_SYNTHETIC
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class LabelledImages:
+class LabeledImages:
     """All examples of a data set: its training part, then its validation and its test part, if any.
 
     Attributes:
@@ -72,7 +72,7 @@ class LabelledImages:
             "validation": len(self.validation), "image_shape": list(self.images.shape[1:])}
 
     def description(self) -> dict[str, Any]:
-        """Returns the identity and, for greyscale custom data, the `framing`, as JSON values.
+        """Returns the identity and, for grayscale custom data, the `framing`, as JSON values.
 
         A trained network can be used with these values, without the data.
         """
