@@ -277,13 +277,16 @@ def test_checkpoints_of_another_run_are_refused(finished_copy, train_tiny, tmp_p
     shutil.rmtree(tmp_path / "next" / "checkpoints")
     shutil.move(finished_copy / "checkpoints", tmp_path / "next" / "checkpoints")
     found = refusal(train_tiny, tmp_path / "next", "seed=1")
-    assert f"{tmp_path / 'next' / 'checkpoints' / '6'}: this checkpoint is of another run" in found
+    checkpoint = tmp_path / "next" / "checkpoints" / "6"
+    assert f"{checkpoint}: this checkpoint belongs to a different run than config.json" in found
     done = launch_here("--mode=eval", f"--workdir={tmp_path / 'next'}")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "another run" in done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "a different run" in done.stderr
     done = launch_here("--mode=export", f"--workdir={tmp_path / 'next'}")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "another run" in done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "a different run" in done.stderr
     found = refusal(train_tiny, tmp_path / "third", f"train.init_from={tmp_path / 'next'}")
-    assert "another run" in found
+    assert "a different run" in found
 
 
 def test_export_uses_the_one_before_a_damaged_one_and_init_from_is_refused(

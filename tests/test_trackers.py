@@ -242,7 +242,7 @@ def test_an_experiment_file_is_executed_once(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("def get_trackers():\n    return [1]\n", "subclasses of flaxdigits.training.trackers.Tracker"),
+    ("def get_trackers():\n    return [1]\n", "subclasses of flaxdigits.Tracker"),
     ("def get_trackers():\n    return 1 / 0\n", ":2: ZeroDivisionError"),
     ("get_trackers = 3\n", "not callable"),
 ])
