@@ -33,6 +33,9 @@ AnyComponent = TypeVar("AnyComponent", bound="type[Component]")
 # What to do about the exceptions of JAX for code that needs the value of an array while it is
 # traced, by the name of the exception: JAX is not imported here.
 TRACING_ADVICE = {
+    "UnexpectedTracerError":
+        "an array is kept from one call to the next, for instance by functools.cache; keep a NumPy "
+        "array instead",
     "TracerBoolConversionError":
         "`if`, `while`, `and` and `or` cannot depend on an array; use jnp.where",
     "TracerArrayConversionError": "NumPy cannot compute with an array of JAX; use jax.numpy",

@@ -1,6 +1,7 @@
 """The user's own components: what is refused when they are registered, and before training."""
 
 import dataclasses
+import functools
 import json
 import random
 import time
@@ -201,6 +202,16 @@ def test_random_values_that_would_be_constants_of_the_step_are_an_error(source):
         check_components(validate(config), RUN)
     assert str(error.value).startswith("data.augmentation.0: own uses a value of numpy.random, ")
     assert "use jax.random" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_array_of_an_earlier_trace_is_an_error_that_says_so():
+    kept = functools.cache(lambda shape: jnp.ones(shape) * 1.5)
+    augmentation = own(Augmentation, "augment", lambda image, key: image * kept(image.shape))
+    config = ExperimentConfig("a", MlpConfig(), DataConfig(augmentation=(augmentation,)))
+    with pytest.raises(FlaxdigitsError, match=(
+            r"^data\.augmentation\.0: own raises UnexpectedTracerError: an array is kept from one "
+            "call to the next, for instance by functools.cache; keep a NumPy array instead")):
+        check_components(validate(config), RUN)
 
 
 @pytest.mark.parametrize("base", [Loss, Objective, Schedule, Optimizer, Model])

@@ -168,10 +168,11 @@ def test_damaged_compiled_programs_are_replaced_with_one_note(launch, tmp_path):
 def test_damaged_programs_are_deleted_only_in_the_cache_folder(
         cache, is_deleted, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    entry, other, notes = (tmp_path / name for name in (
-        "cache/jit_steps-1-cache", "cache/jit_other-1-cache", "jit_steps-notes.txt"))
+    entry, other, longer, notes = (tmp_path / name for name in (
+        "cache/jit_steps-1a-cache", "cache/jit_other-1a-cache", "cache/jit_steps-more-1a-cache",
+        "jit_steps-notes.txt"))
     entry.parent.mkdir()
-    for file in (entry, other, notes):
+    for file in (entry, other, longer, notes):
         file.touch()
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", cache and str(tmp_path / cache))
@@ -181,7 +182,7 @@ def test_damaged_programs_are_deleted_only_in_the_cache_folder(
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
     assert entry.exists() is not is_deleted
-    assert other.exists() and notes.exists()
+    assert other.exists() and longer.exists() and notes.exists()
 
 
 @pytest.fixture

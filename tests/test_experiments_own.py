@@ -81,7 +81,7 @@ def test_a_broken_file_with_a_relative_path_is_reported_with_its_line(write, tmp
     ("ExperimentConfig('a', ModelConfig('dense_cnn'), train=TrainConfig(epochs=0))",
      "train.epochs must be at least 1, got 0"),
     ("ExperimentConfig('a', ModelConfig('dense_cnn', filters=[8, 'a']))", "model.filters must be"),
-    ("ExperimentConfig('a', 'x')", "model must be a model (an object of a "),
+    ("ExperimentConfig('a', 'x')", "model must be a model (an instance of a "),
     ("ExperimentConfig('a', ModelConfig)", "model must be"),
     ("ExperimentConfig('a', ModelConfig('dense_cnn'), train=None)", "train must be"),
 ])

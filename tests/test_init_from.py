@@ -47,6 +47,17 @@ def test_only_missing_layers_are_initialized(tiny_config, tiny_data):
         "Dense_1": fresh.params["Dense_1"]})
 
 
+def test_a_note_names_other_preprocessing(train_tiny, tmp_path, caplog):
+    train_tiny(tmp_path / "first", "train.steps=2")
+    for preprocessing, noted in (("unit", False), ("raw", True)):
+        caplog.clear()
+        train_tiny(tmp_path / preprocessing, f"train.init_from={tmp_path / 'first'}",
+                   "train.steps=1", f"data.preprocessing={preprocessing}")
+        assert noted == (
+            f"train.init_from: {tmp_path / 'first'} was trained with data.preprocessing=unit, and "
+            "this run has raw" in caplog.messages)
+
+
 def test_init_from_takes_the_averaged_weights_where_there_are_any(
     train_tiny, opened, tmp_path  # noqa: F811
 ):

@@ -299,6 +299,11 @@ def test_synthetic_data_is_noted_at_both_ends_and_refused_as_real(
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("SYNTHETIC DATA")
 
+    (tmp_path / "run" / "result.json").unlink()
+    done = launch_here(f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1].startswith("SYNTHETIC DATA")
+
     done = launch_here(*train, "--data=real", data_dir)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "none" in done.stderr

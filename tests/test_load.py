@@ -67,7 +67,8 @@ def test_the_logits_are_those_of_the_run(network, finished, tiny_data):
     (np.zeros((2, 20, 28), np.uint8), r"got \[2, 20, 28\]"),
     (np.zeros((2, 28, 28, 3), np.uint8), r"got \[2, 28, 28, 3\]"),
     (np.zeros((2, 28, 28)), r"uint8, with values 0 to 255, got float64; for values 0 to 1, "),
-    (np.zeros((2, 28, 28), np.int64), r"got int64; pass images.astype\(numpy.uint8\)$"),
+    (np.zeros((2, 28, 28), np.int64),
+     r"got int64; scale the values to 0 to 255, and pass images.astype\(numpy.uint8\)$"),
     (np.zeros((2, 28, 28), bool), r"got bool$"),
 ])
 def test_images_of_another_shape_or_type_are_refused(network, images, message):
@@ -83,6 +84,13 @@ def test_images_of_another_shape_or_type_are_refused(network, images, message):
     (lambda network: network.logits([[1], [1, 2]]), "images must be an array: "),
     (lambda network: network.confusion(data_folder=3), "data_folder must be a path .*, got 3"),
     (lambda network: network.confusion(data_dir=3), "data_dir must be a path .*, got 3"),
+    (lambda network: network.confusion(["test"]), "split must be one of train, .*, got \\['test'\\]"),
+    (lambda network: network.confusion(data=np.zeros(3)), "data must be .*, got ndarray"),
+    (lambda network: network.logits(np.zeros((1, 28, 28), np.uint16)),
+     "got uint16; scale the values to 0 to 255, and pass images.astype"),
+    (lambda network: flaxdigits.predict(network.folder, np.zeros((2, 28, 28, 1), np.uint8)),
+     "images must be a path .*, got ndarray$"),
+    (lambda network: flaxdigits.load(""), "workdir must be a path .*, got ''"),
     (lambda network: flaxdigits.predict(network.folder, 3), "images must be a path .*, got 3"),
     (lambda _: flaxdigits.load(3), "workdir must be a path .*, got 3"),
     (lambda _: flaxdigits.load(b"runs"), "workdir must be a path .*, got b'runs'"),

@@ -162,6 +162,18 @@ def test_the_message_names_file_field_and_what_to_do(finished_copy):
         RunFolder(finished_copy).truncate_metrics(6)
 
 
+@pytest.mark.parametrize("section", ["data", "optimizer", "train"])
+def test_a_section_of_the_config_of_a_run_is_not_replaced_by_defaults(section, finished_copy):
+    path = finished_copy / "config.json"
+    recorded = json.loads(path.read_text())
+    del recorded["config"][section]
+    path.write_text(json.dumps(recorded))
+    with pytest.raises(FlaxdigitsError) as error:
+        RunFolder(finished_copy).config()
+    assert str(error.value).startswith(
+        f"{path}: in config: missing required field {section}; ")
+
+
 @pytest.mark.parametrize("field", ["data.folder", "data.indices", "train.init_from"])
 def test_a_path_in_the_config_of_a_run_is_a_string(field, finished_copy):
     path, (section, name) = finished_copy / "config.json", field.split(".")

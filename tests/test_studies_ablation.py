@@ -210,7 +210,7 @@ def get_study():
 
 @pytest.mark.parametrize(("change", "message"), [
     ("optimizer.warmup_steps=40", "variant 'late': optimizer.schedule.warmup_steps must be below"),
-    ("train.epochs=2000000000", "variant 'late': train.epochs=2000000000 makes"),
+    ("train.epochs=2000000000", "variant 'late': train.epochs=2000000000 gives"),
     ("model.filters=4,4,4,4,4", "variant 'late': MaxPool_4 needs an input of at least 2x2 pixels"),
 ])
 def test_a_variant_that_does_not_fit_the_data_is_an_error_before_any_run(

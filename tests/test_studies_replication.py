@@ -262,7 +262,7 @@ def test_other_data_are_refused(ran, replicate, tmp_path):
 
 
 REFUSED = {
-    "synthetic": (["--data=synthetic"], "the claims are about the real data"),
+    "synthetic": (["--data=synthetic"], "the published results are for the real data"),
     "changed": (["--set=optimizer.learning_rate=1"],
                 "recipe of small, but optimizer.learning_rate is 1.0 instead of 0.1"),
     "a seed": (["--set=seed=7"], "a replication trains several seeds: set them"),

@@ -159,7 +159,7 @@ def test_several_seeds_are_extended(
                    for epochs in (1, 3))
     train_seeds(short, (0, 1), tiny_data, tmp_path)
     (tmp_path / "seeds" / "1" / "result.json").unlink()  # as if it was killed before its end
-    assert "the run is unfinished at step 4 of 4, and train.epochs=3 makes 12" in refusal(
+    assert "the run is unfinished at step 4 of 4, and train.epochs=3 gives 12" in refusal(
         train_seeds, long, (0, 1), tiny_data, tmp_path)
     train_seeds(short, (0, 1), tiny_data, tmp_path)
     summary = train_seeds(long, (0, 1, 2), tiny_data, tmp_path)

@@ -3,7 +3,7 @@
 import os
 from typing import Any, Literal
 
-from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.errors import FlaxdigitsError, quoted
 
 PathLike = str | os.PathLike[str]
 # `drawn` is the old name of `synthetic`.
@@ -18,9 +18,11 @@ def path_text(value: Any, name: str) -> str:
       name: the name of the argument, for the error message.
 
     Raises:
-      FlaxdigitsError: if the value is not a path.
+      FlaxdigitsError: if the value is not a path, or is empty.
     """
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else value
-    if not isinstance(text, str):
-        raise FlaxdigitsError(f"{name} must be a path (str or os.PathLike), got {value!r}")
+    if not isinstance(text, str) or not text:
+        got = quoted(value) if isinstance(value, str | bytes | int | float | None) else (
+            type(value).__name__)
+        raise FlaxdigitsError(f"{name} must be a path (str or os.PathLike), got {got}")
     return text

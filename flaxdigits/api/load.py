@@ -10,6 +10,7 @@ from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.experiment import moved_data, open_run
 from flaxdigits.api.session import Session, Source, check_devices
 from flaxdigits.data.splits import split_indices
+from flaxdigits.datasets import SPLITS
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.evaluation.predict import frame_arrays
 from flaxdigits.evaluation.trained import TrainedNetwork, load_network
@@ -85,6 +86,8 @@ class Network(TrainedNetwork):
         Raises:
           FlaxdigitsError: if the split does not exist, or the data are not those of the run.
         """
+        if split not in SPLITS:
+            raise FlaxdigitsError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         config = apply_overrides(self.config, moved_data(data_folder, data_indices))
         session = Session.start([config], None, data, raw_data_dir, data_dir)
         dataset = session.load_for_run(config, self.folder)

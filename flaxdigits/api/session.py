@@ -70,14 +70,17 @@ class Session:
         Only the first process of a run prints, unless a console is passed.
 
         Raises:
-          FlaxdigitsError: as `check_devices` and `enable_deterministic_kernels` do, or if a folder
-            is not a path.
+          FlaxdigitsError: as `check_devices` and `enable_deterministic_kernels` do, or if an
+            argument is of another type.
         """
         if any(config.train.deterministic for config in configs):
             parallel.enable_deterministic_kernels()
         for name, path in (("raw_data_dir", raw_data_dir), ("data_dir", data_dir)):
             if path is not None:
                 path_text(path, name)
+        if not isinstance(data, str | DataArrays):
+            raise FlaxdigitsError("data must be one of auto, real, synthetic, or a "
+                                  f"flaxdigits.DataArrays, got {type(data).__name__}")
         check_devices()
         console = console or make_console(quiet=not parallel.is_writer())
         return cls(console, data, raw_data_dir, data_dir)
@@ -126,10 +129,15 @@ class Session:
     def load_for_training(self, config: ExperimentConfig, workdir: Path) -> Dataset:
         """Loads the data set of a run in `workdir`; first checks what can be checked without it.
 
+        For a run that is resumed, `auto` means the source that it was started with.
+
         Raises:
           FlaxdigitsError: as `check_before_data` and `load` do.
         """
         check_before_data(config, workdir)
+        folder = RunFolder(workdir)
+        if self.data == "auto" and folder.contains_run():
+            return dataclasses.replace(self, data=folder.data()["source"]).load(config)
         return self.load(config)
 
     def load_for_run(self, config: ExperimentConfig, folder: RunFolder) -> Dataset:

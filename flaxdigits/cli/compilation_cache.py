@@ -14,6 +14,7 @@ from typing import Any
 
 FAILED = re.compile(
     r"Error (reading|writing) persistent compilation cache entry for '([^']+)': (.*)", re.DOTALL)
+KEY = re.compile(r"-[0-9a-f]+-(cache|atime)")  # the end of the name of an entry
 
 _log = logging.getLogger(__name__)
 
@@ -49,8 +50,9 @@ class CacheWarnings:
             # The warning does not contain the cache key, so all entries of this program are
             # deleted.
             for path in folder.glob(f"{glob.escape(program)}-*"):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+                if KEY.fullmatch(path.name, len(program)):
+                    with contextlib.suppress(OSError):
+                        path.unlink()
         self._log_once(action, folder, reason.splitlines()[0] if reason else "")
 
     def _log_once(self, action: str, folder: Path, reason: str) -> None:

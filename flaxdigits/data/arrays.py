@@ -152,6 +152,7 @@ def _is_encodable(text: str) -> bool:
 
 def not_uint8(dtype: np.dtype) -> str:
     """Returns the error message for images that are not uint8."""
+    of_integers = "; scale the values to 0 to 255, and pass images.astype(numpy.uint8)"
     hint = {"f": "; for values 0 to 1, pass (255 * images).astype(numpy.uint8)",
-            "i": "; pass images.astype(numpy.uint8)", "u": "; pass images.astype(numpy.uint8)"}
+            "i": of_integers, "u": of_integers}
     return f"images must be uint8, with values 0 to 255, got {dtype}{hint.get(dtype.kind, '')}"

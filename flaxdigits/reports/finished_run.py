@@ -87,7 +87,7 @@ def report_finished(
         state = f"being extended from {earlier[-1]:,} steps" if earlier else "unfinished"
         raise FlaxdigitsError(
             f"{folder.path}: the run is {state}, at step {folder.newest_step():,}, and only a "
-            "finished run has a report: repeat the command that started the run to resume it"
+            f"finished run has a report: resume it with workdir={folder.path} and nothing else"
             + (f"; result.{earlier[-1]}.json holds the earlier result" if earlier else ""))
     experiment, step = Experiment.create(config, dataset), result["checkpoint_step"]
     with read_checkpoints(folder) as checkpoints:

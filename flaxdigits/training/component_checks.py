@@ -128,13 +128,15 @@ def _trace(
             f"{path}: {component.name} uses a value of numpy.random, random, time or the like, "
             "which would be computed once, when the step is compiled, and be the same in every "
             "step: use jax.random with the key that an augmentation (key), an objective (batch.key)"
-            " or a model (self.make_rng) is given")
+            " or a model (self.make_rng) receives, and for a constant numpy.random.default_rng(0)")
     return result
 
 
 def _constants(jaxpr: ClosedJaxpr) -> Iterator[bytes]:
     """Yields the values of the arrays that a traced function contains, as bytes."""
     for value in jaxpr.consts:
+        if isinstance(value, jax.core.Tracer):
+            raise jax.errors.UnexpectedTracerError("an array of an earlier trace")
         is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
         yield np.asarray(jax.random.key_data(value) if is_key else value).tobytes()
     for equation in jaxpr.jaxpr.eqns:

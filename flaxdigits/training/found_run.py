@@ -132,7 +132,9 @@ def check_length(
             f"another run from the weights of this one: train.init_from={folder.path}")
 
 
-def change_length(folder: RunFolder, config: ExperimentConfig, dataset: Dataset) -> None:
+def change_length(
+    folder: RunFolder, config: ExperimentConfig, dataset: Dataset, command: str | None
+) -> None:
     """Sets the length in `config.json` to that of a config, after `check_length`.
 
     The earlier lengths remain recorded in `config.json`. The earlier result is also copied to
@@ -142,6 +144,7 @@ def change_length(folder: RunFolder, config: ExperimentConfig, dataset: Dataset)
       folder: the folder of the run, which is finished or being extended; the caller has locked it.
       config: the config with the new length.
       dataset: the data set of the run.
+      command: the command that changes the length, to be recorded; None if it is unknown.
     """
     if not is_writer():
         return
@@ -158,7 +161,7 @@ def change_length(folder: RunFolder, config: ExperimentConfig, dataset: Dataset)
         "first_length": {name: train.get(name) for name in LENGTH_FIELDS}, **recorded,
         "config": recorded["config"] | {
             "train": train | {name: getattr(config.train, name) for name in LENGTH_FIELDS}},
-        "extended_at": extended_at})
+        "extended_at": extended_at} | ({} if command is None else {"command": command}))
     _log.info("%s: %s", folder.path, f"the run is extended to {total:,} steps"
               if total not in recorded.get("extended_at", ()) else
               f"the run is not extended: it is finished with {total:,} steps")

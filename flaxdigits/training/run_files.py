@@ -47,6 +47,7 @@ STEPS = Kind("a list of positive integers", lambda value: (
     isinstance(value, list) and all(map(POSITIVE_COUNT.fits, value))))
 
 CONFIG = {"config": OBJECT, "data": OBJECT}
+CONFIG_SECTIONS = {"data": OBJECT, "optimizer": OBJECT, "train": OBJECT}
 CONFIG_PATHS = {"data": {"folder": STRING | NULL, "indices": STRING | NULL},
                 "train": {"init_from": STRING | NULL}}
 OPTIONAL_CONFIG = {"versions": OBJECT_OF_STRINGS, "git_commit": STRING | NULL, "machine": STRING,
@@ -77,7 +78,7 @@ ROWS_ADVICE = "repair or delete the line"
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Returns the content of a `config.json`; of the fields within `config` only paths are checked.
+    """Returns the content of a `config.json`; of the config only sections and paths are checked.
 
     Raises:
       FlaxdigitsError: if the file cannot be read, or a field has the wrong kind.
@@ -157,13 +158,15 @@ def check_config(values: Mapping[str, Any]) -> None:
         check_fields(values["data"], OPTIONAL_DATA, optional=True)
     except ValueError as error:
         raise ValueError(f"in data: {error}") from error
+    try:
+        check_fields(values["config"], CONFIG_SECTIONS, optional=False)
+    except ValueError as error:
+        raise ValueError(f"in config: {error}") from error
     for section, paths in CONFIG_PATHS.items():
-        fields = values["config"].get(section)
-        if isinstance(fields, dict):
-            try:
-                check_fields(fields, paths, optional=True)
-            except ValueError as error:
-                raise ValueError(f"in config.{section}: {error}") from error
+        try:
+            check_fields(values["config"][section], paths, optional=True)
+        except ValueError as error:
+            raise ValueError(f"in config.{section}: {error}") from error
 
 
 def check_result(values: Mapping[str, Any]) -> None:

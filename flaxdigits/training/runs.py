@@ -19,7 +19,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from flaxdigits.command import command_line
-from flaxdigits.config import ExperimentConfig, to_dict, validate
+from flaxdigits.config import ExperimentConfig, complete, flatten, to_dict, validate
 from flaxdigits.data.dataset import Dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.progress import NO_PROGRESS, Progress
@@ -142,6 +142,7 @@ def _prepare(
         variables = weights.variables_for(
             experiment.variables_shapes, len(dataset.class_names), config,
             experiment.image_shape)
+        _log_preprocessing(config, weights.run)
     teacher = None
     if not all(run is not None and run.is_done for run in found.values()):
         teacher = load_teacher(config, dataset)
@@ -254,6 +255,14 @@ def _log_frozen(experiment: Experiment) -> None:
                   ", ".join(layers))
 
 
+def _log_preprocessing(config: ExperimentConfig, source: RunFolder) -> None:
+    """Logs a warning if the weights of `source` were trained on images of other preprocessing."""
+    before = flatten(complete(source.recorded()["config"])).get("data.preprocessing")
+    if before != config.data.preprocessing and is_writer():
+        _log.warning("train.init_from: %s was trained with data.preprocessing=%s, and this run has "
+                     "%s", source.path, before, config.data.preprocessing)
+
+
 def _initial_weights(
     config: ExperimentConfig, folders: Sequence[RunFolder]
 ) -> SavedWeights | None:
@@ -310,7 +319,7 @@ def start_or_extend(
     """
     found = find_run(folder, config)  # again, because another process may have had the lock
     if found is not None and found.other_length is not None:
-        change_length(folder, config, dataset)
+        change_length(folder, config, dataset, metadata.get("command"))
     else:
         folder.start(validate(config), metadata)
 

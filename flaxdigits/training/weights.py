@@ -208,7 +208,7 @@ def _causes(
               if name.startswith("model.") and name != "model.dropout"}  # which has no weights
     if "image_shape" in recorded["data"]:
         values["the image shape"] = (recorded["data"]["image_shape"], list(image_shape))
-    elif old.get("data.dataset") != new.get("data.dataset"):
+    elif all(was == now for was, now in values.values()):
         values["data.dataset"] = (old.get("data.dataset"), new.get("data.dataset"))
     return [f"{name} is {quoted(was)} there and {quoted(now)} here"
             for name, (was, now) in values.items() if was != now]
