@@ -34,7 +34,8 @@ def apply_overrides(config: ExperimentConfig, assignments: Iterable[str]) -> Exp
 
     Args:
       config: the config to change.
-      assignments: such as `train.epochs=5`, `model.filters=16,32,64` or `train.ema_decay=none`.
+      assignments: assignments such as `train.epochs=5`, `model.filters=16,32,64` or
+        `train.ema_decay=none`.
 
     Raises:
       FlaxdigitsError: if a field is unknown (the message suggests similar names), or its value has
