@@ -115,7 +115,7 @@ class Elastic(Augmentation):
 class Cutout(Augmentation):
     """Sets a square at a random position to 0 (DeVries and Taylor 2017).
 
-    The center of the square is uniform over the image, so that parts of it may be outside.
+    The center of the square is uniform over the image; parts of the square may be outside.
 
     Attributes:
       size: the side of the square as a fraction of the side of the image.

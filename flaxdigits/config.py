@@ -117,8 +117,8 @@ class EvaluateConfig:
     Attributes:
       batch_size: the number of examples in a batch; none: 32 on a CPU, 1,000 elsewhere.
       every_steps: the number of steps between evaluations; none: at the end of every epoch.
-      preprocessing: as in `data`; none: that of training. Another one measures the effect of images
-        that are not preprocessed as in training.
+      preprocessing: the preprocessing of the evaluated images, see `data.preprocessing`; none: that
+        of training. Another one measures the effect of different preprocessing.
       metrics: further metrics, in addition to accuracy, loss and errors.
     """
 
@@ -328,12 +328,13 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
 def complete(values: Mapping[str, Any]) -> dict[str, Any]:
     """Upgrades the JSON values of a config and adds missing fields with their defaults.
 
-    The fields of a model that is not registered are returned unchanged. If the other values are not
-    a valid config, they are upgraded but no defaults are added.
+    A model that is not registered, or has invalid fields, is only upgraded. If the other values are
+    not a valid config, all values are only upgraded.
     """
     upgraded = upgrade(values)
     model = upgraded.get("model")
     try:
+        # mlp is a placeholder: the model is completed below, because it may not be registered.
         known = to_dict(_build(ExperimentConfig, upgraded | {"model": {"name": "mlp"}}, ""))
     except FlaxdigitsError:
         return upgraded

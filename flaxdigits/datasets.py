@@ -23,7 +23,8 @@ TFDS = "tfds:"  # the prefix of the names of data sets that tensorflow-datasets 
 _TFDS_NAME = re.compile(
     r"tfds:[A-Za-z]\w*(/[\w-][\w.+-]*)?(:\d+\.\d+\.\d+)?", re.ASCII)  # name/config:version
 SPLITS = ("train", "validation", "test")
-SPLIT_SCHEMES = ("official", "holdout", "random", "kfold", "writers", "indices")  # of data.split
+# The values of `data.split`.
+SPLIT_SCHEMES = ("official", "holdout", "random", "kfold", "writers", "indices")
 
 Load = Callable[[Any], Any]
 

@@ -150,7 +150,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
     except (UnicodeDecodeError, json.JSONDecodeError):
         raise
     except ValueError:  # Python's limit on the digits of a number
-        raise ValueError("an integer of too many digits") from None
+        raise ValueError("an integer with too many digits") from None
     if not isinstance(value, dict):
         raise ValueError("expected a JSON object")
     level: list[Any] = [value]
@@ -160,7 +160,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
             if isinstance(child, str):
                 _check_string(child)
             elif isinstance(child, int) and not -2**63 <= child < 2**63:
-                raise ValueError(f"an integer of {len(str(abs(child)))} digits")
+                raise ValueError("an integer that does not fit into 64 bits")
     if level:
         raise ValueError(f"nested more than {MAX_NESTING} levels deep")
     return value

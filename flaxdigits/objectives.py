@@ -247,8 +247,8 @@ class Distillation(Objective):
     the distributions are the softmax of the logits divided by the temperature. With the factor
     `temperature^2` the magnitude of the gradient hardly depends on the temperature. The teacher is
     applied to the same augmented images in evaluation mode. Its weights are constant and are not
-    part of the train state or of a checkpoint, so that its run folder is needed until training
-    is complete.
+    part of the train state or of a checkpoint; its run folder is therefore needed until training is
+    complete.
 
     Attributes:
       teacher: the run folder of the teacher, for its last checkpoint; for another checkpoint

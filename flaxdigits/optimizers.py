@@ -32,7 +32,7 @@ class Optimizer(Component, kind="optimizer"):
     Attributes:
       learning_rate: the peak learning rate.
       schedule: the learning rate as a function of the step.
-      clip_norm: the maximum global norm of the gradient; None for no clipping.
+      clip_norm: a gradient with a larger global norm is scaled down to it; None for no clipping.
     """
 
     learning_rate: float = bounded(1e-3, above=0)

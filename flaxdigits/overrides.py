@@ -22,7 +22,7 @@ from flaxdigits.config import (
     join,
     validate,
 )
-from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.errors import FlaxdigitsError, quoted
 from flaxdigits.field_types import alternatives, check, describe
 
 
@@ -34,7 +34,8 @@ def apply_overrides(config: ExperimentConfig, assignments: Iterable[str]) -> Exp
 
     Args:
       config: the config to change.
-      assignments: such as `train.epochs=5`, `model.filters=16,32,64` or `train.ema_decay=none`.
+      assignments: assignments such as `train.epochs=5`, `model.filters=16,32,64` or
+        `train.ema_decay=none`.
 
     Raises:
       FlaxdigitsError: if a field is unknown (the message suggests similar names), or its value has
@@ -213,25 +214,32 @@ class _Assignment:
         return f"unknown field {name}; {hint}"
 
 
-def _parse(text: str, hint: Any, name: str) -> Any:
-    """Parses a value as the first alternative of a type that accepts its text."""
+def _parse(text: str, hint: Any, path: str) -> Any:
+    """Parses a text as the first member of a union type that accepts it."""
     for option in alternatives(hint):
         try:
             return _parse_as(text, option)
         except ValueError:
             continue
-    raise FlaxdigitsError(f"{name} must be {describe(hint)}, got {text!r}")
+    raise FlaxdigitsError(f"{path} must be {describe(hint)}, got {quoted(text)}")
 
 
 def _parse_as(text: str, hint: Any) -> Any:
+    """Parses a text as a type that is not a union.
+
+    Raises:
+      ValueError: if the text is not a value of the type.
+    """
     if typing.get_origin(hint) is Literal:
-        if text.lower() == "none" and text not in typing.get_args(hint):
+        if text not in typing.get_args(hint):
             raise ValueError(text)
         return text
     if typing.get_origin(hint) is tuple:
         return tuple(_parse_as(item, typing.get_args(hint)[0]) for item in _items(text))
     if hint is bool:
-        return {"true": True, "false": False}.get(text.lower(), text)
+        if text.lower() not in ("true", "false"):
+            raise ValueError(text)
+        return text.lower() == "true"
     if hint is type(None):
         if text.lower() != "none":
             raise ValueError(text)

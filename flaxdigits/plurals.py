@@ -9,7 +9,7 @@ def counted(number: float, noun: str) -> str:
     Args:
       number: an integer is formatted in full; of other numbers, two decimals or, below 1, three
         significant digits.
-      noun: in the singular.
+      noun: the noun in the singular.
     """
     if isinstance(number, int):
         digits = f"{number:,}"

@@ -162,7 +162,7 @@ class Piecewise(WarmupSchedule):
 
     Attributes:
       boundaries: the boundaries as fractions of the steps after the warmup, in ascending order.
-      factors: for each boundary, the factor by which the learning rate is multiplied there.
+      factors: the factors by which the learning rate is multiplied, one for each boundary.
     """
 
     boundaries: tuple[float, ...] = bounded((0.5, 0.75), above=0, below=1)

@@ -49,7 +49,8 @@ WRONG = {
     "twice": ({"train": [1, 4, 1], "test": [2]}, "train has the index 1 more than once"),
     "in two parts": (
         {"train": [1, 4], "test": [2, 4]}, "the index 4 is in both train and test"),
-    "a huge number": ({"train": [10**30], "test": [1]}, "an integer of 31 digits"),
+    "a huge number": (
+        {"train": [10**30], "test": [1]}, "an integer that does not fit into 64 bits"),
 }
 
 

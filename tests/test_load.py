@@ -84,7 +84,7 @@ def test_images_of_another_shape_or_type_are_refused(network, images, message):
     (lambda network: network.logits([[1], [1, 2]]), "images must be an array: "),
     (lambda network: network.confusion(data_folder=3), "data_folder must be a path .*, got 3"),
     (lambda network: network.confusion(data_dir=3), "data_dir must be a path .*, got 3"),
-    (lambda network: network.confusion(["test"]), "split must be one of train, .*, got \\['test'\\]"),
+    (lambda network: network.confusion(["test"]), r"split must be .*, got \['test'\]"),
     (lambda network: network.confusion(data=np.zeros(3)), "data must be .*, got ndarray"),
     (lambda network: network.logits(np.zeros((1, 28, 28), np.uint16)),
      "got uint16; scale the values to 0 to 255, and pass images.astype"),

@@ -9,7 +9,7 @@ from flaxdigits.augmentations import Affine, Cutout, Elastic, Noise
 from flaxdigits.components import register
 from flaxdigits.config import ExperimentConfig, ModelConfig
 from flaxdigits.errors import FlaxdigitsError
-from flaxdigits.losses import CrossEntropy
+from flaxdigits.losses import CrossEntropy, Loss
 from flaxdigits.models import (
     DenseCnnConfig,
     LeNet5Config,
@@ -262,6 +262,31 @@ def test_fields_of_a_custom_model(monkeypatch):
     assert refusal("model.activation=tanh", config=config) == (
         "model.activation must be one of relu, gelu, got 'tanh'")
     assert "model.depth.layer" in refusal("model.depth.layer=3", config=config)
+
+
+@pytest.mark.parametrize(("assignment", "expected"), [
+    ("train.loss.flag=none", None),
+    ("train.loss.flag=True", True),
+    ("train.loss.size=auto", "auto"),
+    ("train.loss.size=3", 3),
+    ("train.loss.size=none", None),
+])
+def test_every_member_of_a_union_type_can_be_set(assignment, expected, monkeypatch):
+    monkeypatch.setattr(Loss, "registered", dict(Loss.registered))
+
+    @register("mine")
+    @dataclasses.dataclass(frozen=True)
+    class OwnLoss(Loss):
+        flag: bool | None = False
+        size: Literal["auto", "all"] | int | None = 0
+
+    config = apply_overrides(base(), ["train.loss=mine"])
+    value = value_after(assignment, config)
+    assert value == expected and type(value) is type(expected)
+    assert refusal("train.loss.flag=abc", config=config) == (
+        "train.loss.flag must be true or false or none, got 'abc'")
+    assert refusal("train.loss.size=some", config=config) == (
+        "train.loss.size must be one of auto, all or an integer or none, got 'some'")
 
 
 def test_a_model_is_chosen_by_its_name():

@@ -32,7 +32,7 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def folder(tmp_path):
     made = RunFolder(tmp_path / "deep" / "run")
-    made.start(CONFIG, ABOUT)
+    made.record_config(CONFIG, ABOUT)
     return made
 
 
@@ -50,15 +50,15 @@ def test_other_versions_pauses_and_keeping_are_the_same_run(folder):
     later = ExperimentConfig(
         "a", CONFIG.model, train=TrainConfig(stop_after=5),
         checkpoint=type(CONFIG.checkpoint)(keep=None))
-    folder.start(later, ABOUT | {"versions": {"jax": "2"}, "git_commit": "abc"})
+    folder.record_config(later, ABOUT | {"versions": {"jax": "2"}, "git_commit": "abc"})
     assert files(folder.path) == before
 
 
 def test_the_process_that_trains_adds_to_what_another_one_recorded(tmp_path):
     folder, command = RunFolder(tmp_path), "flaxdigits --ablation=mine.py --executor=ray"
     described = ABOUT["data"] | {"framing": {"scale": 1}}
-    folder.start(CONFIG, {"data": described, "command": command})
-    folder.start(CONFIG, ABOUT | {"command": "python default_worker.py"})
+    folder.record_config(CONFIG, {"data": described, "command": command})
+    folder.record_config(CONFIG, ABOUT | {"command": "python default_worker.py"})
     assert folder.metadata() == ABOUT | {"data": described, "command": command}
 
 
@@ -82,12 +82,12 @@ def test_another_run_is_refused_and_what_differs_is_named(folder, config, data, 
 
 def test_who_trains_a_run_that_another_began_adds_where(tmp_path):
     run_folder = RunFolder(tmp_path)
-    run_folder.start(CONFIG, {"data": ABOUT["data"]})
+    run_folder.record_config(CONFIG, {"data": ABOUT["data"]})
     assert run_folder.metadata() == {"data": ABOUT["data"]}
-    run_folder.start(CONFIG, ABOUT)
+    run_folder.record_config(CONFIG, ABOUT)
     assert run_folder.metadata() == ABOUT
-    run_folder.start(CONFIG, ABOUT | {"git_commit": "later"})
-    run_folder.start(CONFIG, {"data": ABOUT["data"]})
+    run_folder.record_config(CONFIG, ABOUT | {"git_commit": "later"})
+    run_folder.record_config(CONFIG, {"data": ABOUT["data"]})
     assert run_folder.metadata() == ABOUT
 
 
@@ -103,7 +103,7 @@ def test_files_are_replaced_by_rename(folder):
 
 def test_only_the_writer_writes(tmp_path):
     other = RunFolder(tmp_path / "run", is_writer=False)
-    other.start(CONFIG, ABOUT)
+    other.record_config(CONFIG, ABOUT)
     other.check_writable()
     other.write_json("result.json", {})
     other.append("metrics.jsonl", {"step": 1})

@@ -80,7 +80,7 @@ def test_writers_of_one_file_do_not_mix(tmp_path):
 
 def test_what_a_killed_writer_left_is_cleared_under_the_lock(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.start(CONFIG, ABOUT)
+    folder.record_config(CONFIG, ABOUT)
     for name in (".result.json.0123abcd.part", ".config.json.ffff.part"):
         (tmp_path / name).write_text("{")
     (tmp_path / ".mine.part").write_text("of somebody else")

@@ -20,7 +20,7 @@ from flaxdigits.training.run_folder import RunFolder
 pytest_plugins = ["tiny_run"]
 
 WRITES = {
-    "start": lambda folder: RunFolder(folder.path / "another").start(CONFIG, ABOUT),
+    "record_config": lambda folder: RunFolder(folder.path / "another").record_config(CONFIG, ABOUT),
     "check_writable": lambda folder: folder.check_writable(),
     "append": lambda folder: folder.append("metrics.jsonl", {"step": 1}),
     "truncate_metrics": lambda folder: folder.truncate_metrics(0),
@@ -55,7 +55,7 @@ def test_a_read_only_folder_is_an_error(write, mode):
     outer = Path(tempfile.mkdtemp())  # not tmp_path, which others may not enter
     try:
         folder = RunFolder(outer / "run")
-        folder.start(CONFIG, ABOUT)
+        folder.record_config(CONFIG, ABOUT)
         before = files(outer)
         outer.chmod(0o755)
         folder.path.chmod(mode)
@@ -72,11 +72,11 @@ def test_a_run_is_found_where_nothing_may_be_written():
     outer = Path(tempfile.mkdtemp())
     try:
         folder = RunFolder(outer / "run")
-        folder.start(CONFIG, ABOUT)
+        folder.record_config(CONFIG, ABOUT)
         outer.chmod(0o755)
         folder.path.chmod(0o555)
         with without_root():
-            folder.start(CONFIG, ABOUT)
+            folder.record_config(CONFIG, ABOUT)
             another = ABOUT | {"data": ABOUT["data"] | {"source": "drawn"}}
             assert "data.source was" in refusal(folder.start, CONFIG, another)
     finally:

@@ -128,10 +128,11 @@ def run_ablation(
     variants = compare_variants(configs, chosen, folder, study.metric, study.extra_metrics)
     if variants[0].estimate is None:
         raise FlaxdigitsError("the base diverged with every seed: there is nothing to compare with")
-    about = _about(command or command_line(), overrides, study, configs, chosen, folder,
-                   next(iter(variants[0].values)), cluster)
+    lines = _lines_below_table(
+        command or command_line(), overrides, study, configs, chosen, folder,
+        next(iter(variants[0].values)), cluster)
     _write_report(console, folder, StudyReport(
-        _title(name_or_path), study.metric, formats(configs[BASE].evaluate.metrics), about,
+        _title(name_or_path), study.metric, formats(configs[BASE].evaluate.metrics), lines,
         variants, grid))
     print_synthetic_data_notice(console, source)
     return AblationOutcome(variants)
@@ -154,20 +155,32 @@ def _title(name_or_path: str) -> str:
     return title(path).rstrip(".") or path.stem
 
 
-def _about(
+def _lines_below_table(
     command: str, overrides: Sequence[str], study: Study,
     configs: Mapping[str, ExperimentConfig], seeds: Sequence[int], workdir: Path, seed: int,
     cluster: RayCluster | None,
 ) -> dict[str, str]:
-    """Returns what is needed to repeat the study, by name; `seed` has finished for the base."""
+    """Returns the lines below the table by label: the command, the recipe, the data, the hardware.
+
+    Args:
+      command: the command that creates the table.
+      overrides: overrides of the base and all variants.
+      study: the study.
+      configs: the config of each variant by its name.
+      seeds: the seeds of the study.
+      workdir: the folder of the study.
+      seed: a seed whose run of the base has finished.
+      cluster: the Ray cluster that trained the runs, if any.
+    """
     base = configs[BASE]
     folder = RunFolder(seed_folders(seed_workdir(workdir, BASE), seeds)[seed])
-    result, run = folder.result(), folder.metadata()
+    result, metadata = folder.result(), folder.metadata()
     assert result is not None  # this run has finished
-    part = study.metric.partition("_")[0]
+    split = study.metric.partition("_")[0]
     seconds = result["seconds_training"] + result["seconds_evaluating"]
-    hardware = run.get("machine", result["device"]) if cluster is None else (
-        f"Ray, {cluster.cpus} CPU cores and {cluster.gpus} GPUs a run ({result['device']})")
+    hardware = metadata.get("machine", result["device"]) if cluster is None else (
+        f"Ray, {counted(cluster.cpus, 'CPU core')} and {counted(cluster.gpus, 'GPU')} per run "
+        f"({result['device']})")
     return {
         "command": f"`{command}`",
         "base": " ".join([study.experiment, *study.overrides, *overrides]),
@@ -175,11 +188,11 @@ def _about(
         "data": f"{data_name(result['dataset'], result['data_source'], base.data.folder)}, split "
                 f"{result['split']}: "
                 f"{result['train_examples']:,} training images, evaluated on "
-                f"{result[f'{part}_examples']:,}",
+                f"{result[f'{split}_examples']:,}",
         "training": f"{_epochs(result, study.recipe.train)} in batches of {base.train.batch_size}, "
                     f"evaluated at the {result['checkpoint']} checkpoint",
-        "hardware": f"{hardware}, JAX {run.get('versions', {}).get('jax', 'unknown')}, about "
-                    f"{seconds:.{int(seconds < 10)}f} s a run of the base"}
+        "hardware": f"{hardware}, JAX {metadata.get('versions', {}).get('jax', 'unknown')}, about "
+                    f"{seconds:.{int(seconds < 10)}f} s per run of the base"}
 
 
 def _epochs(result: Mapping[str, Any], recipe: TrainConfig) -> str:

@@ -17,10 +17,11 @@ def dataset(
     """Loads a data set: images, labels, class names, writers or other groups, and splits.
 
     Args:
-      name: as in `data.dataset`: `mnist`, `chinese_mnist`, `idx_files`, `image_folder`, `npz`,
-        `tfds:NAME`, `arrays`, or the name of a data set that has been registered.
-      folder: as in `data.folder`, for `idx_files` and `image_folder`; the file of `npz`.
-      image_size: as in `data.image_size`, for `image_folder`.
+      name: the value of `data.dataset`: `mnist`, `chinese_mnist`, `idx_files`, `image_folder`,
+        `npz`, `tfds:NAME`, `arrays`, or the name of a data set that has been registered.
+      folder: the value of `data.folder`: the folder of `idx_files` or `image_folder`, or the file
+        of `npz`.
+      image_size: the value of `data.image_size`, for `image_folder`.
       data: `real`, `synthetic` or `auto`, as for `train`; the `DataArrays` of `arrays`.
       raw_data_dir: the folder of the raw files, as for `train`.
       data_dir: the folder of prepared data, as for `train`.

@@ -73,7 +73,7 @@ class Network(TrainedNetwork):
 
         Args:
           split: `train`, `validation` or `test`.
-          data: as for `flaxdigits.evaluate`, like the other arguments.
+          data: see `flaxdigits.evaluate`.
           raw_data_dir: the folder of the raw files.
           data_dir: the folder of prepared data.
           data_folder: the current folder of custom data that have moved.

@@ -51,7 +51,7 @@ def predict(
       experiment: the experiment file of the run, if it has custom components and the file with
         which it was trained is gone or has changed.
       figure: the path of a PNG file to write, which shows each image with the input of the network.
-      console: on which progress is printed; None: the terminal or notebook.
+      console: the console on which progress is printed; None: the terminal or notebook.
 
     Raises:
       FlaxdigitsError: if there is no such run or checkpoint, no file matches, or the figure cannot

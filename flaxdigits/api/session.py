@@ -47,7 +47,7 @@ class Session:
     """The console and the data of one call of the API.
 
     Attributes:
-      console: prints what the call reports.
+      console: the console on which the call reports.
       data: `real`, `synthetic` or `auto`, or the arrays for `data.dataset=arrays`; see `train`.
       raw_data_dir: the folder of the raw files; see `train`.
       data_dir: the folder of prepared data; see `train`.

@@ -19,6 +19,12 @@ def all_trackers(
 ) -> list[Tracker]:
     """Returns the tracker of the console, the optional trackers, and the custom ones.
 
+    Args:
+      console: the console to print on.
+      tensorboard: whether to write TensorBoard event files, if tensorboardX is installed.
+      profile: whether to trace some train steps.
+      trackers: the custom trackers.
+
     Raises:
       FlaxdigitsError: if `trackers` is not a list or tuple of trackers.
     """
@@ -42,9 +48,9 @@ def trackers_by_run(
     """Returns a function that prints the name of a run, and returns its trackers.
 
     Args:
-      console: as for `all_trackers`.
-      tensorboard: as for `all_trackers`.
-      profile: as for `all_trackers`.
+      console: see `all_trackers`.
+      tensorboard: see `all_trackers`.
+      profile: see `all_trackers`.
       trackers: returns the custom trackers of a run folder; None: there are none.
       name_of: returns the name of the run in a folder, such as `seed 3`.
 

@@ -58,7 +58,7 @@ def compare(
     """Times train steps in several rounds, in which the processes take turns.
 
     Args:
-      commands: by label, the name of a module of `flaxdigits.benchmark` and its arguments.
+      commands: the name of a module of `flaxdigits.benchmark` and its arguments, by label.
       rounds: the number of rounds.
       seconds: the duration of a timing of the first process. All processes are timed for the same
         number of steps, except that flaxdigits is timed for at most an epoch.

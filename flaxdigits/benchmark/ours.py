@@ -77,7 +77,7 @@ def random_data(
       config: the config of the experiment, whose data set is replaced.
       shape: the shape of the images: (examples, height, width, channels).
       classes: the number of classes.
-      official_train: as for `Dataset`.
+      official_train: see `Dataset`.
     """
     images, labels = noise(shape, classes)
     return Dataset(config.data.dataset, "noise", tuple(map(str, range(classes))), images, labels,

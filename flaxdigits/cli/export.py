@@ -1,4 +1,4 @@
-"""`--mode=export`: exports the network of a run to files that do not need flaxdigits."""
+"""`--mode=export`: exports the network of a run to files that can be used without flaxdigits."""
 
 from flaxdigits.api.export import export
 from flaxdigits.cli.options import Options

@@ -22,7 +22,7 @@ class Flag:
     Attributes:
       value: what stands for the value; empty for a bool, and for an enum all of whose values are
         shown.
-      modes: that take the flag; `ablation` is one of them.
+      modes: the modes that take the flag; `ablation` is one of them.
     """
 
     value: str

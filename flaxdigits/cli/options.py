@@ -18,7 +18,7 @@ MODES = {
     "predict": "Classifies image files with the network of a run.",
     "report": "Writes the report of a finished run again.",
     "compare": "Prints a table of several runs, as in --workdir='runs/*'; repeatable.",
-    "export": "Exports the network of a run to files that do not need flaxdigits.",
+    "export": "Exports the network of a run to files that can be used without flaxdigits.",
     "config": "Prints every field of the config with its value, meaning, bounds and choices.",
     "summary": "Prints the layers of the network.",
     "data": "Saves a grid of preprocessed training images of each class, and prints the number of "
@@ -47,10 +47,10 @@ Holder = TypeVar("Holder", bound=flags.FlagHolder)
 
 
 def _flag(holder: Holder, value: str = "", modes: str = "") -> Holder:
-    """Records who takes a flag.
+    """Records which modes take a flag, and returns its holder.
 
     Args:
-      holder: of the flag.
+      holder: the holder of the flag, which absl returns when the flag is defined.
       value: see `Flag`.
       modes: the names of the modes that take it; empty: all.
     """
@@ -191,10 +191,9 @@ class Options:
         Raises:
           FlaxdigitsError: if the flag is not set, or is set several times.
         """
-        if len(self.workdirs) != 1:
-            raise FlaxdigitsError(
-                f"--mode={self.mode} needs one --workdir, got {len(self.workdirs)}")
-        return self.workdirs[0]
+        if not self.workdirs:
+            raise FlaxdigitsError(f"{self._command_flag()} needs one --workdir, got none")
+        return self._only_workdir()
 
     def optional_workdir(self) -> Path | None:
         """Returns the value of --workdir, or None if the flag is not set.
@@ -202,7 +201,16 @@ class Options:
         Raises:
           FlaxdigitsError: if the flag is set several times.
         """
-        return self.workdir() if self.workdirs else None
+        return self._only_workdir() if self.workdirs else None
+
+    def _only_workdir(self) -> Path:
+        if len(self.workdirs) > 1:
+            raise FlaxdigitsError(
+                f"{self._command_flag()} takes only one --workdir, got {len(self.workdirs)}")
+        return self.workdirs[0]
+
+    def _command_flag(self) -> str:
+        return _command_flag(self.mode if self.ablation is None else ABLATION)
 
 
 def parse(arguments: list[str]) -> Options | str:
@@ -285,12 +293,17 @@ def parse(arguments: list[str]) -> Options | str:
         process_id=_PROCESS_ID.value, connect_timeout=_CONNECT_TIMEOUT.value)
 
 
+def _command_flag(mode: str) -> str:
+    """Returns the flag that selects a mode, with its value; for an ablation, only its name."""
+    return "--ablation" if mode == ABLATION else f"--mode={mode}"
+
+
 def _check_taken(mode: str) -> None:
     """Raises FlaxdigitsError if a flag of the command line is not for this mode."""
     for name, flag in FLAGS.items():
         if mode in flag.modes or not flags.FLAGS[name].present:
             continue
-        command = "--ablation" if mode == ABLATION else f"--mode={mode}"
+        command = _command_flag(mode)
         reason = (f"not for {command}" if flag.is_shared() else
                   f"only for {flag.takers()}, got {command}")
         raise FlaxdigitsError(f"--{name} is {reason}{ADVICE.get(name, '')}")

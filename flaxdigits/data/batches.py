@@ -9,7 +9,10 @@ from jax.typing import ArrayLike
 
 @dataclasses.dataclass(frozen=True)
 class BatchPlan:
-    """Divides an epoch into batches; a mask marks the padding of the last, smaller batch.
+    """Divides an epoch into batches.
+
+    A batch is padded to a multiple of the number of devices, and the last batch to the size of the
+    others. A mask is False for the padding.
 
     Attributes:
       examples: the number of examples in an epoch.
@@ -42,11 +45,12 @@ class BatchPlan:
 
         Args:
           step: [] int32, counted from the start of training.
-          positions: [rows] int32, positions in the global batch.
+          positions: [n] int32, rows of the global batch.
 
         Returns:
-          indices: [rows] int32, positions in the order of the epoch; 0 for padding.
-          mask: [rows] bool, False for padding.
+          indices: [n] int32, indices into the order of the epoch (see `epoch_order`); 0 for
+            padding.
+          mask: [n] bool, False for padding.
         """
         indices = step % self.steps_per_epoch * self.batch_size + positions
         mask = (positions < self.unpadded_batch_size) & (indices < self.examples)

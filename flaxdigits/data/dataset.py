@@ -63,8 +63,8 @@ class Dataset(LabeledImages):
           name: one of `splits`, or `indices` with an index file.
           fold: the tested fold of `kfold` and `writers`, as in `data.fold`.
           folds: the number of folds, as in `data.folds`.
-          seed: as in `data.split_seed`.
-          stratify: as in `data.stratify`.
+          seed: the seed of a random split, as in `data.split_seed`.
+          stratify: whether the parts have equal shares of the classes, as in `data.stratify`.
           limit: the number of training examples to keep, as in `data.limit`.
           indices: the index file of `indices`, as in `data.indices`.
 
@@ -92,7 +92,7 @@ def load_dataset(
     synthetic data (with a warning).
 
     Args:
-      config: names the data set and its index file.
+      config: the config, which names the data set and its index file.
       locations: where to look for data.
       progress: is notified of downloading, generating, preparing and reading.
 

@@ -16,7 +16,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.field_types import check
 
 MEASURED = 300  # number of images of a data set to measure, at equal intervals
-VISIBLE = 0.25  # of the strongest ink of an image; fainter ink is not measured
+VISIBLE = 0.25  # fraction of the strongest ink of an image; fainter ink is not measured
 
 # How far the features of an image may be outside of the range of the measured images, in addition
 # to a tenth of that range: ground and ink (of 255), box, row and column of the center (pixels).

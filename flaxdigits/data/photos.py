@@ -43,7 +43,7 @@ class Picture:
     """The first image of an image file.
 
     Attributes:
-      image: of mode L or RGB, upright and opaque.
+      image: the image, of mode L or RGB, upright and opaque.
       has_more: whether the file contains further images, such as an animation or a document of
         several pages.
     """

@@ -15,8 +15,8 @@ from flaxdigits.progress import NO_PROGRESS, Progress
 from flaxdigits.training.checkpoints import Checkpoints, DamagedCheckpoint, MissingCheckpoint
 from flaxdigits.training.experiment import Experiment
 from flaxdigits.training.run_folder import RunFolder, readable_os_errors
-from flaxdigits.training.scores import flat
-from flaxdigits.training.selection import read_checkpoints, select_step, warn_if_newest_is_missing
+from flaxdigits.training.scores import scores_by_name
+from flaxdigits.training.selection import checkpoint_reader, select_step, warn_if_newest_is_missing
 from flaxdigits.training.state import TrainState
 
 _log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def _evaluate(
                            "fingerprint": experiment.dataset.fingerprint}
     for split in SPLITS:
         scores = experiment.compute_metrics(experiment.predict(state, split, progress))
-        row |= flat(split, scores, experiment.config.evaluate.metrics)
+        row |= scores_by_name(split, scores, experiment.config.evaluate.metrics)
     return row
 
 
@@ -153,7 +153,7 @@ def open_checkpoints(folder: RunFolder) -> Iterator[Checkpoints]:
     """
     if not folder.checkpoints.is_dir():
         raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")
-    with read_checkpoints(folder) as checkpoints:
+    with checkpoint_reader(folder) as checkpoints:
         yield checkpoints
 
 
@@ -161,14 +161,14 @@ def restore_selected(
     which: str, checkpoints: Checkpoints, folder: RunFolder, has_validation: bool,
     restore: Callable[[int], T], choices: Sequence[str] = ("last", "best"),
 ) -> tuple[int, T]:
-    """Restores the checkpoint that `--checkpoint` selects.
+    """Restores the checkpoint that `which` selects.
 
     Args:
       which: `last` (the last intact checkpoint), `best` or a step.
       checkpoints: the checkpoints of the run.
       folder: the run folder.
       has_validation: whether the split has a validation part, which `best` requires.
-      restore: restores the checkpoint of a step.
+      restore: a function that restores the checkpoint of a step.
       choices: the values that the caller accepts in addition to a step, for the error message.
 
     Returns:

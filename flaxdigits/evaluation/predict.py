@@ -66,7 +66,7 @@ def frame_arrays(network: TrainedNetwork, images: Iterable[ArrayLike]) -> np.nda
 
     Args:
       network: the trained network.
-      images: of each one [height, width], [height, width, 1] or [height, width, 3] uint8.
+      images: each is [height, width], [height, width, 1] or [height, width, 3] uint8.
 
     Returns:
       [n, height, width, channels] uint8.

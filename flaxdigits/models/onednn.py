@@ -23,7 +23,8 @@ import numpy as np
 from jax import lax
 
 CUSTOM_CALL_PREFIX = "__onednn$"
-BLOCK_BYTES = 10_000_000  # of the shifted copies in one product of the gradient of a kernel
+# The size of the shifted copies in one product of the gradient of a kernel.
+BLOCK_BYTES = 10_000_000
 _allowed = contextvars.ContextVar("allowed", default=False)
 
 Pads = Sequence[tuple[int, int]]

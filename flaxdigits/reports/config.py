@@ -21,7 +21,7 @@ class ConfigField:
     Attributes:
       name: the dotted name, as for `--set`.
       value: the value, as for `--set`.
-      meaning: from the docstring of the class; empty if it has none.
+      meaning: the meaning, from the docstring of the class; empty if it has none.
       values: the type, bounds or choices.
     """
 

@@ -18,9 +18,9 @@ from flaxdigits.training.parallel import first_line, is_writer
 from flaxdigits.training.predictions import predictions_file
 from flaxdigits.training.results import FinishedRun
 from flaxdigits.training.run_folder import RunFolder
-from flaxdigits.training.selection import read_checkpoints
+from flaxdigits.training.selection import checkpoint_reader
 
-HELD_OUT = ("test", "validation")  # the report is about the first of them that the data have
+NOT_TRAINED_ON = ("test", "validation")  # the report is about the first of them that the data have
 
 _log = logging.getLogger(__name__)
 
@@ -49,14 +49,14 @@ def write_report(run: FinishedRun) -> dict[str, Path]:
     from flaxdigits.reports.run_report import RunReport  # importing matplotlib is slow
 
     experiment, folder, dataset = run.experiment, run.folder, run.experiment.dataset
-    split = next(name for name in HELD_OUT if name in run.predictions)
-    held_out = run.predictions[split]
+    split = next(name for name in NOT_TRAINED_ON if name in run.predictions)
+    predictions = run.predictions[split]
     layers = list_layers(experiment.task.model, experiment.image_shape)
     files = RunReport(
         result=run.result, config=to_dict(experiment.config), about=folder.metadata(),
         rows=folder.rows("metrics.jsonl"), layers=layers, class_names=dataset.class_names,
-        split=split, images=dataset.images, index=held_out.index, labels=held_out.labels,
-        logits=held_out.logits,
+        split=split, images=dataset.images, index=predictions.index, labels=predictions.labels,
+        logits=predictions.logits,
         filters=_first_filters(
             run.state.variables()["params"], layers, experiment.image_shape),
     ).files()
@@ -90,12 +90,12 @@ def report_finished(
             f"finished run has a report: resume it with workdir={folder.path} and nothing else"
             + (f"; result.{earlier[-1]}.json holds the earlier result" if earlier else ""))
     experiment, step = Experiment.create(config, dataset), result["checkpoint_step"]
-    with read_checkpoints(folder) as checkpoints:
+    with checkpoint_reader(folder) as checkpoints:
         if step not in checkpoints.steps():
             raise FlaxdigitsError(f"{folder.path}: the checkpoint of step {step}, which the "
                                   "result describes, no longer exists")
         state = checkpoints.restore(step, experiment.state_shapes)
-    predictions = {split: found for split in HELD_OUT
+    predictions = {split: found for split in NOT_TRAINED_ON
                    if (found := experiment.predict(state, split, progress)) is not None}
     folder.write("predictions.npz", predictions_file(predictions, step, dataset))
     with progress.stage("writing the report"):

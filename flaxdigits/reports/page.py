@@ -35,8 +35,8 @@ def page(
       class_names: the names of the classes in the order of the labels.
       split: the split that confusion matrix, errors and samples are of.
       confusion: [classes, classes] int, rows are true classes.
-      errors: wrong predictions to show, the most confident first.
-      samples: predictions to show.
+      errors: the wrong predictions to show, the most confident first.
+      samples: the predictions to show.
       figures: the PNG files of `loss`, `error`, `confusion` and optionally `norms` and `filters`,
         each for a light and for a dark page.
     """

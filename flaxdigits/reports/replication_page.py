@@ -119,9 +119,10 @@ def runs_figure(rows: Sequence[ClaimRow], theme: Theme = LIGHT) -> Figure:
     axes.margins(x=0.06)
     axes.grid(axis="x", color=theme.line, linewidth=0.8)
     axes.set_axisbelow(True)
-    several = len({runs.protocol for runs, _ in lines}) > 1
-    _label_rows(axes, [METRIC_LABELS[name] + (f", {runs.recipe.data.split}" if several else "")
-                       for runs, name in lines] or ["not run"], theme)
+    has_several_protocols = len({runs.protocol for runs, _ in lines}) > 1
+    labels = [METRIC_LABELS[name] + (
+        f", {runs.recipe.data.split}" if has_several_protocols else "") for runs, name in lines]
+    _label_rows(axes, labels or ["not run"], theme)
     partial = rows[0].original.partial
     _headline(figure, "Accuracy of every seed" + (f" (partial: {partial})" if partial else ""),
               theme)

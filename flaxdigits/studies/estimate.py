@@ -15,7 +15,7 @@ IMAGES = 320  # the number of images that are evaluated
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """The seconds that a run takes; seeds of the same config are compiled only once."""
+    """The seconds that a run takes; `compiling` is spent only once for all seeds of a config."""
 
     compiling: float
     training_and_evaluating: float
@@ -27,19 +27,20 @@ def measure_cost(experiment: Experiment) -> Cost:
     state, order = experiment.initial_state(), experiment.epoch_indices(0)
     compiling = program.seconds_compiling()
 
-    def train(count: int) -> float:
+    def seconds_of(steps: int) -> float:
+        """Trains some steps, and returns the seconds that they took."""
         nonlocal state
         start = time.perf_counter()
-        request = StepRequest(experiment.config.seed, 0, state, order, count)
-        state, _ = jax.block_until_ready(program.steps(*program.arguments([request], [count])))
+        request = StepRequest(experiment.config.seed, 0, state, order, steps)
+        state, _ = jax.block_until_ready(program.steps(*program.arguments([request], [steps])))
         return time.perf_counter() - start
 
-    train(1)  # warmup
-    count, seconds = 1, train(1)
+    seconds_of(1)  # warmup
+    count, seconds = 1, seconds_of(1)
     while seconds < SECONDS / 4 and count < steps_per_epoch:
         count = min(2 * count, steps_per_epoch)
-        seconds = train(count)
-    seconds = statistics.median([seconds, train(count), train(count)])
+        seconds = seconds_of(count)
+    seconds = statistics.median([seconds, seconds_of(count), seconds_of(count)])
     training = experiment.total_steps * seconds / count
     index = next(iter(experiment.splits.values()))[:IMAGES]
     per_image = 0.0

@@ -115,7 +115,7 @@ def train_folds(
     """Trains the unfinished folds.
 
     Args:
-      configs: as `fold_configs` returns them.
+      configs: the output of `fold_configs`.
       dataset: the data set, with writers for the `writers` split.
       trackers: see `flaxdigits.training.runs.train_many`.
       on_end: called with each run that has finished, diverged or was paused.

@@ -33,11 +33,11 @@ from flaxdigits.training.interrupts import Interrupts
 from flaxdigits.training.parallel import enable_deterministic_kernels, first_line
 from flaxdigits.training.results import Outcome, ReportWriter, no_report
 from flaxdigits.training.run_folder import RunFolder
-from flaxdigits.training.runs import check_folders, start_or_extend, train_many
+from flaxdigits.training.runs import check_folders, record_config_or_length, train_many
 
 _log = logging.getLogger(__name__)
 
-RETRIES = 5  # of a run whose worker or node was lost
+RETRIES = 5  # how often a run whose worker or node was lost is repeated
 POLL_SECONDS = 0.5  # between checks for finished runs and signals
 SECONDS_TO_SAVE = 120  # how long runs may take to save their state after a signal
 
@@ -106,7 +106,7 @@ class RayCluster:
                 if found is None or found.other_length is not None:
                     with folder.locked():
                         dataset = load(config)
-                        start_or_extend(folder, seed_config, dataset, {
+                        record_config_or_length(folder, seed_config, dataset, {
                             "data": dataset.description(), "command": command_line()})
             for seed, path in unfinished(variant_folder, seeds).items():
                 runs[variant, seed] = RemoteRun(

@@ -36,7 +36,7 @@ class Claim:
     Attributes:
       metric: the metric of `result.json` to compare the claim with.
       accuracy: the claimed accuracy, a fraction.
-      why: why a replication may differ, independently of its results.
+      why: why a replication may differ from the claim; printed whatever its results are.
       about: the name that the authors give to the accuracy, if it is not that of the metric.
       extra_metrics: further metrics of the replication to show.
     """

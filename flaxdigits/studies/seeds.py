@@ -28,7 +28,7 @@ def checked_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
     """Checks seeds and returns them as Python integers.
 
     Args:
-      seeds: such as `range(5)`, `(0, 3, 7)` or NumPy's `arange(5)`.
+      seeds: the seeds, such as `range(5)`, `(0, 3, 7)` or NumPy's `arange(5)`.
 
     Raises:
       FlaxdigitsError: if they are not distinct integers from 0 to 2**32 - 1, or there are none.

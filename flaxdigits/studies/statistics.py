@@ -17,7 +17,7 @@ class Estimate:
 
     Attributes:
       mean: the mean of the values.
-      sd: their standard deviation, with n - 1 degrees of freedom; None if n is 1.
+      sd: the standard deviation of the values, with n - 1 degrees of freedom; None if n is 1.
       n: the number of values.
       low: the lower bound of the interval; None if n is 1.
       high: the upper bound of the interval; None if n is 1.

@@ -221,7 +221,7 @@ def combinations(
     """Yields the levels and the overrides of every combination of a grid.
 
     Args:
-      grid: as in `Study`.
+      grid: see `Study`.
     """
     def levels(factor: str) -> list[tuple[str, list[str]]]:
         values = grid[factor]

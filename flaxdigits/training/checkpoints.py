@@ -75,7 +75,7 @@ class CheckpointManifest:
     Attributes:
       record: the elapsed times and validation metrics of the run.
       arrays: `dtype`, `shape` and `digest` of every array by its dotted path; None for a checkpoint
-        of an earlier version, which saved no digests, so that it cannot be verified.
+        of an earlier version, which saved no digests and therefore cannot be verified.
       run: the identity of the run (`flaxdigits.training.identity`), or None.
     """
 

@@ -22,7 +22,7 @@ from flaxdigits.objectives import Batch, Forward
 from flaxdigits.training.freezing import check_freeze, split_params
 from flaxdigits.training.state import variables_shapes
 
-BATCH_SIZE = 4  # of the batch that is traced
+BATCH_SIZE = 4  # the size of the batch that is traced
 
 # The number of times that a component is traced, to find random values that are not those of
 # `jax.random`. Two traces find every random number, but only half of the random choices between two

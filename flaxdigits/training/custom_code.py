@@ -1,4 +1,4 @@
-"""The files of the custom components of a run: their copies in its folder, and changes.
+"""The files of the custom components of a run: finds them, and compares them with their copies.
 
 These are the files that define the components, and the modules of the user that they import. A run
 folder contains a copy of each of them, and `config.json` its path and SHA-256. The copies are for
@@ -21,7 +21,7 @@ from flaxdigits.datasets import find_dataset
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.local_modules import SOURCE, is_local
 
-FOLDER = "code"  # of the copies, in the run folder
+FOLDER = "code"  # the subfolder of the run folder that contains the copies
 
 # Functions of an experiment file whose results are recorded, or do not affect the result of a run.
 ENTRY_POINTS = ("get_config", "get_trackers", "get_study", "get_replication")
@@ -38,7 +38,7 @@ class CodeFile:
       name: the path of its copy in the folder of the copies, from which the copies of other files
         can import it.
       content: the content of the file.
-      path: the absolute path; None for a script that was started itself, which must not be
+      path: the absolute path; None for a script that was run directly, which must not be
         executed again.
       used: the names of the classes and functions that the run uses; None: all.
       is_imported: whether the file defines no component of the run, but is imported by others.

@@ -43,14 +43,14 @@ class Experiment:
       dataset: the data set, on the host.
       splits: the indices into the data set, by split.
       devices: the devices on which the run is trained.
-      task: model, optimizer and batch plan of a train step.
+      task: the model, optimizer and batch plan of a train step.
       schedule: the learning rate by step.
       state_shapes: `jax.ShapeDtypeStruct`s with the shapes, dtypes and shardings of the train
         state.
       total_steps: the number of steps of the whole run.
       device_dataset: the data set on the devices.
       logits_fn: the compiled program that computes the logits of examples.
-      teacher_digest: identifies the network that the objective learns from, if any.
+      teacher_digest: the digest of the network that the objective learns from, if any.
     """
 
     config: ExperimentConfig

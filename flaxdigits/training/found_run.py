@@ -1,4 +1,4 @@
-"""The run that a folder contains when training starts, which is resumed, extended or complete."""
+"""The run that a folder contains when training starts: it is resumed or extended, or complete."""
 
 import dataclasses
 import logging
@@ -54,7 +54,7 @@ def find_run(folder: RunFolder, config: ExperimentConfig) -> FoundRun | None:
     """Reads the run that a folder contains; returns None if there is none.
 
     Args:
-      folder: the folder, which training with `config` starts in.
+      folder: the folder in which training with `config` starts.
       config: the config, which may have another length than the run.
 
     Raises:
@@ -88,8 +88,8 @@ def check_length(
     Args:
       folder: the folder of the run.
       found: the run, whose length differs from that of `config`.
-      config: its config with the new length.
-      dataset: its data set.
+      config: the config of the run with the new length.
+      dataset: the data set of the run.
 
     Raises:
       FlaxdigitsError: if the run is neither finished nor being extended, it has completed more
@@ -111,16 +111,17 @@ def check_length(
             f"{folder.path}: the run is unfinished at step {completed:,} of {old_total:,}, and "
             f"{new_length} gives {total:,} steps: resume it with {old_length} (a finished run can "
             "be extended), or choose another workdir")
-    returns = result is None and total == completed == extended_at[-1]
-    if total <= completed and not returns:
-        kept = f"; result.{total}.json contains the result of {total:,} steps"
+    is_set_back = result is None and total == completed == extended_at[-1]
+    if total <= completed and not is_set_back:
+        kept_result_hint = (f"; result.{total}.json contains the result of {total:,} steps"
+                            if total in extended_at else "")
         state = (f"has finished with {completed:,} steps" if result else
                  f"is being extended and is at step {completed:,} of {old_total:,}")
         advice = ("set a larger value to extend it" if result else
                   f"resume it with {old_length}, set more than {completed:,} steps")
         raise FlaxdigitsError(
             f"{folder.path}: the run {state}, but {new_length} gives {total:,} steps: {advice}, "
-            f"or choose another workdir{kept if total in extended_at else ''}")
+            f"or choose another workdir{kept_result_hint}")
     optimizer, steps = config.optimizer, jnp.arange(completed)
     old, new = (np.asarray(jax.vmap(optimizer.schedule.build(
         optimizer.learning_rate, length, plan.steps_per_epoch))(steps))
@@ -135,10 +136,12 @@ def check_length(
 def change_length(
     folder: RunFolder, config: ExperimentConfig, dataset: Dataset, command: str | None
 ) -> None:
-    """Sets the length in `config.json` to that of a config, after `check_length`.
+    """Sets the length in `config.json` to that of `config`, which `check_length` has accepted.
 
-    The earlier lengths remain recorded in `config.json`. The earlier result is also copied to
-    `result.<steps>.json`, and stays in `result.json` until the extended run finishes.
+    `config.json` keeps the first length, and the steps at which the run was extended. The result of
+    a finished run is copied to `result.<steps>.json`, and stays in `result.json` until the extended
+    run finishes. If the length is set back to that of the finished run, the extension is undone:
+    the later rows of `metrics.jsonl` are removed.
 
     Args:
       folder: the folder of the run, which is finished or being extended; the caller has locked it.
@@ -164,7 +167,7 @@ def change_length(
         "extended_at": extended_at} | ({} if command is None else {"command": command}))
     _log.info("%s: %s", folder.path, f"the run is extended to {total:,} steps"
               if total not in recorded.get("extended_at", ()) else
-              f"the run is not extended: it is finished with {total:,} steps")
+              f"the extension is undone: the run is finished with {total:,} steps")
 
 
 def _batch_plan(config: ExperimentConfig, dataset: Dataset) -> BatchPlan:

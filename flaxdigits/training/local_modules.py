@@ -62,7 +62,7 @@ class _SiblingFinder:
         self._folder = folder
 
     def locate(self, name: str) -> Path | None:
-        """Returns the file of a module or a package, or the folder of a package without a file."""
+        """Returns the file of a module or package, or the folder of a namespace package."""
         path = self._folder.joinpath(*name.split("."))
         for file in (path / "__init__.py", path.with_name(f"{path.name}.py")):
             if file.is_file():
@@ -103,7 +103,10 @@ def _is_reserved(name: str) -> bool:
 
 
 def _location(module: Any) -> Path | None:
-    """Returns the Python file of a module, or the folder of a package without a file."""
+    """Returns the Python file of a module, or the folder of a namespace package.
+
+    Returns None for other modules, such as built-in ones, and for None.
+    """
     file = getattr(module, "__file__", None)
     if file is not None:
         return Path(file).absolute() if file.endswith(".py") else None

@@ -13,7 +13,7 @@ from jax import lax
 from flaxdigits.data.preprocessing import preprocess
 from flaxdigits.training.precision import matmul_precision
 
-BATCHES_PER_CALL = 32  # of a compiled call, after which progress is reported
+BATCHES_PER_CALL = 32  # the batches of a compiled call, after which progress is reported
 
 
 class LogitsProgram:

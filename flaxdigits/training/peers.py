@@ -25,9 +25,11 @@ from flaxdigits.errors import FlaxdigitsError
 HEARTBEAT_SECONDS = 1.0  # seconds between two messages
 SILENCE_SECONDS = 20.0  # seconds after which a silent process counts as lost
 GRACE_SECONDS = 8.0  # seconds that a process has to end regularly after another one has failed
-LOST = 1  # the exit status of a process that ends because another one has ended
+LOST_EXIT_STATUS = 1  # the exit status of a process that ends because another one has ended
 LONGEST_LINE = 1 << 16
 
+# A message may also have the state "lost". A process that is lost, or whose connection has closed,
+# is "gone".
 State = Literal["running", "failed", "ending", "closed", "gone"]
 
 
@@ -135,7 +137,7 @@ class Peers:
     def __init__(
         self, here: ProcessInfo, members: Sequence[ProcessInfo], connections: dict[int, Connection],
     ) -> None:
-        self.exit_status, self.stderr = LOST, 2
+        self.exit_status, self.stderr = LOST_EXIT_STATUS, 2
         self._here, self._members, self._connections = here, members, connections
         self._last_message = dict.fromkeys(connections, time.monotonic())
         self._states: dict[int, State] = {
@@ -224,10 +226,10 @@ class Peers:
         if messages is None:
             if self._states[process] in ("running", "ending"):
                 self._mark_lost(process, "ended without notice (killed?)")
-            self._set(process, "gone")
+            self._set_state(process, "gone")
             if process == 0:  # which forwarded the messages of the others
                 for other in self._states:
-                    self._set(other, "gone")
+                    self._set_state(other, "gone")
             return False
         self._last_message[process] = now
         for message in messages:
@@ -249,12 +251,12 @@ class Peers:
                 self._exit_with(text if process != self._here.process else
                             f"the other processes count this process, {self._here}, as lost "
                             f"(silent for {SILENCE_SECONDS:.0f} s)")
-            self._set(process, "gone")
+            self._set_state(process, "gone")
             return
         if state == "failed" and self._failure is None:
             self._failure = (time.monotonic(),
                              f"{self._members[process]} ended with an error: {text}")
-        self._set(process, state)
+        self._set_state(process, state)
 
     def _mark_lost(self, process: int, how: str) -> None:
         line = self._failure[1] if self._failure else f"{self._members[process]} {how}"
@@ -263,9 +265,10 @@ class Peers:
                 connection.send(process=process, state="lost", text=line)
         if not self._has_failed:
             self._exit_with(line)
-        self._set(process, "gone")
+        self._set_state(process, "gone")
 
-    def _set(self, process: int, state: State) -> None:
+    def _set_state(self, process: int, state: State) -> None:
+        """Sets the state of another process; ignored for this process, and for one that is gone."""
         with self._changed:
             if self._states.get(process) not in (None, "gone"):
                 self._states[process] = state
@@ -273,7 +276,7 @@ class Peers:
 
     def _exit_with(self, reason: str) -> NoReturn:
         exit_now(f"{reason}; to resume from the last checkpoint, start all processes again with "
-                 "the same command", LOST, self.stderr)
+                 "the same command", LOST_EXIT_STATUS, self.stderr)
 
 
 def exit_now(line: str, status: int, stderr: int = 2) -> NoReturn:

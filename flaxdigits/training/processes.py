@@ -24,7 +24,7 @@ from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.training.native_output import delay_native_output
 from flaxdigits.training.parallel import first_line
 from flaxdigits.training.peers import (
-    LOST,
+    LOST_EXIT_STATUS,
     Peers,
     ProcessInfo,
     exit_now,
@@ -175,7 +175,7 @@ def _ends_after(seconds: float) -> Iterator[None]:
     """Ends this process with one line if the block takes longer; JAX would wait and then abort."""
     def end() -> None:
         exit_now(f"the processes of this run were not all connected within {seconds:.0f} s: start "
-              "all of them together, or wait longer with connect_timeout", LOST,
+              "all of them together, or wait longer with connect_timeout", LOST_EXIT_STATUS,
               2 if _peers is None else _peers.stderr)
 
     timer = threading.Timer(seconds, end)

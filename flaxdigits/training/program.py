@@ -155,7 +155,7 @@ class TrainProgram:
         """Waits for the steps; returns the new state and the metrics for each request.
 
         Args:
-          requests: as for `arguments`. For a slot without a run, the state and the metrics are
+          requests: see `arguments`. For a slot without a run, the state and the metrics are
             placeholders.
           output: the values that `steps` returned.
         """

@@ -23,7 +23,10 @@ SECONDS_OF_SILENCE = 2.0  # after which a stage prints its first line
 
 
 class Bar(Tracker):
-    """A bar with loss, accuracy, steps/s and time left; a line stays for every validation."""
+    """Shows a bar with loss, accuracy, steps/s and time left.
+
+    Above the bar it prints a permanent line for every validation.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -55,21 +58,21 @@ class Bar(Tracker):
 
 
 class Lines(Tracker):
-    """A line for every validation, the end, and in between every few seconds."""
+    """Prints a line for every validation, one at the end, and one every few seconds in between."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._total, self._printed = 0, 0.0
+        self._total, self._last_printed = 0, 0.0
 
     def start(
         self, config: ExperimentConfig, workdir: Path, step: int, total_steps: int
     ) -> None:
-        """Saves the number of steps and the time."""
-        self._total, self._printed = total_steps, time.monotonic()
+        """Stores the number of steps and the time."""
+        self._total, self._last_printed = total_steps, time.monotonic()
 
     def advance(self, step: int, rate: float, loss: float, accuracy: float) -> None:
         """Prints a line, with the time left, if it is due."""
-        if time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES:
+        if time.monotonic() - self._last_printed >= SECONDS_BETWEEN_LINES:
             self._print(f"step {step}/{self._total}  {_metrics(rate, loss, accuracy)}  "
                         f"{(self._total - step) / rate:.0f} s left")
 
@@ -79,7 +82,7 @@ class Lines(Tracker):
             self._print(_line(row, self._total))
 
     def _print(self, line: str) -> None:
-        self._printed = time.monotonic()
+        self._last_printed = time.monotonic()
         self._console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -89,7 +92,7 @@ class ConsoleProgress(Progress):
     A stage that ends within two seconds prints no plain line.
 
     Args:
-      console: on which to print.
+      console: the console to print on.
     """
 
     def __init__(self, console: Console) -> None:

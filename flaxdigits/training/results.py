@@ -16,7 +16,7 @@ from flaxdigits.training.experiment import Experiment
 from flaxdigits.training.parallel import is_writer
 from flaxdigits.training.predictions import Predictions
 from flaxdigits.training.run_folder import RunFolder
-from flaxdigits.training.scores import Scores, flat
+from flaxdigits.training.scores import Scores, scores_by_name
 from flaxdigits.training.state import TrainState, count_parameters
 from flaxdigits.training.step import Norms
 
@@ -140,7 +140,7 @@ def run_result(
         "epochs": step / experiment.steps_per_epoch,
         "checkpoint": config.checkpoint.select, "checkpoint_step": evaluated_step}
     for split, values in scores.items():
-        result |= flat(split, values, config.evaluate.metrics)
+        result |= scores_by_name(split, values, config.evaluate.metrics)
     return result | {
         "train_accuracy_running": running_accuracy,
         "seconds_compiling": clocks.compiling,
@@ -160,7 +160,7 @@ def log_resumption(experiment: Experiment, workdir: Path, step: int) -> None:
 
 def diverged_message(part: str, step: int, last_saved: int | None) -> str:
     """Returns the error message of a run of which a part, such as `the loss`, is not finite."""
-    kept = ("nothing was saved yet" if last_saved is None else
-            f"the checkpoint of step {last_saved} stays")
-    return (f"{part} is not finite at step {step}: {kept}; try a smaller "
+    checkpoint = ("nothing was saved yet" if last_saved is None else
+                  f"the checkpoint of step {last_saved} stays")
+    return (f"{part} is not finite at step {step}: {checkpoint}; try a smaller "
             "optimizer.learning_rate, or optimizer.clip_norm=1, in another workdir")

@@ -81,7 +81,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """Returns the content of a `config.json`; of the config only sections and paths are checked.
 
     Raises:
-      FlaxdigitsError: if the file cannot be read, or a field has the wrong kind.
+      FlaxdigitsError: if the file cannot be read, or a field is missing or of the wrong kind.
       FileNotFoundError: if the file does not exist.
     """
     values = read_object(path, CONFIG_ADVICE)
@@ -93,7 +93,7 @@ def read_result(path: Path) -> dict[str, Any]:
     """Returns the content of a `result.json`.
 
     Raises:
-      FlaxdigitsError: if the file cannot be read, or a field is missing or has the wrong kind.
+      FlaxdigitsError: if the file cannot be read, or a field is missing or of the wrong kind.
       FileNotFoundError: if the file does not exist.
     """
     values = read_object(path, RESULT_ADVICE)
@@ -110,7 +110,7 @@ def read_diverged(path: Path) -> dict[str, Any]:
     """Returns the content of a `diverged.json`.
 
     Raises:
-      FlaxdigitsError: if the file cannot be read, or a field is missing or has the wrong kind.
+      FlaxdigitsError: if the file cannot be read, or a field is missing or of the wrong kind.
       FileNotFoundError: if the file does not exist.
     """
     values = upgrade_diverged(read_object(path, DIVERGED_ADVICE))
@@ -127,7 +127,8 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     """Returns the rows of a `metrics.jsonl`, and the numbers of its damaged lines.
 
     Raises:
-      FlaxdigitsError: if the file cannot be read, or a field of a row has the wrong kind.
+      FlaxdigitsError: if the file cannot be read, or a field of a row is missing or of the wrong
+        kind.
     """
     def check(row: Mapping[str, Any]) -> None:
         check_fields(row, ROW, optional=False)
@@ -140,7 +141,8 @@ def read_evaluations(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     """Returns the rows of an `eval.jsonl`, and the numbers of its damaged lines.
 
     Raises:
-      FlaxdigitsError: if the file cannot be read, or a field of a row has the wrong kind.
+      FlaxdigitsError: if the file cannot be read, or a field of a row is missing or of the wrong
+        kind.
     """
     def check(row: Mapping[str, Any]) -> None:
         check_fields(row, SCORED_ROW, optional=False)
@@ -170,7 +172,10 @@ def check_config(values: Mapping[str, Any]) -> None:
 
 
 def check_result(values: Mapping[str, Any]) -> None:
-    """Raises ValueError for the first field of a result, except its clocks, that is wrong."""
+    """Raises ValueError for the first field of a result that is missing or wrong.
+
+    The clocks are not checked.
+    """
     check_fields(values, RESULT_FIELDS, optional=False)
     _check_scores(values)
 

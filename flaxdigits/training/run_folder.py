@@ -113,7 +113,8 @@ class RunFolder:
     def code(self) -> list[dict[str, Any]]:
         """Returns what `config.json` contains about the files of the run's custom components.
 
-        For each file the path of its `copy` in the folder `code`, its `path` and its `sha256`.
+        For each file these are the values of `custom_code.record_of`, and under `earlier` the
+        digests of copies that the user has replaced.
         """
         return self.recorded().get("code", [])
 
@@ -139,9 +140,8 @@ class RunFolder:
     def data(self) -> dict[str, Any]:
         """Returns what `config.json` contains about the data of the run.
 
-        The fields are `dataset`, `source` and `fingerprint`, and for custom data also
-        `class_names`, `official_train` and `framing`, unless the run was started by an earlier
-        version.
+        The fields are those of `LabeledImages.description`; fields that an earlier version did not
+        record are missing.
         """
         return self.recorded()["data"]
 
@@ -150,7 +150,7 @@ class RunFolder:
         self.recorded()
 
     def metadata(self) -> dict[str, Any]:
-        """Returns the fields of `config.json` other than the config: data, versions, commit."""
+        """Returns the fields of `config.json` other than the config, such as `data`, `versions`."""
         return {name: value for name, value in self.recorded().items() if name != "config"}
 
     def recorded(self) -> dict[str, Any]:
@@ -198,7 +198,9 @@ class RunFolder:
         return result
 
     def diverged(self) -> dict[str, Any] | None:
-        """Returns the `step` and `message` of a run whose loss became NaN or infinite, or None.
+        """Returns the `step` and `message` of a run that diverged, or None.
+
+        A run diverges if its loss or its train state becomes NaN or infinite.
 
         Raises:
           FlaxdigitsError: if `diverged.json` is damaged.
@@ -215,8 +217,8 @@ class RunFolder:
         """
         return self.result() is not None or self.diverged() is not None
 
-    def start(self, config: ExperimentConfig, metadata: dict[str, Any]) -> None:
-        """Writes `config.json`, or checks that the existing one is of the same run.
+    def record_config(self, config: ExperimentConfig, metadata: dict[str, Any]) -> None:
+        """Writes `config.json`, or checks that the existing one describes this run.
 
         If a run is resumed and its data or initial weights have moved, the new paths are written
         to `config.json`.
@@ -261,8 +263,8 @@ class RunFolder:
         """Returns whether the folder contains a run.
 
         Raises:
-          FlaxdigitsError: if the folder contains files of a run but no `config.json`, so that it is
-            unknown which run they belong to.
+          FlaxdigitsError: if the folder contains files of a run but no `config.json`, and it is
+            therefore unknown which run they belong to.
         """
         with readable_os_errors(self.path):
             if (self.path / "config.json").exists():
@@ -343,7 +345,7 @@ class RunFolder:
                 "another workdir")
 
     def check_writable(self) -> None:
-        """Raises FlaxdigitsError if no file can be created in the folder."""
+        """Creates the folder if needed; raises FlaxdigitsError if no file can be created in it."""
         if self._is_writer:
             with readable_os_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -439,7 +441,8 @@ class RunFolder:
         Other damaged lines are skipped with a warning.
 
         Raises:
-          FlaxdigitsError: if the file cannot be read, or a field of a row has the wrong type.
+          FlaxdigitsError: if the file cannot be read, or a field of a row is missing or of the
+            wrong kind.
         """
         read = {"metrics.jsonl": run_files.read_metrics, "eval.jsonl": run_files.read_evaluations}
         rows, damaged = read[name](self.path / name)

@@ -101,7 +101,7 @@ def train_many(
                 runs = {}
                 for path in paths:
                     stack.enter_context(folders[path].locked())
-                    folders[path].start(validate(configs[path]), metadata)
+                    folders[path].record_config(validate(configs[path]), metadata)
                     run_trackers = Trackers(
                         trackers(path) if path == paths[0] and is_writer() else ())
                     runs[path] = train_run(
@@ -120,7 +120,7 @@ def _prepare(
     configs: Mapping[Path, ExperimentConfig], folders: Mapping[Path, RunFolder],
     found: Mapping[Path, FoundRun | None], dataset: Dataset, progress: Progress,
 ) -> tuple[Experiment, dict[str, Any] | None, dict[str, Any]]:
-    """Checks the runs, and then starts their folders.
+    """Checks the runs, and then writes their `config.json`.
 
     Returns:
       The experiment of the first run, the variables from which new runs start (None: newly
@@ -148,7 +148,7 @@ def _prepare(
         teacher = load_teacher(config, dataset)
         experiment = experiment.with_teacher(teacher)
     metadata = _metadata(dataset, weights, teacher, is_recorded=None not in found.values())
-    _start_folders(configs, folders, found, metadata, dataset)
+    _record_configs(configs, folders, found, metadata, dataset)
     return experiment, variables, metadata
 
 
@@ -245,12 +245,12 @@ def _check_together(configs: Sequence[ExperimentConfig]) -> None:
 
 
 def _log_frozen(experiment: Experiment) -> None:
-    """Logs which part of the parameters `train.freeze` leaves as they are."""
+    """Logs which parameters `train.freeze` excludes from training."""
     params, freeze = experiment.state_shapes.params, experiment.config.train.freeze
     if freeze and is_writer():
         _, frozen = split_params(params, freeze)
         layers = sorted({"/".join(path[:-1] or path) for path in flatten_dict(frozen)})
-        _log.info("train.freeze: %s of %s parameters are not trained, those of %s",
+        _log.info("train.freeze: %s of %s parameters are frozen: those of %s",
                   f"{count_parameters(frozen):,}", f"{count_parameters(params):,}",
                   ", ".join(layers))
 
@@ -281,17 +281,18 @@ def _initial_weights(
         return None
 
 
-def _start_folders(
+def _record_configs(
     configs: Mapping[Path, ExperimentConfig], folders: Mapping[Path, RunFolder],
     found: Mapping[Path, FoundRun | None], metadata: dict[str, Any], dataset: Dataset,
 ) -> None:
-    """Writes the `config.json` of each run, or checks that the existing one is of the same run.
+    """Writes the `config.json` of each run, or checks that the existing one describes this run.
 
     A finished run whose config has a new length is extended. All folders are checked before the
     first is written, and each is written under its lock.
 
     Raises:
-      FlaxdigitsError: as `RunFolder.start` does, or if another process trains in one of them.
+      FlaxdigitsError: as `RunFolder.record_config` does, or if another process trains in one of
+        the folders.
     """
     for path, run in found.items():
         if run is not None:
@@ -299,11 +300,11 @@ def _start_folders(
     for path, run in found.items():
         if run is None or not run.is_done:
             with folders[path].locked():
-                start_or_extend(folders[path], configs[path], dataset, metadata)
+                record_config_or_length(folders[path], configs[path], dataset, metadata)
     all_reduce(0, np.max)  # no process reads the folders before they are written
 
 
-def start_or_extend(
+def record_config_or_length(
     folder: RunFolder, config: ExperimentConfig, dataset: Dataset, metadata: dict[str, Any]
 ) -> None:
     """Writes the `config.json` of a run, or the new length of a finished one.
@@ -312,22 +313,22 @@ def start_or_extend(
       folder: the run folder, which the caller has locked.
       config: the config of the run.
       dataset: the data set of the run.
-      metadata: as for `RunFolder.start`.
+      metadata: see `RunFolder.record_config`.
 
     Raises:
-      FlaxdigitsError: as `RunFolder.start` does.
+      FlaxdigitsError: as `RunFolder.record_config` does.
     """
     found = find_run(folder, config)  # again, because another process may have had the lock
     if found is not None and found.other_length is not None:
         change_length(folder, config, dataset, metadata.get("command"))
     else:
-        folder.start(validate(config), metadata)
+        folder.record_config(validate(config), metadata)
 
 
 def _metadata(
     dataset: Dataset, weights: SavedWeights | None, teacher: Teacher | None, is_recorded: bool
 ) -> dict[str, Any]:
-    """Returns what `config.json` holds in addition to the config, see `RunFolder.start`.
+    """Returns what `config.json` holds in addition to the config, see `RunFolder.record_config`.
 
     The description of custom data takes a second or two, and is made only for new runs.
     """
@@ -343,7 +344,7 @@ def _metadata(
 
 
 def check_folders(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) -> None:
-    """Checks that runs can start, resume or extend in their folders; nothing is written.
+    """Checks that runs can be started, resumed or extended in their folders; writes nothing.
 
     Args:
       configs: the config of each run by its run folder.

@@ -43,10 +43,16 @@ def score(
         others={metric.key: compute_metric(metric, logits, labels) for metric in metrics})
 
 
-def flat(
-    name: str, scores: Scores | None, metrics: Sequence[Metric] = ()
+def scores_by_name(
+    split: str, scores: Scores | None, metrics: Sequence[Metric] = ()
 ) -> dict[str, float | int | None]:
-    """Returns the metrics under the names `<name>_accuracy` etc.; None if the split is missing."""
+    """Returns the scores of a split by names such as `test_accuracy`.
+
+    Args:
+      split: the name of the split.
+      scores: the scores; if None, every returned value is None.
+      metrics: the metrics whose keys the names include.
+    """
     keys = ("accuracy", "loss", "errors", "examples", *(metric.key for metric in metrics))
     values = {} if scores is None else {**vars(scores), **scores.others}
-    return {f"{name}_{key}": values.get(key) for key in keys}
+    return {f"{split}_{key}": values.get(key) for key in keys}

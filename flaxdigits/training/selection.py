@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def read_checkpoints(folder: RunFolder) -> Iterator[Checkpoints]:
+def checkpoint_reader(folder: RunFolder) -> Iterator[Checkpoints]:
     """Opens the checkpoints of a run to read them, and closes them afterwards."""
     checkpoints = Checkpoints(
         folder.checkpoints, access="read", run=run_identity(folder.recorded()))
@@ -26,7 +26,7 @@ def read_checkpoints(folder: RunFolder) -> Iterator[Checkpoints]:
 
 
 @contextlib.contextmanager
-def write_checkpoints(
+def checkpoint_writer(
     folder: RunFolder, keep: int | None, run: Mapping[str, Any]
 ) -> Iterator[Checkpoints]:
     """Opens the checkpoints of a run to write them, and waits in the end until they are saved.

@@ -118,7 +118,7 @@ def train_step(
       examples: the whole data set, on the device.
       order: [examples of an epoch] int32, this epoch's indices into `examples`.
       positions: [rows] int32, the positions in the global batch that this device computes.
-      streams: PRNG keys of dropout and augmentation.
+      streams: the PRNG keys of dropout and augmentation.
 
     Returns:
       The state after the step, the sums of the step over the global batch, and with

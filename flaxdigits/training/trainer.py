@@ -1,4 +1,4 @@
-"""The trainer of one run, read from top to bottom: restore, train, evaluate, save, finish."""
+"""Trains one run. From top to bottom: restore, train, evaluate, save, finish."""
 
 from collections.abc import Generator
 from typing import Any
@@ -21,7 +21,7 @@ from flaxdigits.training.results import (
     run_result,
 )
 from flaxdigits.training.run_folder import RunFolder
-from flaxdigits.training.selection import warn_if_best_is_missing, write_checkpoints
+from flaxdigits.training.selection import checkpoint_writer, warn_if_best_is_missing
 from flaxdigits.training.state import TrainState
 from flaxdigits.training.trackers import Trackers
 
@@ -52,10 +52,10 @@ def train_run(
     Args:
       experiment: the immutable parts of the run.
       folder: the run folder, which the caller has locked.
-      trackers: receive callbacks.
+      trackers: the trackers to call.
       interrupts: the signals that pause the run.
-      initial_variables: the variables from which a run without checkpoints starts; None: newly
-        initialized ones.
+      initial_variables: the variables from which a run without checkpoints starts; None: new
+        variables are initialized.
       write_report: called before `result.json` is written.
       progress: is notified of restoring, evaluating and the report.
     """
@@ -64,7 +64,7 @@ def train_run(
     epoch_steps, log_every = experiment.steps_per_epoch, config.train.log_every
     evaluate_every = config.evaluate.every_steps or epoch_steps
     save_every = config.checkpoint.every_steps or epoch_steps
-    with write_checkpoints(folder, config.checkpoint.keep, experiment.recorded()) as checkpoints:
+    with checkpoint_writer(folder, config.checkpoint.keep, experiment.recorded()) as checkpoints:
 
         # Restore the newest checkpoint, or start.
         verb = "restoring" if checkpoints.steps() else "initializing"
@@ -197,13 +197,13 @@ def _finish(
             predictions[split] = experiment.predict(state, split, progress)
     scores = {split: experiment.compute_metrics(values) for split, values in predictions.items()}
     result = run_result(experiment, state, step, clocks, scores, evaluated_step, running_accuracy)
-    held_out = {split: values for split, values in predictions.items()
+    not_trained_on = {split: values for split, values in predictions.items()
                 if split != "train" and values is not None}
     checkpoints.wait()
     folder.write("predictions.npz",
-                 predictions_file(held_out, evaluated_step, experiment.dataset))
+                 predictions_file(not_trained_on, evaluated_step, experiment.dataset))
     with progress.stage("writing the report"):
-        figures = write_report(FinishedRun(experiment, state, folder, result, held_out))
+        figures = write_report(FinishedRun(experiment, state, folder, result, not_trained_on))
     folder.write_json("result.json", result)
     trackers.finish(result, dict(figures))
     return result

@@ -25,7 +25,7 @@ from flaxdigits.training.checkpoints import (
 )
 from flaxdigits.training.parallel import is_writer
 from flaxdigits.training.run_folder import RunFolder
-from flaxdigits.training.selection import read_checkpoints, select_step
+from flaxdigits.training.selection import checkpoint_reader, select_step
 
 _log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def open_source(path: str, field: str) -> Iterator[tuple[RunFolder, Checkpoints,
         raise FlaxdigitsError(f"{field}: {error}") from error
     if not folder.checkpoints.is_dir():
         raise FlaxdigitsError(f"{field}: {folder.path} has no checkpoint yet")
-    with read_checkpoints(folder) as checkpoints:
+    with checkpoint_reader(folder) as checkpoints:
         yield folder, checkpoints, select_step(which, checkpoints, folder, field)
 
 
@@ -200,8 +200,8 @@ def _causes(
 
     Args:
       recorded: the content of `config.json` of the run with the weights.
-      config: of the run that takes them.
-      image_shape: of its images.
+      config: the config of the run that is initialized with these weights.
+      image_shape: the shape of the images of that run.
     """
     old, new = flatten(complete(recorded["config"])), flatten(to_dict(config))
     values = {name: (old.get(name), new.get(name)) for name in sorted(old.keys() | new.keys())

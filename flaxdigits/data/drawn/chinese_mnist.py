@@ -45,7 +45,7 @@ WITHIN = Deviations(
 )
 
 SIGMA = 0.40  # standard deviation of the profile of a line, in pixels
-STRENGTH = 0.95  # of the middle of a horizontal line, before saturation
+STRENGTH = 0.95  # the strength of the middle of a horizontal line, before saturation
 UPRIGHT_LOSS = 0.25  # vertical lines are dimmer than horizontal ones in the real data
 MOST_STROKES = max(len(s.strokes) for skeletons in NUMERALS for s in skeletons)
 MEAN_RISE = 0.08  # horizontal strokes rise to the right, in addition to the rise in the skeletons
