@@ -204,10 +204,11 @@ class Options:
         return self._only_workdir() if self.workdirs else None
 
     def _only_workdir(self) -> Path:
-        if len(self.workdirs) > 1:
+        first, *more = self.workdirs
+        if more:
             raise FlaxdigitsError(
                 f"{self._command_flag()} takes only one --workdir, got {len(self.workdirs)}")
-        return self.workdirs[0]
+        return first
 
     def _command_flag(self) -> str:
         return _command_flag(self.mode if self.ablation is None else ABLATION)

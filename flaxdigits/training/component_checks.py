@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr
 
 from flaxdigits.components import Component, is_built_in, reraise_with_component
@@ -135,7 +136,7 @@ def _trace(
 def _constants(jaxpr: ClosedJaxpr) -> Iterator[bytes]:
     """Yields the values of the arrays that a traced function contains, as bytes."""
     for value in jaxpr.consts:
-        if isinstance(value, jax.core.Tracer):
+        if isinstance(value, Tracer):
             raise jax.errors.UnexpectedTracerError("an array of an earlier trace")
         is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
         yield np.asarray(jax.random.key_data(value) if is_key else value).tobytes()
