@@ -23,7 +23,7 @@ import flaxdigits
 from flaxdigits.augmentations import Augmentation
 from flaxdigits.cli.context import resolve_config
 from flaxdigits.cli.options import MODES, Options, parse
-from flaxdigits.config import DataConfig
+from flaxdigits.config import DataConfig, to_dict
 from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.datasets import DATASETS, SPLIT_SCHEMES
 from flaxdigits.experiments import load_experiment, load_trackers
@@ -107,7 +107,7 @@ def test_commands_use_runs_that_were_trained():
 
 # The shape of an image and the number of classes of the data that runs in the pages start from.
 INPUTS = {"mnist": ((28, 28, 1), 10), "chinese_mnist": ((64, 64, 1), 15),
-          "tfds:emnist/letters": ((28, 28, 1), 26)}
+          "tfds:emnist/letters": ((28, 28, 1), 26), "image_folder": ((28, 28, 1), 3)}
 
 
 def trained_runs():
@@ -175,6 +175,33 @@ def test_runs_that_others_start_from_are_trained_and_fit(caplog):
 def test_there_are_experiments_of_every_kind():
     assert {page for page, _ in EXPERIMENTS} >= {
         page for page in PAGES if page.startswith("docs/extending")}
+
+
+# The fields that experiments which start from a built-in one change, as their docstrings say.
+CHANGES = {
+    "slim.py": {"data.split", "model.batch_norm", "model.filters", "optimizer.schedule"},
+    "mine.py": {"data.augmentation", "data.split", "evaluate.metrics", "optimizer", "train.loss"},
+    "dimmed.py": {"data.augmentation"}, "worst.py": {"evaluate.metrics"},
+    "hinge.py": {"train.loss"}, "confident.py": {"train.objective"},
+    "polynomial.py": {"optimizer.schedule"}, "signs.py": {"optimizer"},
+    "decayed_signs.py": {"optimizer"}, "logged.py": set()}
+
+
+@pytest.mark.parametrize(("page", "name"), [
+    (page, name) for page, name in EXPERIMENTS
+    if "load_experiment" in files_of(page, "get_config")[name]])
+def test_experiments_keep_the_other_fields_of_their_base(page, name, write):
+    text = files_of(page, "get_config")[name]
+    config = to_dict(load_experiment(str(write(text, name))))
+    base = to_dict(load_experiment(re.findall(r"\w+", text)[1]))
+    changed = set()
+    for section in base.keys() - {"experiment"}:
+        new, old = config[section], base[section]
+        if isinstance(new, dict) and new.get("name") == old.get("name"):
+            changed |= {f"{section}.{field}" for field in new if new[field] != old[field]}
+        elif new != old:
+            changed.add(section)
+    assert changed == CHANGES[name]
 
 
 @pytest.mark.slow
