@@ -36,7 +36,7 @@ def folder(tmp_path):
     return made
 
 
-def test_start_writes_the_config_and_reads_it_back(folder):
+def test_recording_writes_the_config_and_reads_it_back(folder):
     assert list(files(folder.path)) == ["config.json"]
     assert json.loads((folder.path / "config.json").read_text()) == {
         "config": to_dict(CONFIG), **ABOUT}
@@ -75,7 +75,7 @@ def test_the_process_that_trains_adds_to_what_another_one_recorded(tmp_path):
 ])
 def test_another_run_is_refused_and_what_differs_is_named(folder, config, data, expected):
     before = files(folder.path)
-    message = refusal(folder.start, config, ABOUT | {"data": ABOUT["data"] | data})
+    message = refusal(folder.record_config, config, ABOUT | {"data": ABOUT["data"] | data})
     assert expected in message and str(folder.path) in message and "workdir" in message
     assert files(folder.path) == before
 
@@ -177,7 +177,7 @@ def test_a_damaged_config_is_reported_with_its_path_and_kept(case, folder):
         folder.data()["source"].upper()
 
     assert str(path) in refusal(read)
-    assert str(folder.path) in refusal(folder.start, CONFIG, ABOUT)
+    assert str(folder.path) in refusal(folder.record_config, CONFIG, ABOUT)
     assert path.read_bytes() == DAMAGED[case]
 
 
@@ -206,5 +206,5 @@ def test_a_run_that_was_moved_to_such_a_path_is_read(finished, launch_here, tmp_
     moved = shutil.copytree(finished, tmp_path / "two[1]")
     done = launch_here("--mode=eval", f"--workdir={moved}")
     assert done.returncode == 0 and done.stdout.startswith("step 6"), done.stderr
-    message = refusal(RunFolder(moved).start, CONFIG, ABOUT)
+    message = refusal(RunFolder(moved).record_config, CONFIG, ABOUT)
     assert "a run cannot be saved in a path with [ or ]" in message

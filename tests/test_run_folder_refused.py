@@ -78,7 +78,7 @@ def test_a_run_is_found_where_nothing_may_be_written():
         with without_root():
             folder.record_config(CONFIG, ABOUT)
             another = ABOUT | {"data": ABOUT["data"] | {"source": "drawn"}}
-            assert "data.source was" in refusal(folder.start, CONFIG, another)
+            assert "data.source was" in refusal(folder.record_config, CONFIG, another)
     finally:
         shutil.rmtree(outer)
 
