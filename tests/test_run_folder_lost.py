@@ -29,7 +29,7 @@ def test_a_folder_without_its_config_is_refused(left, finished_copy, train_tiny)
 
 def test_a_folder_of_a_diverged_run_without_its_config_is_refused(tmp_path):
     (tmp_path / "diverged.json").write_text(json.dumps({"step": 2, "message": "not finite"}))
-    message = refusal(RunFolder(tmp_path).start, CONFIG, ABOUT)
+    message = refusal(RunFolder(tmp_path).record_config, CONFIG, ABOUT)
     assert "contains diverged.json but no config.json" in message
 
 
