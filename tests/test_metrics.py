@@ -13,7 +13,7 @@ from flaxdigits.metrics import (
     TopK,
     confusion,
 )
-from flaxdigits.training.scores import flat, score
+from flaxdigits.training.scores import score, scores_by_name
 
 pytestmark = pytest.mark.quick
 
@@ -58,8 +58,8 @@ def test_scores_hold_the_metrics_by_name():
     metrics = (MacroF1(), TopK(k=2))
     scores = score(LOGITS, LABELS, CrossEntropy(), metrics)
     assert (scores.errors, scores.examples) == (1, 4)
-    assert flat("test", scores, metrics) == {
+    assert scores_by_name("test", scores, metrics) == {
         "test_accuracy": 0.75, "test_loss": pytest.approx(-np.log([0.7, 0.5, 0.3, 0.8]).mean()),
         "test_errors": 1, "test_examples": 4, "test_macro_f1": MacroF1().compute(LOGITS, LABELS),
         "test_top_2": 1.0}
-    assert flat("test", None, metrics)["test_top_2"] is None
+    assert scores_by_name("test", None, metrics)["test_top_2"] is None

@@ -112,7 +112,7 @@ def test_runs_are_resumed_when_a_worker_is_killed_or_a_node_is_lost(
     assert rows[2]["diverged"] == [0, 1] and len(results(workdir)) == 4
     summary = json.loads((workdir / "fast" / "summary.json").read_text())
     assert summary["finished"] == [0, 1]
-    assert "Ray, 1 CPU cores and 0 GPUs a run (cpu x 1)" in (workdir / "study.md").read_text()
+    assert "Ray, 1 CPU core and 0 GPUs per run (cpu x 1)" in (workdir / "study.md").read_text()
     for name, result in results(workdir).items():
         about = RunFolder(workdir / name).metadata()  # the worker's own
         assert about["machine"] == machine() and about["versions"]["jax"]
