@@ -73,7 +73,7 @@ def test_the_old_key_of_a_diverged_run_is_read(tmp_path):
     assert RunFolder(tmp_path).diverged() == {"step": 3, "message": "not finite"}
     record = tmp_path / "original-seed0.json"
     record.write_text(json.dumps({
-        "config": {"experiment": "mse_cnn"},
+        "config": {"experiment": "mse_cnn", "data": {}, "optimizer": {}, "train": {}},
         "data": {"dataset": "mnist", "source": "real", "fingerprint": "0"},
         "diverged": {"step": 3, "told": "not finite"}}))
     assert read_record(record).result is None
