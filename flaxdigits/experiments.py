@@ -16,7 +16,7 @@ from typing import TypeVar
 from flaxdigits.config import ExperimentConfig, validate
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.patterns import expand_user
-from flaxdigits.training.local_modules import SOURCE, importable_siblings
+from flaxdigits.training.local_modules import SOURCE, importable_folder_of
 from flaxdigits.training.run_folder import RunFolder
 from flaxdigits.training.trackers import Tracker
 
@@ -172,7 +172,7 @@ def _execute(path: Path) -> ModuleType:
     setattr(module, SOURCE, source)  # a run keeps a copy of it
     sys.modules[spec.name] = module  # dataclasses look up the module that defines them
     # Not by the loader, which executes a file in __pycache__ in place of the source.
-    with importable_siblings(path):
+    with importable_folder_of(path):
         exec(compile(source, file, "exec"), vars(module))
     return module
 

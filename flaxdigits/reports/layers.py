@@ -63,7 +63,7 @@ def list_layers(model: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:
 
     The network is only traced, not executed. Shared parameters are counted where they are first
     used. `nn.tabulate(compute_flops=True)` is not used, since its FLOPs are those of XLA's program
-    for the device at hand, including elementwise operations: on a CPU they depend on the
+    for the current device, including elementwise operations: on a CPU they depend on the
     implementation of the convolutions.
 
     Args:

@@ -30,6 +30,7 @@ BATCH_SIZE = 4  # the size of the batch that is traced
 # branches.
 TRACES = 8
 TRACES_OF_MODEL = 2  # tracing a whole network takes longer
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a function in the text of a program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +123,7 @@ def _trace(
         # JAX would not trace the same function object again.
         jaxpr, result = jax.make_jaxpr(
             lambda *arguments: function(*arguments), return_shape=True)(*shapes)
-        addresses = re.compile(r" at 0x[0-9a-f]+")
-        programs.add((addresses.sub("", str(jaxpr)), *_constants(jaxpr)))
+        programs.add((ADDRESS.sub("", str(jaxpr)), *_constants(jaxpr)))
     if len(programs) > 1 or _generator_states() != before:
         raise FlaxdigitsError(
             f"{path}: {component.name} uses a value of numpy.random, random, time or the like, "

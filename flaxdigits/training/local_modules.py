@@ -29,24 +29,24 @@ def is_local(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def importable_siblings(path: Path) -> Iterator[None]:
+def importable_folder_of(path: Path) -> Iterator[None]:
     """Makes the modules and packages beside a file importable, before those of other folders.
 
     Modules of the same name that were loaded from another folder, or before they were changed, are
     loaded again.
 
     Args:
-      path: the path of a file. If it is in a package, its siblings are those of the package.
+      path: the path of a file. If it is in a package, the modules beside the package are meant.
     """
     folder = path.absolute().parent
     while (folder / "__init__.py").is_file():
         folder = folder.parent
-    finder, beside = _SiblingFinder(folder), {entry.stem for entry in folder.iterdir()}
-    siblings = {name: location for name in list(sys.modules)
-                if name.partition(".")[0] in beside and is_local(name)
-                and (location := finder.locate(name)) is not None}
-    if any(_is_stale(sys.modules[name], location) for name, location in siblings.items()):
-        for name in siblings:
+    finder, beside = _FolderFinder(folder), {entry.stem for entry in folder.iterdir()}
+    modules = {name: location for name in list(sys.modules)
+               if name.partition(".")[0] in beside and is_local(name)
+               and (location := finder.locate(name)) is not None}
+    if any(_is_stale(sys.modules[name], location) for name, location in modules.items()):
+        for name in modules:
             del sys.modules[name]
     sys.meta_path.insert(0, finder)
     try:
@@ -55,7 +55,7 @@ def importable_siblings(path: Path) -> Iterator[None]:
         sys.meta_path.remove(finder)
 
 
-class _SiblingFinder:
+class _FolderFinder:
     """Finds the modules in a folder, for `sys.meta_path`."""
 
     def __init__(self, folder: Path) -> None:

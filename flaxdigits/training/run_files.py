@@ -155,20 +155,21 @@ def check_config(values: Mapping[str, Any]) -> None:
     """Raises ValueError for the first field of a `config.json` that is missing or wrong."""
     check_fields(values, CONFIG, optional=False)
     check_fields(values, OPTIONAL_CONFIG, optional=True)
-    try:
-        check_fields(values["data"], DATA, optional=False)
-        check_fields(values["data"], OPTIONAL_DATA, optional=True)
-    except ValueError as error:
-        raise ValueError(f"in data: {error}") from error
-    try:
-        check_fields(values["config"], CONFIG_SECTIONS, optional=False)
-    except ValueError as error:
-        raise ValueError(f"in config: {error}") from error
+    _check_within("data", values["data"], DATA, optional=False)
+    _check_within("data", values["data"], OPTIONAL_DATA, optional=True)
+    _check_within("config", values["config"], CONFIG_SECTIONS, optional=False)
     for section, paths in CONFIG_PATHS.items():
-        try:
-            check_fields(values["config"][section], paths, optional=True)
-        except ValueError as error:
-            raise ValueError(f"in config.{section}: {error}") from error
+        _check_within(f"config.{section}", values["config"][section], paths, optional=True)
+
+
+def _check_within(
+    place: str, values: Mapping[str, Any], kinds: Mapping[str, Kind], optional: bool
+) -> None:
+    """Checks fields as `check_fields` does; the message also names the object that has them."""
+    try:
+        check_fields(values, kinds, optional)
+    except ValueError as error:
+        raise ValueError(f"in {place}: {error}") from error
 
 
 def check_result(values: Mapping[str, Any]) -> None:
