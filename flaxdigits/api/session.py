@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
@@ -205,17 +206,23 @@ def check_devices() -> None:
 
     Raises:
       FlaxdigitsError: if `JAX_PLATFORMS` (or `jax.config.jax_platforms`) is a platform that is
-        unknown or has no device on this machine.
+        unknown or has no device on this machine, or if the name of this machine has no address,
+        which the CPUs of several processes need to connect.
     """
     # JAX adds its options to `jax.config` at run time.
     platforms = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
     try:
         jax.devices()
     except Exception as error:  # JAX raises several types, including AssertionError
+        if "gloo" in str(error):
+            raise FlaxdigitsError(
+                f"the processes cannot connect by gloo: the name of this machine, "
+                f"{socket.gethostname()}, must have an address, for instance in /etc/hosts "
+                f"({parallel.first_line(error)})") from error
+        reason = f" ({parallel.first_line(error)})" if str(error) else ""
         raise FlaxdigitsError(
             f"JAX found no device for JAX_PLATFORMS={platforms or ''}: set it to a platform of "
-            f"this machine, such as cpu, or leave it unset ({parallel.first_line(error)})"
-        ) from error
+            f"this machine, such as cpu, or leave it unset{reason}") from error
     requested = jax.config.jax_platforms or ""  # pyright: ignore[reportAttributeAccessIssue]
     is_requested = "cpu" in requested
     if jax.default_backend() == "cpu" and not is_requested and shutil.which("nvidia-smi"):

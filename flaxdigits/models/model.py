@@ -85,13 +85,15 @@ def _derive_config(module: type[nn.Module]) -> type[Model]:
         classes = {"num_classes": num_classes} if takes_classes else {}
         return module(**classes, **vars(self))
 
-    return dataclasses.make_dataclass(
+    config = dataclasses.make_dataclass(
         module.__name__,
         [(field.name, hints[field.name], dataclasses.field(
             default=field.default, default_factory=field.default_factory,
             metadata=field.metadata)) for field in fields],
         bases=(Model,), frozen=True, kw_only=True,
-        namespace={"build": build, "__doc__": module.__doc__, "__module__": module.__module__})
+        namespace={"build": build, "__doc__": module.__doc__})
+    config.__module__ = module.__module__  # Python 3.12 ignores __module__ in the namespace
+    return config
 
 
 def build_model(config: Model, num_classes: int) -> nn.Module:

@@ -117,7 +117,8 @@ def check_length(
                             if total in extended_at else "")
         state = (f"has finished with {completed:,} steps" if result else
                  f"is being extended and is at step {completed:,} of {old_total:,}")
-        advice = ("set a larger value to extend it" if result else
+        advice = ("set a larger value to extend it, start another run from its weights with "
+                  f"train.init_from={folder.path}" if result else
                   f"resume it with {old_length}, set more than {completed:,} steps")
         raise FlaxdigitsError(
             f"{folder.path}: the run {state}, but {new_length} gives {total:,} steps: {advice}, "
