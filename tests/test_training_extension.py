@@ -125,7 +125,8 @@ def test_the_length_of_an_extension_can_be_changed(
     assert recorded(run)["extended_at"] == [4]
     assert refusal(train_tiny, run, *EPOCHS).endswith(
         "has finished with 12 steps, but train.epochs=1 gives 4 steps: set a larger value to "
-        "extend it, or choose another workdir; result.4.json contains the result of 4 steps")
+        f"extend it, start another run from its weights with train.init_from={run}, or choose "
+        "another workdir; result.4.json contains the result of 4 steps")
 
 
 def test_an_extension_without_a_checkpoint_can_be_taken_back(
