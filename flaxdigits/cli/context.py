@@ -49,7 +49,7 @@ def resolve_config(options: Options) -> ExperimentConfig:
       FlaxdigitsError: if neither flag is set, or the config is not valid.
     """
     if options.experiment is not None and not (
-            options.workdirs and RunFolder(options.workdir()).has_copy(options.experiment)):
+            options.workdirs and RunFolder(options.workdir()).is_code_copy(options.experiment)):
         return experiment(options.experiment, *options.overrides)
     if not options.workdirs:
         raise FlaxdigitsError("--experiment is missing: --list shows all experiments; an example "

@@ -120,7 +120,7 @@ def _trace(
     """
     before, programs, result = _generator_states(), set(), None
     for _ in range(traces):
-        # JAX would not trace the same function object again.
+        # JAX caches the trace of a function object, so that each trace needs a new one.
         jaxpr, result = jax.make_jaxpr(
             lambda *arguments: function(*arguments), return_shape=True)(*shapes)
         programs.add((ADDRESS.sub("", str(jaxpr)), *_constants(jaxpr)))

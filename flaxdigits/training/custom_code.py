@@ -91,7 +91,8 @@ def code_files(config: ExperimentConfig) -> list[CodeFile]:
 def record_of(file: CodeFile) -> dict[str, Any]:
     """Returns what `config.json` contains about a file: `copy`, `path` and `sha256`.
 
-    If it is only imported, `imported` is true.
+    A file that defines no component of the run, but is imported by others, also has `imported`,
+    which is true.
     """
     return {"copy": file.name, "path": None if file.path is None else str(file.path),
             "sha256": file.digest} | ({"imported": True} if file.is_imported else {})
@@ -100,9 +101,13 @@ def record_of(file: CodeFile) -> dict[str, Any]:
 def updated_records(
     folder: Path, recorded: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Returns the records of files, with the digests of copies that the user has replaced.
+    """Returns the records of files, in which a copy that the user has replaced has its new digest.
 
-    The digests that a file had before are kept under `earlier`.
+    The previous digests are kept under `earlier`.
+
+    Args:
+      folder: the run folder.
+      recorded: the values of `record_of` for each file, from `config.json`.
     """
     updated = []
     for record in recorded:
@@ -124,8 +129,8 @@ def code_changes(
 
     Args:
       folder: the run folder.
-      recorded: what `config.json` contains about its files; nothing is compared if it is empty,
-        and no imported module that is missing in it.
+      recorded: what `config.json` contains about the files of the run. If it is empty, nothing is
+        compared; a module that is only imported is compared only if it is recorded.
       config: a config with the components of the run.
 
     Returns:
@@ -173,7 +178,9 @@ def originals(folder: Path, recorded: Sequence[Mapping[str, Any]]) -> list[Path]
 def changed_definitions(
     old: bytes | None, new: bytes, used: Collection[str] | None
 ) -> list[str]:
-    """Returns the names of the definitions that differ, of those that `used` depend on.
+    """Returns the names of the definitions that differ between two versions of a file.
+
+    Only the definitions in `used`, and those on which they depend, are compared.
 
     Args:
       old: the content of the earlier file; None if it does not exist any more.
@@ -181,7 +188,7 @@ def changed_definitions(
       used: the names of classes and functions at the top level of the earlier file; None: all.
     """
     try:
-        before, after = _statements(old or b"\0"), _statements(new)
+        before, after = _statements(old or b"\0"), _statements(new)  # b"\0" is a ValueError
     except (SyntaxError, ValueError):
         return [WHOLE_FILE]
     if used is None or not before.keys() >= set(used):
@@ -192,7 +199,8 @@ def changed_definitions(
         if name not in reached:
             reached.add(name)
             waiting += before[name].names if name in before else ()
-    # A name that only the later file binds replaces a builtin, or one of a `from x import *`.
+    # A name that is bound only in the later file may replace a builtin or a name that the earlier
+    # file got from `from x import *`, and is therefore compared, too.
     return [name or OTHER_STATEMENTS for name in dict.fromkeys((*before, *after))
             if name in reached and before.get(name) != after.get(name)]
 
@@ -208,7 +216,7 @@ class _Statement:
 def _statements(content: bytes) -> dict[str, _Statement]:
     """Returns the statements at the top level by the name they bind, without docstrings.
 
-    Those that bind no name, such as an `if`, are under an empty name; `ENTRY_POINTS` are left out.
+    Statements that bind no name, such as an `if`, have an empty name; `ENTRY_POINTS` are left out.
     """
     found: dict[str, _Statement] = {}
     for node in _without_docstrings(content).body:
@@ -243,7 +251,14 @@ def _without_docstrings(content: bytes) -> ast.Module:
 
 
 def _unusable(path: Path | None, copy: Path, digest: str, folder: Path) -> str | None:
-    """Returns why the original file must not be executed without being named, or None."""
+    """Returns why a file must not be executed unless the user names it; None if it may be.
+
+    Args:
+      path: the path of the original file; None for a script that was run directly.
+      copy: the path of its copy in the run folder.
+      digest: the recorded digest of the copy.
+      folder: the run folder.
+    """
     if path is None:
         return "was started as a script"
     content = _read(path)
@@ -290,9 +305,10 @@ def _content_of(module_name: str) -> bytes | None:
 
 
 def _imports(module_name: str, content: bytes) -> dict[str, set[str] | None]:
-    """Returns the names that a module imports from each other module; None: the whole module.
+    """Returns the names that a module imports, by the module that contains them.
 
-    Submodules and the packages that contain a module are included.
+    None stands for the whole module. Submodules, and the packages that contain an imported module,
+    are included.
     """
     package = getattr(sys.modules[module_name], "__package__", None)
     found: dict[str, set[str] | None] = {}
@@ -317,7 +333,7 @@ def _imports(module_name: str, content: bytes) -> dict[str, set[str] | None]:
 
 
 def _add_used(used: dict[str, set[str] | None], module_name: str, names: set[str] | None) -> None:
-    """Adds names to those that are used of a module; None: all."""
+    """Adds `names`, or all names if it is None, to the names of a module that are used."""
     before = used.get(module_name, set())
     used[module_name] = None if names is None or before is None else before | names
 

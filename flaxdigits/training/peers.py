@@ -150,7 +150,7 @@ class Peers:
         """Starts the thread that watches the other processes until this process ends.
 
         Args:
-          stderr: see the attribute.
+          stderr: the file descriptor for the line that reports why this process exits.
         """
         self.stderr = stderr
         threading.Thread(target=self._watch, name="peers", daemon=True).start()
@@ -179,7 +179,7 @@ class Peers:
             self._announce("ending")
         with self._changed:
             while "running" in self._states.values() or (
-                    self._failure and not self._has_failed):  # the thread ends this process
+                    self._failure and not self._has_failed):  # the watching thread then exits
                 self._changed.wait()
             return "gone" not in self._states.values()
 
@@ -201,7 +201,7 @@ class Peers:
             while selector.get_map():
                 ready = selector.select(HEARTBEAT_SECONDS / 2)
                 now = time.monotonic()
-                if now - last > 3 * HEARTBEAT_SECONDS:  # this process itself was stopped
+                if now - last > 3 * HEARTBEAT_SECONDS:  # this process was stopped, not the others
                     self._last_message = {process: received + now - last for process, received
                                           in self._last_message.items()}
                 last = now
@@ -396,7 +396,7 @@ def _numbered(processes: Sequence[int]) -> str:
 def join(
     addresses: Sequence[tuple[str, int]], here: ProcessInfo, token: str, seconds: float,
 ) -> Peers:
-    """Connects another process to process 0, and waits until all processes are connected.
+    """Connects this process to process 0, and waits until all processes are connected.
 
     Args:
       addresses: hosts and ports of process 0; the first one that answers is used.
@@ -416,7 +416,8 @@ def join(
             except (OSError, ValueError):  # ValueError: an invalid host or port
                 continue
             connection.send(token=token, **dataclasses.asdict(here))
-            # Process 0 may have started to wait later; it reports which processes are missing.
+            # Process 0 may have begun to wait later than this process. It is given the time to
+            # report which processes are missing.
             answer = connection.first(deadline + 2 * HEARTBEAT_SECONDS) or {}
             if "refused" in answer:
                 connection.close()

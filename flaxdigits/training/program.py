@@ -7,17 +7,17 @@ depends on the device:
 - On a CPU, one run per device at a time. Milliseconds per step and seed on two shared cores of an
   AMD EPYC (JAX 0.10.2, medians of three calls) for a single seed, for five under `lax.map`, and for
   five under `vmap`: `dense_cnn` 6.4, 5.9, 10.0; `mse_cnn` 3.8, 3.7, 4.9; `chinese_cnn` 86, 81, 115.
-  `lax.map` gains little over calling the program once for each seed,
-  which returns the result of each seed as soon as it is complete; `vmap` (`train.seeds_per_call=5`)
-  makes batched matrix products, which are slow there.
+  `lax.map` gains little over one call for each seed, which returns the result of a seed as soon as
+  it is complete; `vmap` (`train.seeds_per_call=5`) makes batched matrix products, which are slow on
+  a CPU.
 - On other devices, all runs that fit into memory, under `vmap`, sharded over the devices by seed.
-  A small network leaves most of a GPU idle; several at once use it.
+  A small network leaves most of a GPU idle; several networks at once use more of it.
 
-On a single CPU device the result of a seed is bitwise identical to that without the other seeds.
-On several devices XLA sums in a different order, and under `vmap` the products are batched: there
-the results are the same except for rounding. The number of runs that a call advances depends on the
-number of all runs, not of those that are left, so that a resumed run is bitwise identical to
-the uninterrupted run.
+On a single CPU device the result of a seed is bitwise identical whether or not other seeds are
+trained with it. On several devices XLA sums in a different order, and under `vmap` the products are
+batched; in both cases the results are the same except for rounding. The number of runs that a call
+advances depends on the total number of runs, not on how many are unfinished, so that a resumed run
+is bitwise identical to the uninterrupted run.
 """
 
 import contextlib
@@ -86,8 +86,8 @@ class TrainProgram:
     Args:
       experiment: the experiment of any of the runs, for what they share.
       total_runs: the number of all runs.
-      memory: the bytes of memory of each device; None: as reported by the
-        device, or unlimited if it reports none.
+      memory: the bytes of memory of each device; None: as reported by the device, or unlimited if
+        it reports none.
     """
 
     def __init__(self, experiment: Experiment, total_runs: int, memory: int | None = None) -> None:
@@ -99,7 +99,7 @@ class TrainProgram:
 
     @functools.cached_property
     def runs_per_call(self) -> int:
-        """The number of runs that a call advances, and so of its slots."""
+        """The number of slots of a call, each of which advances one run."""
         devices = self._experiment.devices.count
         wanted = self._experiment.config.train.seeds_per_call or (
             devices if jax.default_backend() == "cpu" else self._total_runs)
@@ -126,9 +126,10 @@ class TrainProgram:
         """Returns the arguments of `steps`.
 
         Args:
-          requests: the requests of at most `runs_per_call` runs, whose states are donated; None:
-            there is no run in this slot.
-          num_steps: the number of steps of each run, within one epoch; 0 leaves a run as it is.
+          requests: the request of the run in each slot, for at most `runs_per_call` slots; None: a
+            slot without a run. The states of the requests are donated.
+          num_steps: the number of steps of the run in each slot, within one epoch; 0 leaves the run
+            unchanged.
         """
         experiment, replicate = self._experiment, self._experiment.devices.replicate
         if self.runs_per_call == 1:
@@ -152,12 +153,15 @@ class TrainProgram:
     def results(
         self, requests: Sequence[StepRequest | None], output: tuple[Any, Any]
     ) -> list[tuple[TrainState, StepMetrics]]:
-        """Waits for the steps; returns the new state and the metrics for each request.
+        """Waits until the steps have been computed.
 
         Args:
-          requests: see `arguments`. For a slot without a run, the state and the metrics are
-            placeholders.
-          output: the values that `steps` returned.
+          requests: see `arguments`.
+          output: the value of `steps`: the new states (a list, or one state if `runs_per_call` is
+            1) and their metrics.
+
+        Returns:
+          The state and the metrics of each request, in the same order; for None, placeholders.
         """
         states, metrics = output[0], jax.device_get(output[1])
         if self.runs_per_call == 1:
@@ -169,7 +173,9 @@ class TrainProgram:
                 for slot, state in enumerate(states[:len(requests)])]
 
     def _positions(self, num_runs: int) -> Any:
-        """Returns the positions of the examples in the global batch; of several runs, replicated.
+        """Returns the positions of the examples in the global batch.
+
+        Several runs use the same positions, which are replicated on every device.
         """
         experiment = self._experiment
         if num_runs == 1:
@@ -228,12 +234,12 @@ def _stack(trees: Sequence[Any]) -> Any:
 
 
 def _memory_of_device() -> int | None:
-    """Returns the bytes of memory of one device; None where it does not report it, as on a CPU."""
+    """Returns the bytes of memory of one device; None if it reports no number, as on a CPU."""
     stats = jax.local_devices()[0].memory_stats()
     return stats.get("bytes_limit") if stats else None
 
 
 def _trim_heap() -> None:
-    """Returns the memory that compilers have freed, 100 MB, from glibc to the system."""
+    """Makes glibc release to the system the memory (about 100 MB) that the compilers have freed."""
     with contextlib.suppress(AttributeError):  # other C libraries have no such function
         ctypes.CDLL(None).malloc_trim(0)

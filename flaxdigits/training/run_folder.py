@@ -3,8 +3,8 @@
 If the loss of a run becomes NaN or infinite, its folder contains a `diverged.json` instead of a
 result.
 
-Files are replaced atomically by renaming, so a reader never sees an incomplete file. All data are
-JSON; nothing that is read is executed.
+Files are replaced atomically by renaming, so a reader never sees an incomplete file. Every file
+that is read here is JSON, and nothing is executed.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ CHANGEABLE = ("train.stop_after", "train.seeds_per_call", "checkpoint.keep", "da
 
 LENGTH_FIELDS = ("epochs", "steps")  # the fields of `train` that set the length of a run
 
-TEACHER = "train.objective.teacher"
+TEACHER = "train.objective.teacher"  # the field with the path of the teacher's run
 
 # The fields that identify the data of a run; `config.json` contains further ones.
 IDENTITY = ("dataset", "source", "fingerprint", "class_names", "official_train", "validation",
@@ -52,7 +52,7 @@ ADVICE = {"write": "free space and make it writable, or choose another path",
 
 
 class RunFolder:
-    """Reads and writes the files of one run; in a run of several processes only one of them writes.
+    """Reads and writes the files of one run; of several processes only one writes.
 
     Args:
       path: the path of the folder, which is created by the first write.
@@ -133,8 +133,8 @@ class RunFolder:
         """
         return custom_code.originals(self.path, self.code())
 
-    def has_copy(self, path: str | os.PathLike[str]) -> bool:
-        """Returns whether a file is one of the copies in this folder."""
+    def is_code_copy(self, path: str | os.PathLike[str]) -> bool:
+        """Returns whether a path is within the subfolder `code`, which contains copies of code."""
         return (self.path / custom_code.FOLDER).resolve() in Path(path).resolve().parents
 
     def data(self) -> dict[str, Any]:
@@ -173,11 +173,11 @@ class RunFolder:
     def result(self) -> dict[str, Any] | None:
         """Returns the content of `result.json`, or None if the run has not finished.
 
-        Returns None while a finished run is being extended.
+        A finished run that is being extended counts as not finished.
 
         Raises:
-          FlaxdigitsError: if the file is damaged, or is the result of another run than the one that
-            `config.json` describes.
+          FlaxdigitsError: if the file is damaged, or contains the result of a run other than that
+            of `config.json`.
         """
         try:
             result = run_files.read_result(self.path / "result.json")
@@ -198,7 +198,7 @@ class RunFolder:
         return result
 
     def diverged(self) -> dict[str, Any] | None:
-        """Returns the `step` and `message` of a run that diverged, or None.
+        """Returns the `step` and `message` of a run that diverged, or None if it did not.
 
         A run diverges if its loss or its train state becomes NaN or infinite.
 
@@ -248,6 +248,7 @@ class RunFolder:
         self.check_same(config, metadata)
         recorded = self.recorded()
         if recorded.keys() - {"code", "command"} == {"config", "data"}:
+            # The folder was created by a caller that passed only a part of the metadata.
             self.write_json("config.json", metadata | recorded)
         elif not self.has_ended():
             updated = recorded | {"config": dict(recorded["config"])}
@@ -395,11 +396,11 @@ class RunFolder:
         """
         if self._lock is None:
             return
-        there, locked = None, os.fstat(self._lock)
+        found, locked = None, os.fstat(self._lock)
         with (readable_os_errors(self.path),
               contextlib.suppress(FileNotFoundError, NotADirectoryError)):
-            there = os.stat(self.path / LOCK)
-        if there is None or not os.path.samestat(there, locked):
+            found = os.stat(self.path / LOCK)
+        if found is None or not os.path.samestat(found, locked):
             raise FlaxdigitsError(
                 f"{self.path}: was deleted, moved or replaced during training, so nothing more is "
                 "written; restore it to resume from the last checkpoint, or start a new run")
@@ -413,7 +414,8 @@ class RunFolder:
         try:
             self.check_present()
         except FlaxdigitsError:
-            # After a failed save other threads of Orbax still write, and cannot be joined.
+            # After a failed save, other threads of Orbax still write and cannot be joined, so the
+            # folder may reappear after it was removed.
             for _ in range(10):
                 with contextlib.suppress(OSError):
                     if os.listdir(self.path) == [self.checkpoints.name]:
@@ -421,11 +423,18 @@ class RunFolder:
                 time.sleep(0.1)
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
-        """Writes a JSON file; an existing one is replaced atomically."""
+        """Writes a JSON file, as `write` does."""
         self.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
     def append(self, name: str, row: dict[str, Any]) -> None:
-        """Appends a line of JSON to a file; an incomplete last line stays a separate line."""
+        """Appends a line of JSON to a file.
+
+        If the last line is incomplete, because a process was killed while writing it, a newline is
+        inserted first.
+
+        Raises:
+          FlaxdigitsError: if the file cannot be written, or the folder was moved.
+        """
         if self._is_writer:
             self.check_present()
             with readable_os_errors(self.path / name), open(self.path / name, "ab+") as file:
@@ -436,7 +445,7 @@ class RunFolder:
                 file.write(json.dumps(row).encode() + b"\n")
 
     def rows(self, name: Literal["metrics.jsonl", "eval.jsonl"]) -> list[dict[str, Any]]:
-        """Returns the rows of a file, without an incomplete last line.
+        """Returns the rows of a file; an incomplete last line is left out.
 
         Other damaged lines are skipped with a warning.
 
@@ -456,7 +465,11 @@ class RunFolder:
         self.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes a file, whose name may include folders; an existing one is replaced atomically."""
+        """Writes a file, whose name may include folders; an existing file is replaced atomically.
+
+        Raises:
+          FlaxdigitsError: if the file cannot be written, or the folder was moved.
+        """
         if not self._is_writer:
             return
         self.check_present()

@@ -87,7 +87,7 @@ def train_many(
     waiting = []
     for path, run in found.items():
         if run is not None and run.other_length is not None:
-            run = find_run(folders[path], configs[path])  # with the length that it has now
+            run = find_run(folders[path], configs[path])  # `_prepare` has recorded the new length
         if run is not None and run.is_done:
             end(path, run.outcome(experiment.total_steps))
         else:
@@ -198,7 +198,7 @@ class RunGroup:
 
         Args:
           output: the values that the program's steps returned for `arguments`.
-          start: the time at which they were called.
+          start: the value of `time.perf_counter()` before these steps.
         """
         requests = [self.requests.get(path) for path in self._runs]
         results = self._program.results(requests, output)
@@ -228,9 +228,9 @@ def _check_together(configs: Sequence[ExperimentConfig]) -> None:
         return
     first = to_dict(configs[0])
     for config in configs:
-        own = to_dict(config) | {"seed": first["seed"]}
-        own["data"] |= {"fold": first["data"]["fold"]}
-        if own != first:
+        values = to_dict(config) | {"seed": first["seed"]}
+        values["data"] |= {"fold": first["data"]["fold"]}
+        if values != first:
             raise FlaxdigitsError(
                 f"{config.experiment}: runs that are trained together may differ only in seed "
                 "and data.fold")
@@ -256,7 +256,7 @@ def _log_frozen(experiment: Experiment) -> None:
 
 
 def _log_preprocessing(config: ExperimentConfig, source: RunFolder) -> None:
-    """Logs a warning if the weights of `source` were trained on images of other preprocessing."""
+    """Logs a warning if the weights of `source` were trained with another preprocessing."""
     before = flatten(complete(source.recorded()["config"])).get("data.preprocessing")
     if before != config.data.preprocessing and is_writer():
         _log.warning("train.init_from: %s was trained with data.preprocessing=%s, and this run has "
@@ -328,9 +328,14 @@ def record_config_or_length(
 def _metadata(
     dataset: Dataset, weights: SavedWeights | None, teacher: Teacher | None, is_recorded: bool
 ) -> dict[str, Any]:
-    """Returns what `config.json` holds in addition to the config, see `RunFolder.record_config`.
+    """Returns the fields of `config.json` other than the config, see `RunFolder.record_config`.
 
-    The description of custom data takes a second or two, and is made only for new runs.
+    Args:
+      dataset: the data set of the runs.
+      weights: the weights of `train.init_from`, if any.
+      teacher: the network that the objective learns from, if any.
+      is_recorded: whether every run folder has its `config.json`. In this case the description of
+        the data, which takes a second or two for custom data, is not needed.
     """
     metadata = {
         "data": dataset.identity() if is_recorded else dataset.description(),
@@ -355,7 +360,7 @@ def check_folders(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) ->
     """
     @functools.cache  # computed once: all seeds have the same train.init_from
     def init_digest(init_from: str | None) -> str | None:
-        with contextlib.suppress(FlaxdigitsError):  # a resumed run does not need them
+        with contextlib.suppress(FlaxdigitsError):  # a resumed run does not need these weights
             return None if init_from is None else load_weights(init_from).digest
 
     @functools.cache

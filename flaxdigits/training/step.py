@@ -23,7 +23,7 @@ from flaxdigits.training.state import PRNG, Sums, TrainState, stream
 
 @flax.struct.dataclass
 class DeviceDataset:
-    """A whole data set on the device, and the teacher's variables, which no step changes.
+    """A whole data set on the device, and the teacher's variables; both are constant in a run.
 
     Attributes:
       images: [examples, height, width, channels] uint8.
@@ -38,7 +38,7 @@ class DeviceDataset:
 
 @flax.struct.dataclass
 class Streams:
-    """The keys of the randomness within steps, as key data: [2] uint32 each."""
+    """The PRNG keys of dropout and augmentation, as key data: [2] uint32 each."""
 
     dropout: jax.Array
     augmentation: jax.Array
@@ -71,8 +71,8 @@ class StepMetrics:
 
     Attributes:
       sums: the sums over the examples of these steps.
-      first_nonfinite_step: [] int32, the first step whose loss was not finite, or -1. Nothing is
-        done after it.
+      first_nonfinite_step: [] int32, the first step whose loss was not finite, or -1. No step is
+        made after it.
       norms: the norms of the last step; None without `train.log_norms`.
     """
 
@@ -214,6 +214,9 @@ def train_steps(
 
     The arguments are those of `train_step`; `num_steps` ([] int32) is traced, so that one
     compilation serves any number of steps. The loop ends early at a loss that is not finite.
+
+    Returns:
+      The state after the last step, and the metrics of the steps.
     """
     def is_unfinished(carry: tuple[jax.Array, TrainState, StepMetrics]) -> jax.Array:
         done, _, steps = carry

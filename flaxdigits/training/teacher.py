@@ -12,7 +12,7 @@ from flaxdigits.models import build_model
 from flaxdigits.objectives import Distillation
 from flaxdigits.training.run_folder import TEACHER
 from flaxdigits.training.state import variables_shapes
-from flaxdigits.training.weights import open_source, restore_variables, variables_digest
+from flaxdigits.training.weights import open_checkpoint, restore_variables, variables_digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ def load_teacher(config: ExperimentConfig, dataset: Dataset) -> Teacher | None:
     if not isinstance(objective, Distillation):
         return None
     assert objective.teacher is not None  # as `Distillation.check` requires
-    with open_source(objective.teacher, TEACHER) as (folder, checkpoints, step):
+    with open_checkpoint(objective.teacher, TEACHER) as (folder, checkpoints, step):
         teacher = folder.config()
         if teacher.data.preprocessing != config.data.preprocessing:
             raise FlaxdigitsError(
