@@ -125,10 +125,10 @@ def describe_bounds(field: dataclasses.Field) -> str:
 
 
 def field_meanings(cls: type) -> dict[str, str]:
-    """Returns the meaning of each field of a dataclass, as its docstring has it.
+    """Returns the meaning of each field of a dataclass from the docstring of the class.
 
-    The meanings are read from the section `Attributes:` of the class and of its base classes; that
-    of the class itself takes precedence.
+    The meanings are read from the sections `Attributes:` of the class and of its base classes. If a
+    field is in several of them, the class itself takes precedence.
     """
     meanings: dict[str, str] = {}
     for base in reversed(cls.__mro__):

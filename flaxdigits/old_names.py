@@ -22,7 +22,8 @@ def accept_old_names(**new_names: str) -> Callable[[Class], Class]:
         def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
             for old, new in new_names.items():
                 if old in kwargs and new in kwargs:
-                    raise FlaxdigitsError(f"{cls.__name__}: the field {old} is now called {new}")
+                    raise FlaxdigitsError(
+                        f"{cls.__name__}: the field {old} is now called {new}: pass only {new}")
                 if old in kwargs:
                     kwargs[new] = kwargs.pop(old)
             init(self, *args, **kwargs)

@@ -1,7 +1,7 @@
 """Overrides such as `--set data.fold=3`, which set single fields of a config by name.
 
-A component is selected by its name (`optimizer.name=lion`, or `optimizer=lion` for short), and
-keeps the values of the fields that it shares with the component that it replaces. A list of
+A component is selected by its name (`optimizer.name=lion`, or `optimizer=lion` for short). It takes
+over the values of the fields that it shares with the component that it replaces. A list of
 components is set by their names (`data.augmentation=affine,cutout`), and a field of an entry by the
 name of the entry (`data.augmentation.affine.rotation=10`, which adds the entry if it is missing).
 """
@@ -250,7 +250,7 @@ def _parse_as(text: str, hint: Any) -> Any:
 
 
 def _items(text: str) -> list[str]:
-    """Splits a list such as `a,b`, `(a, b)`, `["a", "b"]` or `(a,)`, as Python prints it too.
+    """Splits a list such as `a,b`, or as Python prints lists: `(a, b)`, `["a", "b"]` or `(a,)`.
 
     Raises:
       ValueError: if a bracket or a quotation mark is not closed, or an item is empty.

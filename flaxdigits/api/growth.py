@@ -62,8 +62,8 @@ def run_growth(
       console: See `train`.
 
     Raises:
-      FlaxdigitsError: if there is no such experiment, its data are not found or lack its split,
-        the file cannot be written, or a process fails.
+      FlaxdigitsError: if there is no such experiment, the data are not found or cannot be split as
+        the config requires, the file cannot be written, or a process fails.
     """
     session = Session.start([], console, data, raw_data_dir, data_dir)
     config = find_experiment(experiment, *overrides)

@@ -22,9 +22,9 @@ from flaxdigits.patterns import expand_user
 from flaxdigits.plurals import listed
 from flaxdigits.reports.replication import ReplicationReport, put_between_markers
 from flaxdigits.reports.replication_page import report_files
-from flaxdigits.studies import collection as finished
-from flaxdigits.studies.collection import RECORDS_FOLDER, Collection, ProtocolRuns, missing
-from flaxdigits.studies.replication import System, folder_name, load_systems, shortened
+from flaxdigits.studies.collection import RECORDS_FOLDER, Collection, ProtocolRuns, missing_seeds
+from flaxdigits.studies.collection import collect as collect_runs
+from flaxdigits.studies.replication import System, folder_name, load_systems, shortened_recipes
 from flaxdigits.studies.seeds import checked_seeds, seed_configs, train_seeds, unfinished
 from flaxdigits.training import processes, provenance
 from flaxdigits.training.interrupts import Interrupts
@@ -86,7 +86,7 @@ def replicate(
     processes.check_single_process()
     systems = load_systems(
         None if experiment is None else path_text(experiment, "experiment"), absolute_paths)
-    configs = {system.name: shortened(system, overrides) for system in systems}
+    configs = {system.name: shortened_recipes(system, overrides) for system in systems}
     seeds = checked_seeds(seeds)
     folder = (output_folder if collect_only else new_run_folder)(workdir, "replicate")
     session = Session.start(
@@ -94,14 +94,15 @@ def replicate(
         "real", raw_data_dir, data_dir)
     console, progress = session.console, session.progress
     with progress.stage("collecting finished runs"):
-        found = finished.collect(systems, _patterns(collect, collect_only, folder))
+        found = collect_runs(systems, _patterns(collect, collect_only, folder))
     updated = None if update is None else expand_user(path_text(update, "update"))
     if updated is not None:
-        _updated_text(updated, "", "")  # fails before anything is trained
+        _updated_text(updated, "", "")  # raises before anything is trained if a marker is missing
     trackers_of = trackers_by_run(
         console, tensorboard, False, trackers, lambda path: f"seed {path.name}")
     plans = [
-        PlannedRuns(runs, configs[name][protocol], missing(runs, configs[name][protocol], seeds))
+        PlannedRuns(runs, configs[name][protocol],
+                    missing_seeds(runs, configs[name][protocol], seeds))
         for name, protocols in found.runs.items() for protocol, runs in protocols.items()]
     for plan in plans:
         if plan.missing and not collect_only:
@@ -118,7 +119,7 @@ def replicate(
             not interrupts.received and _train(plan, folder, session, trackers_of)
             for plan in plans if plan.missing)
     with progress.stage("collecting finished runs"):
-        found = finished.collect(systems, _patterns(collect, collect_only, folder))
+        found = collect_runs(systems, _patterns(collect, collect_only, folder))
     with progress.stage("writing the report"):
         _report(console, command or command_line(), systems, found, folder, updated)
     if is_complete:
@@ -148,7 +149,7 @@ class PlannedRuns:
 
     @property
     def folder(self) -> Path:
-        """The folder of the seeds, relative to that of the replication."""
+        """The folder of the seeds, relative to the folder of the replication."""
         return Path(self.runs.system.name) / folder_name(
             self.runs.protocol, self.config, self.runs.recipe)
 
@@ -158,7 +159,8 @@ def _train(
 ) -> bool:
     """Trains the missing runs; returns False if a run was paused."""
     folder = workdir / plan.folder
-    # A seed may have ended in this folder, but not count since other runs have more steps.
+    # A seed whose run has ended here can still be "missing": the report leaves out short runs if
+    # other runs are longer. Such a run is not trained again.
     to_run = unfinished(folder, plan.missing)
     if to_run:
         session.console.print(f"{plan.name}: to run: {listed('seed', to_run)}, on "

@@ -28,9 +28,7 @@ def evaluate_checkpoints(
     config: ExperimentConfig, dataset: Dataset, folder: RunFolder | str | os.PathLike[str],
     which: str, progress: Progress = NO_PROGRESS,
 ) -> Iterator[dict[str, Any]]:
-    """Evaluates checkpoints on every split, and appends the rows to `eval.jsonl`.
-
-    Each row is yielded before it is appended.
+    """Evaluates checkpoints on every split; yields each row, and then appends it to `eval.jsonl`.
 
     If `eval.jsonl` cannot be written, a warning is logged once and the evaluation continues.
 

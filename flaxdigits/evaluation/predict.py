@@ -72,8 +72,8 @@ def frame_arrays(network: TrainedNetwork, images: Iterable[ArrayLike]) -> np.nda
       [n, height, width, channels] uint8.
 
     Raises:
-      FlaxdigitsError: naming the image, by its index, that has another shape or dtype, or in which
-        there is nothing to see; or if there is no list.
+      FlaxdigitsError: if `images` is not a list; if an image has another shape or dtype, or shows
+        nothing (the message names its index).
     """
     try:
         images = list(images)

@@ -143,8 +143,9 @@ def load_network(
       checkpoint: `last`, `best` (by validation accuracy) or a step.
 
     Raises:
-      FlaxdigitsError: if there is no such run or checkpoint; or if an earlier version started the
-        run, which did not save the class names of custom data, and the data cannot be found.
+      FlaxdigitsError: if there is no such run or checkpoint, or the checkpoint is damaged; or if
+        the run was started by an earlier version, which did not save the class names of custom
+        data, and the data cannot be found.
     """
     folder = RunFolder.of(folder)
     config = config or run_config(folder)

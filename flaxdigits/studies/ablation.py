@@ -32,7 +32,7 @@ from flaxdigits.training.state import variables_shapes
 from flaxdigits.training.teacher import load_teacher
 
 LoadDataset = Callable[[ExperimentConfig], Dataset]
-OnRunEnd = Callable[[str, int, Outcome], None]
+OnRunEnd = Callable[[str, int, Outcome], None]  # called with variant, seed and outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +50,9 @@ class VariantResult:
       variant: the name of the variant.
       values: the compared metric by seed, without the seeds that diverged.
       estimate: the mean of the values and its interval; None if every seed diverged.
-      difference: the difference from the base: over the seeds that both have if it is paired, over
-        all seeds otherwise. None for the base itself and if there is nothing to compare.
+      difference: the difference from the base, over the seeds that finished for both if
+        `is_paired`, otherwise over all seeds. None for the base itself, and if there is nothing to
+        compare.
       p_holm: the p-value of a paired t-test, corrected for the number of tests in the table.
       is_paired: whether the variant is evaluated on the same images as the base, so the seeds
         are compared in pairs.
@@ -125,7 +126,7 @@ def check_variants(
                 config.optimizer.learning_rate, total_steps(config.train, plan),
                 plan.steps_per_epoch)
             model = build_model(config.model, len(dataset.class_names))
-            variables_shapes(model, dataset.images.shape[1:])  # or an error
+            variables_shapes(model, dataset.images.shape[1:])  # raises if the images do not fit
             load_teacher(config, dataset)
         except FlaxdigitsError as error:
             raise FlaxdigitsError(f"variant {variant!r}: {error}") from error

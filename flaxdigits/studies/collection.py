@@ -46,15 +46,15 @@ class ProtocolRuns:
     found: tuple[RunRecord, ...]
 
     def values(self, metric: str) -> dict[int, float]:
-        """Returns a metric of `result.json` by seed; empty if the split does not have it."""
+        """Returns a metric of `result.json` by seed; empty if no run has this metric."""
         return {seed: record.result[metric] for seed, record in self.records.items()
                 if record.result.get(metric) is not None}
 
     @property
     def partial(self) -> str | None:
         """How much of the recipe was run, such as `4 of 100 epochs`; None if all of it."""
-        for record in self.records.values():  # all of them ran the same part of the recipe
-            assert record.result is not None  # it finished
+        for record in self.records.values():  # any of them: all ran the same part of the recipe
+            assert record.result is not None  # only finished runs count
             return _partial(from_dict(record.values["config"]), self.recipe, record.result)
         return None
 
@@ -115,7 +115,7 @@ def collect(systems: Sequence[System], patterns: Sequence[str]) -> Collection:
     return collection
 
 
-def missing(runs: ProtocolRuns, config: ExperimentConfig, seeds: Sequence[int]) -> list[int]:
+def missing_seeds(runs: ProtocolRuns, config: ExperimentConfig, seeds: Sequence[int]) -> list[int]:
     """Returns the seeds for which there is no run of the complete recipe or of `config`."""
     sufficient = extent(runs.recipe), extent(config)
     done = {record.seed for record in runs.found
@@ -147,7 +147,11 @@ def _paths(pattern: str) -> list[Path]:
 
 
 def _protocol(record: RunRecord, system: System) -> str:
-    """Returns the protocol that a run follows, or raises an error that says why there is none."""
+    """Returns the protocol that a run follows.
+
+    Raises:
+      FlaxdigitsError: if it follows none; the message contains the reason.
+    """
     reasons = []
     for protocol, recipe in system.recipes().items():
         config = from_dict(record.values["config"])
@@ -167,9 +171,10 @@ def _choose(
     system: System, protocol: str, recipe: ExperimentConfig, found: Sequence[RunRecord],
     skipped: dict[str, str],
 ) -> ProtocolRuns:
-    """Chooses the runs that count: one of each seed, complete or else with the most steps.
+    """Chooses the runs that count: one of each seed.
 
-    Adds the reasons why the other runs do not count to `skipped`.
+    They are the complete runs, or, if there are none, those with the most steps. The reasons why
+    the other runs do not count are added to `skipped`.
     """
     def steps(record: RunRecord) -> int:
         return record.result["steps"] if record.result else 0

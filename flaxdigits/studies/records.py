@@ -62,8 +62,8 @@ def read_record(path: str | os.PathLike[str]) -> RunRecord | None:
     """Reads the record of a run folder or file; returns None for an unfinished run.
 
     Raises:
-      FlaxdigitsError: if it cannot be read, is not a record, or the run was trained on synthetic
-        data.
+      FlaxdigitsError: if the path cannot be read or is not a record, or the run was trained on
+        synthetic data.
     """
     path = Path(path)
     if path.is_dir():

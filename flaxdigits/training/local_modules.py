@@ -19,7 +19,7 @@ INSTALLED = ("site-packages", "dist-packages")
 
 
 def is_local(name: str) -> bool:
-    """Returns whether a name is that of a loaded module of the user.
+    """Returns whether `name` is a loaded module that belongs to the user.
 
     Other modules are part of Python or of flaxdigits, are installed, or have no Python file.
     """
@@ -32,8 +32,8 @@ def is_local(name: str) -> bool:
 def importable_folder_of(path: Path) -> Iterator[None]:
     """Makes the modules and packages beside a file importable, before those of other folders.
 
-    Modules of the same name that were loaded from another folder, or before they were changed, are
-    loaded again.
+    If a module of the same name was loaded from another folder, or has changed since it was loaded,
+    all modules of the folder are loaded again.
 
     Args:
       path: the path of a file. If it is in a package, the modules beside the package are meant.
@@ -115,7 +115,8 @@ def _location(module: Any) -> Path | None:
 
 
 def _is_stale(module: ModuleType, location: Path) -> bool:
-    """Returns whether a module is not the one at `location`, or the file has changed since."""
+    """Returns whether a module was loaded from another file than `location`, or from an older one.
+    """
     if _location(module) != location:
         return True
     return hasattr(module, SOURCE) and getattr(module, SOURCE) != location.read_bytes()

@@ -12,7 +12,7 @@ import optax
 
 from flaxdigits.training.freezing import split_params
 
-PRNG = "threefry2x32"  # JAX's default generator, whatever a user's settings name
+PRNG = "threefry2x32"  # JAX's default; fixed, so that the user's settings do not change results
 
 # Each use of randomness has its own stream, so that a change of one does not affect the others.
 STREAMS = ("init", "order", "dropout", "augmentation")
@@ -82,7 +82,7 @@ def variables_shapes(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _init(model: nn.Module, rng: jax.Array, image_shape: tuple[int, ...]) -> dict[str, Any]:
-    variables: Any = model.init(rng, jnp.zeros((1, *image_shape)), None)  # or a FrozenDict
+    variables: Any = model.init(rng, jnp.zeros((1, *image_shape)), None)
     return variables
 
 

@@ -38,8 +38,8 @@ def load_teacher(config: ExperimentConfig, dataset: Dataset) -> Teacher | None:
       dataset: the data set of that run.
 
     Raises:
-      FlaxdigitsError: if the folder has no run with a checkpoint, or the network does not fit the
-        images, the classes or the preprocessing of this run.
+      FlaxdigitsError: if `train.objective.teacher` names no run with an undamaged checkpoint, or
+        the network does not fit the images, classes or preprocessing of the run that learns.
     """
     objective = config.train.objective
     if not isinstance(objective, Distillation):
@@ -51,7 +51,7 @@ def load_teacher(config: ExperimentConfig, dataset: Dataset) -> Teacher | None:
             raise FlaxdigitsError(
                 f"{TEACHER}: {folder.path} was trained with data.preprocessing="
                 f"{teacher.data.preprocessing}, and this run has {config.data.preprocessing}: use "
-                "the same")
+                "the same preprocessing")
         shape, classes = dataset.images.shape[1:], len(dataset.class_names)
         try:
             model = build_model(teacher.model, classes)

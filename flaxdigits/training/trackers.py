@@ -92,5 +92,5 @@ class Trackers:
             except Exception as error:  # a run must not fail because a service is not available
                 self._trackers.remove(tracker)
                 _log.warning(
-                    "%s.%s failed and is disabled: %s: %s", type(tracker).__name__, method,
-                    type(error).__name__, " ".join(str(error).split()))
+                    "%s.%s failed, and the tracker is disabled: %s: %s", type(tracker).__name__,
+                    method, type(error).__name__, " ".join(str(error).split()))
