@@ -109,7 +109,7 @@ def names_ending_in(name: str) -> list[str]:
 
 
 def _possible_names(cls: type, path: str) -> Iterator[str]:
-    """Yields the names of the fields of a dataclass, with those of every component they may hold.
+    """Yields the dotted names of the fields of a dataclass and of every component it may contain.
     """
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):

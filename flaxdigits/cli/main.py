@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
 def config_for(options: Options) -> ExperimentConfig | None:
     """Returns the config, for which JAX need not be imported.
 
-    Returns None for the modes that load the config of a run, and those that run several experiments.
+    Returns None for the modes that load the config of a run or run several experiments.
     """
     if options.mode in ("benchmark", "growth") and options.experiment is None:
         return None

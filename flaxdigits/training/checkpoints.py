@@ -269,6 +269,7 @@ class Checkpoints:
         return restored
 
     def _read_state(self, step: int, target: Any) -> Any:
+        """Reads a state with the shardings of `target`, after comparing shapes and dtypes."""
         arrays = self._manifest(step).arrays
         if arrays is None:
             with self._read_errors(step):
@@ -287,6 +288,7 @@ class Checkpoints:
             return self._read_items(step, state=ocp.args.StandardRestore(abstract)).state
 
     def _read_arrays(self, step: int) -> dict[str, Any]:
+        """Reads a state as nested dictionaries of NumPy arrays."""
         on_one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         arrays = self._manifest(step).arrays
         with self._read_errors(step):
@@ -324,6 +326,13 @@ class Checkpoints:
                 raise self._damage(step, f"the digest of {path} does not match")
 
     def _manifest(self, step: int) -> CheckpointManifest:
+        """Returns the manifest of a checkpoint, which is read only once.
+
+        Raises:
+          DamagedCheckpoint: if the manifest cannot be read, or does not match its digest.
+          MissingCheckpoint: if the checkpoint has been deleted.
+          FlaxdigitsError: if the checkpoint belongs to another run.
+        """
         if step not in self._manifests:
             with self._read_errors(step):
                 self._manifests[step] = _parse_manifest(
@@ -348,6 +357,7 @@ class Checkpoints:
             "another workdir, or delete this folder to train from the start")
 
     def _prune(self) -> None:
+        """Deletes all checkpoints except the `keep` newest ones and the best one."""
         if self._keep is None:
             return
         records, unreadable = {}, set()

@@ -35,8 +35,8 @@ class CodeFile:
     """A file of custom components, as it was when it was executed.
 
     Attributes:
-      name: the path of its copy in the folder of the copies, from which the copies of other files
-        can import it.
+      name: the path of the copy within the folder `code` of the run folder. It is such that the
+        copies can import each other.
       content: the content of the file.
       path: the absolute path; None for a script that was run directly, which must not be
         executed again.
@@ -341,7 +341,8 @@ def _add_used(used: dict[str, set[str] | None], module_name: str, names: set[str
 def _copy_name(module_name: str, path: Path, taken: Collection[str]) -> str:
     """Returns the path of the copy of a module's file in the folder of the copies."""
     name = path.name
-    if module_name.rpartition(".")[2] in (path.stem, path.parent.name):  # it was imported
+    if module_name.rpartition(".")[2] in (path.stem, path.parent.name):
+        # The module was imported by this name, and its copy must be importable by it, too.
         name = "/".join(module_name.split(".")) + (
             "/__init__.py" if path.name == "__init__.py" else ".py")
     return f"{len(taken)}_{name}" if name in taken else name

@@ -41,7 +41,7 @@ class Experiment:
     Attributes:
       config: the config of the experiment.
       dataset: the data set, on the host.
-      splits: the indices into the data set, by split.
+      splits: the indices into the data set, by split: [examples] int.
       devices: the devices on which the run is trained.
       task: the model, optimizer and batch plan of a train step.
       schedule: the learning rate by step.

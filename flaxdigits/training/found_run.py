@@ -1,4 +1,4 @@
-"""The run that a folder contains when training starts: it is resumed or extended, or complete."""
+"""Finds the run that a folder contains when training starts, and extends it if it has finished."""
 
 import dataclasses
 import logging

@@ -76,7 +76,11 @@ def check_same_everywhere(what: str, value: Any) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """The devices of a run as a mesh with one axis."""
+    """The devices of a run.
+
+    Attributes:
+      mesh: the devices as a mesh with the axis `AXIS`.
+    """
 
     mesh: jax.sharding.Mesh
 
@@ -176,7 +180,7 @@ def parallel_steps_of_runs(
 
 
 def all_positions(task: TrainTask, devices: Devices) -> Any:
-    """Returns the argument `positions` of `parallel_steps`: the indices of the global batch.
+    """Returns the argument `positions` of `parallel_steps`: all positions in the padded batch.
 
     Returns:
       int32, [padded_batch_size], or [devices, padded_batch_size / devices] for `pmap`.

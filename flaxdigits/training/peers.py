@@ -188,10 +188,12 @@ class Peers:
         self._announce("closed")
 
     def _announce(self, state: State, **more: Any) -> None:
+        """Sends the new state of this process to the others."""
         for connection in self._connections.values():
             connection.send(process=self._here.process, state=state, **more)
 
     def _watch(self) -> None:
+        """Sends and receives messages until all connections are closed; the body of the thread."""
         last, sent = time.monotonic(), 0.0
         with selectors.DefaultSelector() as selector:
             for process, connection in self._connections.items():
@@ -237,6 +239,7 @@ class Peers:
         return True
 
     def _handle(self, sender: int, message: dict[str, Any]) -> None:
+        """Handles a message, which process 0 also forwards to the other processes."""
         process: Any = message.get("process")
         state: Any = message.get("state")
         text: Any = message.get("text")
@@ -259,6 +262,10 @@ class Peers:
         self._set_state(process, state)
 
     def _mark_lost(self, process: int, how: str) -> None:
+        """Ends this process because another one is lost; process 0 first notifies the others.
+
+        A process that has failed itself is not ended.
+        """
         line = self._failure[1] if self._failure else f"{self._members[process]} {how}"
         if self._here.process == 0:
             for connection in self._connections.values():

@@ -36,7 +36,7 @@ LENGTH_FIELDS = ("epochs", "steps")  # the fields of `train` that set the length
 
 TEACHER = "train.objective.teacher"  # the field with the path of the teacher's run
 
-# The fields that identify the data of a run; `config.json` contains further ones.
+# The fields of `data` in `config.json` that identify the data of a run; further fields describe it.
 IDENTITY = ("dataset", "source", "fingerprint", "class_names", "official_train", "validation",
             "image_shape", "writers", "indices")
 
@@ -331,6 +331,11 @@ class RunFolder:
     def _is_from_the_same_weights(
         self, recorded: Mapping[str, Any], other: Mapping[str, Any]
     ) -> bool:
+        """Returns whether `train.init_from` of two configs may name the same weights.
+
+        The run must have a checkpoint and a digest of its initial weights. If `other` has a digest,
+        both must be equal.
+        """
         old, new = (flatten(run["config"]).get("train.init_from") for run in (recorded, other))
         digest = recorded.get("init_from")
         return (None not in (old, new, digest) and self.has_checkpoints()

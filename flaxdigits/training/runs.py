@@ -183,7 +183,10 @@ class RunGroup:
                 self._seconds_compiling = program.seconds_compiling() / len(self.requests)
 
     def arguments(self) -> tuple[Any, ...]:
-        """Returns the arguments of the program's next steps."""
+        """Returns the arguments of the program's next steps.
+
+        Only the runs with the fewest completed steps are advanced; the others make 0 steps.
+        """
         step = min(request.step for request in self.requests.values())
         self._active = [path for path, request in self.requests.items() if request.step == step]
         self._num_steps = min(
@@ -194,7 +197,7 @@ class RunGroup:
             [self._num_steps if path in self._active else 0 for path in self._runs])
 
     def send(self, output: tuple[Any, Any], start: float) -> None:
-        """Sends each run its new state, with which it continues to its next request.
+        """Sends the new states to the runs that were advanced, and receives their next requests.
 
         Args:
           output: the values that the program's steps returned for `arguments`.
@@ -210,7 +213,7 @@ class RunGroup:
                 self._resume(path, StepReply(
                     state, metrics, self._rate, seconds_training=seconds / len(self._active),
                     seconds_compiling=compiling))
-            elif path in self.requests:
+            elif path in self.requests:  # not advanced, but its state was donated, too
                 self.requests[path] = dataclasses.replace(self.requests[path], state=state)
 
     def _resume(self, path: Path, reply: StepReply | None) -> None:
@@ -269,7 +272,7 @@ def _initial_weights(
     """Returns the weights of `train.init_from`, if any.
 
     Raises:
-      FlaxdigitsError: if they cannot be read, and a run has no checkpoint yet.
+      FlaxdigitsError: if the weights cannot be read, and a run without a checkpoint needs them.
     """
     if config.train.init_from is None:
         return None
@@ -307,7 +310,7 @@ def _record_configs(
 def record_config_or_length(
     folder: RunFolder, config: ExperimentConfig, dataset: Dataset, metadata: dict[str, Any]
 ) -> None:
-    """Writes the `config.json` of a run, or the new length of a finished one.
+    """Writes the `config.json` of a run, or changes the recorded length of a finished run.
 
     Args:
       folder: the run folder, which the caller has locked.

@@ -19,7 +19,10 @@ STREAMS = ("init", "order", "dropout", "augmentation")
 
 
 def stream(seed: int, name: str) -> jax.Array:
-    """Returns the PRNG key of one use of randomness in a run: [] of JAX's key type."""
+    """Returns the PRNG key of a run for the use of randomness `name`, one of `STREAMS`.
+
+    The key is a scalar array of JAX's key type.
+    """
     return jax.random.fold_in(jax.random.key(seed, impl=PRNG), STREAMS.index(name))
 
 
@@ -71,7 +74,7 @@ class TrainState:
 
 
 def init_variables(model: nn.Module, seed: int, image_shape: tuple[int, ...]) -> dict[str, Any]:
-    """Initializes the variables of a model for images of shape [height, width, channels]."""
+    """Initializes the variables of a model; `image_shape` is (height, width, channels)."""
     return _init(model, stream(seed, "init"), image_shape)
 
 

@@ -48,7 +48,7 @@ class SavedWeights:
 
     @functools.cached_property
     def digest(self) -> str:
-        """A SHA-256 that identifies the weights, wherever they are."""
+        """The SHA-256 of the variables, which identifies them independently of their path."""
         return variables_digest(self.variables)
 
     def variables_for(
