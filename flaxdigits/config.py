@@ -238,6 +238,7 @@ def _build(cls: type, values: Any, path: str) -> Any:
 
 
 def _build_field(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
+    """Builds the value of a field from its JSON value, and checks it."""
     if is_component(hint):
         return _build_component(hint, value, path)
     if is_component_list(hint):
@@ -350,7 +351,10 @@ UNUSED: Mapping[str, Any] = {"filters": (), "dense": (), "dropout": (), "batch_n
 
 
 def _without_unused(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values of a model without the unused fields that earlier versions stored."""
+    """Returns the values of a model without the unused fields that earlier versions stored.
+
+    Other fields that the model does not have are kept, so that they are reported as unknown.
+    """
     name = model.get("name")
     cls = Model.registered.get(name) if isinstance(name, str) else None
     if cls is None:
@@ -406,6 +410,7 @@ def _checked(node: Any, path: str) -> Any:
 
 
 def _checked_field(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
+    """Checks the value of a field, and returns it converted to the type of the field."""
     if is_component(hint):
         return _checked_component(value, hint, path)
     if is_component_list(hint):
@@ -419,6 +424,7 @@ def _checked_field(value: Any, hint: Any, field: dataclasses.Field, path: str) -
 
 
 def _checked_component(value: Any, kind: type[Component], path: str) -> Component:
+    """Checks a component and its fields, and returns it with converted values."""
     if not isinstance(value, kind):
         raise FlaxdigitsError(
             f"{path} must be {article(kind.kind)} {kind.kind} (an instance of a subclass of "

@@ -164,6 +164,7 @@ def call_loaded(path: Path, function: str, result_type: type[Result]) -> Result:
 
 
 def _execute(path: Path) -> ModuleType:
+    """Executes a file from its source, and returns its module."""
     source = path.read_bytes()
     file = str(path.absolute())
     spec = importlib.util.spec_from_file_location(_module_name(path, source), file)

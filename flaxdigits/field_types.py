@@ -77,6 +77,7 @@ def _is_union(hint: Any) -> bool:
 
 
 def _fits(value: Any, hint: Any) -> bool:
+    """Returns whether a value has a type, or is one that `_converted` converts to the type."""
     if _is_union(hint):
         return any(_fits(value, part) for part in alternatives(hint))
     if typing.get_origin(hint) is Literal:
@@ -93,6 +94,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _converted(value: Any, hint: Any) -> Any:
+    """Converts a value that fits a type: lists to tuples, and integers to floats."""
     if isinstance(value, list | tuple):
         chosen = next(part for part in alternatives(hint) if _fits(value, part))
         element = typing.get_args(chosen)[0]

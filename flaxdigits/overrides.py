@@ -54,6 +54,7 @@ def apply_overrides(config: ExperimentConfig, assignments: Iterable[str]) -> Exp
 
 
 def _parse_assignment(assignment: Any) -> tuple[list[str], str]:
+    """Splits `a.b=value` into the names `a` and `b`, which may be old names, and the value."""
     if not isinstance(assignment, str):
         raise FlaxdigitsError(f"an override must be a string 'name=value', got {assignment!r}")
     name, equals, text = assignment.partition("=")
@@ -82,6 +83,7 @@ def field_names(config: Any) -> list[str]:
 
 
 def _names(node: Any, path: str) -> Iterator[str]:
+    """Yields the dotted names of the fields of a section or component."""
     if isinstance(node, Component):
         yield join(path, "name")
     hints = typing.get_type_hints(type(node))
@@ -157,6 +159,7 @@ class _Assignment:
         return check(_parse(self.text, hint, path), hint, field, path)
 
     def _replace_field(self, node: Any, names: list[str], path: str) -> Any:
+        """Returns a section or component with the field at the relative path `names` set."""
         if not names:
             fields = [name for name in field_names(self.config) if name.startswith(f"{path}.")]
             raise FlaxdigitsError(f"{path} is a group of fields; set one of {', '.join(fields)}")
@@ -177,6 +180,7 @@ class _Assignment:
     def _replace_entries(
         self, entries: tuple[Component, ...], kind: type[Component], names: list[str], path: str
     ) -> tuple[Component, ...]:
+        """Returns a list of components with a new list (no `names`) or a new field of one entry."""
         if not names:
             selected = [] if self.text.lower() in ("none", "") else self.text.split(",")
             current = {entry.name: entry for entry in entries}
@@ -204,6 +208,7 @@ class _Assignment:
         return (*entries[:position], new, *entries[position + 1:])
 
     def _unknown_field_message(self, name: str) -> str:
+        """Returns the message for an unknown field, with the names of similar fields."""
         known = field_names(self.config)
         matches = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         leaf = name.rpartition(".")[2]

@@ -202,6 +202,7 @@ def _report(
     console: Console, command: str, systems: Sequence[System], collection: Collection,
     workdir: Path, updated: Path | None,
 ) -> None:
+    """Writes the files of the report, and prints its table and remarks."""
     report = ReplicationReport(systems, collection, command)
     folder = RunFolder(workdir)
     for name, content in report_files(report).items():

@@ -70,6 +70,7 @@ def _evaluate_all(
     experiment: Experiment, checkpoints: Checkpoints, folder: RunFolder,
     restore: Callable[[int], Any], progress: Progress,
 ) -> Iterator[dict[str, Any]]:
+    """Evaluates all intact checkpoints that are not in `eval.jsonl`; yields the rows of all."""
     if not checkpoints.steps():
         raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")
     warn_if_newest_is_missing(folder, checkpoints.steps()[-1])

@@ -185,6 +185,7 @@ def compare_with_base(variants: Sequence[VariantResult]) -> list[VariantResult]:
 def _difference(
     values: Mapping[int, float], base: Mapping[int, float], is_paired: bool
 ) -> Difference | None:
+    """Returns the difference from the base; None if there is nothing to compare."""
     if not is_paired:
         return unpaired_difference(
             list(values.values()), list(base.values())) if values and base else None

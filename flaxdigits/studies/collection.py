@@ -207,6 +207,7 @@ def _accuracies(record: RunRecord) -> list[float | None]:
 def _partial(
     config: ExperimentConfig, recipe: ExperimentConfig, result: dict[str, Any]
 ) -> str | None:
+    """Returns how much of the recipe a run has trained; None if all of it."""
     if extent(config) == extent(recipe):
         return None
     parts = []
@@ -219,6 +220,7 @@ def _partial(
 
 
 def _check_same_data(records: Sequence[RunRecord]) -> None:
+    """Raises FlaxdigitsError if runs on the same data set used different versions of it."""
     first: dict[tuple, RunRecord] = {}
     for record in records:
         data = record.values["data"]

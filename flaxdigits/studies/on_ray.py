@@ -120,6 +120,7 @@ class RayCluster:
         self, ray: ModuleType, runs: Mapping[tuple[str, int], "RemoteRun"],
         on_end: OnRunEnd, progress: Progress,
     ) -> Pause | None:
+        """Trains runs on the cluster until all have ended, or a signal is received."""
         if not any(node["Alive"] and node["Resources"].get("CPU", 0) >= self.cpus
                    and node["Resources"].get("GPU", 0) >= self.gpus for node in ray.nodes()):
             _log.warning("no node of the Ray cluster has %d CPUs and %d GPUs: the runs wait for "
@@ -214,7 +215,10 @@ def _connect() -> ModuleType:
 
 
 def _cancel(ray: ModuleType, tasks: list[Any]) -> list[Any]:
-    """Cancels tasks and returns those that end in time; a running task saves its run first."""
+    """Cancels tasks, and returns those that have ended within `SECONDS_TO_SAVE`.
+
+    A task that is running saves the state of its run before it ends.
+    """
     for task in tasks:
         ray.cancel(task)  # has the same effect as Ctrl-C
     return ray.wait(tasks, num_returns=len(tasks), timeout=SECONDS_TO_SAVE)[0] if tasks else []

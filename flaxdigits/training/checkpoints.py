@@ -349,6 +349,7 @@ class Checkpoints:
         return DamagedCheckpoint(self._folder / str(step), reason)
 
     def _no_intact_checkpoint(self, damaged: dict[int, DamagedCheckpoint]) -> FlaxdigitsError:
+        """Returns the error of a run that has no intact checkpoint."""
         if not damaged:
             return FlaxdigitsError(f"{self._folder}: all checkpoints have been deleted")
         reason = damaged[max(damaged)].reason

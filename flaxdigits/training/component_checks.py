@@ -211,6 +211,7 @@ def _logits(model: Any, variables: Any, images: jax.Array) -> tuple[jax.Array, A
 
 
 def _check_objective(config: ExperimentConfig, run: RunShape) -> None:
+    """Checks the shapes that a custom objective returns; the logits of its teacher are zeros."""
     objective, model = config.train.objective, build_model(config.model, run.num_classes)
     variables = variables_shapes(model, run.image)
     positions = jnp.arange(BATCH_SIZE)

@@ -57,10 +57,10 @@ class CodeFile:
 
 
 def code_files(config: ExperimentConfig) -> list[CodeFile]:
-    """Returns the files that define the custom components of a config, then those they import.
+    """Returns the files that define the custom components of a config, then the files they import.
 
-    Components that were defined in a notebook or at a prompt have no file. Of the imported modules
-    only those of the user count, see `is_local`, and only if they have been loaded.
+    Components that were defined in a notebook or at a prompt have no file. Of the imported modules,
+    only loaded modules of the user are included (see `is_local`).
     """
     used: dict[str, set[str] | None] = {}
     for definition in _custom_definitions(config):
@@ -68,7 +68,7 @@ def code_files(config: ExperimentConfig) -> list[CodeFile]:
     defining = set(used)
     contents: dict[str, bytes] = {}
     waiting = list(used)
-    for name in waiting:  # the list grows
+    for name in waiting:  # the list grows by the imports of each module
         content = _content_of(name)
         if content is not None:
             contents[name] = content
@@ -207,7 +207,12 @@ def changed_definitions(
 
 @dataclasses.dataclass(frozen=True)
 class _Statement:
-    """The syntax tree of the statements that bind a name, and the names that occur in them."""
+    """The statements of a file that bind one name.
+
+    Attributes:
+      code: their syntax trees, as text.
+      names: the names that occur in them.
+    """
 
     code: str
     names: frozenset[str]
@@ -220,15 +225,17 @@ def _statements(content: bytes) -> dict[str, _Statement]:
     """
     found: dict[str, _Statement] = {}
     for node in _without_docstrings(content).body:
-        names = frozenset(part.id for part in ast.walk(node) if isinstance(part, ast.Name))
+        occurring = frozenset(part.id for part in ast.walk(node) if isinstance(part, ast.Name))
         for name in _bound_names(node):
             if name not in ENTRY_POINTS:
-                before = found.get(name, _Statement("", frozenset()))
-                found[name] = _Statement(before.code + ast.dump(node), before.names | names)
+                previous = found.get(name, _Statement("", frozenset()))
+                found[name] = _Statement(
+                    previous.code + ast.dump(node), previous.names | occurring)
     return found
 
 
 def _bound_names(node: ast.stmt) -> list[str]:
+    """Returns the names that a statement binds; an empty name stands for other effects."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [node.name]
     if isinstance(node, ast.Import | ast.ImportFrom):

@@ -42,6 +42,7 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _record(self, number: int, frame: FrameType | None) -> None:
+        """Records a signal, also in the outer context; a second signal ends the process."""
         if self.received is not None:
             signal.signal(number, self._before[number])
             signal.raise_signal(number)

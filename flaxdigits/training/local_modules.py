@@ -72,6 +72,7 @@ class _FolderFinder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        """Returns the spec of a module in the folder; None lets the other finders search for it."""
         location = None if _is_reserved(name) else self.locate(name)
         if location is None:
             return None

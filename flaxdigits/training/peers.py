@@ -294,7 +294,7 @@ def exit_now(line: str, status: int, stderr: int = 2) -> NoReturn:
       status: the exit status.
       stderr: the file descriptor to which the line is written.
     """
-    flushing = threading.Thread(target=_flush_stdout, daemon=True)  # which may block
+    flushing = threading.Thread(target=_flush_stdout, daemon=True)  # flushing may block
     flushing.start()
     flushing.join(timeout=1)
     if line:
@@ -387,6 +387,7 @@ def wait_for_others(
 
 
 def _refusal(member: ProcessInfo, here: ProcessInfo, known: dict[int, Connection]) -> str | None:
+    """Returns why process 0 refuses the connection of another process; None if it accepts it."""
     if member.processes != here.processes:
         return (f"process {member.process} was started with num_processes={member.processes}, "
                 f"process 0 with {here.processes}")

@@ -189,6 +189,7 @@ class TrainProgram:
         return 1 if self._total_runs == 1 else -(-max(num_runs, 1) // devices) * devices
 
     def _fits(self, num_runs: int) -> bool:
+        """Returns whether the program of `num_runs` runs fits into the memory of a device."""
         if self._memory is None:
             return True
         memory = self._compile(num_runs).memory_analysis()
@@ -197,6 +198,7 @@ class TrainProgram:
             + memory.temp_size_in_bytes - memory.alias_size_in_bytes)
 
     def _compile(self, num_runs: int) -> Any:
+        """Returns the compiled train steps of `num_runs` runs, which are compiled only once."""
         if num_runs not in self._compiled:
             start = time.perf_counter()
             experiment = self._experiment

@@ -199,6 +199,7 @@ def _metrics(rate: float, loss: float, accuracy: float) -> str:
 
 
 def _line(row: dict[str, Any], total: int | None = None) -> str:
+    """Returns the line that is printed for a row of `metrics.jsonl`."""
     step = f"step {row['step']}" + (f"/{total}" if total else "")
     metrics = f"loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.4f}"
     if "validation_accuracy" in row:

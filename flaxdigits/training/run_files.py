@@ -88,7 +88,7 @@ def read_config(path: Path) -> dict[str, Any]:
       FileNotFoundError: if the file does not exist.
     """
     values = read_object(path, CONFIG_ADVICE)
-    _checked(check_config, values, path, CONFIG_ADVICE)
+    _check_values(check_config, values, path, CONFIG_ADVICE)
     return values
 
 
@@ -105,7 +105,7 @@ def read_result(path: Path) -> dict[str, Any]:
         check_result(result)
         check_fields(result, CLOCKS, optional=False)
 
-    _checked(check, values, path, RESULT_ADVICE)
+    _check_values(check, values, path, RESULT_ADVICE)
     return values
 
 
@@ -117,7 +117,7 @@ def read_diverged(path: Path) -> dict[str, Any]:
       FileNotFoundError: if the file does not exist.
     """
     values = upgrade_diverged(read_object(path, DIVERGED_ADVICE))
-    _checked(check_diverged, values, path, DIVERGED_ADVICE)
+    _check_values(check_diverged, values, path, DIVERGED_ADVICE)
     return values
 
 
@@ -205,6 +205,7 @@ def _check_scores(values: Mapping[str, Any]) -> None:
 
 
 def _rows(path: Path, check: Check) -> tuple[list[dict[str, Any]], list[int]]:
+    """Returns the rows of a file, checked, and the numbers of its damaged lines."""
     rows: list[dict[str, Any]] = []
     damaged: list[int] = []
     for number, row in read_rows(path, ROWS_ADVICE):
@@ -219,7 +220,8 @@ def _rows(path: Path, check: Check) -> tuple[list[dict[str, Any]], list[int]]:
     return rows, damaged
 
 
-def _checked(check: Check, values: Mapping[str, Any], path: Path, advice: str) -> None:
+def _check_values(check: Check, values: Mapping[str, Any], path: Path, advice: str) -> None:
+    """Calls a check of the values of a file; adds the path and the advice to its error."""
     try:
         check(values)
     except ValueError as error:

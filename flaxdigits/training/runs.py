@@ -217,6 +217,7 @@ class RunGroup:
                 self.requests[path] = dataclasses.replace(self.requests[path], state=state)
 
     def _resume(self, path: Path, reply: StepReply | None) -> None:
+        """Runs a generator until its next request (None: from its start), or to its end."""
         try:
             run = self._runs[path]
             self.requests[path] = next(run) if reply is None else run.send(reply)

@@ -86,6 +86,7 @@ class Trackers:
         self._notify("finish", result, figures)
 
     def _notify(self, method: str, *arguments: Any) -> None:
+        """Calls a method of every tracker; a tracker that raises is removed."""
         for tracker in list(self._trackers):
             try:
                 getattr(tracker, method)(*arguments)
