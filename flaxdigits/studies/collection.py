@@ -116,7 +116,10 @@ def collect(systems: Sequence[System], patterns: Sequence[str]) -> Collection:
 
 
 def missing_seeds(runs: ProtocolRuns, config: ExperimentConfig, seeds: Sequence[int]) -> list[int]:
-    """Returns the seeds for which there is no run of the complete recipe or of `config`."""
+    """Returns the seeds without a run that has the length of the recipe or of `config`.
+
+    Both the number of steps or epochs and `data.limit` must be the same.
+    """
     sufficient = extent(runs.recipe), extent(config)
     done = {record.seed for record in runs.found
             if extent(from_dict(record.values["config"])) in sufficient}

@@ -125,7 +125,8 @@ def code_changes(
 ) -> list[str]:
     """Returns how the code of a config differs from that of a run.
 
-    Only the definitions that the run uses are compared, without comments and docstrings.
+    Only the definitions that the run uses are compared, without comments and docstrings. A file has
+    changed if it differs from every copy with which it is compared.
 
     Args:
       folder: the run folder.
@@ -138,16 +139,17 @@ def code_changes(
     """
     changes = []
     for file in code_files(config) if recorded else ():
-        compared = [record for record in recorded
-                    if not file.is_imported or record["copy"] == file.name]
         if file.digest in [record["sha256"] for record in recorded]:
             continue
-        found = [changed_definitions(_read(folder / FOLDER / record["copy"]), file.content,
-                                     file.used)
-                 for record in compared]
-        if found and all(found):
-            names = next((names for names, record in zip(found, compared, strict=True)
-                          if record["copy"] == file.name), found[0])
+        # A file that defines components may have another name now, so that any copy may match.
+        compared = [record for record in recorded
+                    if not file.is_imported or record["copy"] == file.name]
+        changed = [changed_definitions(_read(folder / FOLDER / record["copy"]), file.content,
+                                       file.used)
+                   for record in compared]
+        if changed and all(changed):
+            names = next((names for names, record in zip(changed, compared, strict=True)
+                          if record["copy"] == file.name), changed[0])
             changes.append(f"{', '.join(names)} in {file.name} "
                            f"{'has' if len(names) == 1 else 'have'} changed since the run began")
     return changes
@@ -157,8 +159,9 @@ def originals(folder: Path, recorded: Sequence[Mapping[str, Any]]) -> list[Path]
     """Returns the paths of the original files that define components, which may be executed again.
 
     Raises:
-      FlaxdigitsError: if one of the files is missing, has changed in more than comments and
-        docstrings, or is in the run folder; the message names the copy to execute.
+      FlaxdigitsError: if one of the files, or of the files they import, is missing, has changed in
+        more than comments and docstrings, is in the run folder, or was started as a script; the
+        message names the copy to execute.
     """
     defining = [record for record in recorded if not record.get("imported")]
     for record in recorded:
@@ -262,8 +265,8 @@ def _unusable(path: Path | None, copy: Path, digest: str, folder: Path) -> str |
 
     Args:
       path: the path of the original file; None for a script that was run directly.
-      copy: the path of its copy in the run folder.
-      digest: the recorded digest of the copy.
+      copy: the path of the copy in the run folder.
+      digest: the recorded SHA-256 of the original file, and so of the copy.
       folder: the run folder.
     """
     if path is None:
