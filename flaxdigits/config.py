@@ -257,7 +257,7 @@ def _build_component(kind: type[Component], values: Any, path: str) -> Component
     """Builds a component from a JSON object, whose field `name` selects the class."""
     if not isinstance(values, dict):
         raise FlaxdigitsError(
-            f"config: {path} must be an object with the field name, got {quoted(values)}")
+            f"config: {path} must be an object with a field \"name\", got {quoted(values)}")
     cls = kind.find(values.get("name"), f"{path}.name")
     return _build(cls, {name: value for name, value in values.items() if name != "name"}, path)
 
@@ -486,8 +486,8 @@ def _check_data(data: DataConfig) -> None:
             f"{STRATIFIED[-1]}, got {data.split}")
     if data.split == "indices" and not data.indices:
         raise FlaxdigitsError(
-            "data.indices must name a file with data.split=indices: JSON or npz, with the indices "
-            "of the examples in train, validation and test")
+            "data.split=indices needs data.indices: a JSON or npz file with the indices of the "
+            "examples in train, validation and test")
     if data.indices and data.split != "indices":
         raise FlaxdigitsError(f"data.indices needs data.split=indices, got {data.split}")
     for name in entry.required:

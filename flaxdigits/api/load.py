@@ -95,8 +95,8 @@ class Network(TrainedNetwork):
         parts = split_indices(config.data, dataset)
         if split not in parts:
             raise FlaxdigitsError(
-                f"{self.folder.path}: there is no {split!r}: data.split={config.data.split} has "
-                f"{', '.join(parts)}")
+                f"{self.folder.path}: has no split {split!r}: data.split={config.data.split} "
+                f"consists of {', '.join(parts)}")
         index = parts[split]
         return metrics.confusion(self.logits(dataset.images[index]), dataset.labels[index])
 

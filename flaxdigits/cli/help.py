@@ -40,12 +40,12 @@ class Flag:
 
 
 def help_text(known: Mapping[str, Flag], modes: Mapping[str, str], mode: str | None) -> str:
-    """Returns the help of a mode; None: of all modes.
+    """Returns the text of `--help`.
 
     Args:
       known: the flags by name.
       modes: what each mode does.
-      mode: one of `modes`, `ablation` or None.
+      mode: the mode to describe, one of `modes` or `ablation`; None: all modes.
     """
     if mode is not None:
         how = "--ablation=NAME" if mode == "ablation" else f"--mode={mode}"

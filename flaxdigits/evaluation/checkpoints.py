@@ -72,7 +72,7 @@ def _evaluate_all(
 ) -> Iterator[dict[str, Any]]:
     """Evaluates all intact checkpoints that are not in `eval.jsonl`; yields the rows of all."""
     if not checkpoints.steps():
-        raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")
+        raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet: train the run first")
     warn_if_newest_is_missing(folder, checkpoints.steps()[-1])
     damaged, is_writable = [], True
     for step in checkpoints.steps():
@@ -151,7 +151,7 @@ def open_checkpoints(folder: RunFolder) -> Iterator[Checkpoints]:
       FlaxdigitsError: if the run has no checkpoint yet.
     """
     if not folder.checkpoints.is_dir():
-        raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")
+        raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet: train the run first")
     with checkpoint_reader(folder) as checkpoints:
         yield checkpoints
 

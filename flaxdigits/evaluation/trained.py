@@ -138,8 +138,8 @@ def load_network(
 
     Args:
       folder: the run folder, or its path.
-      config: the config of the run; None: that of the folder, whose custom components are
-        registered as by `flaxdigits.experiments.run_config`.
+      config: the config of the run; None: the config in the folder, after its custom components
+        are registered (see `flaxdigits.experiments.run_config`).
       checkpoint: `last`, `best` (by validation accuracy) or a step.
 
     Raises:

@@ -164,10 +164,10 @@ def _protocol(record: RunRecord, system: System) -> str:
         unit = "epochs" if recipe.train.steps is None else "steps"
         length = getattr(recipe.train, unit)
         if record.result is not None and record.result[unit] > length + 1e-6:
-            raise FlaxdigitsError(f"is not the recipe: trained for {record.result[unit]:g} {unit} "
-                                  f"instead of {length}")
+            raise FlaxdigitsError(f"does not follow the recipe: was trained for "
+                                  f"{record.result[unit]:g} {unit} instead of {length}")
         return protocol
-    raise FlaxdigitsError(f"is not the recipe: {min(reasons, key=len)[0]}")
+    raise FlaxdigitsError(f"does not follow the recipe: {min(reasons, key=len)[0]}")
 
 
 def _choose(
@@ -232,4 +232,5 @@ def _check_same_data(records: Sequence[RunRecord]) -> None:
         if other.values["data"].get("fingerprint") != data.get("fingerprint"):
             raise FlaxdigitsError(
                 f"{record.path} and {other.path} were trained on different versions of "
-                f"{data.get('dataset')}: their fingerprints differ; collect one of them")
+                f"{data.get('dataset')}: their fingerprints differ; collect only the runs of one "
+                "version")

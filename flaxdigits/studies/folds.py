@@ -174,8 +174,9 @@ def read_fold_predictions(
     seeds = len(configs) // data.folds
     if not np.array_equal(np.sort(arrays["index"]),
                           np.repeat(np.arange(len(dataset.labels)), seeds)):
-        raise FlaxdigitsError("the folds do not test every example once: their predictions "
-                              "are not of this data set")
+        raise FlaxdigitsError(
+            "the predictions of the folds do not contain every example of the data set exactly "
+            "once for each seed: they belong to another data set; choose another workdir")
     if data.split == "writers":
         groups = dataset.writers[arrays["index"]]
     else:

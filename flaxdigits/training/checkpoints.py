@@ -351,7 +351,8 @@ class Checkpoints:
     def _no_intact_checkpoint(self, damaged: dict[int, DamagedCheckpoint]) -> FlaxdigitsError:
         """Returns the error of a run that has no intact checkpoint."""
         if not damaged:
-            return FlaxdigitsError(f"{self._folder}: all checkpoints have been deleted")
+            return FlaxdigitsError(f"{self._folder}: all checkpoints have been deleted; repeat the "
+                                   "training command to train the run again")
         reason = damaged[max(damaged)].reason
         return FlaxdigitsError(
             f"{self._folder}: all checkpoints are damaged; step {max(damaged)}: {reason}; choose "

@@ -75,7 +75,7 @@ def select_step(
     """
     steps = checkpoints.steps()
     if not steps:
-        raise FlaxdigitsError(f"{option}: {folder.path} has no checkpoint yet")
+        raise FlaxdigitsError(f"{option}: {folder.path} has no checkpoint yet: train the run first")
     if which == "last":
         warn_if_newest_is_missing(folder, steps[-1])
         return steps[-1]

@@ -132,11 +132,11 @@ def train_step(
     rngs = {"dropout": _fold_in(streams.dropout, state.step)}
     examples_in_batch = training.sum(mask.sum())
 
-    def load(positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-        indices, _ = task.plan.select(state.step, task.shard_batch(positions))
+    def load(requested: jax.Array) -> tuple[jax.Array, jax.Array]:
+        indices, _ = task.plan.select(state.step, task.shard_batch(requested))
         images, labels = task.shard_batch((examples.images[order[indices]],
-                                      examples.labels[order[indices]]))
-        images = training_inputs(images, positions, augmentation_key, config.data)
+                                           examples.labels[order[indices]]))
+        images = training_inputs(images, requested, augmentation_key, config.data)
         return images, jax.nn.one_hot(labels, task.num_classes)
 
     def logits_of(params: Any, images: jax.Array) -> tuple[jax.Array, Any]:
@@ -219,19 +219,19 @@ def train_steps(
       The state after the last step, and the metrics of the steps.
     """
     def is_unfinished(carry: tuple[jax.Array, TrainState, StepMetrics]) -> jax.Array:
-        done, _, steps = carry
-        return (done < num_steps) & (steps.first_nonfinite_step < 0)
+        done, _, metrics = carry
+        return (done < num_steps) & (metrics.first_nonfinite_step < 0)
 
     def advance(
         carry: tuple[jax.Array, TrainState, StepMetrics],
     ) -> tuple[jax.Array, TrainState, StepMetrics]:
-        done, state, steps = carry
+        done, state, metrics = carry
         after, sums, norms = train_step(task, state, examples, order, positions, streams)
         first_nonfinite_step = jnp.where(jnp.isfinite(sums.loss), -1, state.step)
-        return done + 1, after, StepMetrics(steps.sums + sums, first_nonfinite_step, norms)
+        return done + 1, after, StepMetrics(metrics.sums + sums, first_nonfinite_step, norms)
 
     norms = Norms(*[jnp.zeros(())] * 3) if task.config.train.log_norms else None
     start = (jnp.zeros((), jnp.int32), state,
              StepMetrics(Sums.zero(), jnp.full((), -1, jnp.int32), norms))
-    _, state, steps = lax.while_loop(is_unfinished, advance, start)
-    return state, steps
+    _, state, metrics = lax.while_loop(is_unfinished, advance, start)
+    return state, metrics

@@ -143,7 +143,7 @@ def open_checkpoint(path: str, field: str) -> Iterator[tuple[RunFolder, Checkpoi
     except FlaxdigitsError as error:
         raise FlaxdigitsError(f"{field}: {error}") from error
     if not folder.checkpoints.is_dir():
-        raise FlaxdigitsError(f"{field}: {folder.path} has no checkpoint yet")
+        raise FlaxdigitsError(f"{field}: {folder.path} has no checkpoint yet: train the run first")
     with checkpoint_reader(folder) as checkpoints:
         yield folder, checkpoints, select_step(which, checkpoints, folder, field)
 
