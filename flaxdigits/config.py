@@ -461,7 +461,11 @@ STRATIFIED = ("holdout", "kaggle", "random", "kfold")  # can be stratified; kfol
 
 
 def validate_data(data: DataConfig) -> DataConfig:
-    """Checks the fields of `data` as `validate` does, and returns the config."""
+    """Checks the fields of `data` as `validate` does, and returns the config.
+
+    Raises:
+      FlaxdigitsError: if a field is invalid; the message names the first one.
+    """
     data = _checked(data, "data")
     _check_data(data)
     return data

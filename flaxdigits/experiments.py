@@ -153,7 +153,11 @@ def load_and_call(path: Path, function: str, result_type: type[Result]) -> Resul
 
 
 def call_loaded(path: Path, function: str, result_type: type[Result]) -> Result:
-    """Like `load_and_call`, but does not execute the file again if this version is loaded."""
+    """Like `load_and_call`, but does not execute the file again if this version is loaded.
+
+    Raises:
+      FlaxdigitsError: as `load_and_call` does.
+    """
     with _reraise_with_location(path):
         result = getattr(_loaded(path), function)()
     if not isinstance(result, result_type):

@@ -14,6 +14,9 @@ def accept_old_names(**new_names: str) -> Callable[[Class], Class]:
 
     Args:
       **new_names: the current name of each field by its old name.
+
+    Raises:
+      FlaxdigitsError: from the constructor of the class, if a field is passed under both names.
     """
     def decorate(cls: Class) -> Class:
         init = cls.__init__

@@ -42,8 +42,8 @@ def evaluate_checkpoints(
       progress: is notified of the splits that are evaluated.
 
     Raises:
-      FlaxdigitsError: if there is no such checkpoint, or it is damaged. With `all`, a damaged
-        checkpoint is reported after the others have been evaluated.
+      FlaxdigitsError: if the config does not fit the data, or there is no such checkpoint, or it is
+        damaged. With `all`, damaged checkpoints are reported after the others have been evaluated.
     """
     folder = RunFolder.of(folder)
     with progress.stage("building the network"):

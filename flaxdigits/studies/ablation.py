@@ -153,6 +153,9 @@ def compare_variants(
 
     Returns:
       The result of every variant, the base first.
+
+    Raises:
+      FlaxdigitsError: if a `result.json` or `diverged.json` is damaged.
     """
     variants = []
     for variant, config in configs.items():

@@ -105,7 +105,7 @@ class RayCluster:
             for path, seed_config in configs_by_path.items():
                 folder = RunFolder(path)
                 found = find_run(folder, seed_config)
-                if found is None or found.other_length is not None:
+                if found is None or found.old_length_config is not None:
                     with folder.locked():
                         dataset = load(config)
                         record_config_or_length(folder, seed_config, dataset, {

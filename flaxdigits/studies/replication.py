@@ -101,7 +101,8 @@ def load_systems(
       adapt: a function that is applied to each config.
 
     Raises:
-      FlaxdigitsError: if there is no such experiment, or it has no `get_replication()`.
+      FlaxdigitsError: if there is no such experiment, its config is invalid, it has no
+        `get_replication()`, or a claim has a metric that is not one of `ACCURACIES`.
     """
     if name_or_path is None:
         names = [name for name in list_experiments() if _replicates(BUILT_IN / f"{name}.py")]

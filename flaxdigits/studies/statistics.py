@@ -83,7 +83,7 @@ def paired_difference(values: Sequence[float], base: Sequence[float]) -> Differe
 
 
 def unpaired_difference(values: Sequence[float], base: Sequence[float]) -> Difference:
-    """Returns the difference between the means of unpaired values.
+    """Returns the mean of `values` minus the mean of `base`, for unpaired values.
 
     The confidence interval is Welch's; `p` is None.
     """

@@ -94,6 +94,9 @@ class Checkpoints:
         changes nothing in the folder.
       run: the identity of the run. It is saved with each checkpoint, and checkpoints of another run
         are rejected. None saves and compares no identity.
+
+    Raises:
+      FlaxdigitsError: if the folder cannot be created or read.
     """
 
     def __init__(

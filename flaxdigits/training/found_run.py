@@ -28,19 +28,19 @@ class FoundRun:
     Attributes:
       result: the content of `result.json`, or None if the run has not finished.
       diverged: the content of `diverged.json`, or None if the run has not diverged.
-      other_length: None if the recorded length of the run is that of the config with which training
-        starts; otherwise this config with the recorded length.
+      old_length_config: if the config with which training starts has another length than the run,
+        this config with the length of the run; otherwise None.
     """
 
     result: dict[str, Any] | None
     diverged: dict[str, Any] | None
-    other_length: ExperimentConfig | None
+    old_length_config: ExperimentConfig | None
 
     @property
     def is_done(self) -> bool:
         """Whether there are no steps to train."""
         has_ended = self.result is not None or self.diverged is not None
-        return has_ended and self.other_length is None
+        return has_ended and self.old_length_config is None
 
     def outcome(self, total_steps: int) -> Outcome:
         """Returns the outcome of a run that is done."""
@@ -59,7 +59,8 @@ def find_run(folder: RunFolder, config: ExperimentConfig) -> FoundRun | None:
       config: the config, which may have another length than the run.
 
     Raises:
-      FlaxdigitsError: if a file of the run is damaged.
+      FlaxdigitsError: if a file of the run is damaged, or `config.json` is missing beside the other
+        files of a run.
     """
     if not folder.contains_run():
         return None
@@ -97,10 +98,10 @@ def check_length(
         completed at least as many steps as the new length; or if the schedule of the new length
         gives other learning rates for the completed steps.
     """
-    assert found.other_length is not None
+    assert found.old_length_config is not None
     plan = _batch_plan(config, dataset)
-    old_total, total = (total_steps(each.train, plan) for each in (found.other_length, config))
-    old_length, new_length = _lengths(found.other_length, config)
+    old_total, total = (total_steps(each.train, plan) for each in (found.old_length_config, config))
+    old_length, new_length = _lengths(found.old_length_config, config)
     extended_at = folder.recorded().get("extended_at", [])
     result, diverged = found.result, found.diverged
     completed = result["steps"] if result else max([folder.newest_step(), *extended_at])
@@ -150,6 +151,9 @@ def change_length(
       config: the config with the new length.
       dataset: the data set of the run.
       command: the command that changes the length, to be recorded; None if it is unknown.
+
+    Raises:
+      FlaxdigitsError: if a file cannot be written.
     """
     if not is_writer():
         return
@@ -178,7 +182,7 @@ def _batch_plan(config: ExperimentConfig, dataset: Dataset) -> BatchPlan:
 
 
 def _lengths(*configs: ExperimentConfig) -> list[str]:
-    """Returns, for each config, the length fields that differ between the configs, as overrides."""
+    """Returns for each config the length fields in which they differ, such as `train.epochs=5`."""
     values = [{name: getattr(config.train, name) for name in LENGTH_FIELDS} for config in configs]
     names = [name for name in LENGTH_FIELDS if len({length[name] for length in values}) > 1]
     return [" and ".join(f"train.{name}={'none' if length[name] is None else length[name]}"

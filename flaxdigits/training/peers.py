@@ -188,7 +188,7 @@ class Peers:
         self._announce("closed")
 
     def _announce(self, state: State, **more: Any) -> None:
-        """Sends the new state of this process to the others."""
+        """Sends a state of this process to the processes that are connected to it."""
         for connection in self._connections.values():
             connection.send(process=self._here.process, state=state, **more)
 

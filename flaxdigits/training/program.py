@@ -109,7 +109,13 @@ class TrainProgram:
         return num_runs
 
     def seconds_compiling(self) -> float:
-        """Compiles if necessary, and returns the seconds since the last call of this method."""
+        """Compiles the train steps if necessary, and returns the seconds that compiling has taken.
+
+        Seconds that an earlier call has returned are not included.
+
+        Raises:
+          FlaxdigitsError: if a train step needs more memory than is available.
+        """
         self._compile(self.runs_per_call)
         seconds, self._seconds_compiling = self._seconds_compiling, 0.0
         return seconds
@@ -117,6 +123,9 @@ class TrainProgram:
     @property
     def steps(self) -> Callable[..., tuple[Any, Any]]:
         """The compiled `train_steps` of `runs_per_call` runs; it takes the values of `arguments`.
+
+        Raises:
+          FlaxdigitsError: if a train step needs more memory than is available.
         """
         return self._compile(self.runs_per_call)
 

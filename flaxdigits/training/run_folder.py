@@ -115,6 +115,9 @@ class RunFolder:
 
         For each file these are the values of `custom_code.record_of`, and under `earlier` the
         digests of copies that the user has replaced.
+
+        Raises:
+          FlaxdigitsError: as `recorded` does.
         """
         return self.recorded().get("code", [])
 
@@ -142,6 +145,9 @@ class RunFolder:
 
         The fields are those of `LabeledImages.description`; fields that an earlier version did not
         record are missing.
+
+        Raises:
+          FlaxdigitsError: as `recorded` does.
         """
         return self.recorded()["data"]
 
@@ -150,7 +156,11 @@ class RunFolder:
         self.recorded()
 
     def metadata(self) -> dict[str, Any]:
-        """Returns the fields of `config.json` other than the config, such as `data`, `versions`."""
+        """Returns the fields of `config.json` other than the config, such as `data`, `versions`.
+
+        Raises:
+          FlaxdigitsError: as `recorded` does.
+        """
         return {name: value for name, value in self.recorded().items() if name != "config"}
 
     def recorded(self) -> dict[str, Any]:
@@ -465,7 +475,11 @@ class RunFolder:
         return rows
 
     def truncate_metrics(self, step: int) -> None:
-        """Removes the rows after `step` from `metrics.jsonl`."""
+        """Removes the rows after `step` from `metrics.jsonl`.
+
+        Raises:
+          FlaxdigitsError: if the file cannot be read or written, or the folder was moved.
+        """
         rows = [row for row in self.rows("metrics.jsonl") if row["step"] <= step]
         self.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 

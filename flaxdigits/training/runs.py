@@ -86,7 +86,7 @@ def train_many(
 
     waiting = []
     for path, run in found.items():
-        if run is not None and run.other_length is not None:
+        if run is not None and run.old_length_config is not None:
             run = find_run(folders[path], configs[path])  # `_prepare` has recorded the new length
         if run is not None and run.is_done:
             end(path, run.outcome(experiment.total_steps))
@@ -323,7 +323,7 @@ def record_config_or_length(
       FlaxdigitsError: as `RunFolder.record_config` does.
     """
     found = find_run(folder, config)  # again, because another process may have had the lock
-    if found is not None and found.other_length is not None:
+    if found is not None and found.old_length_config is not None:
         change_length(folder, config, dataset, metadata.get("command"))
     else:
         folder.record_config(validate(config), metadata)
@@ -385,6 +385,6 @@ def _check_found(
     dataset: Dataset,
 ) -> None:
     """Raises FlaxdigitsError if a run cannot be resumed, or extended, with this config."""
-    folder.check_same(validate(found.other_length or config), metadata)
-    if found.other_length is not None:
+    folder.check_same(validate(found.old_length_config or config), metadata)
+    if found.old_length_config is not None:
         check_length(folder, found, config, dataset)

@@ -46,15 +46,15 @@ def load_teacher(config: ExperimentConfig, dataset: Dataset) -> Teacher | None:
         return None
     assert objective.teacher is not None  # as `Distillation.check` requires
     with open_checkpoint(objective.teacher, TEACHER) as (folder, checkpoints, step):
-        teacher = folder.config()
-        if teacher.data.preprocessing != config.data.preprocessing:
+        teacher_config = folder.config()
+        preprocessing = teacher_config.data.preprocessing
+        if preprocessing != config.data.preprocessing:
             raise FlaxdigitsError(
-                f"{TEACHER}: {folder.path} was trained with data.preprocessing="
-                f"{teacher.data.preprocessing}, and this run has {config.data.preprocessing}: use "
-                "the same preprocessing")
+                f"{TEACHER}: {folder.path} was trained with data.preprocessing={preprocessing}, "
+                f"and this run has {config.data.preprocessing}: use the same preprocessing")
         shape, classes = dataset.images.shape[1:], len(dataset.class_names)
         try:
-            model = build_model(teacher.model, classes)
+            model = build_model(teacher_config.model, classes)
             variables = restore_variables(
                 checkpoints, step, variables_shapes(model, shape), folder.checkpoints)
         except FlaxdigitsError as error:
