@@ -337,12 +337,12 @@ def complete(values: Mapping[str, Any]) -> dict[str, Any]:
     model = upgraded.get("model")
     try:
         # mlp is a placeholder: the model is completed below, because it may not be registered.
-        known = to_dict(_build(ExperimentConfig, upgraded | {"model": {"name": "mlp"}}, ""))
+        completed = to_dict(_build(ExperimentConfig, upgraded | {"model": {"name": "mlp"}}, ""))
     except FlaxdigitsError:
         return upgraded
     with contextlib.suppress(FlaxdigitsError):
         model = to_dict(_build_component(Model, model, "model"))
-    return known | ({} if model is None else {"model": model})
+    return completed | ({} if model is None else {"model": model})
 
 
 # In earlier versions one class contained the fields of all models. A stored config has these values

@@ -273,9 +273,9 @@ class Distillation(Objective):
         self, forward: Forward, params: Any, images: jax.Array, targets: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         logits, model_state = forward.logits(params, images)
-        wanted, found = (jax.nn.log_softmax(values / self.temperature)
-                         for values in (forward.teacher_logits(images), logits))
-        divergence = (jnp.exp(wanted) * (wanted - found)).sum(-1)
+        teacher, student = (jax.nn.log_softmax(values / self.temperature)
+                            for values in (forward.teacher_logits(images), logits))
+        divergence = (jnp.exp(teacher) * (teacher - student)).sum(-1)
         losses = ((1 - self.weight) * forward.losses(logits, targets)
                   + self.weight * self.temperature**2 * divergence)
         return forward.mean(losses), (logits, model_state)

@@ -176,8 +176,8 @@ def variants_of(study: Study, overrides: Sequence[str] = ()) -> dict[str, Experi
         if folder_name(name).startswith("study."):  # reserved for the files of the table
             raise FlaxdigitsError(f"variant {name!r}: names that start with study. are reserved: "
                                   "rename the variant")
-        for other, known in configs.items():
-            if config == known:
+        for other, other_config in configs.items():
+            if config == other_config:
                 raise FlaxdigitsError(f"variant {name!r} has the same config as {other!r}: remove "
                                       "one of the variants")
         configs[name] = config

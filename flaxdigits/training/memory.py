@@ -40,8 +40,8 @@ def free_memory() -> int | None:
         stats = device.memory_stats() or {}
         limit = stats.get("bytes_limit")
         return None if limit is None else limit - stats.get("bytes_in_use", 0)
-    known = [free for free in (_free_of_machine(), _free_of_cgroup()) if free is not None]
-    return min(known, default=None)
+    limits = [free for free in (_free_of_machine(), _free_of_cgroup()) if free is not None]
+    return min(limits, default=None)
 
 
 def state_bytes(state: Any) -> int:

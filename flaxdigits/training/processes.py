@@ -67,8 +67,8 @@ def connect(
         passed, or if the other processes cannot be reached.
     """
     global _peers
-    given = [value is not None for value in (coordinator, num_processes, process_id)]
-    if any(given) and not all(given):
+    is_passed = [value is not None for value in (coordinator, num_processes, process_id)]
+    if any(is_passed) and not all(is_passed):
         raise FlaxdigitsError(
             "coordinator, num_processes and process_id must be passed together, or none of "
             "them")
@@ -80,7 +80,7 @@ def connect(
         return
     is_tpu, slurm = _is_on_a_tpu_machine(), _slurm_tasks() > 1
     is_initialized = jax.distributed.is_initialized()
-    if not (is_initialized or all(given) or is_tpu or slurm):
+    if not (is_initialized or all(is_passed) or is_tpu or slurm):
         return
     if (coordinator is not None and num_processes is not None and process_id is not None
             and num_processes > 1 and not is_initialized):
@@ -91,7 +91,7 @@ def connect(
                 jax.distributed.initialize(
                     coordinator, num_processes, process_id, _gpus_of_task() if slurm else None)
             except (RuntimeError, ValueError, OSError) as error:  # OSError: no TPU metadata
-                if is_tpu and not (all(given) or slurm):
+                if is_tpu and not (all(is_passed) or slurm):
                     _log.warning("running on a single TPU machine instead of a TPU pod: %s",
                                  first_line(error))
                     return

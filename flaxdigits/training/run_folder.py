@@ -280,13 +280,13 @@ class RunFolder:
         with readable_os_errors(self.path):
             if (self.path / "config.json").exists():
                 return True
-            left = [name for name in RUN_OUTPUTS if (self.path / name).exists()]
+            outputs = [name for name in RUN_OUTPUTS if (self.path / name).exists()]
         if self.has_checkpoints():
-            left.insert(0, "checkpoints")
-        if left:
+            outputs.insert(0, "checkpoints")
+        if outputs:
             raise FlaxdigitsError(
-                f"{self.path}: contains {' and '.join(left)} but no config.json, so the run cannot "
-                "be identified; restore config.json, or choose another workdir")
+                f"{self.path}: contains {' and '.join(outputs)} but no config.json, so the run "
+                "cannot be identified; restore config.json, or choose another workdir")
         return False
 
     def check_same(self, config: ExperimentConfig, metadata: Mapping[str, Any]) -> None:
