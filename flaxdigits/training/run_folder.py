@@ -261,6 +261,7 @@ class RunFolder:
             # The folder was created by a caller that passed only a part of the metadata.
             self.write_json("config.json", metadata | recorded)
         elif not self.has_ended():
+            # The data and the initial weights are the same, but their paths may have changed.
             updated = recorded | {"config": dict(recorded["config"])}
             for (section, name), path in _input_paths(new).items():
                 if path != _input_paths(recorded)[section, name]:

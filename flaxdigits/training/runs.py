@@ -66,7 +66,7 @@ def train_many(
         only the first is tracked.
       on_end: called with each run that has finished, diverged or was paused.
       write_report: called with each finished run, before `result.json` is written.
-      progress: is notified of the stages that take long, besides the train steps.
+      progress: is notified of long stages other than the train steps.
 
     Returns:
       The outcomes by run folder; after a signal, some runs may be missing.
