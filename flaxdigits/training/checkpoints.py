@@ -70,7 +70,7 @@ class CheckpointRecord:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointManifest:
-    """What is saved beside the train state of a checkpoint, to verify and identify it.
+    """The data by which a checkpoint is verified and identified, saved with the train state.
 
     Attributes:
       record: the elapsed times and validation metrics of the run.

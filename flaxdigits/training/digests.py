@@ -1,4 +1,4 @@
-"""Digests that show whether what is read from a disk is what was written.
+"""Digests that show whether the data that are read from a disk are those that were written.
 
 They detect damage, not forgery: the digests are fast rather than cryptographic, and whoever changes
 a file can change its digest too.

@@ -59,8 +59,8 @@ def find_run(folder: RunFolder, config: ExperimentConfig) -> FoundRun | None:
       config: the config, which may have another length than the run.
 
     Raises:
-      FlaxdigitsError: if a file of the run is damaged, or `config.json` is missing beside the other
-        files of a run.
+      FlaxdigitsError: if a file of the run is damaged, or the folder contains files of a run but no
+        `config.json`.
     """
     if not folder.contains_run():
         return None

@@ -30,20 +30,22 @@ def is_local(name: str) -> bool:
 
 @contextlib.contextmanager
 def importable_folder_of(path: Path) -> Iterator[None]:
-    """Makes the modules and packages beside a file importable, before those of other folders.
+    """Makes the modules and packages in the folder of a file importable within the block.
 
-    If a module of the same name was loaded from another folder, or has changed since it was loaded,
-    all modules of the folder are loaded again.
+    They take precedence over modules of the same names in other folders. If a module of one of these
+    names was loaded from another folder, or has changed since it was loaded, all of them are loaded
+    again.
 
     Args:
-      path: the path of a file. If it is in a package, the modules beside the package are meant.
+      path: the path of the file. If it is in a package, the folder that contains the package is
+        used instead.
     """
     folder = path.absolute().parent
     while (folder / "__init__.py").is_file():
         folder = folder.parent
-    finder, beside = _FolderFinder(folder), {entry.stem for entry in folder.iterdir()}
+    finder, names = _FolderFinder(folder), {entry.stem for entry in folder.iterdir()}
     modules = {name: location for name in list(sys.modules)
-               if name.partition(".")[0] in beside and is_local(name)
+               if name.partition(".")[0] in names and is_local(name)
                and (location := finder.locate(name)) is not None}
     if any(_is_stale(sys.modules[name], location) for name, location in modules.items()):
         for name in modules:

@@ -81,7 +81,7 @@ ROWS_ADVICE = "repair or delete the line"
 def read_config(path: Path) -> dict[str, Any]:
     """Returns the content of a `config.json`.
 
-    The fields beside the config are checked, and in the config the sections and paths.
+    All fields are checked, except for the config, in which only the sections and paths are.
 
     Raises:
       FlaxdigitsError: if the file cannot be read, or a field is missing or of the wrong kind.

@@ -124,7 +124,7 @@ def _prepare(
 
     Returns:
       The experiment of the first run, the variables from which new runs start (None: newly
-      initialized ones), and the content of `config.json` beside the config.
+      initialized ones), and the other fields of `config.json`.
     """
     config, *_ = configs.values()
     with progress.stage("building the network"):
