@@ -178,7 +178,7 @@ def _train(
 def _patterns(
     collect: PathLike | Sequence[PathLike], collect_only: bool, workdir: Path
 ) -> list[str]:
-    """Returns patterns of finished runs: those of `--collect`, by default `runs`, and `workdir`."""
+    """Returns the patterns of finished runs: `collect` (by default `runs`) and `workdir`."""
     several = [collect] if isinstance(collect, str | os.PathLike) or not isinstance(
         collect, Iterable) else collect
     patterns = [path_text(pattern, "collect") for pattern in several]
@@ -189,7 +189,7 @@ def _patterns(
 
 
 def _updated_text(path: Path, block: str, summary: str) -> str:
-    """Returns the text of the file `--update` with the report between its markers."""
+    """Returns the text of the file `update` with the report between its markers."""
     with readable_os_errors(path, "read"):
         text = path.read_text(encoding="utf-8")
     try:

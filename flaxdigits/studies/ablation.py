@@ -172,7 +172,10 @@ def compare_variants(
 
 
 def compare_with_base(variants: Sequence[VariantResult]) -> list[VariantResult]:
-    """Adds the differences from the base, which comes first, and their corrected p-values."""
+    """Adds to each variant its difference from the base and the corrected p-value.
+
+    The base is the first of `variants`.
+    """
     base, *others = variants
     compared = [base, *(
         dataclasses.replace(

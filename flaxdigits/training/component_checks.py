@@ -113,7 +113,7 @@ def _trace(
     path: str, component: Component, function: Callable[..., Any], *shapes: Any,
     traces: int = TRACES,
 ) -> Any:
-    """Returns the shapes of what a function of a component returns, as `jax.eval_shape` does.
+    """Returns the shapes and dtypes of the value of a component's function, as `jax.eval_shape`.
 
     Raises:
       FlaxdigitsError: if several traces differ, or a trace advances a global random generator.

@@ -37,6 +37,6 @@ def describe_arrays(arrays: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def json_digest(value: Any) -> str:
-    """Returns the SHA-256 of a JSON value, whatever the order of its keys."""
+    """Returns the SHA-256 of a JSON value, which does not depend on the order of keys."""
     return hashlib.sha256(
         json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

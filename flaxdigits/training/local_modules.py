@@ -32,9 +32,9 @@ def is_local(name: str) -> bool:
 def importable_folder_of(path: Path) -> Iterator[None]:
     """Makes the modules and packages in the folder of a file importable within the block.
 
-    They take precedence over modules of the same names in other folders. If a module of one of these
-    names was loaded from another folder, or has changed since it was loaded, all of them are loaded
-    again.
+    They take precedence over modules of the same names in other folders. If a module with one of
+    these names was loaded from another folder, or has changed since it was loaded, all of them are
+    loaded again.
 
     Args:
       path: the path of the file. If it is in a package, the folder that contains the package is
@@ -118,7 +118,7 @@ def _location(module: Any) -> Path | None:
 
 
 def _is_stale(module: ModuleType, location: Path) -> bool:
-    """Returns whether a module was loaded from another file than `location`, or from an older one.
+    """Returns whether a module was loaded from a file other than `location`, or before it changed.
     """
     if _location(module) != location:
         return True

@@ -193,7 +193,7 @@ class TrainProgram:
             np.arange(experiment.task.plan.unpadded_batch_size, dtype=np.int32))
 
     def _round_up(self, num_runs: int) -> int:
-        """Rounds a number of runs up to the same number on every device."""
+        """Rounds a number of runs up, so that every device has the same number of them."""
         devices = self._experiment.devices.count
         return 1 if self._total_runs == 1 else -(-max(num_runs, 1) // devices) * devices
 
