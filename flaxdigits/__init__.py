@@ -13,8 +13,8 @@ Every mode of `launch.py` has a function here, with the flags as its arguments::
     flaxdigits.predict("runs/writers", "scans/*.png")
 
 A function prints the same lines as its mode, and raises `FlaxdigitsError` with the same message for
-invalid input. Pass `console=rich.console.Console(quiet=True, markup=False)` to silence it (with
-markup, rich would interpret brackets in the names of folders). Importing the package does not
+invalid input. To silence a function, pass `console=rich.console.Console(quiet=True, markup=False)`
+(with markup, rich would interpret brackets in the names of folders). Importing the package does not
 import JAX or other large libraries: functions and classes are imported when they are first used.
 """
 

@@ -30,8 +30,8 @@ from flaxdigits.field_types import is_supported
 
 AnyComponent = TypeVar("AnyComponent", bound="type[Component]")
 
-# What to do about the exceptions of JAX for code that needs the value of an array while it is
-# traced, by the name of the exception: JAX is not imported here.
+# Advice on the exceptions that JAX raises if traced code needs the value of an array. The keys are
+# the names of the exceptions, because this module does not import JAX.
 TRACING_ADVICE = {
     "UnexpectedTracerError":
         "an array is kept from one call to the next, for instance by functools.cache; keep a NumPy "
@@ -140,8 +140,9 @@ def register(name: str) -> Callable[[AnyComponent], AnyComponent]:
         class replaces the old one; the name of a built-in component cannot be reused.
 
     Raises:
-      FlaxdigitsError: from the decorator, if the class is not a frozen dataclass of a kind, a field
-        has no default, or has a type that `--set` cannot parse, or the name is not available.
+      FlaxdigitsError: from the decorator, if the class is not a frozen dataclass or is not of a
+        kind; if a field has a reserved name, no default, or a type that `--set` cannot parse; or if
+        the name of the component is invalid or belongs to a built-in component.
     """
     def decorator(cls: AnyComponent) -> AnyComponent:
         if not (isinstance(cls, type) and issubclass(cls, Component) and hasattr(cls, "kind")):
@@ -180,7 +181,7 @@ def register(name: str) -> Callable[[AnyComponent], AnyComponent]:
 
 
 def _check_field_types(cls: type, call: str) -> None:
-    """Raises FlaxdigitsError if `--set` cannot parse, or JSON cannot hold, a field of a dataclass.
+    """Raises FlaxdigitsError if a field has a type that `--set` or JSON cannot represent.
 
     Args:
       cls: the dataclass.
@@ -236,7 +237,7 @@ def reraise_with_component(component: Component, path: str) -> Iterator[None]:
 
 
 def replace_component(old: Component, cls: type[Component]) -> Component:
-    """Returns a component of another class that keeps the values of the fields they share.
+    """Returns a component of class `cls` that keeps the values of the fields it shares with `old`.
 
     Fields are shared if they have the same name and type. If the value in `old` is the default of
     its class, and the new class has another default, the new default is used: selecting `adamw`

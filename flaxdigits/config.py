@@ -39,7 +39,7 @@ class DataConfig:
       split_seed: the seed of the splits that are random.
       stratify: whether each part of holdout, kaggle and random has equal shares of the classes.
       indices: the file of the indices split.
-      folder: the folder of the custom data of idx_files or image_folder; the file of npz.
+      folder: the folder that idx_files or image_folder reads, or the file that npz reads.
       image_size: the height and width to which image_folder resizes; none: the size of the images.
       limit: use only this many examples, the first ones, of the training split.
       preprocessing: unit scales the pixels to [0, 1], column_norm divides each column of pixels by
@@ -77,9 +77,9 @@ class TrainConfig:
       l2_penalty: the coefficient of the sum of squared kernels in the loss; not part of the logged
         loss.
       ema_decay: the decay of an exponential moving average of the weights, which is evaluated in
-        place of the weights; none: there is no average.
-      init_from: initialize the weights from the last checkpoint of this run, or another as in
-        runs/x@best.
+        place of the weights; none: no average is computed.
+      init_from: the run whose weights are the initial weights, such as runs/x for its last
+        checkpoint, or runs/x@best.
       freeze: patterns of the layers whose parameters are not trained, such as Conv_*; see
         docs/weights.md.
       log_every: the number of steps between rows of metrics.jsonl.
@@ -88,7 +88,8 @@ class TrainConfig:
       seeds_per_call: how many seeds one compiled call trains at the same time; none: as many as
         suit the device.
       precision: the precision of matrix products and convolutions. tf32 and bf16 are faster on GPUs
-        and TPUs; parameters stay float32. On a CPU tf32 is the same as fp32, and bf16 only rounds.
+        and TPUs; parameters stay float32. On a CPU tf32 is the same as fp32, and bf16 rounds
+        without being faster.
       deterministic: on a GPU, use slower kernels that give bitwise equal results.
     """
 
@@ -117,8 +118,8 @@ class EvaluateConfig:
     Attributes:
       batch_size: the number of examples in a batch; none: 32 on a CPU, 1,000 elsewhere.
       every_steps: the number of steps between evaluations; none: at the end of every epoch.
-      preprocessing: the preprocessing of the evaluated images, see `data.preprocessing`; none: that
-        of training. Another one measures the effect of different preprocessing.
+      preprocessing: the preprocessing of the evaluated images, see `data.preprocessing`; none: the
+        same as in training. A different value measures the effect of different preprocessing.
       metrics: further metrics, in addition to accuracy, loss and errors.
     """
 
@@ -136,8 +137,8 @@ class CheckpointConfig:
     Attributes:
       every_steps: the number of steps between checkpoints; none: at the end of every epoch.
       keep: the number of latest checkpoints to keep, in addition to the best; none: all.
-      select: the checkpoint whose metrics are in result.json; best: that of the highest validation
-        accuracy.
+      select: the checkpoint whose metrics are in result.json; best: the checkpoint with the highest
+        validation accuracy.
     """
 
     every_steps: int | None = count(None)
@@ -237,6 +238,7 @@ def _build(cls: type, values: Any, path: str) -> Any:
 
 
 def _build_field(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
+    """Builds the value of a field from its JSON value, and checks it."""
     if is_component(hint):
         return _build_component(hint, value, path)
     if is_component_list(hint):
@@ -255,7 +257,7 @@ def _build_component(kind: type[Component], values: Any, path: str) -> Component
     """Builds a component from a JSON object, whose field `name` selects the class."""
     if not isinstance(values, dict):
         raise FlaxdigitsError(
-            f"config: {path} must be an object with the field name, got {quoted(values)}")
+            f"config: {path} must be an object with a field \"name\", got {quoted(values)}")
     cls = kind.find(values.get("name"), f"{path}.name")
     return _build(cls, {name: value for name, value in values.items() if name != "name"}, path)
 
@@ -335,21 +337,24 @@ def complete(values: Mapping[str, Any]) -> dict[str, Any]:
     model = upgraded.get("model")
     try:
         # mlp is a placeholder: the model is completed below, because it may not be registered.
-        known = to_dict(_build(ExperimentConfig, upgraded | {"model": {"name": "mlp"}}, ""))
+        completed = to_dict(_build(ExperimentConfig, upgraded | {"model": {"name": "mlp"}}, ""))
     except FlaxdigitsError:
         return upgraded
     with contextlib.suppress(FlaxdigitsError):
         model = to_dict(_build_component(Model, model, "model"))
-    return known | ({} if model is None else {"model": model})
+    return completed | ({} if model is None else {"model": model})
 
 
-# In earlier versions one class held the configs of all models. These were the values of the fields
-# that a model did not use.
+# In earlier versions one class contained the fields of all models. A stored config has these values
+# in the fields that its model does not use.
 UNUSED: Mapping[str, Any] = {"filters": (), "dense": (), "dropout": (), "batch_norm": False}
 
 
 def _without_unused(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values of a model without the unused fields that earlier versions stored."""
+    """Returns the values of a model without the unused fields that earlier versions stored.
+
+    Other fields that the model does not have are kept, so that they are reported as unknown.
+    """
     name = model.get("name")
     cls = Model.registered.get(name) if isinstance(name, str) else None
     if cls is None:
@@ -381,8 +386,10 @@ def validate(config: ExperimentConfig) -> ExperimentConfig:
                               f"flaxdigits.experiment('mse_cnn') returns, got {config!r}")
     config = _checked(config, "")
     if not re.fullmatch(r"[^/\\\s.][^/\\]*", config.experiment):
-        raise FlaxdigitsError("experiment must be a name without slashes, since the run folder is "
-                              f"runs/<experiment>, got {config.experiment!r}")
+        raise FlaxdigitsError(
+            "experiment must be a name that is not empty, contains no slash or backslash, and does "
+            "not begin with a dot or a space, since the run folder is runs/<experiment>, got "
+            f"{config.experiment!r}")
     _check_combinations(config)
     return config
 
@@ -403,6 +410,7 @@ def _checked(node: Any, path: str) -> Any:
 
 
 def _checked_field(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
+    """Checks the value of a field, and returns it converted to the type of the field."""
     if is_component(hint):
         return _checked_component(value, hint, path)
     if is_component_list(hint):
@@ -416,6 +424,7 @@ def _checked_field(value: Any, hint: Any, field: dataclasses.Field, path: str) -
 
 
 def _checked_component(value: Any, kind: type[Component], path: str) -> Component:
+    """Checks a component and its fields, and returns it with converted values."""
     if not isinstance(value, kind):
         raise FlaxdigitsError(
             f"{path} must be {article(kind.kind)} {kind.kind} (an instance of a subclass of "
@@ -448,11 +457,15 @@ def _check_combinations(config: ExperimentConfig) -> None:
 
 
 FOLDED = ("kfold", "writers")  # the splits that have folds
-STRATIFIED = ("holdout", "kaggle", "random", "kfold")  # kfold always is
+STRATIFIED = ("holdout", "kaggle", "random", "kfold")  # can be stratified; kfold always is
 
 
 def validate_data(data: DataConfig) -> DataConfig:
-    """Checks the fields of `data` as `validate` does, and returns the config."""
+    """Checks the fields of `data` as `validate` does, and returns the config.
+
+    Raises:
+      FlaxdigitsError: if a field is invalid; the message names the first one.
+    """
     data = _checked(data, "data")
     _check_data(data)
     return data
@@ -467,8 +480,8 @@ def _check_data(data: DataConfig) -> None:
             + ", ".join(entry.splits))
     if data.fold >= data.folds:
         raise FlaxdigitsError(f"data.fold must be at most {data.folds - 1}, got {data.fold}")
-    for name, unused in (("fold", 0), ("folds", 10)):
-        if getattr(data, name) != unused and data.split not in FOLDED:
+    for name, default in (("fold", 0), ("folds", 10)):
+        if getattr(data, name) != default and data.split not in FOLDED:
             raise FlaxdigitsError(f"data.{name}={getattr(data, name)} needs data.split=writers or "
                                   f"kfold, got {data.split}")
     if data.stratify and data.split not in STRATIFIED:
@@ -477,8 +490,8 @@ def _check_data(data: DataConfig) -> None:
             f"{STRATIFIED[-1]}, got {data.split}")
     if data.split == "indices" and not data.indices:
         raise FlaxdigitsError(
-            "data.indices must name a file with data.split=indices: JSON or npz, with the indices "
-            "of the examples in train, validation and test")
+            "data.split=indices needs data.indices: a JSON or npz file with the indices of the "
+            "examples in train, validation and test")
     if data.indices and data.split != "indices":
         raise FlaxdigitsError(f"data.indices needs data.split=indices, got {data.split}")
     for name in entry.required:

@@ -35,7 +35,7 @@ class DatasetEntry:
 
     Attributes:
       splits: the accepted values of `data.split`. A split that needs an official test part or
-        writers is rejected when the data are loaded and lack them.
+        writers is rejected later, if the loaded data have none.
       required: the names of the data-set-specific fields of `data` that must be set.
       optional: the names of the data-set-specific fields of `data` that may be set.
       load: the function that returns the arrays of a registered data set; None for the others.
@@ -77,8 +77,8 @@ def register(name: str) -> Callable[[Load], Load]:
     def add(load: Load) -> Load:
         if not callable(load):
             raise FlaxdigitsError(
-                f"datasets.register({name!r}) must decorate a function of the DataConfig, got "
-                f"{quoted(load)}")
+                f"datasets.register({name!r}) must decorate a function that takes the DataConfig, "
+                f"got {quoted(load)}")
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*", name) or (
                 name.lower() == "none"):
             raise FlaxdigitsError(

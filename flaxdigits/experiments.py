@@ -51,11 +51,11 @@ def load_experiment(name_or_path: str) -> ExperimentConfig:
 
 
 def run_config(folder: RunFolder, experiment: str | None = None) -> ExperimentConfig:
-    """Returns the config of a run, whose custom components are registered first.
+    """Registers the custom components of a run, and returns the config of the run.
 
-    They are registered by executing the experiment file that is passed; without one, by executing
-    the original files, unless the components are registered already. No file is executed only
-    because it is in the run folder, or because the run folder names it and it has changed.
+    The components are registered by executing the experiment file that is passed. If none is
+    passed, and the components are not registered yet, the original files are executed, but only if
+    they are unchanged. A file in the run folder is executed only if it is passed.
 
     Args:
       folder: the run folder.
@@ -153,7 +153,11 @@ def load_and_call(path: Path, function: str, result_type: type[Result]) -> Resul
 
 
 def call_loaded(path: Path, function: str, result_type: type[Result]) -> Result:
-    """Like `load_and_call`, but does not execute the file again if it has been loaded."""
+    """Like `load_and_call`, but does not execute the file again if this version is loaded.
+
+    Raises:
+      FlaxdigitsError: as `load_and_call` does.
+    """
     with _reraise_with_location(path):
         result = getattr(_loaded(path), function)()
     if not isinstance(result, result_type):
@@ -164,6 +168,7 @@ def call_loaded(path: Path, function: str, result_type: type[Result]) -> Result:
 
 
 def _execute(path: Path) -> ModuleType:
+    """Executes a file from its source, and returns its module."""
     source = path.read_bytes()
     file = str(path.absolute())
     spec = importlib.util.spec_from_file_location(_module_name(path, source), file)
@@ -171,7 +176,7 @@ def _execute(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     setattr(module, SOURCE, source)  # a run keeps a copy of it
     sys.modules[spec.name] = module  # dataclasses look up the module that defines them
-    # Not by the loader, which executes a file in __pycache__ in place of the source.
+    # Not by the loader of the spec, which could execute a file in __pycache__ instead.
     with importable_folder_of(path):
         exec(compile(source, file, "exec"), vars(module))
     return module

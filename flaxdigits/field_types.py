@@ -77,6 +77,7 @@ def _is_union(hint: Any) -> bool:
 
 
 def _fits(value: Any, hint: Any) -> bool:
+    """Returns whether a value has a type, or is one that `_converted` converts to the type."""
     if _is_union(hint):
         return any(_fits(value, part) for part in alternatives(hint))
     if typing.get_origin(hint) is Literal:
@@ -93,6 +94,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _converted(value: Any, hint: Any) -> Any:
+    """Converts a value that fits a type: lists to tuples, and integers to floats."""
     if isinstance(value, list | tuple):
         chosen = next(part for part in alternatives(hint) if _fits(value, part))
         element = typing.get_args(chosen)[0]
@@ -125,10 +127,10 @@ def describe_bounds(field: dataclasses.Field) -> str:
 
 
 def field_meanings(cls: type) -> dict[str, str]:
-    """Returns the meaning of each field of a dataclass, as its docstring has it.
+    """Returns the meaning of each field of a dataclass from the docstring of the class.
 
-    The meanings are read from the section `Attributes:` of the class and of its base classes; that
-    of the class itself takes precedence.
+    The meanings are read from the sections `Attributes:` of the class and of its base classes. If a
+    field is in several of them, the class itself takes precedence.
     """
     meanings: dict[str, str] = {}
     for base in reversed(cls.__mro__):

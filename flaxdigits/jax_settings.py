@@ -37,8 +37,8 @@ def pinned_settings() -> Iterator[None]:
     Logs a warning that names the settings whose values differed. It can be used as a context
     manager or as a decorator.
     """
-    found = {name: getattr(jax.config, name) for name in PINNED if hasattr(jax.config, name)}
-    changed = {name: value for name, value in found.items() if value != PINNED[name]}
+    current = {name: getattr(jax.config, name) for name in PINNED if hasattr(jax.config, name)}
+    changed = {name: value for name, value in current.items() if value != PINNED[name]}
     if changed:
         names = ", ".join(f"{name.upper()}={value}" for name, value in changed.items())
         _log.warning("JAX settings ignored, since results must not depend on them: %s", names)

@@ -53,7 +53,7 @@ OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 COUNT = Kind("a non-negative integer", lambda value: _is_count(value, 0))
 POSITIVE_COUNT = Kind("a positive integer", lambda value: _is_count(value, 1))
 MEASURE = Kind("a non-negative number", _is_measure)
-# The reciprocal of a positive measure is one, too.
+# Bounded such that the reciprocal of a positive measure is a measure, too.
 POSITIVE_MEASURE = Kind("a positive number", lambda value: _is_measure(value) and value > 1e-15)
 FRACTION = Kind("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
 NUMBER = Kind("a number", _is_number)  # includes NaN and infinity, which a loss may be

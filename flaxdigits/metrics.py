@@ -161,7 +161,7 @@ RESERVED = ("accuracy", "loss", "errors", "examples", "accuracy_running")
 
 
 def compute_metric(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> float:
-    """Returns a metric of a split as a Python float, which JSON can hold.
+    """Returns a metric of a split as a Python float.
 
     Args:
       metric: a metric in `evaluate.metrics`.
@@ -182,7 +182,10 @@ def compute_metric(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> fl
 
 
 def check_metric(metric: Metric, num_classes: int) -> None:
-    """Raises FlaxdigitsError if a metric of random logits is not a number, or not reproducible."""
+    """Raises FlaxdigitsError if a metric does not return a number, or returns different numbers.
+
+    The metric is computed twice for the same random logits.
+    """
     random = np.random.default_rng(0)
     labels = np.tile(np.arange(num_classes, dtype=np.int32), 3)
     logits = random.normal(size=(len(labels), num_classes)).astype(np.float32)

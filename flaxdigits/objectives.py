@@ -111,9 +111,10 @@ class Objective(Component, kind="objective"):
     def gradient(
         self, forward: Forward, params: Any, images: jax.Array, targets: jax.Array, batch: Batch
     ) -> Result:
-        """Returns the loss (with logits and model state) and its gradient for the parameters.
+        """Returns `((loss, (logits, model_state)), gradient)`.
 
-        On several devices these are the contributions of this device, which the train step sums.
+        The gradient is that of the loss with respect to `params`. On several devices loss and
+        gradient are the contributions of this device, which the train step sums.
 
         Args:
           forward: the forward pass.
@@ -166,7 +167,8 @@ class CutMix(Objective):
     def inputs(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
         (images, targets), (other_images, other_targets) = batch.load_pairs()
         keys = batch.keys()
-        side = jnp.sqrt(1 - _beta(keys, self.alpha))[:, None]  # as a fraction of the image's
+        # The side of the box as a fraction of the side of the image.
+        side = jnp.sqrt(1 - _beta(keys, self.alpha))[:, None]
         size = jnp.array(images.shape[1:3], jnp.float32)
         center = jax.vmap(lambda key: jax.random.uniform(
             jax.random.fold_in(key, 1), (2,)))(keys) * size
@@ -198,13 +200,13 @@ class SharpnessAware(Objective):
     def gradient(
         self, forward: Forward, params: Any, images: jax.Array, targets: jax.Array, batch: Batch
     ) -> Result:
-        here = super().gradient(forward, params, images, targets, batch)
-        direction = forward.all_reduce(here[1])
+        at_params, slope_at_params = super().gradient(forward, params, images, targets, batch)
+        direction = forward.all_reduce(slope_at_params)
         norm = jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(direction)))
         scale = self.radius / jnp.maximum(norm, 1e-12)
         higher = jax.tree.map(lambda param, slope: param + scale * slope, params, direction)
         _, gradient = super().gradient(forward, higher, images, targets, batch)
-        return here[0], gradient
+        return at_params, gradient
 
 
 @register("fast_adversarial")
@@ -271,9 +273,9 @@ class Distillation(Objective):
         self, forward: Forward, params: Any, images: jax.Array, targets: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         logits, model_state = forward.logits(params, images)
-        wanted, found = (jax.nn.log_softmax(values / self.temperature)
-                         for values in (forward.teacher_logits(images), logits))
-        divergence = (jnp.exp(wanted) * (wanted - found)).sum(-1)
+        teacher, student = (jax.nn.log_softmax(values / self.temperature)
+                            for values in (forward.teacher_logits(images), logits))
+        divergence = (jnp.exp(teacher) * (teacher - student)).sum(-1)
         losses = ((1 - self.weight) * forward.losses(logits, targets)
                   + self.weight * self.temperature**2 * divergence)
         return forward.mean(losses), (logits, model_state)

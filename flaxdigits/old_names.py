@@ -14,6 +14,9 @@ def accept_old_names(**new_names: str) -> Callable[[Class], Class]:
 
     Args:
       **new_names: the current name of each field by its old name.
+
+    Raises:
+      FlaxdigitsError: from the constructor of the class, if a field is passed under both names.
     """
     def decorate(cls: Class) -> Class:
         init = cls.__init__
@@ -22,7 +25,8 @@ def accept_old_names(**new_names: str) -> Callable[[Class], Class]:
         def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
             for old, new in new_names.items():
                 if old in kwargs and new in kwargs:
-                    raise FlaxdigitsError(f"{cls.__name__}: the field {old} is now called {new}")
+                    raise FlaxdigitsError(
+                        f"{cls.__name__}: the field {old} is now called {new}: pass only {new}")
                 if old in kwargs:
                     kwargs[new] = kwargs.pop(old)
             init(self, *args, **kwargs)

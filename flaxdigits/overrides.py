@@ -1,7 +1,7 @@
 """Overrides such as `--set data.fold=3`, which set single fields of a config by name.
 
-A component is selected by its name (`optimizer.name=lion`, or `optimizer=lion` for short), and
-keeps the values of the fields that it shares with the component that it replaces. A list of
+A component is selected by its name (`optimizer.name=lion`, or `optimizer=lion` for short). It takes
+over the values of the fields that it shares with the component that it replaces. A list of
 components is set by their names (`data.augmentation=affine,cutout`), and a field of an entry by the
 name of the entry (`data.augmentation.affine.rotation=10`, which adds the entry if it is missing).
 """
@@ -54,6 +54,7 @@ def apply_overrides(config: ExperimentConfig, assignments: Iterable[str]) -> Exp
 
 
 def _parse_assignment(assignment: Any) -> tuple[list[str], str]:
+    """Splits `a.b=value` into the names `a` and `b`, which may be old names, and the value."""
     if not isinstance(assignment, str):
         raise FlaxdigitsError(f"an override must be a string 'name=value', got {assignment!r}")
     name, equals, text = assignment.partition("=")
@@ -82,6 +83,7 @@ def field_names(config: Any) -> list[str]:
 
 
 def _names(node: Any, path: str) -> Iterator[str]:
+    """Yields the dotted names of the fields of a section or component."""
     if isinstance(node, Component):
         yield join(path, "name")
     hints = typing.get_type_hints(type(node))
@@ -109,7 +111,7 @@ def names_ending_in(name: str) -> list[str]:
 
 
 def _possible_names(cls: type, path: str) -> Iterator[str]:
-    """Yields the names of the fields of a dataclass, with those of every component they may hold.
+    """Yields the dotted names of the fields of a dataclass and of every component it may contain.
     """
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
@@ -157,6 +159,7 @@ class _Assignment:
         return check(_parse(self.text, hint, path), hint, field, path)
 
     def _replace_field(self, node: Any, names: list[str], path: str) -> Any:
+        """Returns a section or component with the field at the relative path `names` set."""
         if not names:
             fields = [name for name in field_names(self.config) if name.startswith(f"{path}.")]
             raise FlaxdigitsError(f"{path} is a group of fields; set one of {', '.join(fields)}")
@@ -177,6 +180,7 @@ class _Assignment:
     def _replace_entries(
         self, entries: tuple[Component, ...], kind: type[Component], names: list[str], path: str
     ) -> tuple[Component, ...]:
+        """Returns a list of components with a new list (no `names`) or a new field of one entry."""
         if not names:
             selected = [] if self.text.lower() in ("none", "") else self.text.split(",")
             current = {entry.name: entry for entry in entries}
@@ -204,6 +208,7 @@ class _Assignment:
         return (*entries[:position], new, *entries[position + 1:])
 
     def _unknown_field_message(self, name: str) -> str:
+        """Returns the message for an unknown field, with the names of similar fields."""
         known = field_names(self.config)
         matches = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         leaf = name.rpartition(".")[2]
@@ -250,7 +255,7 @@ def _parse_as(text: str, hint: Any) -> Any:
 
 
 def _items(text: str) -> list[str]:
-    """Splits a list such as `a,b`, `(a, b)`, `["a", "b"]` or `(a,)`, as Python prints it too.
+    """Splits a list such as `a,b`, or as Python prints lists: `(a, b)`, `["a", "b"]` or `(a,)`.
 
     Raises:
       ValueError: if a bracket or a quotation mark is not closed, or an item is empty.

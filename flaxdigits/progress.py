@@ -1,4 +1,4 @@
-"""How long operations report their progress; the base class ignores it."""
+"""The interface by which long operations report their progress."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 class Progress:
     """Is notified of the stages of a long operation, such as compiling or evaluating.
 
-    A caller that shows progress passes an instance of a subclass, such as
-    `flaxdigits.training.progress.ConsoleProgress`, to the functions below it.
+    This base class shows nothing. A caller that shows progress passes an instance of a subclass,
+    such as `flaxdigits.training.progress.ConsoleProgress`, to the functions that it calls.
     """
 
     @contextlib.contextmanager

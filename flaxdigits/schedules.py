@@ -140,8 +140,8 @@ class Exponential(WarmupSchedule):
 
     Attributes:
       factor: the factor by which the learning rate changes in `every_steps` steps.
-      every_steps: the number of steps in which the learning rate changes by `factor`; None for the
-        steps of an epoch.
+      every_steps: the number of steps in which the learning rate changes by `factor`; None: the
+        number of steps in an epoch.
       staircase: whether the learning rate is constant within each `every_steps` steps instead of
         changing continuously.
     """
@@ -191,7 +191,7 @@ class InverseTime(WarmupSchedule):
     """The peak divided by 1 + `decay_rate` * step, like `decay` of Keras's legacy optimizers.
 
     Attributes:
-      decay_rate: the factor of the step, counted from the end of the warmup, in the denominator.
+      decay_rate: the rate of the decay; the step is counted from the end of the warmup.
     """
 
     decay_rate: float = bounded(0.0, at_least=0)

@@ -124,7 +124,7 @@ def test_a_run_of_an_index_file_is_resumed_with_the_same_indices_alone(
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    (["data.split=indices"], "data.indices must name a file with data.split=indices"),
+    (["data.split=indices"], "data.split=indices needs data.indices: a JSON or npz file"),
     (["data.indices=a.json"], "data.indices needs data.split=indices, got official"),
     (["data.split=indices", "data.indices={indices}", "data.stratify=true"],
      "data.stratify=true needs data.split=holdout, kaggle, random or kfold, got indices"),

@@ -107,8 +107,8 @@ def test_init_from_names_another_image_size(finished, launch_here, tmp_path):
         "--set=model.dense=8", f"--set=train.init_from={finished}", f"--workdir={tmp_path / 'a'}")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert done.stderr.endswith(
-        " do not fit this run: the image shape is [28, 28, 1] there and [20, 20, 1] here; layers "
-        "that differ: Dense_0\n")
+        " do not fit this run: the image shape is [28, 28, 1] in that run and [20, 20, 1] in this "
+        "run; layers that differ: Dense_0\n")
 
 
 @pytest.mark.parametrize("name", ["a@best", "a@2"])

@@ -203,7 +203,7 @@ def test_the_arguments_of_a_split_are_those_of_the_config(tiny_data, tmp_path):
             ({"name": "kfold", "fold": 12}, "data.fold must be at most 9, got 12"),
             ({"name": "kfold", "folds": "x"}, "data.folds must be an integer, got 'x'"),
             ({"name": "official", "stratify": True}, "data.stratify=true needs data.split="),
-            ({"name": "indices"}, "data.indices must name a file")):
+            ({"name": "indices"}, "data.split=indices needs data.indices")):
         with pytest.raises(FlaxdigitsError, match=message):
             tiny_data.split(**arguments)
 

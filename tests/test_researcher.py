@@ -210,7 +210,8 @@ def test_custom_components_are_varied_in_a_study(own, write, idx_folder, launch_
     study.write_text(study.read_text().replace("worst_class", "no_class"))
     completed = launch_here(f"--ablation={study}", f"--workdir={tmp_path / 'other'}")
     assert completed.returncode == 2 and completed.stderr.count("\n") == 1
-    assert ("metric must be a split followed by one of accuracy, loss, errors, worst_class"
+    assert ("metric must be a name such as test_accuracy: a split followed by one of accuracy, "
+            "loss, errors, worst_class"
             in completed.stderr)
 
 

@@ -153,8 +153,8 @@ def test_the_message_names_file_field_and_what_to_do(finished_copy):
     with pytest.raises(FlaxdigitsError) as error:
         RunFolder(finished_copy).result()
     assert str(error.value) == (
-        f"{path}: steps must be a positive integer, got 'six'; delete it, and the command that "
-        "trained the run scores the run again")
+        f"{path}: steps must be a positive integer, got 'six'; delete it and repeat the "
+        "training command, which then evaluates the run again")
     rows = finished_copy / "metrics.jsonl"
     rows.write_text(rows.read_text() + '{"step": -1}\n')
     message = r"metrics\.jsonl, line \d+: step must be a non-negative integer"

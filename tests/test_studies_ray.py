@@ -71,7 +71,7 @@ def working(node) -> list[int]:
     children = [int(pid) for path in Path(f"/proc/{raylet}/task").glob("*/children")
                 for pid in path.read_text().split()]
     return [pid for pid in children
-            if "ray::train_run" in Path(f"/proc/{pid}/cmdline").read_text()]
+            if "ray::train_remote_run" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 def saved(workdir, at_least):

@@ -19,7 +19,7 @@ from flaxdigits.reports.replication import (
     SUMMARY_END,
     put_between_markers,
 )
-from flaxdigits.studies.collection import collect, missing
+from flaxdigits.studies.collection import collect, missing_seeds
 from flaxdigits.studies.replication import load_systems
 
 pytest_plugins = ["tiny_run"]
@@ -251,7 +251,7 @@ def test_diverged_seeds_are_reported(ran, small, replicate, tmp_path):
     assert "(1 seed, 1 diverged)" in (tmp_path / "runs/replicate/replication.md").read_text()
     systems = load_systems(str(small))
     runs = collect(systems, [str(tmp_path / "runs")]).runs["small"]["original"]
-    assert missing(runs, runs.recipe, (0, 1, 2)) == [2]
+    assert missing_seeds(runs, runs.recipe, (0, 1, 2)) == [2]
 
 
 def test_other_data_are_refused(ran, replicate, tmp_path):

@@ -76,7 +76,7 @@ def test_the_folder_of_an_earlier_version_is_used_if_it_exists(tmp_path):
 def test_bad_variants_are_named():
     with pytest.raises(FlaxdigitsError, match=r"variant 'wide': .*did you mean filters"):
         variants_of(Study("dense_cnn", variants={"wide": ("model.filter=64",)}))
-    with pytest.raises(FlaxdigitsError, match="'a b' exists twice"):
+    with pytest.raises(FlaxdigitsError, match="'a b' has the same folder name as another"):
         variants_of(Study("dense_cnn", variants={
             "a_b": ("train.epochs=2",), "a b": ("train.epochs=3",)}))
 

@@ -98,7 +98,8 @@ def test_a_failing_tracker_is_removed_with_a_warning(method, track, caplog):
     assert outcome.result["steps"] == 6
     # Orbax has words of its own for a slow disk.
     assert [record.message for record in caplog.records if record.name.startswith("flaxdigits")] \
-        == [f"Notes.{method} failed and is disabled: ConnectionError: the service is down"]
+        == [f"Notes.{method} failed, and the tracker is disabled: "
+            "ConnectionError: the service is down"]
     assert notes.calls[-1] == ("stop",)
     if method != "stop":
         assert ("stop",) not in failing.calls

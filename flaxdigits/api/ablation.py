@@ -196,7 +196,7 @@ def _lines_below_table(
 
 
 def _epochs(result: Mapping[str, Any], recipe: TrainConfig) -> str:
-    """Returns the number of epochs of the base, and that of its recipe if it is larger."""
+    """Returns the number of epochs of the base, and the recipe's number if that is larger."""
     epochs = counted(result["epochs"], "epoch")
     if recipe.steps is None and result["epochs"] < recipe.epochs:
         return f"{epochs.split()[0]} of the recipe's {counted(recipe.epochs, 'epoch')}"

@@ -24,5 +24,6 @@ def path_text(value: Any, name: str) -> str:
     if not isinstance(text, str) or not text:
         got = quoted(value) if isinstance(value, str | bytes | int | float | None) else (
             type(value).__name__)
-        raise FlaxdigitsError(f"{name} must be a path (str or os.PathLike), got {got}")
+        raise FlaxdigitsError(
+            f"{name} must be a path (str or os.PathLike) that is not empty, got {got}")
     return text

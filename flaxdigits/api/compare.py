@@ -44,8 +44,8 @@ def compare(*workdirs: PathLike) -> Comparison:
              for path in _run_folders(str(expand_user(path_text(workdir, "workdirs"))))]
     if not paths:
         raise FlaxdigitsError(
-            "compare needs the folders of runs: one or several workdir, or a pattern such as "
-            "'runs/*'")
+            "compare needs the folders of runs: pass one or several of them, or a pattern such as "
+            "'runs/*', as workdir")
     runs = [RunFolder(path) for path in paths]
     for run in runs:
         run.check_is_run()

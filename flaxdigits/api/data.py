@@ -65,7 +65,7 @@ def preview_data(
 ) -> Path:
     """Saves a grid of preprocessed training images of each class.
 
-    The number of images of each class and of writers in every split is printed.
+    Also prints, for every split, the number of images of each class and the number of writers.
 
     Args:
       config: the config of the experiment.

@@ -37,10 +37,11 @@ def evaluate(
 
     Returns:
       A dictionary for every checkpoint: its `step`, and the metrics of each split, such as
-      `test_accuracy`; None if the split does not exist.
+      `test_accuracy`, which are None if the split does not exist.
 
     Raises:
-      FlaxdigitsError: if there is no such run or checkpoint, or the data are not those of the run.
+      FlaxdigitsError: if there is no such run or checkpoint, a checkpoint is damaged, or the data
+        are not found or differ from the data of the run.
     """
     folder, config = open_run(
         workdir, *moved_data(data_folder, data_indices), experiment=experiment)

@@ -32,7 +32,8 @@ def export(
       The paths of the files.
 
     Raises:
-      FlaxdigitsError: if there is no such run or checkpoint, or the files cannot be written.
+      FlaxdigitsError: if there is no such run or checkpoint, the checkpoint is damaged, the network
+        cannot be exported for any batch size, or the files cannot be written.
     """
     folder, config = open_run(workdir, experiment=experiment)
     folder.check_writable()

@@ -53,9 +53,9 @@ def train_folds(
     """Cross-validates an experiment: trains or resumes all folds, and reports their test errors.
 
     Args:
-      config: the config of an experiment. With `data.split=kfold`, the examples are divided into
-        folds; with any other split, the writers are, and the data set must have writers.
-        `data.folds` is the number of folds; `data.fold` is ignored.
+      config: the config of an experiment. With `data.split=kfold` the examples are divided into
+        folds, with any other split the writers, which the data set must have. `data.folds` is the
+        number of folds; `data.fold` is ignored.
       seeds: the seeds to train, such as `range(3)`; None: only the seed of the config.
       workdir: the folder of all runs, which are in `<workdir>/folds/<fold>/seeds/<seed>`; None:
         `runs/<experiment>`.

@@ -62,26 +62,26 @@ def run_growth(
       console: See `train`.
 
     Raises:
-      FlaxdigitsError: if there is no such experiment, its data are not found or lack its split,
-        the file cannot be written, or a process fails.
+      FlaxdigitsError: if there is no such experiment, the data are not found or cannot be split as
+        the config requires, the file cannot be written, or a process fails.
     """
     session = Session.start([], console, data, raw_data_dir, data_dir)
     config = find_experiment(experiment, *overrides)
     folder = RunFolder(output_folder(workdir, f"growth/{config.experiment}"))
     dataset = session.load_for_training(config, Path())
-    found = sizes(config, len(split_indices(config.data, dataset)["train"]))
+    all_sizes = sizes(config, len(split_indices(config.data, dataset)["train"]))
     folder.check_writable()
-    session.console.print(f"{config.experiment}: timing {len(found)} sizes")
+    session.console.print(f"{config.experiment}: timing {len(all_sizes)} sizes")
     schedule = config.optimizer.schedule
     without_warmup = (["optimizer.schedule.warmup_steps=0"]
                       if hasattr(schedule, "warmup_steps") else [])
     timings = compare(
         {label: our_command(
             os.fspath(experiment), [*overrides, *size.overrides, *without_warmup],
-            dataset) for label, size in found.items()}, ROUNDS, SECONDS,
+            dataset) for label, size in all_sizes.items()}, ROUNDS, SECONDS,
         session.progress)
     measured = {label: measurements(timing) for label, timing in timings.items()}
-    powers = exponents(measured, found)
+    powers = exponents(measured, all_sizes)
     folder.write_json("growth.json", {
         "experiment": config.experiment, "overrides": list(overrides), "processor": machine(),
         "versions": versions(), "exponents": powers, "sizes": measured})

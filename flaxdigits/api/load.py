@@ -84,7 +84,8 @@ class Network(TrainedNetwork):
           classified as j.
 
         Raises:
-          FlaxdigitsError: if the split does not exist, or the data are not those of the run.
+          FlaxdigitsError: if the split does not exist, or the data are not found or differ from the
+            data of the run.
         """
         if split not in SPLITS:
             raise FlaxdigitsError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -94,8 +95,8 @@ class Network(TrainedNetwork):
         parts = split_indices(config.data, dataset)
         if split not in parts:
             raise FlaxdigitsError(
-                f"{self.folder.path}: there is no {split!r}: data.split={config.data.split} has "
-                f"{', '.join(parts)}")
+                f"{self.folder.path}: has no split {split!r}: data.split={config.data.split} "
+                f"consists of {', '.join(parts)}")
         index = parts[split]
         return metrics.confusion(self.logits(dataset.images[index]), dataset.labels[index])
 
@@ -113,8 +114,8 @@ def load(
         which it was trained is gone or has changed.
 
     Raises:
-      FlaxdigitsError: if there is no such run or checkpoint, or a custom component is not
-        registered.
+      FlaxdigitsError: if there is no such run or checkpoint, the checkpoint is damaged, or a custom
+        component is not registered.
     """
     folder, config = open_run(workdir, experiment=experiment)
     check_devices()

@@ -22,9 +22,9 @@ from flaxdigits.patterns import expand_user
 from flaxdigits.plurals import listed
 from flaxdigits.reports.replication import ReplicationReport, put_between_markers
 from flaxdigits.reports.replication_page import report_files
-from flaxdigits.studies import collection as finished
-from flaxdigits.studies.collection import RECORDS_FOLDER, Collection, ProtocolRuns, missing
-from flaxdigits.studies.replication import System, folder_name, load_systems, shortened
+from flaxdigits.studies.collection import RECORDS_FOLDER, Collection, ProtocolRuns, missing_seeds
+from flaxdigits.studies.collection import collect as collect_runs
+from flaxdigits.studies.replication import System, folder_name, load_systems, shortened_recipes
 from flaxdigits.studies.seeds import checked_seeds, seed_configs, train_seeds, unfinished
 from flaxdigits.training import processes, provenance
 from flaxdigits.training.interrupts import Interrupts
@@ -86,7 +86,7 @@ def replicate(
     processes.check_single_process()
     systems = load_systems(
         None if experiment is None else path_text(experiment, "experiment"), absolute_paths)
-    configs = {system.name: shortened(system, overrides) for system in systems}
+    configs = {system.name: shortened_recipes(system, overrides) for system in systems}
     seeds = checked_seeds(seeds)
     folder = (output_folder if collect_only else new_run_folder)(workdir, "replicate")
     session = Session.start(
@@ -94,14 +94,15 @@ def replicate(
         "real", raw_data_dir, data_dir)
     console, progress = session.console, session.progress
     with progress.stage("collecting finished runs"):
-        found = finished.collect(systems, _patterns(collect, collect_only, folder))
+        found = collect_runs(systems, _patterns(collect, collect_only, folder))
     updated = None if update is None else expand_user(path_text(update, "update"))
     if updated is not None:
-        _updated_text(updated, "", "")  # fails before anything is trained
+        _updated_text(updated, "", "")  # raises before anything is trained if a marker is missing
     trackers_of = trackers_by_run(
         console, tensorboard, False, trackers, lambda path: f"seed {path.name}")
     plans = [
-        PlannedRuns(runs, configs[name][protocol], missing(runs, configs[name][protocol], seeds))
+        PlannedRuns(runs, configs[name][protocol],
+                    missing_seeds(runs, configs[name][protocol], seeds))
         for name, protocols in found.runs.items() for protocol, runs in protocols.items()]
     for plan in plans:
         if plan.missing and not collect_only:
@@ -118,7 +119,7 @@ def replicate(
             not interrupts.received and _train(plan, folder, session, trackers_of)
             for plan in plans if plan.missing)
     with progress.stage("collecting finished runs"):
-        found = finished.collect(systems, _patterns(collect, collect_only, folder))
+        found = collect_runs(systems, _patterns(collect, collect_only, folder))
     with progress.stage("writing the report"):
         _report(console, command or command_line(), systems, found, folder, updated)
     if is_complete:
@@ -148,7 +149,7 @@ class PlannedRuns:
 
     @property
     def folder(self) -> Path:
-        """The folder of the seeds, relative to that of the replication."""
+        """The folder of the seeds, relative to the folder of the replication."""
         return Path(self.runs.system.name) / folder_name(
             self.runs.protocol, self.config, self.runs.recipe)
 
@@ -158,7 +159,8 @@ def _train(
 ) -> bool:
     """Trains the missing runs; returns False if a run was paused."""
     folder = workdir / plan.folder
-    # A seed may have ended in this folder, but not count since other runs have more steps.
+    # A seed whose run has ended here can still be "missing": the report leaves out short runs if
+    # other runs are longer. Such a run is not trained again.
     to_run = unfinished(folder, plan.missing)
     if to_run:
         session.console.print(f"{plan.name}: to run: {listed('seed', to_run)}, on "
@@ -176,7 +178,7 @@ def _train(
 def _patterns(
     collect: PathLike | Sequence[PathLike], collect_only: bool, workdir: Path
 ) -> list[str]:
-    """Returns patterns of finished runs: those of `--collect`, by default `runs`, and `workdir`."""
+    """Returns the patterns of finished runs: `collect` (by default `runs`) and `workdir`."""
     several = [collect] if isinstance(collect, str | os.PathLike) or not isinstance(
         collect, Iterable) else collect
     patterns = [path_text(pattern, "collect") for pattern in several]
@@ -187,7 +189,7 @@ def _patterns(
 
 
 def _updated_text(path: Path, block: str, summary: str) -> str:
-    """Returns the text of the file `--update` with the report between its markers."""
+    """Returns the text of the file `update` with the report between its markers."""
     with readable_os_errors(path, "read"):
         text = path.read_text(encoding="utf-8")
     try:
@@ -200,6 +202,7 @@ def _report(
     console: Console, command: str, systems: Sequence[System], collection: Collection,
     workdir: Path, updated: Path | None,
 ) -> None:
+    """Writes the files of the report, and prints its table and remarks."""
     report = ReplicationReport(systems, collection, command)
     folder = RunFolder(workdir)
     for name, content in report_files(report).items():

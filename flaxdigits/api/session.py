@@ -38,7 +38,7 @@ from flaxdigits.training.weights import split_checkpoint
 
 _log = logging.getLogger(__name__)
 
-SYNTHETIC = "drawn"  # the name that run folders and prepared data have for synthetic data
+SYNTHETIC = "drawn"  # the name of synthetic data in run folders and in prepared data
 
 Source = SourceName | DataArrays  # arrays only with `data.dataset=arrays`
 
@@ -72,7 +72,7 @@ class Session:
 
         Raises:
           FlaxdigitsError: as `check_devices` and `enable_deterministic_kernels` do, or if an
-            argument is of another type.
+            argument has the wrong type.
         """
         if any(config.train.deterministic for config in configs):
             parallel.enable_deterministic_kernels()
@@ -93,7 +93,7 @@ class Session:
 
     @property
     def locations(self) -> DataLocations:
-        """Where the data are.
+        """The folders and the source of the data.
 
         Raises:
           FlaxdigitsError: if `data` is not the name of a source.
@@ -128,9 +128,9 @@ class Session:
         return dataset
 
     def load_for_training(self, config: ExperimentConfig, workdir: Path) -> Dataset:
-        """Loads the data set of a run in `workdir`; first checks what can be checked without it.
+        """Loads the data set of a run in `workdir`, after the checks that need no data.
 
-        For a run that is resumed, `auto` means the source that it was started with.
+        For a run that is resumed, `auto` means the source with which the run was started.
 
         Raises:
           FlaxdigitsError: as `check_before_data` and `load` do.
@@ -142,23 +142,23 @@ class Session:
         return self.load(config)
 
     def load_for_run(self, config: ExperimentConfig, folder: RunFolder) -> Dataset:
-        """Loads the data set of a run; `auto` means the source that it was trained on.
+        """Loads the data set of a run; `auto` means the source with which the run was trained.
 
         Raises:
-          FlaxdigitsError: as `load` does; also if the data have the same source as those of the
-            run, but are not the same.
+          FlaxdigitsError: as `load` does; also if the data have the same source as the data of the
+            run, but differ from them.
         """
         recorded = folder.data()
         source = recorded["source"] if self.data == "auto" else self.data
         dataset = dataclasses.replace(self, data=source).load(config)
         changes = data_differences(recorded, dataset.identity())
         if dataset.source == recorded["source"] and changes:
-            flag = ("data=" if config.data.dataset == "arrays" else
-                    "data.indices=" if changes[0].startswith("data.indices ") else
-                    "data.folder=" if config.data.folder else "data_dir or raw_data_dir")
+            argument = ("data=" if config.data.dataset == "arrays" else
+                        "data.indices=" if changes[0].startswith("data.indices ") else
+                        "data.folder=" if config.data.folder else "data_dir or raw_data_dir")
             raise FlaxdigitsError(
                 f"{folder.path}: was trained on different data: {'; '.join(changes)}; pass the "
-                f"data of the run with {flag}")
+                f"data of the run with {argument}")
         return dataset
 
     def print_start(

@@ -58,7 +58,8 @@ def train(
 
     Raises:
       FlaxdigitsError: if the config does not fit the data or the folder, a file cannot be read or
-        written, or the loss is not finite. Saved checkpoints are kept.
+        written, the other processes cannot be reached, or the loss or the train state is not
+        finite. Saved checkpoints are kept.
     """
     config = validated(config)
     if config.train.deterministic:

@@ -34,7 +34,7 @@ class CacheWarnings:
         file: Any = None, line: str | None = None,
     ) -> None:
         """Logs a warning; the arguments are those of `warnings.showwarning`."""
-        # It has been imported if it warns; commands that do not need it must not import it.
+        # Not at the top of the module, because some commands must start without importing JAX.
         import jax
 
         failed = FAILED.match(str(message))
@@ -62,4 +62,5 @@ class CacheWarnings:
         if action == "reading":
             _log.warning("%s: damaged compiled programs are replaced (%s)", folder, reason)
         else:
-            _log.warning("%s: compiled programs cannot be saved there (%s)", folder, reason)
+            _log.warning("%s: compiled programs cannot be saved in this folder (%s)", folder,
+                         reason)

@@ -41,15 +41,16 @@ def data_arguments(options: Options) -> DataArguments:
 
 
 def resolve_config(options: Options) -> ExperimentConfig:
-    """Returns the config of --experiment, or else of the run in --workdir, with the overrides.
+    """Returns the config of --experiment, with the overrides.
 
-    If --experiment is the copy of an experiment file in the run folder, the config is the run's.
+    If the flag is not set, or names the copy of an experiment file in the run folder, the config is
+    that of the run in --workdir.
 
     Raises:
       FlaxdigitsError: if neither flag is set, or the config is not valid.
     """
     if options.experiment is not None and not (
-            options.workdirs and RunFolder(options.workdir()).has_copy(options.experiment)):
+            options.workdirs and RunFolder(options.workdir()).is_code_copy(options.experiment)):
         return experiment(options.experiment, *options.overrides)
     if not options.workdirs:
         raise FlaxdigitsError("--experiment is missing: --list shows all experiments; an example "
@@ -59,7 +60,7 @@ def resolve_config(options: Options) -> ExperimentConfig:
 
 
 def moved_data_of(options: Options) -> MovedData:
-    """Returns `data_folder` and `data_indices`, as given by `--set data.folder=` and so on.
+    """Returns the values of `--set data.folder=` and `--set data.indices=`.
 
     They are the current paths of a run's custom data and index file.
 

@@ -20,8 +20,8 @@ class Flag:
     """What the help says about a flag, in addition to its meaning.
 
     Attributes:
-      value: what stands for the value; empty for a bool, and for an enum all of whose values are
-        shown.
+      value: the placeholder of the value, such as `FILE`; empty for a bool, and for an enum if the
+        help shows all its values.
       modes: the modes that take the flag; `ablation` is one of them.
     """
 
@@ -40,12 +40,12 @@ class Flag:
 
 
 def help_text(known: Mapping[str, Flag], modes: Mapping[str, str], mode: str | None) -> str:
-    """Returns the help of a mode; None: of all modes.
+    """Returns the text of `--help`.
 
     Args:
       known: the flags by name.
       modes: what each mode does.
-      mode: one of `modes`, `ablation` or None.
+      mode: the mode to describe, one of `modes` or `ablation`; None: all modes.
     """
     if mode is not None:
         how = "--ablation=NAME" if mode == "ablation" else f"--mode={mode}"
@@ -57,21 +57,22 @@ def help_text(known: Mapping[str, Flag], modes: Mapping[str, str], mode: str | N
     shared = [name for name, flag in known.items() if flag.is_shared()]
     text = [
         "python launch.py --experiment=NAME [--mode=MODE] [--set FIELD=VALUE ...]", "",
-        "Flags of most modes; --help --mode=MODE lists those that one mode takes:",
+        "Flags of most modes; --help --mode=MODE lists all flags of one mode:",
         *(line for name in shared for line in _lines(name, known[name])), "",
-        "Modes, each with the flags that only it and the modes named below take:"]
+        "Modes, each with the further flags that it takes:"]
     described: set[str] = set(shared)
     for each, meaning in {**modes, "ablation": ""}.items():
-        own = [name for name, flag in known.items() if each in flag.modes and name not in shared]
+        further = [name for name, flag in known.items()
+                   if each in flag.modes and name not in shared]
         if meaning:
             text.append(_row(f"--mode={each}", meaning))
-        for name in own:
+        for name in further:
             if name not in described:
                 text += _lines(name, known[name], 2 if name == each else 4)
-        again = [f"--{name}" for name in own if name in described]
-        if again:
-            text.append(_row("", f"Also {', '.join(again)}."))
-        described |= set(own)
+        already_described = [f"--{name}" for name in further if name in described]
+        if already_described:
+            text.append(_row("", f"Also {', '.join(already_described)}."))
+        described |= set(further)
     return "\n".join([*text, "", "--helpfull lists the flags of absl too."])
 
 
@@ -84,7 +85,8 @@ def _lines(name: str, flag: Flag, indent: int = 2) -> list[str]:
         form = f"--{name}={'|'.join(found.parser.enum_values)}"
     else:
         form = f"--{name}={flag.value}"
-    # absl adds the choices before the text, and what can be repeated after it.
+    # absl adds the choices before the text, and a note after the text of a flag that can be
+    # repeated; both are removed.
     meaning = re.sub(r"^<[^>]*>: |;\s+repeat this option.*", "", found.help, flags=re.DOTALL)
     return _row(form, meaning, indent).splitlines()
 
@@ -101,7 +103,7 @@ def _row(left: str, text: str, indent: int = 2) -> str:
 def unknown_flag(argument: str, arguments: Sequence[str], known: Mapping[str, Flag]) -> str:
     """Returns the message for a flag that does not exist.
 
-    If it is named as a field of the config is, the message contains the `--set` for that field.
+    If the config has a field of this name, the message contains the `--set` for the field.
 
     Args:
       argument: the flag as it was given, such as `--epochs=2`.

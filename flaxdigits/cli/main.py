@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
         write_error = output_error()
         if write_error is None:
             return status
-        if not isinstance(write_error, BrokenPipeError):  # the reader, such as `head`, has ended
+        if not isinstance(write_error, BrokenPipeError):  # a reader such as `head` has ended
             print(f"error: standard output: {write_error.strerror}: the output is incomplete",
                   file=sys.stderr)
         return status or 1
@@ -49,7 +49,10 @@ def main(arguments: list[str]) -> int:
 
 
 def config_for(options: Options) -> ExperimentConfig | None:
-    """Resolves the config before JAX is imported; None for modes that find it themselves."""
+    """Returns the config, for which JAX need not be imported.
+
+    Returns None for the modes that load the config of a run or run several experiments.
+    """
     if options.mode in ("benchmark", "growth") and options.experiment is None:
         return None
     finds_config = options.command in (
@@ -70,10 +73,11 @@ def import_mode(command: str) -> ModuleType:
 
 
 def exit_process(status: int) -> NoReturn:
-    """Ends the process; after an error without waiting for threads, since Orbax's may never end.
+    """Ends the process.
 
-    Functions registered with `atexit` are called in any case, such as the one that notifies the
-    other processes of a run.
+    After an error it does not wait for other threads, since those of Orbax may never end. Functions
+    registered with `atexit` are called in any case; one of them notifies the other processes of a
+    run.
     """
     if status in (1, 2):
         atexit._run_exitfuncs()

@@ -35,8 +35,7 @@ TAKES_CONFIG = "train config summary data prepare folds replicate benchmark grow
 READS_DATA = "train eval summary data prepare folds replicate benchmark growth ablation config"
 
 ADVICE = {  # what to do in place of a flag that a mode does not take
-    "checkpoint": "; --set checkpoint.select=best trains a run whose result is that of the best "
-                  "checkpoint",
+    "checkpoint": "; --set checkpoint.select=best evaluates the best checkpoint after training",
     "set": "; this mode uses the configs of the runs: leave out --set",
 }
 

@@ -24,8 +24,8 @@ def configure_process() -> None:
     took a fifth of the time of a step.) Write errors of standard output and standard error do not
     end the program, see `SafeOutput`.
 
-    Until `enable_interrupts` is called, Ctrl-C ends the process immediately, because extension
-    modules that are being imported swallow a KeyboardInterrupt, or abort.
+    Until `enable_interrupts` is called, Ctrl-C ends the process immediately, because an extension
+    module that is being imported may ignore a KeyboardInterrupt, or abort.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _exit_on_interrupt)
@@ -77,10 +77,10 @@ def enable_interrupts() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Opens /dev/null for each closed standard file descriptor (`>&-`).
+    """Opens /dev/null for each standard file descriptor that is closed (`>&-`).
 
-    Otherwise another file would get its number. It is opened for reading only, so that writing to
-    it fails.
+    Otherwise the next file that is opened would get its number. The device is opened only for
+    reading, so that output to the descriptor fails.
     """
     for descriptor in range(3):
         try:

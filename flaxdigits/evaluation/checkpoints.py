@@ -28,9 +28,7 @@ def evaluate_checkpoints(
     config: ExperimentConfig, dataset: Dataset, folder: RunFolder | str | os.PathLike[str],
     which: str, progress: Progress = NO_PROGRESS,
 ) -> Iterator[dict[str, Any]]:
-    """Evaluates checkpoints on every split, and appends the rows to `eval.jsonl`.
-
-    Each row is yielded before it is appended.
+    """Evaluates checkpoints on every split; yields each row, and then appends it to `eval.jsonl`.
 
     If `eval.jsonl` cannot be written, a warning is logged once and the evaluation continues.
 
@@ -44,8 +42,8 @@ def evaluate_checkpoints(
       progress: is notified of the splits that are evaluated.
 
     Raises:
-      FlaxdigitsError: if there is no such checkpoint, or it is damaged. With `all`, a damaged
-        checkpoint is reported after the others have been evaluated.
+      FlaxdigitsError: if the config does not fit the data, or there is no such checkpoint, or it is
+        damaged. With `all`, damaged checkpoints are reported after the others have been evaluated.
     """
     folder = RunFolder.of(folder)
     with progress.stage("building the network"):
@@ -72,8 +70,9 @@ def _evaluate_all(
     experiment: Experiment, checkpoints: Checkpoints, folder: RunFolder,
     restore: Callable[[int], Any], progress: Progress,
 ) -> Iterator[dict[str, Any]]:
+    """Evaluates all intact checkpoints that are not in `eval.jsonl`; yields the rows of all."""
     if not checkpoints.steps():
-        raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")
+        raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet: train the run first")
     warn_if_newest_is_missing(folder, checkpoints.steps()[-1])
     damaged, is_writable = [], True
     for step in checkpoints.steps():
@@ -152,7 +151,7 @@ def open_checkpoints(folder: RunFolder) -> Iterator[Checkpoints]:
       FlaxdigitsError: if the run has no checkpoint yet.
     """
     if not folder.checkpoints.is_dir():
-        raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet")
+        raise FlaxdigitsError(f"{folder.path}: has no checkpoint yet: train the run first")
     with checkpoint_reader(folder) as checkpoints:
         yield checkpoints
 

@@ -99,7 +99,8 @@ def has_onnx() -> bool:
 
 
 def metadata(network: TrainedNetwork) -> dict[str, str]:
-    """Returns the metadata of the files as strings, which are JSON except for the first two."""
+    """Returns the metadata of the files; values other than experiment and preprocessing are JSON.
+    """
     config = network.config
     return {
         "experiment": config.experiment, "preprocessing": config.data.preprocessing,

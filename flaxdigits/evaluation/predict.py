@@ -38,9 +38,9 @@ class ImagePrediction:
       file: the path of the file as it was passed.
       guesses: the three classes of the highest probability, or all if there are fewer; empty if
         the file could not be read.
-      error: why the file could not be read, in one line that names it; None if it was read.
-      network_input: [height, width] or [height, width, 3] uint8, the preprocessed image; None if it
-        was not read.
+      error: why the file could not be read, in one line that names the file; None if it was read.
+      network_input: [height, width] or [height, width, 3] uint8, the preprocessed image; None if
+        the file could not be read.
       box: left, top, right and bottom of the character, as fractions of the image.
       notes: possible problems with the prediction, each in one line that names the file.
     """
@@ -62,18 +62,18 @@ class ImagePrediction:
 
 
 def frame_arrays(network: TrainedNetwork, images: Iterable[ArrayLike]) -> np.ndarray:
-    """Returns images of any size as inputs of the network, framed as `predict_images` frames files.
+    """Frames images of any size, as `predict_images` does for files.
 
     Args:
       network: the trained network.
       images: each is [height, width], [height, width, 1] or [height, width, 3] uint8.
 
     Returns:
-      [n, height, width, channels] uint8.
+      The inputs of the network: [n, height, width, channels] uint8.
 
     Raises:
-      FlaxdigitsError: naming the image, by its index, that has another shape or dtype, or in which
-        there is nothing to see; or if there is no list.
+      FlaxdigitsError: if `images` is not a list; if an image has another shape or dtype, or shows
+        nothing (the message names its index).
     """
     try:
         images = list(images)
@@ -100,11 +100,11 @@ def predict_images(
 ) -> list[ImagePrediction]:
     """Classifies the character in each image: a photo, scan or drawing of any size and colors.
 
-    If the model was trained on custom images, an image with the same framing is preprocessed in the
-    same way as these. In all other images the strokes are located (`flaxdigits.data.ink`) and
-    transformed to the size, position, thickness and polarity of the strokes in the training images
-    (`flaxdigits.data.framing`). For a model of color images, the whole image is scaled to the size
-    of the training images.
+    If the model was trained on custom images, an image that is framed like them is preprocessed in
+    the same way as in training. In all other images the strokes are located
+    (`flaxdigits.data.ink`) and transformed to the size, position, thickness and polarity of the
+    strokes in the training images (`flaxdigits.data.framing`). For a model of color images, the
+    whole image is scaled to the size of the training images.
 
     Args:
       network: the trained network.
@@ -112,7 +112,7 @@ def predict_images(
       progress: is notified of the number of images that are read.
 
     Returns:
-      A prediction for each path, in the same order; with an error if the file cannot be read.
+      A prediction for each path, in the same order. It has an `error` if the file cannot be read.
     """
     predictions = []
     with progress.stage("reading images", len(images)) as advance:

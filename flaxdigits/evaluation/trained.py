@@ -138,13 +138,14 @@ def load_network(
 
     Args:
       folder: the run folder, or its path.
-      config: the config of the run; None: that of the folder, whose custom components are
-        registered as by `flaxdigits.experiments.run_config`.
+      config: the config of the run; None: the config in the folder, after its custom components
+        are registered (see `flaxdigits.experiments.run_config`).
       checkpoint: `last`, `best` (by validation accuracy) or a step.
 
     Raises:
-      FlaxdigitsError: if there is no such run or checkpoint; or if an earlier version started the
-        run, which did not save the class names of custom data, and the data cannot be found.
+      FlaxdigitsError: if there is no such run or checkpoint, or the checkpoint is damaged; or if
+        the run was started by an earlier version, which did not save the class names of custom
+        data, and the data cannot be found.
     """
     folder = RunFolder.of(folder)
     config = config or run_config(folder)

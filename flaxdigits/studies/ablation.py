@@ -32,7 +32,7 @@ from flaxdigits.training.state import variables_shapes
 from flaxdigits.training.teacher import load_teacher
 
 LoadDataset = Callable[[ExperimentConfig], Dataset]
-OnRunEnd = Callable[[str, int, Outcome], None]
+OnRunEnd = Callable[[str, int, Outcome], None]  # called with variant, seed and outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +50,9 @@ class VariantResult:
       variant: the name of the variant.
       values: the compared metric by seed, without the seeds that diverged.
       estimate: the mean of the values and its interval; None if every seed diverged.
-      difference: the difference from the base: over the seeds that both have if it is paired, over
-        all seeds otherwise. None for the base itself and if there is nothing to compare.
+      difference: the difference from the base, over the seeds that finished for both if
+        `is_paired`, otherwise over all seeds. None for the base itself, and if there is nothing to
+        compare.
       p_holm: the p-value of a paired t-test, corrected for the number of tests in the table.
       is_paired: whether the variant is evaluated on the same images as the base, so the seeds
         are compared in pairs.
@@ -125,7 +126,7 @@ def check_variants(
                 config.optimizer.learning_rate, total_steps(config.train, plan),
                 plan.steps_per_epoch)
             model = build_model(config.model, len(dataset.class_names))
-            variables_shapes(model, dataset.images.shape[1:])  # or an error
+            variables_shapes(model, dataset.images.shape[1:])  # raises if the images do not fit
             load_teacher(config, dataset)
         except FlaxdigitsError as error:
             raise FlaxdigitsError(f"variant {variant!r}: {error}") from error
@@ -152,6 +153,9 @@ def compare_variants(
 
     Returns:
       The result of every variant, the base first.
+
+    Raises:
+      FlaxdigitsError: if a `result.json` or `diverged.json` is damaged.
     """
     variants = []
     for variant, config in configs.items():
@@ -168,7 +172,10 @@ def compare_variants(
 
 
 def compare_with_base(variants: Sequence[VariantResult]) -> list[VariantResult]:
-    """Adds the differences from the base, which comes first, and their corrected p-values."""
+    """Adds to each variant its difference from the base and the corrected p-value.
+
+    The base is the first of `variants`.
+    """
     base, *others = variants
     compared = [base, *(
         dataclasses.replace(
@@ -184,6 +191,7 @@ def compare_with_base(variants: Sequence[VariantResult]) -> list[VariantResult]:
 def _difference(
     values: Mapping[int, float], base: Mapping[int, float], is_paired: bool
 ) -> Difference | None:
+    """Returns the difference from the base; None if there is nothing to compare."""
     if not is_paired:
         return unpaired_difference(
             list(values.values()), list(base.values())) if values and base else None

@@ -46,15 +46,15 @@ class ProtocolRuns:
     found: tuple[RunRecord, ...]
 
     def values(self, metric: str) -> dict[int, float]:
-        """Returns a metric of `result.json` by seed; empty if the split does not have it."""
+        """Returns a metric of `result.json` by seed; empty if no run has this metric."""
         return {seed: record.result[metric] for seed, record in self.records.items()
                 if record.result.get(metric) is not None}
 
     @property
     def partial(self) -> str | None:
         """How much of the recipe was run, such as `4 of 100 epochs`; None if all of it."""
-        for record in self.records.values():  # all of them ran the same part of the recipe
-            assert record.result is not None  # it finished
+        for record in self.records.values():  # any of them: all ran the same part of the recipe
+            assert record.result is not None  # only finished runs count
             return _partial(from_dict(record.values["config"]), self.recipe, record.result)
         return None
 
@@ -115,8 +115,11 @@ def collect(systems: Sequence[System], patterns: Sequence[str]) -> Collection:
     return collection
 
 
-def missing(runs: ProtocolRuns, config: ExperimentConfig, seeds: Sequence[int]) -> list[int]:
-    """Returns the seeds for which there is no run of the complete recipe or of `config`."""
+def missing_seeds(runs: ProtocolRuns, config: ExperimentConfig, seeds: Sequence[int]) -> list[int]:
+    """Returns the seeds without a run that has the length of the recipe or of `config`.
+
+    Both the number of steps or epochs and `data.limit` must be the same.
+    """
     sufficient = extent(runs.recipe), extent(config)
     done = {record.seed for record in runs.found
             if extent(from_dict(record.values["config"])) in sufficient}
@@ -147,7 +150,11 @@ def _paths(pattern: str) -> list[Path]:
 
 
 def _protocol(record: RunRecord, system: System) -> str:
-    """Returns the protocol that a run follows, or raises an error that says why there is none."""
+    """Returns the protocol that a run follows.
+
+    Raises:
+      FlaxdigitsError: if it follows none; the message contains the reason.
+    """
     reasons = []
     for protocol, recipe in system.recipes().items():
         config = from_dict(record.values["config"])
@@ -157,19 +164,20 @@ def _protocol(record: RunRecord, system: System) -> str:
         unit = "epochs" if recipe.train.steps is None else "steps"
         length = getattr(recipe.train, unit)
         if record.result is not None and record.result[unit] > length + 1e-6:
-            raise FlaxdigitsError(f"is not the recipe: trained for {record.result[unit]:g} {unit} "
-                                  f"instead of {length}")
+            raise FlaxdigitsError(f"does not follow the recipe: was trained for "
+                                  f"{record.result[unit]:g} {unit} instead of {length}")
         return protocol
-    raise FlaxdigitsError(f"is not the recipe: {min(reasons, key=len)[0]}")
+    raise FlaxdigitsError(f"does not follow the recipe: {min(reasons, key=len)[0]}")
 
 
 def _choose(
     system: System, protocol: str, recipe: ExperimentConfig, found: Sequence[RunRecord],
     skipped: dict[str, str],
 ) -> ProtocolRuns:
-    """Chooses the runs that count: one of each seed, complete or else with the most steps.
+    """Chooses the runs that count: one of each seed.
 
-    Adds the reasons why the other runs do not count to `skipped`.
+    They are the complete runs, or, if there are none, those with the most steps. The reasons why
+    the other runs do not count are added to `skipped`.
     """
     def steps(record: RunRecord) -> int:
         return record.result["steps"] if record.result else 0
@@ -202,6 +210,7 @@ def _accuracies(record: RunRecord) -> list[float | None]:
 def _partial(
     config: ExperimentConfig, recipe: ExperimentConfig, result: dict[str, Any]
 ) -> str | None:
+    """Returns how much of the recipe a run has trained; None if all of it."""
     if extent(config) == extent(recipe):
         return None
     parts = []
@@ -214,6 +223,7 @@ def _partial(
 
 
 def _check_same_data(records: Sequence[RunRecord]) -> None:
+    """Raises FlaxdigitsError if runs on the same data set used different versions of it."""
     first: dict[tuple, RunRecord] = {}
     for record in records:
         data = record.values["data"]
@@ -222,4 +232,5 @@ def _check_same_data(records: Sequence[RunRecord]) -> None:
         if other.values["data"].get("fingerprint") != data.get("fingerprint"):
             raise FlaxdigitsError(
                 f"{record.path} and {other.path} were trained on different versions of "
-                f"{data.get('dataset')}: their fingerprints differ; collect one of them")
+                f"{data.get('dataset')}: their fingerprints differ; collect only the runs of one "
+                "version")

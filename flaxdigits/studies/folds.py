@@ -127,7 +127,7 @@ def train_folds(
 
     Raises:
       FlaxdigitsError: as `flaxdigits.training.runs.train_many` does; also if a fold diverges, since
-        its writers cannot be tested.
+        its examples cannot be tested.
     """
     def report(path: Path, outcome: Outcome) -> None:
         on_end(FoldRun(configs[path].data.fold, configs[path].seed), outcome)
@@ -148,7 +148,7 @@ def train_folds(
 def _groups_of_same_size(
     configs: Mapping[Path, ExperimentConfig], dataset: Dataset
 ) -> list[dict[Path, ExperimentConfig]]:
-    """Returns groups of runs with equally many training examples, which share a program."""
+    """Returns groups of runs with the same number of training examples, which share a program."""
     sizes: dict[int, int] = {}  # numbers of training examples by fold
     groups: dict[int, dict[Path, ExperimentConfig]] = {}
     for path, config in configs.items():
@@ -174,8 +174,9 @@ def read_fold_predictions(
     seeds = len(configs) // data.folds
     if not np.array_equal(np.sort(arrays["index"]),
                           np.repeat(np.arange(len(dataset.labels)), seeds)):
-        raise FlaxdigitsError("the folds do not test every example once: their predictions "
-                              "are not of this data set")
+        raise FlaxdigitsError(
+            "the predictions of the folds do not contain every example of the data set exactly "
+            "once for each seed: they belong to another data set; choose another workdir")
     if data.split == "writers":
         groups = dataset.writers[arrays["index"]]
     else:
@@ -204,10 +205,11 @@ def _read_predictions(path: Path, classes: int) -> dict[str, np.ndarray]:
     rows = len(arrays["index"]) if arrays["index"].ndim else 0
     for name, array in arrays.items():
         shape = (rows, classes) if name == "logits" else (rows,)
-        if array.shape != shape or array.dtype.kind != ("f" if name == "logits" else "i"):
+        kind = "float" if name == "logits" else "int"
+        if array.shape != shape or array.dtype.kind != kind[0]:
             raise FlaxdigitsError(
-                f"{path}: test_{name} must be of shape {list(shape)}, got {array.dtype} of "
-                f"{list(array.shape)}; {advice}")
+                f"{path}: test_{name} must be an array of {kind}s of shape {list(shape)}, got "
+                f"{array.dtype} of shape {list(array.shape)}; {advice}")
     labels = arrays["labels"]
     if rows and not 0 <= labels.min() <= labels.max() < classes:
         raise FlaxdigitsError(f"{path}: test_labels must be from 0 to {classes - 1}; {advice}")

@@ -24,20 +24,23 @@ class Grid:
     """The grid of a study.
 
     Attributes:
-      factors: the names of the levels of each factor by its name.
-      cells: the variant of each combination of levels, one level of each factor; the base is one of
-        them if it has the config of a combination.
+      factors: the names of the levels of each factor, by the name of the factor.
+      cells: the variant of each combination of one level of each factor. It is the base if the base
+        has the config of the combination.
     """
 
     factors: Mapping[str, tuple[str, ...]]
     cells: Mapping[tuple[str, ...], str]
 
     def reference(self) -> tuple[str, ...]:
-        """Returns the levels that the others are compared with: the base's, or else the first."""
+        """Returns the reference level of each factor, with which its other levels are compared.
+
+        They are the levels of the base if it is in the grid, else those of the first combination.
+        """
         return self._base_levels() or next(iter(self.cells))
 
     def label(self, variant: str) -> str:
-        """Returns the name of a variant; that of the base contains its levels, if it has any."""
+        """Returns the name of a variant, followed by its levels for a base that is in the grid."""
         levels = self._base_levels() if variant == BASE else None
         return f"{variant} ({', '.join(levels)})" if levels else variant
 
@@ -60,8 +63,8 @@ class Effect:
     Both are averaged over the other factors.
 
     Attributes:
-      factors: the name of the factor, or the names of two.
-      levels: the level of each factor.
+      factors: the name of the factor, or the names of the two factors.
+      levels: the level of each of these factors.
       estimate: the mean of the metric over all combinations with these levels, and its interval
         over the seeds.
       by_seed: the effect by seed; for a reference level, the deviation from its mean.
@@ -159,7 +162,8 @@ def _finished_part(grid: Grid, values: Mapping[str, Mapping[int, float]]) -> Gri
             for factor, level in zip(grid.factors, levels, strict=True):
                 if len(grid.factors[factor]) > 1:
                     finished[factor, level].append(len(values[variant]))
-        # Among equals rather not the reference, and of the factor with the most levels.
+        # Of equal levels, it prefers one that is not a reference level, and then one of the factor
+        # with the most levels.
         grid = grid.without(*min(finished, key=lambda key: (
             np.mean(finished[key]), reference[key[0]] == key[1], -len(grid.factors[key[0]]))))
     return grid
@@ -173,7 +177,13 @@ def _common_seeds(grid: Grid, values: Mapping[str, Mapping[int, float]]) -> list
 def _effects(
     grid: Grid, values: Mapping[str, Mapping[int, float]], base_levels: tuple[str, ...]
 ) -> list[Effect]:
-    """Returns the effects of a grid; a level of `base_levels` that it lacks is replaced by another.
+    """Returns the effects of a grid.
+
+    Args:
+      grid: the grid, without levels that have been left out.
+      values: the compared metric by seed, of each variant.
+      base_levels: the reference level of each factor. If the grid lacks it, the first level of
+        the factor is used instead.
     """
     varied, seeds = _varied(grid), _common_seeds(grid, values)
     if len(varied) < 2 or not seeds:
@@ -187,14 +197,15 @@ def _effects(
     for axes in [(axis,) for axis in varied] + list(itertools.combinations(varied, 2)):
         others = tuple(axis for axis in range(len(levels)) if axis not in axes)
         means = array.mean(axis=others)  # [levels of each of the axes, seeds]
-        for place in np.ndindex(means.shape[:-1]):
-            is_reference = [at == reference[axis] for at, axis in zip(place, axes, strict=True)]
+        for index in np.ndindex(means.shape[:-1]):
+            is_reference = [level == reference[axis]
+                            for level, axis in zip(index, axes, strict=True)]
             if len(axes) == 2 and any(is_reference):
                 continue
             effects.append(_effect(
                 tuple(names[axis] for axis in axes),
-                tuple(levels[axis][at] for at, axis in zip(place, axes, strict=True)),
-                means, place, tuple(reference[axis] for axis in axes), seeds))
+                tuple(levels[axis][level] for level, axis in zip(index, axes, strict=True)),
+                means, index, tuple(reference[axis] for axis in axes), seeds))
     tested = [effect.difference.p for effect in effects
               if effect.difference and effect.difference.p is not None]
     corrected = iter(holm(tested))
@@ -205,17 +216,27 @@ def _effects(
 
 def _effect(
     factors: tuple[str, ...], levels: tuple[str, ...], means: np.ndarray,
-    place: tuple[int, ...], reference: tuple[int, ...], seeds: Sequence[int],
+    index: tuple[int, ...], reference: tuple[int, ...], seeds: Sequence[int],
 ) -> Effect:
-    """Returns the effect of the levels at `place`; `means`: [levels of the factors, seeds]."""
-    here, mean = means[place], estimate(means[place])
-    if place == reference:
-        return Effect(factors, levels, mean, _by_seed(seeds, here - mean.mean), None)
+    """Returns the effect of the levels whose mean metric is `means[index]`.
+
+    Args:
+      factors: the names of one or two factors.
+      levels: the name of the level of each factor.
+      means: [levels of the first factor, levels of the second factor if there is one, seeds].
+      index: the index of the level of each factor.
+      reference: the index of the reference level of each factor.
+      seeds: the seeds.
+    """
+    values, mean = means[index], estimate(means[index])
+    if index == reference:
+        return Effect(factors, levels, mean, _by_seed(seeds, values - mean.mean), None)
     base = means[reference]
-    if len(place) == 2:
-        here, base = here - means[reference[0], place[1]], means[place[0], reference[1]] - base
+    if len(index) == 2:
+        # The main effects of the first level at the level and at the reference of the second factor
+        values, base = values - means[reference[0], index[1]], means[index[0], reference[1]] - base
     return Effect(
-        factors, levels, mean, _by_seed(seeds, here - base), paired_difference(here, base))
+        factors, levels, mean, _by_seed(seeds, values - base), paired_difference(values, base))
 
 
 def _by_seed(seeds: Sequence[int], values: np.ndarray) -> dict[int, float]:

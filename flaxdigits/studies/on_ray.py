@@ -3,8 +3,8 @@
 Every pair of variant and seed is a separate task. All nodes need flaxdigits and access to the
 folder of the study under the same path. Each node locates the data itself; data with another
 fingerprint are rejected. A run whose worker or node is lost is started again, on the same or
-another node, and resumes from its last checkpoint. On a CPU results depend on the number of cores
-of a run, by rounding only, because matrix products are summed in a different order.
+another node, and resumes from its last checkpoint. On a CPU the number of cores of a run changes
+the order in which matrix products are summed, and therefore the rounding of the results.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ from flaxdigits.training.runs import check_folders, record_config_or_length, tra
 
 _log = logging.getLogger(__name__)
 
-RETRIES = 5  # how often a run whose worker or node was lost is repeated
+RETRIES = 5  # how often a run whose worker or node was lost is started again
 POLL_SECONDS = 0.5  # between checks for finished runs and signals
 SECONDS_TO_SAVE = 120  # how long runs may take to save their state after a signal
 
@@ -50,7 +50,7 @@ class RayCluster:
     starts workers on this machine.
 
     Attributes:
-      experiment: the name or path of the experiment, which may register a custom model.
+      experiment: the name or path of the experiment, which may register custom components.
       locations: where workers look for data.
       cpus: the number of CPU cores of each run.
       gpus: the number of GPUs of each run.
@@ -67,6 +67,8 @@ class RayCluster:
         progress: Progress = NO_PROGRESS,
     ) -> Pause | None:
         """Trains the unfinished runs, as many at the same time as the cluster has resources for.
+
+        The arguments and the returned value are those of `run_study`.
 
         Raises:
           FlaxdigitsError: as `run_study` does; also if Ray is not installed, the cluster cannot be
@@ -103,7 +105,7 @@ class RayCluster:
             for path, seed_config in configs_by_path.items():
                 folder = RunFolder(path)
                 found = find_run(folder, seed_config)
-                if found is None or found.other_length is not None:
+                if found is None or found.old_length_config is not None:
                     with folder.locked():
                         dataset = load(config)
                         record_config_or_length(folder, seed_config, dataset, {
@@ -118,12 +120,13 @@ class RayCluster:
         self, ray: ModuleType, runs: Mapping[tuple[str, int], "RemoteRun"],
         on_end: OnRunEnd, progress: Progress,
     ) -> Pause | None:
+        """Trains runs on the cluster until all have ended, or a signal is received."""
         if not any(node["Alive"] and node["Resources"].get("CPU", 0) >= self.cpus
                    and node["Resources"].get("GPU", 0) >= self.gpus for node in ray.nodes()):
             _log.warning("no node of the Ray cluster has %d CPUs and %d GPUs: the runs wait for "
                          "one that has", self.cpus, self.gpus)
         task = ray.remote(
-            num_cpus=self.cpus, num_gpus=self.gpus, max_retries=RETRIES)(train_run)
+            num_cpus=self.cpus, num_gpus=self.gpus, max_retries=RETRIES)(train_remote_run)
         pending = {task.remote(run): name for name, run in runs.items()}
         paused = False
         with (Interrupts() as interrupts,
@@ -134,7 +137,7 @@ class RayCluster:
                     for reference in ended:
                         name = pending.pop(reference)
                         outcome = _outcome(ray, reference, name, runs[name])
-                        if outcome is None or outcome.signal:  # its node is shutting down
+                        if outcome is None or outcome.signal:  # its node shuts down: start it again
                             pending[task.remote(runs[name])] = name
                             continue
                         paused |= outcome.result is None and outcome.diverged is None
@@ -176,13 +179,13 @@ class RemoteRun:
 
 
 @pinned_settings()
-def train_run(run: RemoteRun) -> Outcome | None:
+def train_remote_run(run: RemoteRun) -> Outcome | None:
     """Trains or resumes a run; this function is executed by a worker.
 
     Returns:
       The outcome, or None if the run was paused before its first step.
     """
-    # XLA's CPU client starts as many threads: xla/pjrt/utils.cc, DefaultThreadPoolSize.
+    # XLA's CPU client starts this number of threads: xla/pjrt/utils.cc, DefaultThreadPoolSize.
     os.environ["NPROC"] = str(run.cpus)
     load_experiment(run.experiment)  # registers the components of its file
     config = from_dict(run.config)
@@ -212,7 +215,10 @@ def _connect() -> ModuleType:
 
 
 def _cancel(ray: ModuleType, tasks: list[Any]) -> list[Any]:
-    """Cancels tasks and returns those that end in time; a running task saves its run first."""
+    """Cancels tasks, and returns those that have ended within `SECONDS_TO_SAVE`.
+
+    A task that is running saves the state of its run before it ends.
+    """
     for task in tasks:
         ray.cancel(task)  # has the same effect as Ctrl-C
     return ray.wait(tasks, num_returns=len(tasks), timeout=SECONDS_TO_SAVE)[0] if tasks else []
@@ -238,6 +244,6 @@ def _outcome(
     if outcome is not None and outcome.result is not None and not RunFolder(
             Path(run.workdir)).result():
         raise FlaxdigitsError(
-            f"{label}: ended on another node, and {run.workdir} has no result.json: workdir must "
-            "be a folder that all nodes share")
+            f"{label}: the run has finished on another node, but {run.workdir} has no result.json "
+            "on this node: workdir must be a folder that all nodes share")
     return outcome

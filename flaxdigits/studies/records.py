@@ -40,7 +40,7 @@ class RunRecord:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """The result; None if the run diverged."""
+        """The content of `result.json` without the timings; None if the run diverged."""
         return self.values.get("result")
 
     @property
@@ -62,8 +62,8 @@ def read_record(path: str | os.PathLike[str]) -> RunRecord | None:
     """Reads the record of a run folder or file; returns None for an unfinished run.
 
     Raises:
-      FlaxdigitsError: if it cannot be read, is not a record, or the run was trained on synthetic
-        data.
+      FlaxdigitsError: if the path cannot be read or is not a record, or the run was trained on
+        synthetic data.
     """
     path = Path(path)
     if path.is_dir():
@@ -83,6 +83,7 @@ def read_record(path: str | os.PathLike[str]) -> RunRecord | None:
 
 
 def _values_of_run(folder: RunFolder) -> dict[str, Any] | None:
+    """Returns the values of the record of a run; None if the run has not ended."""
     result, diverged = folder.result(), folder.diverged()
     if result is None and diverged is None:
         return None

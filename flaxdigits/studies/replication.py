@@ -37,7 +37,7 @@ class Claim:
       metric: the metric of `result.json` to compare the claim with.
       accuracy: the claimed accuracy, a fraction.
       why: why a replication may differ from the claim; printed whatever its results are.
-      about: the name that the authors give to the accuracy, if it is not that of the metric.
+      about: the authors' name for the accuracy, if it differs from the name of the metric.
       extra_metrics: further metrics of the replication to show.
     """
 
@@ -55,8 +55,8 @@ class Replication:
     Attributes:
       original: the name of the published system.
       claims: the claimed accuracies, for the config of the experiment.
-      held_out: overrides of the config for a protocol with held-out test images: no choice was
-        based on them, and they are by writers that training did not see. Empty if the original's
+      held_out: overrides of the config for a protocol with held-out test images: images on which no
+        choice was based, by writers that are not in the training split. Empty if the original
         protocol already has such images.
     """
 
@@ -101,7 +101,8 @@ def load_systems(
       adapt: a function that is applied to each config.
 
     Raises:
-      FlaxdigitsError: if there is no such experiment, or it has no `get_replication()`.
+      FlaxdigitsError: if there is no such experiment, its config is invalid, it has no
+        `get_replication()`, or a claim has a metric that is not one of `ACCURACIES`.
     """
     if name_or_path is None:
         names = [name for name in list_experiments() if _replicates(BUILT_IN / f"{name}.py")]
@@ -127,7 +128,7 @@ def load_systems(
     return systems
 
 
-def shortened(system: System, overrides: tuple[str, ...]) -> dict[str, ExperimentConfig]:
+def shortened_recipes(system: System, overrides: tuple[str, ...]) -> dict[str, ExperimentConfig]:
     """Applies overrides that shorten the recipes of a system.
 
     Returns:

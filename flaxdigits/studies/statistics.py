@@ -32,14 +32,14 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """The difference between a mean and that of the base.
+    """The difference of the mean of some values from the mean of the base's values.
 
     Attributes:
       mean: the mean difference.
       low: the lower bound of its 95 % confidence interval; None for a single value, and if all
         differences are the same.
-      high: the upper bound, likewise.
-      n: the number of pairs; of unpaired values, the smaller number of the two.
+      high: the upper bound; None in the same cases.
+      n: the number of pairs; for unpaired values, the smaller of the two numbers of values.
       p: the p-value of a paired t-test; None if there is no interval or the values are unpaired.
     """
 
@@ -70,7 +70,7 @@ def prediction_interval(result: Estimate) -> tuple[float, float] | None:
 
 
 def paired_difference(values: Sequence[float], base: Sequence[float]) -> Difference:
-    """Returns the mean difference to the base over pairs of values of the same seed and images.
+    """Returns the mean difference from the base over pairs of values of the same seed and images.
 
     If all differences are the same, their standard deviation is unknown, and there is neither an
     interval nor a p-value.
@@ -83,7 +83,7 @@ def paired_difference(values: Sequence[float], base: Sequence[float]) -> Differe
 
 
 def unpaired_difference(values: Sequence[float], base: Sequence[float]) -> Difference:
-    """Returns the difference between the means of unpaired values.
+    """Returns the mean of `values` minus the mean of `base`, for unpaired values.
 
     The confidence interval is Welch's; `p` is None.
     """

@@ -31,14 +31,15 @@ class Study:
     """The base and the variants of a study, and how they are compared.
 
     Attributes:
-      experiment: the base: the name of an experiment, or the path of a file, relative to the
+      experiment: the experiment of the base: its name, or the path of its file, relative to the
         folder of the study file.
       overrides: overrides of the base and all variants, as for `--set`.
       variants: the overrides of each variant by its name.
-      grid: the values of each field, as in `{"model.dropout": (0, 0.1)}`, or a name and the
-        overrides of each of its levels, as in `{"rate": {"low": (...), "high": (...)}}`. Every
-        combination is a variant. With several factors the report also contains their main effects
-        and two-way interactions; see `flaxdigits.studies.grid`.
+      grid: the levels of each factor. A factor is either a field with its values, as in
+        `{"model.dropout": (0, 0.1)}`, or a name with the overrides of each level, as in
+        `{"rate": {"low": (...), "high": (...)}}`. Every combination of levels is a variant. With
+        several factors the report also contains their main effects and two-way interactions; see
+        `flaxdigits.studies.grid`.
       seeds: the seeds to train each variant with.
       metric: the metric of `result.json` that is compared: `validation_` or `test_` followed by
         `accuracy`, `loss`, `errors` or the key of one of `evaluate.metrics`. Make choices on the
@@ -106,7 +107,7 @@ def _check_variants(field: str, variants: Any) -> None:
 
 
 def _check_strings(field: str, strings: Any, example: str) -> None:
-    """Raises FlaxdigitsError if the value is not a list or tuple of strings, or is one string."""
+    """Raises FlaxdigitsError if the value is not a list or tuple of strings."""
     if not isinstance(strings, list | tuple) or not all(
             isinstance(string, str) for string in strings):
         raise _field_error(field, f"a list of strings, as in ({example!r},)", strings)
@@ -164,17 +165,21 @@ def variants_of(study: Study, overrides: Sequence[str] = ()) -> dict[str, Experi
                                   "with the same seeds: set them in the field or argument seeds")
         if config == base and name in study.variants:
             raise FlaxdigitsError(f"variant {name!r} does not differ from the base, which also has "
-                                  f"{', '.join(changes) or 'the same fields'}: remove one of them")
+                                  f"{', '.join(changes) or 'the same fields'}: remove or change "
+                                  "the variant")
         if config == base:  # the base as one of the combinations of the grid
             continue
         if folder_name(name) in map(folder_name, configs):
-            raise FlaxdigitsError(f"variant {name!r} exists twice: give it another name")
+            raise FlaxdigitsError(
+                f"variant {name!r} has the same folder name as another variant, "
+                f"{folder_name(name)!r}: rename one of the variants")
         if folder_name(name).startswith("study."):  # reserved for the files of the table
-            raise FlaxdigitsError(f"variant {name!r}: names that start with study. are reserved")
-        for other, known in configs.items():
-            if config == known:
-                raise FlaxdigitsError(
-                    f"variant {name!r} has the same config as {other!r}: remove one of them")
+            raise FlaxdigitsError(f"variant {name!r}: names that start with study. are reserved: "
+                                  "rename the variant")
+        for other, other_config in configs.items():
+            if config == other_config:
+                raise FlaxdigitsError(f"variant {name!r} has the same config as {other!r}: remove "
+                                      "one of the variants")
         configs[name] = config
     return configs
 
@@ -186,8 +191,8 @@ def _check_metrics(study: Study, config: ExperimentConfig) -> None:
         for name in names:
             if name.partition("_")[2] not in known:
                 raise _field_error(
-                    field, f"a split followed by one of {', '.join(known)} (evaluate.metrics adds "
-                    "more)", name)
+                    field, "a name such as test_accuracy: a split followed by one of "
+                    f"{', '.join(known)} (evaluate.metrics adds more)", name)
 
 
 def folder_name(variant: str) -> str:

@@ -1,1 +1,1 @@
-"""Training: the state, the step, the loop, optimizers, devices, checkpoints, run folders."""
+"""Training: the state, the step, the loop, devices, processes, checkpoints, run folders."""

@@ -70,7 +70,7 @@ class CheckpointRecord:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointManifest:
-    """What is saved beside the train state of a checkpoint, to verify and identify it.
+    """The data by which a checkpoint is verified and identified, saved with the train state.
 
     Attributes:
       record: the elapsed times and validation metrics of the run.
@@ -94,6 +94,9 @@ class Checkpoints:
         changes nothing in the folder.
       run: the identity of the run. It is saved with each checkpoint, and checkpoints of another run
         are rejected. None saves and compares no identity.
+
+    Raises:
+      FlaxdigitsError: if the folder cannot be created or read.
     """
 
     def __init__(
@@ -104,7 +107,7 @@ class Checkpoints:
         self._keep, self._run = keep, run
         is_writing = access == "write"
         if is_writing:
-            self._remove_deleted()  # by a run that was killed before it had removed them
+            self._remove_deleted()  # which a killed run may have left
         with self._save_errors(), _absl_warnings_disabled():  # Orbax warns of read-only access
             self._manager = ocp.CheckpointManager(
                 self._folder,
@@ -168,12 +171,14 @@ class Checkpoints:
 
         Args:
           step: a saved step.
-          target: a state that has the structure, dtypes and shardings of the returned one.
+          target: a state of arrays or `jax.ShapeDtypeStruct`s with the structure, shapes, dtypes
+            and shardings of the state to return.
 
         Raises:
           DamagedCheckpoint: if the checkpoint cannot be read, or does not match its digest.
           MissingCheckpoint: if it has been deleted.
-          FlaxdigitsError: if it is of another architecture, optimizer or run.
+          FlaxdigitsError: if it belongs to another architecture, optimizer or run, or cannot be
+            accessed.
         """
         self.wait()
         return self._restored(step, lambda: self._read_state(step, target))
@@ -182,20 +187,21 @@ class Checkpoints:
         """Returns the state saved at `step` as nested dictionaries of NumPy arrays, verified.
 
         Raises:
-          FlaxdigitsError: as `restore` does.
+          DamagedCheckpoint, MissingCheckpoint, FlaxdigitsError: as `restore` does, but the
+            checkpoint may be of any architecture and optimizer.
         """
         return self._restored(step, lambda: self._read_arrays(step))
 
     def restore_newest_intact(self, restore: Callable[[int], T]) -> tuple[int, T]:
-        """Returns the newest step that is not damaged, and the value of `restore` for it.
+        """Returns the newest step whose checkpoint is intact, and the value of `restore(step)`.
 
-        Logs a warning for each damaged checkpoint.
+        Logs a warning for each damaged checkpoint that is newer.
 
         Args:
           restore: a function of a step. If it raises DamagedCheckpoint, the previous step is tried.
 
         Raises:
-          FlaxdigitsError: if there is no undamaged checkpoint.
+          FlaxdigitsError: if all checkpoints are damaged or have been deleted.
         """
         damaged: dict[int, DamagedCheckpoint] = {}
         while True:
@@ -217,12 +223,16 @@ class Checkpoints:
         return step, restored
 
     def reload(self) -> None:
-        """Lists the folder again, to which another process may save and from which it deletes."""
+        """Lists the folder again, in case another process has saved or deleted checkpoints."""
         self._manager.reload()
         self._steps = set(self._manager.all_steps())
 
     def discard(self, steps: Iterable[int]) -> None:
-        """Deletes checkpoints."""
+        """Deletes the checkpoints of the given steps.
+
+        Raises:
+          FlaxdigitsError: if a checkpoint cannot be deleted.
+        """
         with self._save_errors():
             for step in steps:
                 self._manager.delete(step)
@@ -249,7 +259,8 @@ class Checkpoints:
             self._manager.close()
 
     def _restored(self, step: int, read: Callable[[], T]) -> T:
-        """Returns the value of `read`, verified; if one process finds damage, all of them raise."""
+        """Returns the verified value of `read`; if one process finds damage, all processes raise.
+        """
         restored, damage = None, None
         try:
             restored = read()
@@ -261,6 +272,7 @@ class Checkpoints:
         return restored
 
     def _read_state(self, step: int, target: Any) -> Any:
+        """Reads a state with the shardings of `target`, after comparing shapes and dtypes."""
         arrays = self._manifest(step).arrays
         if arrays is None:
             with self._read_errors(step):
@@ -279,14 +291,16 @@ class Checkpoints:
             return self._read_items(step, state=ocp.args.StandardRestore(abstract)).state
 
     def _read_arrays(self, step: int) -> dict[str, Any]:
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        """Reads a state as nested dictionaries of NumPy arrays."""
+        on_one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         arrays = self._manifest(step).arrays
         with self._read_errors(step):
             saved = self._manager.item_metadata(step).state
             if arrays is not None and paths_and_shapes(saved) != _shapes(arrays):
                 raise ValueError("the shapes of its arrays do not match its manifest")
             abstract = jax.tree.map(
-                lambda saved: jax.ShapeDtypeStruct(saved.shape, saved.dtype, sharding=here), saved)
+                lambda saved: jax.ShapeDtypeStruct(
+                    saved.shape, saved.dtype, sharding=on_one_device), saved)
             restored = self._read_items(step, state=ocp.args.StandardRestore(abstract)).state
         return jax.tree.map(np.asarray, restored)
 
@@ -315,6 +329,13 @@ class Checkpoints:
                 raise self._damage(step, f"the digest of {path} does not match")
 
     def _manifest(self, step: int) -> CheckpointManifest:
+        """Returns the manifest of a checkpoint, which is read only once.
+
+        Raises:
+          DamagedCheckpoint: if the manifest cannot be read, or does not match its digest.
+          MissingCheckpoint: if the checkpoint has been deleted.
+          FlaxdigitsError: if the checkpoint belongs to another run.
+        """
         if step not in self._manifests:
             with self._read_errors(step):
                 self._manifests[step] = _parse_manifest(
@@ -331,21 +352,24 @@ class Checkpoints:
         return DamagedCheckpoint(self._folder / str(step), reason)
 
     def _no_intact_checkpoint(self, damaged: dict[int, DamagedCheckpoint]) -> FlaxdigitsError:
+        """Returns the error of a run that has no intact checkpoint."""
         if not damaged:
-            return FlaxdigitsError(f"{self._folder}: all checkpoints have been deleted")
+            return FlaxdigitsError(f"{self._folder}: all checkpoints have been deleted; repeat the "
+                                   "training command to train the run again")
         reason = damaged[max(damaged)].reason
         return FlaxdigitsError(
             f"{self._folder}: all checkpoints are damaged; step {max(damaged)}: {reason}; choose "
             "another workdir, or delete this folder to train from the start")
 
     def _prune(self) -> None:
+        """Deletes all checkpoints except the `keep` newest ones and the best one."""
         if self._keep is None:
             return
         records, unreadable = {}, set()
         for step in self.steps():
             try:
                 records[step] = self.record(step)
-            except DamagedCheckpoint:  # it may be the best one; selecting the best is an error then
+            except DamagedCheckpoint:  # kept, because it may be the best; `best` then raises
                 unreadable.add(step)
         kept = {*self.steps()[-self._keep:], _best(records), *unreadable}
         obsolete = [step for step in self.steps() if step not in kept]
@@ -376,7 +400,7 @@ class Checkpoints:
         Raises:
           DamagedCheckpoint: if the checkpoint is damaged.
           MissingCheckpoint: if it has been deleted.
-          FlaxdigitsError: if reading failed for a reason outside of the checkpoint.
+          FlaxdigitsError: if the checkpoint cannot be accessed, but may be intact.
         """
         path = self._folder / str(step)
         try:

@@ -113,14 +113,14 @@ def _trace(
     path: str, component: Component, function: Callable[..., Any], *shapes: Any,
     traces: int = TRACES,
 ) -> Any:
-    """Returns the shapes of what a function of a component returns, as `jax.eval_shape` does.
+    """Returns the shapes and dtypes of the value of a component's function, as `jax.eval_shape`.
 
     Raises:
       FlaxdigitsError: if several traces differ, or a trace advances a global random generator.
     """
     before, programs, result = _generator_states(), set(), None
     for _ in range(traces):
-        # JAX would not trace the same function object again.
+        # JAX caches the trace of a function object, so that each trace needs a new one.
         jaxpr, result = jax.make_jaxpr(
             lambda *arguments: function(*arguments), return_shape=True)(*shapes)
         programs.add((ADDRESS.sub("", str(jaxpr)), *_constants(jaxpr)))
@@ -211,6 +211,7 @@ def _logits(model: Any, variables: Any, images: jax.Array) -> tuple[jax.Array, A
 
 
 def _check_objective(config: ExperimentConfig, run: RunShape) -> None:
+    """Checks the shapes that a custom objective returns; the logits of its teacher are zeros."""
     objective, model = config.train.objective, build_model(config.model, run.num_classes)
     variables = variables_shapes(model, run.image)
     positions = jnp.arange(BATCH_SIZE)

@@ -35,8 +35,8 @@ class CodeFile:
     """A file of custom components, as it was when it was executed.
 
     Attributes:
-      name: the path of its copy in the folder of the copies, from which the copies of other files
-        can import it.
+      name: the path of the copy within the folder `code` of the run folder. It is such that the
+        copies can import each other.
       content: the content of the file.
       path: the absolute path; None for a script that was run directly, which must not be
         executed again.
@@ -57,10 +57,10 @@ class CodeFile:
 
 
 def code_files(config: ExperimentConfig) -> list[CodeFile]:
-    """Returns the files that define the custom components of a config, then those they import.
+    """Returns the files that define the custom components of a config, then the files they import.
 
-    Components that were defined in a notebook or at a prompt have no file. Of the imported modules
-    only those of the user count, see `is_local`, and only if they have been loaded.
+    Components that were defined in a notebook or at a prompt have no file. Of the imported modules,
+    only loaded modules of the user are included (see `is_local`).
     """
     used: dict[str, set[str] | None] = {}
     for definition in _custom_definitions(config):
@@ -68,7 +68,7 @@ def code_files(config: ExperimentConfig) -> list[CodeFile]:
     defining = set(used)
     contents: dict[str, bytes] = {}
     waiting = list(used)
-    for name in waiting:  # the list grows
+    for name in waiting:  # the list grows by the imports of each module
         content = _content_of(name)
         if content is not None:
             contents[name] = content
@@ -91,7 +91,8 @@ def code_files(config: ExperimentConfig) -> list[CodeFile]:
 def record_of(file: CodeFile) -> dict[str, Any]:
     """Returns what `config.json` contains about a file: `copy`, `path` and `sha256`.
 
-    If it is only imported, `imported` is true.
+    A file that defines no component of the run, but is imported by others, also has `imported`,
+    which is true.
     """
     return {"copy": file.name, "path": None if file.path is None else str(file.path),
             "sha256": file.digest} | ({"imported": True} if file.is_imported else {})
@@ -100,9 +101,13 @@ def record_of(file: CodeFile) -> dict[str, Any]:
 def updated_records(
     folder: Path, recorded: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Returns the records of files, with the digests of copies that the user has replaced.
+    """Returns the records of files, in which a copy that the user has replaced has its new digest.
 
-    The digests that a file had before are kept under `earlier`.
+    The previous digests are kept under `earlier`.
+
+    Args:
+      folder: the run folder.
+      recorded: the values of `record_of` for each file, from `config.json`.
     """
     updated = []
     for record in recorded:
@@ -120,12 +125,13 @@ def code_changes(
 ) -> list[str]:
     """Returns how the code of a config differs from that of a run.
 
-    Only the definitions that the run uses are compared, without comments and docstrings.
+    Only the definitions that the run uses are compared, without comments and docstrings. A file has
+    changed if it differs from every copy with which it is compared.
 
     Args:
       folder: the run folder.
-      recorded: what `config.json` contains about its files; nothing is compared if it is empty,
-        and no imported module that is missing in it.
+      recorded: what `config.json` contains about the files of the run. If it is empty, nothing is
+        compared; a module that is only imported is compared only if it is recorded.
       config: a config with the components of the run.
 
     Returns:
@@ -133,16 +139,17 @@ def code_changes(
     """
     changes = []
     for file in code_files(config) if recorded else ():
-        compared = [record for record in recorded
-                    if not file.is_imported or record["copy"] == file.name]
         if file.digest in [record["sha256"] for record in recorded]:
             continue
-        found = [changed_definitions(_read(folder / FOLDER / record["copy"]), file.content,
-                                     file.used)
-                 for record in compared]
-        if found and all(found):
-            names = next((names for names, record in zip(found, compared, strict=True)
-                          if record["copy"] == file.name), found[0])
+        # A file that defines components may have another name now, so that any copy may match.
+        compared = [record for record in recorded
+                    if not file.is_imported or record["copy"] == file.name]
+        changed = [changed_definitions(_read(folder / FOLDER / record["copy"]), file.content,
+                                       file.used)
+                   for record in compared]
+        if changed and all(changed):
+            names = next((names for names, record in zip(changed, compared, strict=True)
+                          if record["copy"] == file.name), changed[0])
             changes.append(f"{', '.join(names)} in {file.name} "
                            f"{'has' if len(names) == 1 else 'have'} changed since the run began")
     return changes
@@ -152,8 +159,9 @@ def originals(folder: Path, recorded: Sequence[Mapping[str, Any]]) -> list[Path]
     """Returns the paths of the original files that define components, which may be executed again.
 
     Raises:
-      FlaxdigitsError: if one of the files is missing, has changed in more than comments and
-        docstrings, or is in the run folder; the message names the copy to execute.
+      FlaxdigitsError: if one of the files, or of the files they import, is missing, has changed in
+        more than comments and docstrings, is in the run folder, or was started as a script; the
+        message names the copy to execute.
     """
     defining = [record for record in recorded if not record.get("imported")]
     for record in recorded:
@@ -173,7 +181,9 @@ def originals(folder: Path, recorded: Sequence[Mapping[str, Any]]) -> list[Path]
 def changed_definitions(
     old: bytes | None, new: bytes, used: Collection[str] | None
 ) -> list[str]:
-    """Returns the names of the definitions that differ, of those that `used` depend on.
+    """Returns the names of the definitions that differ between two versions of a file.
+
+    Only the definitions in `used`, and those on which they depend, are compared.
 
     Args:
       old: the content of the earlier file; None if it does not exist any more.
@@ -181,7 +191,7 @@ def changed_definitions(
       used: the names of classes and functions at the top level of the earlier file; None: all.
     """
     try:
-        before, after = _statements(old or b"\0"), _statements(new)
+        before, after = _statements(old or b"\0"), _statements(new)  # b"\0" is a ValueError
     except (SyntaxError, ValueError):
         return [WHOLE_FILE]
     if used is None or not before.keys() >= set(used):
@@ -192,14 +202,20 @@ def changed_definitions(
         if name not in reached:
             reached.add(name)
             waiting += before[name].names if name in before else ()
-    # A name that only the later file binds replaces a builtin, or one of a `from x import *`.
+    # A name that is bound only in the later file may replace a builtin or a name that the earlier
+    # file got from `from x import *`, and is therefore compared, too.
     return [name or OTHER_STATEMENTS for name in dict.fromkeys((*before, *after))
             if name in reached and before.get(name) != after.get(name)]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Statement:
-    """The syntax tree of the statements that bind a name, and the names that occur in them."""
+    """The statements of a file that bind one name.
+
+    Attributes:
+      code: their syntax trees, as text.
+      names: the names that occur in them.
+    """
 
     code: str
     names: frozenset[str]
@@ -208,19 +224,21 @@ class _Statement:
 def _statements(content: bytes) -> dict[str, _Statement]:
     """Returns the statements at the top level by the name they bind, without docstrings.
 
-    Those that bind no name, such as an `if`, are under an empty name; `ENTRY_POINTS` are left out.
+    Statements that bind no name, such as an `if`, have an empty name; `ENTRY_POINTS` are left out.
     """
     found: dict[str, _Statement] = {}
     for node in _without_docstrings(content).body:
-        names = frozenset(part.id for part in ast.walk(node) if isinstance(part, ast.Name))
+        occurring = frozenset(part.id for part in ast.walk(node) if isinstance(part, ast.Name))
         for name in _bound_names(node):
             if name not in ENTRY_POINTS:
-                before = found.get(name, _Statement("", frozenset()))
-                found[name] = _Statement(before.code + ast.dump(node), before.names | names)
+                previous = found.get(name, _Statement("", frozenset()))
+                found[name] = _Statement(
+                    previous.code + ast.dump(node), previous.names | occurring)
     return found
 
 
 def _bound_names(node: ast.stmt) -> list[str]:
+    """Returns the names that a statement binds; an empty name stands for other effects."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [node.name]
     if isinstance(node, ast.Import | ast.ImportFrom):
@@ -243,7 +261,14 @@ def _without_docstrings(content: bytes) -> ast.Module:
 
 
 def _unusable(path: Path | None, copy: Path, digest: str, folder: Path) -> str | None:
-    """Returns why the original file must not be executed without being named, or None."""
+    """Returns why a file must not be executed unless the user names it; None if it may be.
+
+    Args:
+      path: the path of the original file; None for a script that was run directly.
+      copy: the path of the copy in the run folder.
+      digest: the recorded SHA-256 of the original file, and so of the copy.
+      folder: the run folder.
+    """
     if path is None:
         return "was started as a script"
     content = _read(path)
@@ -290,9 +315,10 @@ def _content_of(module_name: str) -> bytes | None:
 
 
 def _imports(module_name: str, content: bytes) -> dict[str, set[str] | None]:
-    """Returns the names that a module imports from each other module; None: the whole module.
+    """Returns the names that a module imports, by the module that contains them.
 
-    Submodules and the packages that contain a module are included.
+    None stands for the whole module. Submodules, and the packages that contain an imported module,
+    are included.
     """
     package = getattr(sys.modules[module_name], "__package__", None)
     found: dict[str, set[str] | None] = {}
@@ -317,7 +343,7 @@ def _imports(module_name: str, content: bytes) -> dict[str, set[str] | None]:
 
 
 def _add_used(used: dict[str, set[str] | None], module_name: str, names: set[str] | None) -> None:
-    """Adds names to those that are used of a module; None: all."""
+    """Adds `names`, or all names if it is None, to the names of a module that are used."""
     before = used.get(module_name, set())
     used[module_name] = None if names is None or before is None else before | names
 
@@ -325,7 +351,8 @@ def _add_used(used: dict[str, set[str] | None], module_name: str, names: set[str
 def _copy_name(module_name: str, path: Path, taken: Collection[str]) -> str:
     """Returns the path of the copy of a module's file in the folder of the copies."""
     name = path.name
-    if module_name.rpartition(".")[2] in (path.stem, path.parent.name):  # it was imported
+    if module_name.rpartition(".")[2] in (path.stem, path.parent.name):
+        # The module was imported by this name, and its copy must be importable by it, too.
         name = "/".join(module_name.split(".")) + (
             "/__init__.py" if path.name == "__init__.py" else ".py")
     return f"{len(taken)}_{name}" if name in taken else name

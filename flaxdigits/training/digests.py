@@ -1,4 +1,4 @@
-"""Digests that show whether what is read from a disk is what was written.
+"""Digests that show whether the data that are read from a disk are those that were written.
 
 They detect damage, not forgery: the digests are fast rather than cryptographic, and whoever changes
 a file can change its digest too.
@@ -37,6 +37,6 @@ def describe_arrays(arrays: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def json_digest(value: Any) -> str:
-    """Returns the SHA-256 of a JSON value, whatever the order of its keys."""
+    """Returns the SHA-256 of a JSON value, which does not depend on the order of keys."""
     return hashlib.sha256(
         json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -36,12 +36,12 @@ from flaxdigits.training.teacher import Teacher
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Experiment:
-    """The immutable parts of a run; what changes is its `TrainState`.
+    """The immutable parts of a run; the part that changes is the `TrainState`.
 
     Attributes:
       config: the config of the experiment.
       dataset: the data set, on the host.
-      splits: the indices into the data set, by split.
+      splits: the indices into the data set, by split: [examples] int.
       devices: the devices on which the run is trained.
       task: the model, optimizer and batch plan of a train step.
       schedule: the learning rate by step.
@@ -70,8 +70,8 @@ class Experiment:
         """Builds the model and the optimizer, and copies the data to the devices.
 
         Raises:
-          FlaxdigitsError: if the config does not fit the data, or the train state does not fit into
-            memory.
+          FlaxdigitsError: if the config does not fit the data, a custom component is invalid, or
+            the train state does not fit into memory.
         """
         splits, devices = split_indices(config.data, dataset), Devices.all()
         num_classes = len(dataset.class_names)
@@ -101,7 +101,7 @@ class Experiment:
         """Returns the experiment of another seed or fold, which shares the programs and the data.
 
         Raises:
-          FlaxdigitsError: if its fold has another number of training examples.
+          FlaxdigitsError: if the other fold has another number of training examples.
         """
         if config.data == self.config.data:
             return dataclasses.replace(self, config=config)
@@ -142,8 +142,8 @@ class Experiment:
         """Returns the state before the first step, replicated on the devices.
 
         Args:
-          variables: the variables of the model. Layers that are missing in it, or all of them for
-            None, are newly initialized from the seed.
+          variables: the variables of the model. Layers that it does not contain are initialized
+            from the seed; None: all layers are.
         """
         arrays = flatten_dict(variables or {})
         arrays = jax.tree.map(jnp.copy, arrays)  # because the train steps donate their state
@@ -155,7 +155,8 @@ class Experiment:
             self.config.train.freeze))
 
     def variables_shapes(self, num_classes: int) -> dict[str, Any]:
-        """Returns the shapes that the model's variables have with this number of classes."""
+        """Returns the shapes and dtypes of the variables of the model with `num_classes` classes.
+        """
         return variables_shapes(build_model(self.config.model, num_classes), self.image_shape)
 
     def check_step_memory(self) -> None:
@@ -168,7 +169,7 @@ class Experiment:
             f"a train step with train.batch_size={self.config.train.batch_size}")
 
     def epoch_indices(self, epoch: int) -> jax.Array:
-        """Returns the indices of the examples of an epoch, in training order."""
+        """Returns the indices of the examples of an epoch, in training order: [examples] int32."""
         index = self.splits["train"].astype(np.int32)
         return self.devices.replicate(
             epoch_order(stream(self.config.seed, "order"), epoch, index))
@@ -197,12 +198,13 @@ def total_steps(config: TrainConfig, plan: BatchPlan) -> int:
     """Returns the number of steps of a run.
 
     Raises:
-      FlaxdigitsError: if they are too many to be counted in an int32.
+      FlaxdigitsError: if the number does not fit in an int32.
     """
     steps = config.steps or config.epochs * plan.steps_per_epoch
     if steps >= 2**31:
         raise FlaxdigitsError(
-            f"train.epochs={config.epochs} gives {steps} steps; the maximum is 2,147,483,647")
+            f"train.epochs={config.epochs} gives {steps} steps, but a run can have at most "
+            "2,147,483,647: reduce train.epochs")
     return steps
 
 

@@ -1,4 +1,4 @@
-"""The run that a folder contains when training starts: it is resumed or extended, or complete."""
+"""Finds the run that a folder contains when training starts, and extends it if it has finished."""
 
 import dataclasses
 import logging
@@ -20,6 +20,7 @@ from flaxdigits.training.run_folder import LENGTH_FIELDS, RunFolder
 
 _log = logging.getLogger(__name__)
 
+
 @dataclasses.dataclass(frozen=True)
 class FoundRun:
     """The run that a folder already contains when training starts in it.
@@ -27,19 +28,19 @@ class FoundRun:
     Attributes:
       result: the content of `result.json`, or None if the run has not finished.
       diverged: the content of `diverged.json`, or None if the run has not diverged.
-      other_length: the config with the recorded length of the run, if the config that training
-        starts with has another length; otherwise None.
+      old_length_config: if the config with which training starts has another length than the run,
+        this config with the length of the run; otherwise None.
     """
 
     result: dict[str, Any] | None
     diverged: dict[str, Any] | None
-    other_length: ExperimentConfig | None
+    old_length_config: ExperimentConfig | None
 
     @property
     def is_done(self) -> bool:
         """Whether there are no steps to train."""
         has_ended = self.result is not None or self.diverged is not None
-        return has_ended and self.other_length is None
+        return has_ended and self.old_length_config is None
 
     def outcome(self, total_steps: int) -> Outcome:
         """Returns the outcome of a run that is done."""
@@ -58,7 +59,8 @@ def find_run(folder: RunFolder, config: ExperimentConfig) -> FoundRun | None:
       config: the config, which may have another length than the run.
 
     Raises:
-      FlaxdigitsError: if a file of the run is damaged.
+      FlaxdigitsError: if a file of the run is damaged, or the folder contains files of a run but no
+        `config.json`.
     """
     if not folder.contains_run():
         return None
@@ -81,9 +83,9 @@ def check_length(
 ) -> None:
     """Checks that a run can be extended to the length of a config.
 
-    Its completed steps must be identical to the first steps of the longer run. Only a finished run
-    can be extended. Until it is finished again, the new length can be changed, and set back to that
-    of the finished run as long as there is no later checkpoint.
+    The completed steps must be identical to the first steps of the longer run. Only a finished run
+    can be extended. Until the extended run finishes, its length can be changed again; it can be set
+    back to the length of the finished run as long as there is no later checkpoint.
 
     Args:
       folder: the folder of the run.
@@ -92,13 +94,14 @@ def check_length(
       dataset: the data set of the run.
 
     Raises:
-      FlaxdigitsError: if the run is neither finished nor being extended, it has completed more
-        steps than the new length, or the schedule gives different learning rates for these steps.
+      FlaxdigitsError: if the run has diverged, or is neither finished nor being extended; if it has
+        completed at least as many steps as the new length; or if the schedule of the new length
+        gives other learning rates for the completed steps.
     """
-    assert found.other_length is not None
+    assert found.old_length_config is not None
     plan = _batch_plan(config, dataset)
-    old_total, total = (total_steps(each.train, plan) for each in (found.other_length, config))
-    old_length, new_length = _lengths(found.other_length, config)
+    old_total, total = (total_steps(each.train, plan) for each in (found.old_length_config, config))
+    old_length, new_length = _lengths(found.old_length_config, config)
     extended_at = folder.recorded().get("extended_at", [])
     result, diverged = found.result, found.diverged
     completed = result["steps"] if result else max([folder.newest_step(), *extended_at])
@@ -131,7 +134,7 @@ def check_length(
         raise FlaxdigitsError(
             f"{folder.path}: the run cannot be extended: the learning rates of optimizer.schedule="
             f"{optimizer.schedule.name} depend on the length of the run; to train longer, start "
-            f"another run from the weights of this one: train.init_from={folder.path}")
+            f"another run from the weights of this run: train.init_from={folder.path}")
 
 
 def change_length(
@@ -139,16 +142,19 @@ def change_length(
 ) -> None:
     """Sets the length in `config.json` to that of `config`, which `check_length` has accepted.
 
-    `config.json` keeps the first length, and the steps at which the run was extended. The result of
-    a finished run is copied to `result.<steps>.json`, and stays in `result.json` until the extended
-    run finishes. If the length is set back to that of the finished run, the extension is undone:
-    the later rows of `metrics.jsonl` are removed.
+    `config.json` records the first length and the steps at which the run was extended. The result
+    of a finished run is copied to `result.<steps>.json`, and stays in `result.json` until the
+    extended run finishes. If the length is set back to that of the finished run, the extension is
+    undone, and the later rows of `metrics.jsonl` are removed.
 
     Args:
       folder: the folder of the run, which is finished or being extended; the caller has locked it.
       config: the config with the new length.
       dataset: the data set of the run.
       command: the command that changes the length, to be recorded; None if it is unknown.
+
+    Raises:
+      FlaxdigitsError: if a file cannot be written.
     """
     if not is_writer():
         return
@@ -177,7 +183,7 @@ def _batch_plan(config: ExperimentConfig, dataset: Dataset) -> BatchPlan:
 
 
 def _lengths(*configs: ExperimentConfig) -> list[str]:
-    """Returns the fields that set the length of each config, if they differ, and their values."""
+    """Returns for each config the length fields in which they differ, such as `train.epochs=5`."""
     values = [{name: getattr(config.train, name) for name in LENGTH_FIELDS} for config in configs]
     names = [name for name in LENGTH_FIELDS if len({length[name] for length in values}) > 1]
     return [" and ".join(f"train.{name}={'none' if length[name] is None else length[name]}"

@@ -29,6 +29,7 @@ class Interrupts:
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._record) for number in self.SIGNALS}
+            # If there is an outer context, the previous handler is its method `_record`.
             outer = getattr(self._before[signal.SIGINT], "__self__", None)
             if isinstance(outer, Interrupts):
                 self._outer, self.received = outer, outer.received
@@ -42,6 +43,7 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _record(self, number: int, frame: FrameType | None) -> None:
+        """Records a signal, also in the outer context; a second signal ends the process."""
         if self.received is not None:
             signal.signal(number, self._before[number])
             signal.raise_signal(number)

@@ -19,7 +19,7 @@ INSTALLED = ("site-packages", "dist-packages")
 
 
 def is_local(name: str) -> bool:
-    """Returns whether a name is that of a loaded module of the user.
+    """Returns whether `name` is a loaded module that belongs to the user.
 
     Other modules are part of Python or of flaxdigits, are installed, or have no Python file.
     """
@@ -30,20 +30,22 @@ def is_local(name: str) -> bool:
 
 @contextlib.contextmanager
 def importable_folder_of(path: Path) -> Iterator[None]:
-    """Makes the modules and packages beside a file importable, before those of other folders.
+    """Makes the modules and packages in the folder of a file importable within the block.
 
-    Modules of the same name that were loaded from another folder, or before they were changed, are
+    They take precedence over modules of the same names in other folders. If a module with one of
+    these names was loaded from another folder, or has changed since it was loaded, all of them are
     loaded again.
 
     Args:
-      path: the path of a file. If it is in a package, the modules beside the package are meant.
+      path: the path of the file. If it is in a package, the folder that contains the package is
+        used instead.
     """
     folder = path.absolute().parent
     while (folder / "__init__.py").is_file():
         folder = folder.parent
-    finder, beside = _FolderFinder(folder), {entry.stem for entry in folder.iterdir()}
+    finder, names = _FolderFinder(folder), {entry.stem for entry in folder.iterdir()}
     modules = {name: location for name in list(sys.modules)
-               if name.partition(".")[0] in beside and is_local(name)
+               if name.partition(".")[0] in names and is_local(name)
                and (location := finder.locate(name)) is not None}
     if any(_is_stale(sys.modules[name], location) for name, location in modules.items()):
         for name in modules:
@@ -72,6 +74,7 @@ class _FolderFinder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        """Returns the spec of a module in the folder; None lets the other finders search for it."""
         location = None if _is_reserved(name) else self.locate(name)
         if location is None:
             return None
@@ -115,7 +118,8 @@ def _location(module: Any) -> Path | None:
 
 
 def _is_stale(module: ModuleType, location: Path) -> bool:
-    """Returns whether a module is not the one at `location`, or the file has changed since."""
+    """Returns whether a module was loaded from a file other than `location`, or before it changed.
+    """
     if _location(module) != location:
         return True
     return hasattr(module, SOURCE) and getattr(module, SOURCE) != location.read_bytes()

@@ -70,6 +70,7 @@ def _logits(
     model: nn.Module, preprocessing: str, shard_batch: Any, variables: Any, images: jax.Array,
     batches: jax.Array,
 ) -> jax.Array:
+    """Returns the logits of batches: [batches, batch_size, classes] float32."""
     def batch_logits(index: jax.Array) -> jax.Array:
         batch = shard_batch(images[index])
         logits: Any = model.apply(variables, preprocess(batch, preprocessing), None)

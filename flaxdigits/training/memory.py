@@ -26,22 +26,22 @@ def check_memory(needed: int, what: str) -> None:
     free = free_memory()
     if free is not None and needed > free:
         raise FlaxdigitsError(
-            f"{what} needs {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: use a "
-            "smaller train.batch_size, smaller images (data.image_size) or a smaller network")
+            f"{what} needs {needed / 1e9:.1f} GB of memory, but only {free / 1e9:.1f} GB are free: "
+            "use a smaller train.batch_size, smaller images (data.image_size) or a smaller network")
 
 
 def free_memory() -> int | None:
-    """Returns the number of free bytes of a device, for a CPU those of the machine.
+    """Returns the number of free bytes of the first device, or for a CPU of the machine.
 
-    Returns None if it is unknown.
+    Returns None if the number is unknown.
     """
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         stats = device.memory_stats() or {}
         limit = stats.get("bytes_limit")
         return None if limit is None else limit - stats.get("bytes_in_use", 0)
-    known = [free for free in (_free_of_machine(), _free_of_cgroup()) if free is not None]
-    return min(known, default=None)
+    limits = [free for free in (_free_of_machine(), _free_of_cgroup()) if free is not None]
+    return min(limits, default=None)
 
 
 def state_bytes(state: Any) -> int:

@@ -1,8 +1,8 @@
 """Delays what native libraries write to standard error, and their aborts, by a few seconds.
 
 When a process of a run is lost, the native libraries of the other processes write dozens of lines
-and abort at different times. The delay allows this process to determine the cause, to print it in
-one line, and to exit before the output of the libraries is shown.
+and abort at different times. The delay allows each of these processes to determine the cause, to
+print it in one line, and to exit before the output of the libraries is shown.
 """
 
 import atexit
@@ -40,7 +40,7 @@ def delay_native_output() -> int:
 
     def write_remaining_output() -> None:
         is_ending.set()
-        os.dup2(shown, 2)  # closes the pipe, unless a child process has it too
+        os.dup2(shown, 2)  # closes the pipe, unless a child process also has it open
         copier.join(timeout=1)
 
     atexit.register(write_remaining_output)
@@ -66,6 +66,7 @@ def _point_python_to(descriptor: int) -> None:
 
 
 def _copy_later(source: int, shown: int, is_ending: threading.Event) -> None:
+    """Copies bytes between descriptors `SECONDS` after they arrive, or at once when `is_ending`."""
     waiting: collections.deque[tuple[float, bytes]] = collections.deque()
     is_open = True
     while is_open or waiting:

@@ -76,7 +76,11 @@ def check_same_everywhere(what: str, value: Any) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """The devices of a run as a mesh with one axis."""
+    """The devices of a run.
+
+    Attributes:
+      mesh: the devices as a mesh with the axis `AXIS`.
+    """
 
     mesh: jax.sharding.Mesh
 
@@ -113,7 +117,7 @@ class Devices:
 
 
 def parallel_steps(task: TrainTask, devices: Devices) -> jax.stages.Wrapped:
-    """Returns `train_steps` compiled for all devices by `jit` or `pmap`.
+    """Returns `train_steps` for all devices, wrapped by `jit` or `pmap`.
 
     The function takes `(state, examples, order, positions, streams, num_steps)`, with `positions`
     from `all_positions`, and returns the new state and the metrics of the steps. Under `jit` the
@@ -134,13 +138,13 @@ def parallel_steps(task: TrainTask, devices: Devices) -> jax.stages.Wrapped:
 def parallel_steps_of_runs(
     task: TrainTask, devices: Devices, num_runs: int
 ) -> jax.stages.Wrapped:
-    """Returns `train_steps` compiled for several runs, which are sharded over the devices.
+    """Returns `train_steps` for several runs, which are sharded over the devices, wrapped by `jit`.
 
     The function takes `(states, examples, orders, positions, streams, num_steps)`: a list of
-    `num_runs` states, which are donated, and the arguments of `parallel_steps` with a leading axis
-    of runs (`positions` and `examples` have no such axis and are shared by the runs). It returns
-    the list of new states and the stacked metrics. A run whose loss is not finite stops at that
-    step; the others continue.
+    `num_runs` states, which are donated, and the other arguments of `parallel_steps`. `orders`,
+    `streams` and `num_steps` have a leading axis of runs; `positions` and `examples` are shared by
+    the runs. The function returns the list of new states and the stacked metrics. A run whose loss
+    is not finite stops at that step; the other runs continue.
 
     Args:
       task: the task, which is the same for all runs.
@@ -176,7 +180,7 @@ def parallel_steps_of_runs(
 
 
 def all_positions(task: TrainTask, devices: Devices) -> Any:
-    """Returns the argument `positions` of `parallel_steps`: the rows of the global batch.
+    """Returns the argument `positions` of `parallel_steps`: all positions in the padded batch.
 
     Returns:
       int32, [padded_batch_size], or [devices, padded_batch_size / devices] for `pmap`.

@@ -150,7 +150,7 @@ class Peers:
         """Starts the thread that watches the other processes until this process ends.
 
         Args:
-          stderr: see the attribute.
+          stderr: the file descriptor for the line that reports why this process exits.
         """
         self.stderr = stderr
         threading.Thread(target=self._watch, name="peers", daemon=True).start()
@@ -179,7 +179,7 @@ class Peers:
             self._announce("ending")
         with self._changed:
             while "running" in self._states.values() or (
-                    self._failure and not self._has_failed):  # the thread ends this process
+                    self._failure and not self._has_failed):  # the watching thread then exits
                 self._changed.wait()
             return "gone" not in self._states.values()
 
@@ -188,10 +188,12 @@ class Peers:
         self._announce("closed")
 
     def _announce(self, state: State, **more: Any) -> None:
+        """Sends a state of this process to the processes that are connected to it."""
         for connection in self._connections.values():
             connection.send(process=self._here.process, state=state, **more)
 
     def _watch(self) -> None:
+        """Sends and receives messages until all connections are closed; the body of the thread."""
         last, sent = time.monotonic(), 0.0
         with selectors.DefaultSelector() as selector:
             for process, connection in self._connections.items():
@@ -201,7 +203,7 @@ class Peers:
             while selector.get_map():
                 ready = selector.select(HEARTBEAT_SECONDS / 2)
                 now = time.monotonic()
-                if now - last > 3 * HEARTBEAT_SECONDS:  # this process itself was stopped
+                if now - last > 3 * HEARTBEAT_SECONDS:  # this process was stopped, not the others
                     self._last_message = {process: received + now - last for process, received
                                           in self._last_message.items()}
                 last = now
@@ -237,6 +239,7 @@ class Peers:
         return True
 
     def _handle(self, sender: int, message: dict[str, Any]) -> None:
+        """Handles a message, which process 0 also forwards to the other processes."""
         process: Any = message.get("process")
         state: Any = message.get("state")
         text: Any = message.get("text")
@@ -259,6 +262,10 @@ class Peers:
         self._set_state(process, state)
 
     def _mark_lost(self, process: int, how: str) -> None:
+        """Ends this process because another one is lost; process 0 first notifies the others.
+
+        A process that has failed itself is not ended.
+        """
         line = self._failure[1] if self._failure else f"{self._members[process]} {how}"
         if self._here.process == 0:
             for connection in self._connections.values():
@@ -287,7 +294,7 @@ def exit_now(line: str, status: int, stderr: int = 2) -> NoReturn:
       status: the exit status.
       stderr: the file descriptor to which the line is written.
     """
-    flushing = threading.Thread(target=_flush_stdout, daemon=True)  # which may block
+    flushing = threading.Thread(target=_flush_stdout, daemon=True)  # flushing may block
     flushing.start()
     flushing.join(timeout=1)
     if line:
@@ -380,6 +387,7 @@ def wait_for_others(
 
 
 def _refusal(member: ProcessInfo, here: ProcessInfo, known: dict[int, Connection]) -> str | None:
+    """Returns why process 0 refuses the connection of another process; None if it accepts it."""
     if member.processes != here.processes:
         return (f"process {member.process} was started with num_processes={member.processes}, "
                 f"process 0 with {here.processes}")
@@ -396,7 +404,7 @@ def _numbered(processes: Sequence[int]) -> str:
 def join(
     addresses: Sequence[tuple[str, int]], here: ProcessInfo, token: str, seconds: float,
 ) -> Peers:
-    """Connects another process to process 0, and waits until all processes are connected.
+    """Connects this process to process 0, and waits until all processes are connected.
 
     Args:
       addresses: hosts and ports of process 0; the first one that answers is used.
@@ -416,7 +424,8 @@ def join(
             except (OSError, ValueError):  # ValueError: an invalid host or port
                 continue
             connection.send(token=token, **dataclasses.asdict(here))
-            # Process 0 may have started to wait later; it reports which processes are missing.
+            # Process 0 may have begun to wait later than this process. It is given the time to
+            # report which processes are missing.
             answer = connection.first(deadline + 2 * HEARTBEAT_SECONDS) or {}
             if "refused" in answer:
                 connection.close()

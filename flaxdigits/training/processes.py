@@ -51,10 +51,10 @@ def connect(
     """Connects to the other processes of a run, if there are any.
 
     It must be called before any other use of JAX. SLURM steps with several tasks and Cloud TPU VMs
-    are detected; elsewhere the first three arguments are needed. From then on the processes watch
-    each other: if one of them is lost, or fails while the others do not, every other one prints a
-    line that names it and exits with status 1. For this purpose, messages of native libraries on
-    standard error are delayed by a few seconds.
+    are detected; elsewhere the first three arguments are needed. Once connected, the processes
+    watch each other: if one process is lost, or fails while the others do not, each of the others
+    prints a line that names it and exits with status 1. For this purpose, messages of native
+    libraries on standard error are delayed by a few seconds.
 
     Args:
       coordinator: the address of process 0 as "host:port", or None.
@@ -63,12 +63,12 @@ def connect(
       timeout: the seconds to wait for the other processes.
 
     Raises:
-      FlaxdigitsError: if only some of the first three arguments are passed, or the other processes
-        cannot be reached.
+      FlaxdigitsError: if one of the first three arguments is invalid, if only some of them are
+        passed, or if the other processes cannot be reached.
     """
     global _peers
-    given = [value is not None for value in (coordinator, num_processes, process_id)]
-    if any(given) and not all(given):
+    is_passed = [value is not None for value in (coordinator, num_processes, process_id)]
+    if any(is_passed) and not all(is_passed):
         raise FlaxdigitsError(
             "coordinator, num_processes and process_id must be passed together, or none of "
             "them")
@@ -80,7 +80,7 @@ def connect(
         return
     is_tpu, slurm = _is_on_a_tpu_machine(), _slurm_tasks() > 1
     is_initialized = jax.distributed.is_initialized()
-    if not (is_initialized or all(given) or is_tpu or slurm):
+    if not (is_initialized or all(is_passed) or is_tpu or slurm):
         return
     if (coordinator is not None and num_processes is not None and process_id is not None
             and num_processes > 1 and not is_initialized):
@@ -91,7 +91,7 @@ def connect(
                 jax.distributed.initialize(
                     coordinator, num_processes, process_id, _gpus_of_task() if slurm else None)
             except (RuntimeError, ValueError, OSError) as error:  # OSError: no TPU metadata
-                if is_tpu and not (all(given) or slurm):
+                if is_tpu and not (all(is_passed) or slurm):
                     _log.warning("running on a single TPU machine instead of a TPU pod: %s",
                                  first_line(error))
                     return
@@ -134,7 +134,7 @@ def _watch(peers: Peers) -> None:
 
 def _end(peers: Peers) -> None:
     """Waits for the other processes before JAX shuts down; JAX would block on a lost process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the others have anything left to do
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # this process only waits for the others
     uncaught = getattr(sys, "last_value", None)
     if uncaught is not None:
         peers.fail(first_line(uncaught), _exit_status(uncaught))
@@ -164,10 +164,11 @@ def _meet_by_jax(timeout: float) -> Peers:
                               "token": secrets.token_hex(16)}).encode()
         offer[:len(content)] = np.frombuffer(content, np.uint8)
     offer = multihost_utils.broadcast_one_to_all(offer)
-    taken = json.loads(np.asarray(offer, np.uint8).tobytes().rstrip(b"\0"))
+    process_0 = json.loads(np.asarray(offer, np.uint8).tobytes().rstrip(b"\0"))
     if server is not None:
-        return wait_for_others(server, here, taken["token"], timeout)
-    return join([(host, taken["port"]) for host in taken["hosts"]], here, taken["token"], timeout)
+        return wait_for_others(server, here, process_0["token"], timeout)
+    return join([(host, process_0["port"]) for host in process_0["hosts"]], here,
+                process_0["token"], timeout)
 
 
 @contextlib.contextmanager
@@ -202,17 +203,18 @@ def _slurm_tasks() -> int:
 
 
 def _gpus_of_task() -> list[int] | None:
-    """Returns the local ids of the GPUs of this SLURM task, if no other task uses the visible GPUs.
+    """Returns the local ids of the visible GPUs, if no other SLURM task uses them.
 
     Returns None otherwise; JAX then assigns one of the visible GPUs to each task of the node.
     """
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     is_only_task = re.fullmatch(r"1(\(x\d+\))?", os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
-    return list(range(len(seen))) if seen != [""] and (is_only_task or len(seen) == 1) else None
+    has_own_gpus = visible != [""] and (is_only_task or len(visible) == 1)
+    return list(range(len(visible))) if has_own_gpus else None
 
 
 def _is_on_a_tpu_machine() -> bool:
-    """Returns whether this machine may be a host of a TPU pod.
+    """Returns whether this machine has TPUs, and may therefore be a host of a TPU pod.
 
     If so, JAX reads the number of this process from the metadata server.
     """

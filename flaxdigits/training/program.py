@@ -7,17 +7,17 @@ depends on the device:
 - On a CPU, one run per device at a time. Milliseconds per step and seed on two shared cores of an
   AMD EPYC (JAX 0.10.2, medians of three calls) for a single seed, for five under `lax.map`, and for
   five under `vmap`: `dense_cnn` 6.4, 5.9, 10.0; `mse_cnn` 3.8, 3.7, 4.9; `chinese_cnn` 86, 81, 115.
-  `lax.map` gains little over calling the program once for each seed,
-  which returns the result of each seed as soon as it is complete; `vmap` (`train.seeds_per_call=5`)
-  makes batched matrix products, which are slow there.
+  `lax.map` gains little over one call for each seed, which returns the result of a seed as soon as
+  it is complete; `vmap` (`train.seeds_per_call=5`) makes batched matrix products, which are slow on
+  a CPU.
 - On other devices, all runs that fit into memory, under `vmap`, sharded over the devices by seed.
-  A small network leaves most of a GPU idle; several at once use it.
+  A small network leaves most of a GPU idle; several networks at once use more of it.
 
-On a single CPU device the result of a seed is bitwise identical to that without the other seeds.
-On several devices XLA sums in a different order, and under `vmap` the products are batched: there
-the results are the same except for rounding. The number of runs that a call advances depends on the
-number of all runs, not of those that are left, so that a resumed run is bitwise identical to
-the uninterrupted run.
+On a single CPU device the result of a seed is bitwise identical whether or not other seeds are
+trained with it. On several devices XLA sums in a different order, and under `vmap` the products are
+batched; in both cases the results are the same except for rounding. The number of runs that a call
+advances depends on the total number of runs, not on how many are unfinished, so that a resumed run
+is bitwise identical to the uninterrupted run.
 """
 
 import contextlib
@@ -86,8 +86,8 @@ class TrainProgram:
     Args:
       experiment: the experiment of any of the runs, for what they share.
       total_runs: the number of all runs.
-      memory: the bytes of memory of each device; None: as reported by the
-        device, or unlimited if it reports none.
+      memory: the bytes of memory of each device; None: as reported by the device, or unlimited if
+        it reports none.
     """
 
     def __init__(self, experiment: Experiment, total_runs: int, memory: int | None = None) -> None:
@@ -99,7 +99,7 @@ class TrainProgram:
 
     @functools.cached_property
     def runs_per_call(self) -> int:
-        """The number of runs that a call advances, and so of its slots."""
+        """The number of slots of a call, each of which advances one run."""
         devices = self._experiment.devices.count
         wanted = self._experiment.config.train.seeds_per_call or (
             devices if jax.default_backend() == "cpu" else self._total_runs)
@@ -109,7 +109,13 @@ class TrainProgram:
         return num_runs
 
     def seconds_compiling(self) -> float:
-        """Compiles if necessary, and returns the seconds since the last call of this method."""
+        """Compiles the train steps if necessary, and returns the seconds that compiling has taken.
+
+        Seconds that an earlier call has returned are not included.
+
+        Raises:
+          FlaxdigitsError: if a train step needs more memory than is available.
+        """
         self._compile(self.runs_per_call)
         seconds, self._seconds_compiling = self._seconds_compiling, 0.0
         return seconds
@@ -117,6 +123,9 @@ class TrainProgram:
     @property
     def steps(self) -> Callable[..., tuple[Any, Any]]:
         """The compiled `train_steps` of `runs_per_call` runs; it takes the values of `arguments`.
+
+        Raises:
+          FlaxdigitsError: if a train step needs more memory than is available.
         """
         return self._compile(self.runs_per_call)
 
@@ -126,9 +135,10 @@ class TrainProgram:
         """Returns the arguments of `steps`.
 
         Args:
-          requests: the requests of at most `runs_per_call` runs, whose states are donated; None:
-            there is no run in this slot.
-          num_steps: the number of steps of each run, within one epoch; 0 leaves a run as it is.
+          requests: the request of the run in each slot, for at most `runs_per_call` slots; None: a
+            slot without a run. The states of the requests are donated.
+          num_steps: the number of steps of the run in each slot, within one epoch; 0 leaves the run
+            unchanged.
         """
         experiment, replicate = self._experiment, self._experiment.devices.replicate
         if self.runs_per_call == 1:
@@ -152,12 +162,15 @@ class TrainProgram:
     def results(
         self, requests: Sequence[StepRequest | None], output: tuple[Any, Any]
     ) -> list[tuple[TrainState, StepMetrics]]:
-        """Waits for the steps; returns the new state and the metrics for each request.
+        """Waits until the steps have been computed.
 
         Args:
-          requests: see `arguments`. For a slot without a run, the state and the metrics are
-            placeholders.
-          output: the values that `steps` returned.
+          requests: see `arguments`.
+          output: the value of `steps`: the new states (a list, or one state if `runs_per_call` is
+            1) and their metrics.
+
+        Returns:
+          The state and the metrics of each request, in the same order; for None, placeholders.
         """
         states, metrics = output[0], jax.device_get(output[1])
         if self.runs_per_call == 1:
@@ -169,7 +182,9 @@ class TrainProgram:
                 for slot, state in enumerate(states[:len(requests)])]
 
     def _positions(self, num_runs: int) -> Any:
-        """Returns the positions of the examples in the global batch; of several runs, replicated.
+        """Returns the positions of the examples in the global batch.
+
+        Several runs use the same positions, which are replicated on every device.
         """
         experiment = self._experiment
         if num_runs == 1:
@@ -178,11 +193,12 @@ class TrainProgram:
             np.arange(experiment.task.plan.unpadded_batch_size, dtype=np.int32))
 
     def _round_up(self, num_runs: int) -> int:
-        """Rounds a number of runs up to the same number on every device."""
+        """Rounds a number of runs up, so that every device has the same number of them."""
         devices = self._experiment.devices.count
         return 1 if self._total_runs == 1 else -(-max(num_runs, 1) // devices) * devices
 
     def _fits(self, num_runs: int) -> bool:
+        """Returns whether the program of `num_runs` runs fits into the memory of a device."""
         if self._memory is None:
             return True
         memory = self._compile(num_runs).memory_analysis()
@@ -191,6 +207,7 @@ class TrainProgram:
             + memory.temp_size_in_bytes - memory.alias_size_in_bytes)
 
     def _compile(self, num_runs: int) -> Any:
+        """Returns the compiled train steps of `num_runs` runs, which are compiled only once."""
         if num_runs not in self._compiled:
             start = time.perf_counter()
             experiment = self._experiment
@@ -228,12 +245,12 @@ def _stack(trees: Sequence[Any]) -> Any:
 
 
 def _memory_of_device() -> int | None:
-    """Returns the bytes of memory of one device; None where it does not report it, as on a CPU."""
+    """Returns the bytes of memory of one device; None if it reports no number, as on a CPU."""
     stats = jax.local_devices()[0].memory_stats()
     return stats.get("bytes_limit") if stats else None
 
 
 def _trim_heap() -> None:
-    """Returns the memory that compilers have freed, 100 MB, from glibc to the system."""
+    """Makes glibc release to the system the memory (about 100 MB) that the compilers have freed."""
     with contextlib.suppress(AttributeError):  # other C libraries have no such function
         ctypes.CDLL(None).malloc_trim(0)

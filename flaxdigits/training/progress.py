@@ -58,7 +58,7 @@ class Bar(Tracker):
 
 
 class Lines(Tracker):
-    """Prints a line for every validation, one at the end, and one every few seconds in between."""
+    """Prints a line for every validation, at the end, and every few seconds in between."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -97,7 +97,7 @@ class ConsoleProgress(Progress):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._stages: list[_Stage] = []  # the innermost last, which is the one that is shown
+        self._stages: list[_Stage] = []  # the last one is the innermost, and is printed
 
     @contextlib.contextmanager
     def stage(self, text: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
@@ -123,7 +123,7 @@ class ConsoleProgress(Progress):
             seconds = SECONDS_BETWEEN_LINES
 
     def _show_live(self, stage: "_Stage", ended: threading.Event) -> None:
-        if ended.wait(0.2):  # shows nothing for a moment
+        if ended.wait(0.2):  # a stage that ends at once is not shown
             return
         with Status(str(stage), console=self._console) as status:
             while not ended.wait(0.2):
@@ -177,7 +177,10 @@ class TrainingStage(Tracker):
 
 
 def console_progress(console: Console) -> Progress:
-    """Returns the progress of a console; with `FLAXDIGITS_PROGRESS=off` one that shows nothing."""
+    """Returns an object that prints stages on a console.
+
+    If the console is quiet, or `FLAXDIGITS_PROGRESS=off` is set, it prints nothing.
+    """
     is_off = console.quiet or os.environ.get("FLAXDIGITS_PROGRESS") == "off"
     return NO_PROGRESS if is_off else ConsoleProgress(console)
 
@@ -196,6 +199,7 @@ def _metrics(rate: float, loss: float, accuracy: float) -> str:
 
 
 def _line(row: dict[str, Any], total: int | None = None) -> str:
+    """Returns the line that is printed for a row of `metrics.jsonl`."""
     step = f"step {row['step']}" + (f"/{total}" if total else "")
     metrics = f"loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.4f}"
     if "validation_accuracy" in row:

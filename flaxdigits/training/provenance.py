@@ -29,7 +29,7 @@ def _version(package: str) -> str:
 
 
 def git_commit() -> str | None:
-    """Returns the git commit of this checkout; None if the package is not in a checkout.
+    """Returns the git commit of the checkout that contains the package; None if there is none.
 
     `+changes` is appended if files have been changed since the commit.
     """
@@ -67,7 +67,7 @@ def machine() -> str:
 
 
 def is_deterministic(requested: bool) -> bool:
-    """Returns whether a run is bitwise reproducible.
+    """Returns whether a run on this device is bitwise reproducible.
 
     Args:
       requested: `train.deterministic`, which only matters on a GPU: runs on a CPU or TPU are always

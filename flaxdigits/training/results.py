@@ -66,12 +66,12 @@ ReportWriter = Callable[[FinishedRun], Mapping[str, Path]]
 
 
 def no_report(run: FinishedRun) -> Mapping[str, Path]:
-    """Writes no report; a `ReportWriter`."""
+    """Writes no report and returns no figures; it is a `ReportWriter`."""
     return {}
 
 
 class Clocks:
-    """The seconds that a run has spent, including those before it was resumed.
+    """The seconds that a run has spent in each activity, over all of its sessions.
 
     Args:
       record: the record of the checkpoint from which the run is resumed.
@@ -90,7 +90,11 @@ class Clocks:
         self.evaluating += time.perf_counter() - start
 
     def record(self, validation: Scores | None) -> CheckpointRecord:
-        """Returns the record of a checkpoint, with the scores of the validation split if any."""
+        """Returns the record of a checkpoint.
+
+        Args:
+          validation: the scores of the validation split; None if it was not evaluated.
+        """
         return CheckpointRecord(
             self.compiling, self.training, self.evaluating,
             validation.accuracy if validation else None, validation.loss if validation else None)
@@ -128,7 +132,7 @@ def run_result(
       state: the evaluated train state.
       step: the number of steps of the run.
       clocks: the times of the run.
-      scores: the metrics of each split, or None without such a split.
+      scores: the metrics of each split; None if there is no such split.
       evaluated_step: the step of the evaluated train state.
       running_accuracy: the training accuracy over the last epoch, while the weights changed.
     """
@@ -159,7 +163,13 @@ def log_resumption(experiment: Experiment, workdir: Path, step: int) -> None:
 
 
 def diverged_message(part: str, step: int, last_saved: int | None) -> str:
-    """Returns the error message of a run of which a part, such as `the loss`, is not finite."""
+    """Returns the error message of a run that has diverged.
+
+    Args:
+      part: the part of the run that is not finite, such as `the loss`.
+      step: the step at which it was found.
+      last_saved: the step of the newest checkpoint; None if there is none.
+    """
     checkpoint = ("nothing was saved yet" if last_saved is None else
                   f"the checkpoint of step {last_saved} stays")
     return (f"{part} is not finite at step {step}: {checkpoint}; try a smaller "

@@ -32,7 +32,7 @@ SCORES = {"accuracy": FRACTION, "loss": NUMBER, "errors": COUNT, "examples": POS
 
 IMAGE_SHAPE = Kind("three positive integers", lambda value: (
     isinstance(value, list) and len(value) == 3
-    and all(POSITIVE_COUNT.fits(one) and one <= 2**16 for one in value)))
+    and all(POSITIVE_COUNT.fits(size) and size <= 2**16 for size in value)))
 
 CODE = Kind("a list of files with copy, path and sha256", lambda value: (
     isinstance(value, list) and all(
@@ -71,21 +71,24 @@ OPTIONAL_ROW = {
 SCORED_ROW = {"step": COUNT, "data_source": STRING, "fingerprint": STRING}
 DIVERGED = {"step": COUNT, "message": STRING}
 
-CONFIG_ADVICE = "restore it from a copy, or name another workdir"
-RESULT_ADVICE = "delete it, and the command that trained the run scores the run again"
-DIVERGED_ADVICE = "delete it, and the command that trained the run resumes from its last checkpoint"
+CONFIG_ADVICE = "restore it from a copy, or choose another workdir"
+RESULT_ADVICE = "delete it and repeat the training command, which then evaluates the run again"
+DIVERGED_ADVICE = ("delete it and repeat the training command, which then resumes the run from its "
+                   "last checkpoint")
 ROWS_ADVICE = "repair or delete the line"
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Returns the content of a `config.json`; of the config only sections and paths are checked.
+    """Returns the content of a `config.json`.
+
+    All fields are checked, except for the config, in which only the sections and paths are.
 
     Raises:
       FlaxdigitsError: if the file cannot be read, or a field is missing or of the wrong kind.
       FileNotFoundError: if the file does not exist.
     """
     values = read_object(path, CONFIG_ADVICE)
-    _checked(check_config, values, path, CONFIG_ADVICE)
+    _check_values(check_config, values, path, CONFIG_ADVICE)
     return values
 
 
@@ -102,7 +105,7 @@ def read_result(path: Path) -> dict[str, Any]:
         check_result(result)
         check_fields(result, CLOCKS, optional=False)
 
-    _checked(check, values, path, RESULT_ADVICE)
+    _check_values(check, values, path, RESULT_ADVICE)
     return values
 
 
@@ -114,7 +117,7 @@ def read_diverged(path: Path) -> dict[str, Any]:
       FileNotFoundError: if the file does not exist.
     """
     values = upgrade_diverged(read_object(path, DIVERGED_ADVICE))
-    _checked(check_diverged, values, path, DIVERGED_ADVICE)
+    _check_values(check_diverged, values, path, DIVERGED_ADVICE)
     return values
 
 
@@ -152,7 +155,10 @@ def read_evaluations(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 def check_config(values: Mapping[str, Any]) -> None:
-    """Raises ValueError for the first field of a `config.json` that is missing or wrong."""
+    """Raises ValueError for the first field of a `config.json` that is missing or wrong.
+
+    In the config itself, only the sections and paths are checked.
+    """
     check_fields(values, CONFIG, optional=False)
     check_fields(values, OPTIONAL_CONFIG, optional=True)
     _check_within("data", values["data"], DATA, optional=False)
@@ -175,7 +181,7 @@ def _check_within(
 def check_result(values: Mapping[str, Any]) -> None:
     """Raises ValueError for the first field of a result that is missing or wrong.
 
-    The clocks are not checked.
+    The fields in `CLOCKS` are not checked.
     """
     check_fields(values, RESULT_FIELDS, optional=False)
     _check_scores(values)
@@ -199,6 +205,7 @@ def _check_scores(values: Mapping[str, Any]) -> None:
 
 
 def _rows(path: Path, check: Check) -> tuple[list[dict[str, Any]], list[int]]:
+    """Returns the rows of a file, checked, and the numbers of its damaged lines."""
     rows: list[dict[str, Any]] = []
     damaged: list[int] = []
     for number, row in read_rows(path, ROWS_ADVICE):
@@ -213,7 +220,8 @@ def _rows(path: Path, check: Check) -> tuple[list[dict[str, Any]], list[int]]:
     return rows, damaged
 
 
-def _checked(check: Check, values: Mapping[str, Any], path: Path, advice: str) -> None:
+def _check_values(check: Check, values: Mapping[str, Any], path: Path, advice: str) -> None:
+    """Calls a check of the values of a file; adds the path and the advice to its error."""
     try:
         check(values)
     except ValueError as error:

@@ -3,8 +3,8 @@
 If the loss of a run becomes NaN or infinite, its folder contains a `diverged.json` instead of a
 result.
 
-Files are replaced atomically by renaming, so a reader never sees an incomplete file. All data are
-JSON; nothing that is read is executed.
+Files are replaced atomically by renaming, so a reader never sees an incomplete file. Every file
+that is read here is JSON, and nothing is executed.
 """
 
 import contextlib
@@ -34,9 +34,9 @@ CHANGEABLE = ("train.stop_after", "train.seeds_per_call", "checkpoint.keep", "da
 
 LENGTH_FIELDS = ("epochs", "steps")  # the fields of `train` that set the length of a run
 
-TEACHER = "train.objective.teacher"
+TEACHER = "train.objective.teacher"  # the field with the path of the teacher's run
 
-# The fields that identify the data of a run; `config.json` contains further ones.
+# The fields of `data` in `config.json` that identify the data of a run; further fields describe it.
 IDENTITY = ("dataset", "source", "fingerprint", "class_names", "official_train", "validation",
             "image_shape", "writers", "indices")
 
@@ -52,7 +52,7 @@ ADVICE = {"write": "free space and make it writable, or choose another path",
 
 
 class RunFolder:
-    """Reads and writes the files of one run; in a run of several processes only one of them writes.
+    """Reads and writes the files of one run; of several processes only one writes.
 
     Args:
       path: the path of the folder, which is created by the first write.
@@ -115,6 +115,9 @@ class RunFolder:
 
         For each file these are the values of `custom_code.record_of`, and under `earlier` the
         digests of copies that the user has replaced.
+
+        Raises:
+          FlaxdigitsError: as `recorded` does.
         """
         return self.recorded().get("code", [])
 
@@ -133,8 +136,8 @@ class RunFolder:
         """
         return custom_code.originals(self.path, self.code())
 
-    def has_copy(self, path: str | os.PathLike[str]) -> bool:
-        """Returns whether a file is one of the copies in this folder."""
+    def is_code_copy(self, path: str | os.PathLike[str]) -> bool:
+        """Returns whether a path is within the subfolder `code`, which contains copies of code."""
         return (self.path / custom_code.FOLDER).resolve() in Path(path).resolve().parents
 
     def data(self) -> dict[str, Any]:
@@ -142,6 +145,9 @@ class RunFolder:
 
         The fields are those of `LabeledImages.description`; fields that an earlier version did not
         record are missing.
+
+        Raises:
+          FlaxdigitsError: as `recorded` does.
         """
         return self.recorded()["data"]
 
@@ -150,7 +156,11 @@ class RunFolder:
         self.recorded()
 
     def metadata(self) -> dict[str, Any]:
-        """Returns the fields of `config.json` other than the config, such as `data`, `versions`."""
+        """Returns the fields of `config.json` other than the config, such as `data`, `versions`.
+
+        Raises:
+          FlaxdigitsError: as `recorded` does.
+        """
         return {name: value for name, value in self.recorded().items() if name != "config"}
 
     def recorded(self) -> dict[str, Any]:
@@ -173,11 +183,11 @@ class RunFolder:
     def result(self) -> dict[str, Any] | None:
         """Returns the content of `result.json`, or None if the run has not finished.
 
-        Returns None while a finished run is being extended.
+        A finished run that is being extended counts as not finished.
 
         Raises:
-          FlaxdigitsError: if the file is damaged, or is the result of another run than the one that
-            `config.json` describes.
+          FlaxdigitsError: if the file is damaged, or contains the result of a run other than that
+            of `config.json`.
         """
         try:
             result = run_files.read_result(self.path / "result.json")
@@ -198,7 +208,7 @@ class RunFolder:
         return result
 
     def diverged(self) -> dict[str, Any] | None:
-        """Returns the `step` and `message` of a run that diverged, or None.
+        """Returns the `step` and `message` of a run that diverged, or None if it did not.
 
         A run diverges if its loss or its train state becomes NaN or infinite.
 
@@ -248,8 +258,10 @@ class RunFolder:
         self.check_same(config, metadata)
         recorded = self.recorded()
         if recorded.keys() - {"code", "command"} == {"config", "data"}:
+            # The folder was created by a caller that passed only a part of the metadata.
             self.write_json("config.json", metadata | recorded)
         elif not self.has_ended():
+            # The data and the initial weights are the same, but their paths may have changed.
             updated = recorded | {"config": dict(recorded["config"])}
             for (section, name), path in _input_paths(new).items():
                 if path != _input_paths(recorded)[section, name]:
@@ -269,13 +281,13 @@ class RunFolder:
         with readable_os_errors(self.path):
             if (self.path / "config.json").exists():
                 return True
-            left = [name for name in RUN_OUTPUTS if (self.path / name).exists()]
+            outputs = [name for name in RUN_OUTPUTS if (self.path / name).exists()]
         if self.has_checkpoints():
-            left.insert(0, "checkpoints")
-        if left:
+            outputs.insert(0, "checkpoints")
+        if outputs:
             raise FlaxdigitsError(
-                f"{self.path}: contains {' and '.join(left)} but no config.json, so the run cannot "
-                "be identified; restore config.json, or choose another workdir")
+                f"{self.path}: contains {' and '.join(outputs)} but no config.json, so the run "
+                "cannot be identified; restore config.json, or choose another workdir")
         return False
 
     def check_same(self, config: ExperimentConfig, metadata: Mapping[str, Any]) -> None:
@@ -330,6 +342,11 @@ class RunFolder:
     def _is_from_the_same_weights(
         self, recorded: Mapping[str, Any], other: Mapping[str, Any]
     ) -> bool:
+        """Returns whether `train.init_from` of two configs may name the same weights.
+
+        The run must have a checkpoint and a digest of its initial weights. If `other` has a digest,
+        both must be equal.
+        """
         old, new = (flatten(run["config"]).get("train.init_from") for run in (recorded, other))
         digest = recorded.get("init_from")
         return (None not in (old, new, digest) and self.has_checkpoints()
@@ -395,11 +412,11 @@ class RunFolder:
         """
         if self._lock is None:
             return
-        there, locked = None, os.fstat(self._lock)
+        found, locked = None, os.fstat(self._lock)
         with (readable_os_errors(self.path),
               contextlib.suppress(FileNotFoundError, NotADirectoryError)):
-            there = os.stat(self.path / LOCK)
-        if there is None or not os.path.samestat(there, locked):
+            found = os.stat(self.path / LOCK)
+        if found is None or not os.path.samestat(found, locked):
             raise FlaxdigitsError(
                 f"{self.path}: was deleted, moved or replaced during training, so nothing more is "
                 "written; restore it to resume from the last checkpoint, or start a new run")
@@ -413,7 +430,8 @@ class RunFolder:
         try:
             self.check_present()
         except FlaxdigitsError:
-            # After a failed save other threads of Orbax still write, and cannot be joined.
+            # After a failed save, other threads of Orbax still write and cannot be joined, so the
+            # folder may reappear after it was removed.
             for _ in range(10):
                 with contextlib.suppress(OSError):
                     if os.listdir(self.path) == [self.checkpoints.name]:
@@ -421,11 +439,18 @@ class RunFolder:
                 time.sleep(0.1)
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
-        """Writes a JSON file; an existing one is replaced atomically."""
+        """Writes a JSON file, as `write` does."""
         self.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
     def append(self, name: str, row: dict[str, Any]) -> None:
-        """Appends a line of JSON to a file; an incomplete last line stays a separate line."""
+        """Appends a line of JSON to a file.
+
+        If the last line is incomplete, because a process was killed while writing it, a newline is
+        inserted first.
+
+        Raises:
+          FlaxdigitsError: if the file cannot be written, or the folder was moved.
+        """
         if self._is_writer:
             self.check_present()
             with readable_os_errors(self.path / name), open(self.path / name, "ab+") as file:
@@ -436,7 +461,7 @@ class RunFolder:
                 file.write(json.dumps(row).encode() + b"\n")
 
     def rows(self, name: Literal["metrics.jsonl", "eval.jsonl"]) -> list[dict[str, Any]]:
-        """Returns the rows of a file, without an incomplete last line.
+        """Returns the rows of a file; an incomplete last line is left out.
 
         Other damaged lines are skipped with a warning.
 
@@ -451,12 +476,20 @@ class RunFolder:
         return rows
 
     def truncate_metrics(self, step: int) -> None:
-        """Removes the rows after `step` from `metrics.jsonl`."""
+        """Removes the rows after `step` from `metrics.jsonl`.
+
+        Raises:
+          FlaxdigitsError: if the file cannot be read or written, or the folder was moved.
+        """
         rows = [row for row in self.rows("metrics.jsonl") if row["step"] <= step]
         self.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes a file, whose name may include folders; an existing one is replaced atomically."""
+        """Writes a file, whose name may include folders; an existing file is replaced atomically.
+
+        Raises:
+          FlaxdigitsError: if the file cannot be written, or the folder was moved.
+        """
         if not self._is_writer:
             return
         self.check_present()

@@ -66,7 +66,7 @@ def train_many(
         only the first is tracked.
       on_end: called with each run that has finished, diverged or was paused.
       write_report: called with each finished run, before `result.json` is written.
-      progress: is notified of the stages that take long, besides the train steps.
+      progress: is notified of long stages other than the train steps.
 
     Returns:
       The outcomes by run folder; after a signal, some runs may be missing.
@@ -86,8 +86,8 @@ def train_many(
 
     waiting = []
     for path, run in found.items():
-        if run is not None and run.other_length is not None:
-            run = find_run(folders[path], configs[path])  # with the length that it has now
+        if run is not None and run.old_length_config is not None:
+            run = find_run(folders[path], configs[path])  # `_prepare` has recorded the new length
         if run is not None and run.is_done:
             end(path, run.outcome(experiment.total_steps))
         else:
@@ -124,7 +124,7 @@ def _prepare(
 
     Returns:
       The experiment of the first run, the variables from which new runs start (None: newly
-      initialized ones), and the content of `config.json` beside the config.
+      initialized ones), and the other fields of `config.json`.
     """
     config, *_ = configs.values()
     with progress.stage("building the network"):
@@ -183,7 +183,10 @@ class RunGroup:
                 self._seconds_compiling = program.seconds_compiling() / len(self.requests)
 
     def arguments(self) -> tuple[Any, ...]:
-        """Returns the arguments of the program's next steps."""
+        """Returns the arguments of the program's next steps.
+
+        Only the runs with the fewest completed steps are advanced; the others make 0 steps.
+        """
         step = min(request.step for request in self.requests.values())
         self._active = [path for path, request in self.requests.items() if request.step == step]
         self._num_steps = min(
@@ -194,11 +197,11 @@ class RunGroup:
             [self._num_steps if path in self._active else 0 for path in self._runs])
 
     def send(self, output: tuple[Any, Any], start: float) -> None:
-        """Sends each run its new state, with which it continues to its next request.
+        """Sends the new states to the runs that were advanced, and receives their next requests.
 
         Args:
           output: the values that the program's steps returned for `arguments`.
-          start: the time at which they were called.
+          start: the value of `time.perf_counter()` before these steps.
         """
         requests = [self.requests.get(path) for path in self._runs]
         results = self._program.results(requests, output)
@@ -210,10 +213,11 @@ class RunGroup:
                 self._resume(path, StepReply(
                     state, metrics, self._rate, seconds_training=seconds / len(self._active),
                     seconds_compiling=compiling))
-            elif path in self.requests:
+            elif path in self.requests:  # not advanced, but its state was donated, too
                 self.requests[path] = dataclasses.replace(self.requests[path], state=state)
 
     def _resume(self, path: Path, reply: StepReply | None) -> None:
+        """Runs a generator until its next request (None: from its start), or to its end."""
         try:
             run = self._runs[path]
             self.requests[path] = next(run) if reply is None else run.send(reply)
@@ -228,9 +232,9 @@ def _check_together(configs: Sequence[ExperimentConfig]) -> None:
         return
     first = to_dict(configs[0])
     for config in configs:
-        own = to_dict(config) | {"seed": first["seed"]}
-        own["data"] |= {"fold": first["data"]["fold"]}
-        if own != first:
+        values = to_dict(config) | {"seed": first["seed"]}
+        values["data"] |= {"fold": first["data"]["fold"]}
+        if values != first:
             raise FlaxdigitsError(
                 f"{config.experiment}: runs that are trained together may differ only in seed "
                 "and data.fold")
@@ -256,7 +260,7 @@ def _log_frozen(experiment: Experiment) -> None:
 
 
 def _log_preprocessing(config: ExperimentConfig, source: RunFolder) -> None:
-    """Logs a warning if the weights of `source` were trained on images of other preprocessing."""
+    """Logs a warning if the weights of `source` were trained with another preprocessing."""
     before = flatten(complete(source.recorded()["config"])).get("data.preprocessing")
     if before != config.data.preprocessing and is_writer():
         _log.warning("train.init_from: %s was trained with data.preprocessing=%s, and this run has "
@@ -269,7 +273,7 @@ def _initial_weights(
     """Returns the weights of `train.init_from`, if any.
 
     Raises:
-      FlaxdigitsError: if they cannot be read, and a run has no checkpoint yet.
+      FlaxdigitsError: if the weights cannot be read, and a run without a checkpoint needs them.
     """
     if config.train.init_from is None:
         return None
@@ -307,7 +311,7 @@ def _record_configs(
 def record_config_or_length(
     folder: RunFolder, config: ExperimentConfig, dataset: Dataset, metadata: dict[str, Any]
 ) -> None:
-    """Writes the `config.json` of a run, or the new length of a finished one.
+    """Writes the `config.json` of a run, or changes the recorded length of a finished run.
 
     Args:
       folder: the run folder, which the caller has locked.
@@ -319,7 +323,7 @@ def record_config_or_length(
       FlaxdigitsError: as `RunFolder.record_config` does.
     """
     found = find_run(folder, config)  # again, because another process may have had the lock
-    if found is not None and found.other_length is not None:
+    if found is not None and found.old_length_config is not None:
         change_length(folder, config, dataset, metadata.get("command"))
     else:
         folder.record_config(validate(config), metadata)
@@ -328,9 +332,14 @@ def record_config_or_length(
 def _metadata(
     dataset: Dataset, weights: SavedWeights | None, teacher: Teacher | None, is_recorded: bool
 ) -> dict[str, Any]:
-    """Returns what `config.json` holds in addition to the config, see `RunFolder.record_config`.
+    """Returns the fields of `config.json` other than the config, see `RunFolder.record_config`.
 
-    The description of custom data takes a second or two, and is made only for new runs.
+    Args:
+      dataset: the data set of the runs.
+      weights: the weights of `train.init_from`, if any.
+      teacher: the network that the objective learns from, if any.
+      is_recorded: whether every run folder has its `config.json`. In this case the description of
+        the data, which takes a second or two for custom data, is not needed.
     """
     metadata = {
         "data": dataset.identity() if is_recorded else dataset.description(),
@@ -355,7 +364,7 @@ def check_folders(configs: Mapping[Path, ExperimentConfig], dataset: Dataset) ->
     """
     @functools.cache  # computed once: all seeds have the same train.init_from
     def init_digest(init_from: str | None) -> str | None:
-        with contextlib.suppress(FlaxdigitsError):  # a resumed run does not need them
+        with contextlib.suppress(FlaxdigitsError):  # a resumed run does not need these weights
             return None if init_from is None else load_weights(init_from).digest
 
     @functools.cache
@@ -376,6 +385,6 @@ def _check_found(
     dataset: Dataset,
 ) -> None:
     """Raises FlaxdigitsError if a run cannot be resumed, or extended, with this config."""
-    folder.check_same(validate(found.other_length or config), metadata)
-    if found.other_length is not None:
+    folder.check_same(validate(found.old_length_config or config), metadata)
+    if found.old_length_config is not None:
         check_length(folder, found, config, dataset)

@@ -31,6 +31,9 @@ def score(
       labels: [examples] int32.
       loss: the training loss; its mean over the examples is computed in float64 on the host.
       metrics: the metrics to compute in addition to accuracy, loss and errors.
+
+    Raises:
+      FlaxdigitsError: if a metric does not return a single number.
     """
     targets = jax.nn.one_hot(labels, logits.shape[-1])
     # JAX functions take NumPy arrays too.

@@ -1,4 +1,5 @@
-"""Opens the checkpoints of a run, selects one, and warns of those that are missing."""
+"""Opens the checkpoints of a run, selects one of them, and warns if a later or better one is gone.
+"""
 
 import contextlib
 import logging
@@ -16,7 +17,11 @@ _log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def checkpoint_reader(folder: RunFolder) -> Iterator[Checkpoints]:
-    """Opens the checkpoints of a run to read them, and closes them afterwards."""
+    """Opens the checkpoints of a run to read them, and closes them afterwards.
+
+    Raises:
+      FlaxdigitsError: if the folder is not a run folder, or its `config.json` is damaged.
+    """
     checkpoints = Checkpoints(
         folder.checkpoints, access="read", run=run_identity(folder.recorded()))
     try:
@@ -29,13 +34,16 @@ def checkpoint_reader(folder: RunFolder) -> Iterator[Checkpoints]:
 def checkpoint_writer(
     folder: RunFolder, keep: int | None, run: Mapping[str, Any]
 ) -> Iterator[Checkpoints]:
-    """Opens the checkpoints of a run to write them, and waits in the end until they are saved.
+    """Opens the checkpoints of a run to write them, and waits at the end until they are saved.
 
     Args:
       folder: the run folder.
       keep: see `Checkpoints`.
-      run: the content of `config.json` as `run_identity` takes it, for a process that does not
-        write, and may not see that file yet where it was just written.
+      run: the fields of `config.json` that `run_identity` needs. They are used if this process does
+        not see the file yet, because another process has only just written it.
+
+    Raises:
+      FlaxdigitsError: if the folder was moved, or a checkpoint could not be written.
     """
     folder.check_present()  # before Orbax creates the folder of the checkpoints in it
     recorded = folder.recorded() if (folder.path / "config.json").exists() else run
@@ -63,11 +71,11 @@ def select_step(
       choices: the words that may be given instead of a step, for messages.
 
     Raises:
-      FlaxdigitsError: if there is no such checkpoint.
+      FlaxdigitsError: if there is no such checkpoint, or a manifest is damaged.
     """
     steps = checkpoints.steps()
     if not steps:
-        raise FlaxdigitsError(f"{option}: {folder.path} has no checkpoint yet")
+        raise FlaxdigitsError(f"{option}: {folder.path} has no checkpoint yet: train the run first")
     if which == "last":
         warn_if_newest_is_missing(folder, steps[-1])
         return steps[-1]
@@ -75,8 +83,8 @@ def select_step(
         best = checkpoints.best()
         if best is None:
             raise FlaxdigitsError(
-                f"{option}: no checkpoint of {folder.path} has a validation accuracy to select the "
-                "best by: use last")
+                f"{option}: no checkpoint of {folder.path} has a validation accuracy, by which the "
+                "best is selected: use last")
         warn_if_best_is_missing(folder, checkpoints, best)
         return best
     if not which.isdecimal() or int(which) not in steps:

@@ -12,14 +12,17 @@ import optax
 
 from flaxdigits.training.freezing import split_params
 
-PRNG = "threefry2x32"  # JAX's default generator, whatever a user's settings name
+PRNG = "threefry2x32"  # JAX's default; fixed, so that the user's settings do not change results
 
 # Each use of randomness has its own stream, so that a change of one does not affect the others.
 STREAMS = ("init", "order", "dropout", "augmentation")
 
 
 def stream(seed: int, name: str) -> jax.Array:
-    """Returns the PRNG key of one use of randomness in a run: [] of JAX's key type."""
+    """Returns the PRNG key of a run for the use of randomness `name`, one of `STREAMS`.
+
+    The key is a scalar array of JAX's key type.
+    """
     return jax.random.fold_in(jax.random.key(seed, impl=PRNG), STREAMS.index(name))
 
 
@@ -71,7 +74,7 @@ class TrainState:
 
 
 def init_variables(model: nn.Module, seed: int, image_shape: tuple[int, ...]) -> dict[str, Any]:
-    """Initializes the variables of a model for images of shape [height, width, channels]."""
+    """Initializes the variables of a model; `image_shape` is (height, width, channels)."""
     return _init(model, stream(seed, "init"), image_shape)
 
 
@@ -82,7 +85,7 @@ def variables_shapes(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _init(model: nn.Module, rng: jax.Array, image_shape: tuple[int, ...]) -> dict[str, Any]:
-    variables: Any = model.init(rng, jnp.zeros((1, *image_shape)), None)  # or a FrozenDict
+    variables: Any = model.init(rng, jnp.zeros((1, *image_shape)), None)
     return variables
 
 

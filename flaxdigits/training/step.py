@@ -23,7 +23,7 @@ from flaxdigits.training.state import PRNG, Sums, TrainState, stream
 
 @flax.struct.dataclass
 class DeviceDataset:
-    """A whole data set on the device, and the teacher's variables, which no step changes.
+    """A whole data set on the device, and the teacher's variables; both are constant in a run.
 
     Attributes:
       images: [examples, height, width, channels] uint8.
@@ -38,7 +38,7 @@ class DeviceDataset:
 
 @flax.struct.dataclass
 class Streams:
-    """The keys of the randomness within steps, as key data: [2] uint32 each."""
+    """The PRNG keys of dropout and augmentation, as key data: [2] uint32 each."""
 
     dropout: jax.Array
     augmentation: jax.Array
@@ -71,8 +71,8 @@ class StepMetrics:
 
     Attributes:
       sums: the sums over the examples of these steps.
-      first_nonfinite_step: [] int32, the first step whose loss was not finite, or -1. Nothing is
-        done after it.
+      first_nonfinite_step: [] int32, the first step whose loss was not finite, or -1. No step is
+        made after it.
       norms: the norms of the last step; None without `train.log_norms`.
     """
 
@@ -132,11 +132,11 @@ def train_step(
     rngs = {"dropout": _fold_in(streams.dropout, state.step)}
     examples_in_batch = training.sum(mask.sum())
 
-    def load(positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-        indices, _ = task.plan.select(state.step, task.shard_batch(positions))
+    def load(requested: jax.Array) -> tuple[jax.Array, jax.Array]:
+        indices, _ = task.plan.select(state.step, task.shard_batch(requested))
         images, labels = task.shard_batch((examples.images[order[indices]],
-                                      examples.labels[order[indices]]))
-        images = training_inputs(images, positions, augmentation_key, config.data)
+                                           examples.labels[order[indices]]))
+        images = training_inputs(images, requested, augmentation_key, config.data)
         return images, jax.nn.one_hot(labels, task.num_classes)
 
     def logits_of(params: Any, images: jax.Array) -> tuple[jax.Array, Any]:
@@ -214,21 +214,24 @@ def train_steps(
 
     The arguments are those of `train_step`; `num_steps` ([] int32) is traced, so that one
     compilation serves any number of steps. The loop ends early at a loss that is not finite.
+
+    Returns:
+      The state after the last step, and the metrics of the steps.
     """
     def is_unfinished(carry: tuple[jax.Array, TrainState, StepMetrics]) -> jax.Array:
-        done, _, steps = carry
-        return (done < num_steps) & (steps.first_nonfinite_step < 0)
+        done, _, metrics = carry
+        return (done < num_steps) & (metrics.first_nonfinite_step < 0)
 
     def advance(
         carry: tuple[jax.Array, TrainState, StepMetrics],
     ) -> tuple[jax.Array, TrainState, StepMetrics]:
-        done, state, steps = carry
+        done, state, metrics = carry
         after, sums, norms = train_step(task, state, examples, order, positions, streams)
         first_nonfinite_step = jnp.where(jnp.isfinite(sums.loss), -1, state.step)
-        return done + 1, after, StepMetrics(steps.sums + sums, first_nonfinite_step, norms)
+        return done + 1, after, StepMetrics(metrics.sums + sums, first_nonfinite_step, norms)
 
     norms = Norms(*[jnp.zeros(())] * 3) if task.config.train.log_norms else None
     start = (jnp.zeros((), jnp.int32), state,
              StepMetrics(Sums.zero(), jnp.full((), -1, jnp.int32), norms))
-    _, state, steps = lax.while_loop(is_unfinished, advance, start)
-    return state, steps
+    _, state, metrics = lax.while_loop(is_unfinished, advance, start)
+    return state, metrics

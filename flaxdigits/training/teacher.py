@@ -12,7 +12,7 @@ from flaxdigits.models import build_model
 from flaxdigits.objectives import Distillation
 from flaxdigits.training.run_folder import TEACHER
 from flaxdigits.training.state import variables_shapes
-from flaxdigits.training.weights import open_source, restore_variables, variables_digest
+from flaxdigits.training.weights import open_checkpoint, restore_variables, variables_digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,23 +38,23 @@ def load_teacher(config: ExperimentConfig, dataset: Dataset) -> Teacher | None:
       dataset: the data set of that run.
 
     Raises:
-      FlaxdigitsError: if the folder has no run with a checkpoint, or the network does not fit the
-        images, the classes or the preprocessing of this run.
+      FlaxdigitsError: if `train.objective.teacher` names no run with an undamaged checkpoint, or
+        the network does not fit the images, classes or preprocessing of the run that learns.
     """
     objective = config.train.objective
     if not isinstance(objective, Distillation):
         return None
     assert objective.teacher is not None  # as `Distillation.check` requires
-    with open_source(objective.teacher, TEACHER) as (folder, checkpoints, step):
-        teacher = folder.config()
-        if teacher.data.preprocessing != config.data.preprocessing:
+    with open_checkpoint(objective.teacher, TEACHER) as (folder, checkpoints, step):
+        teacher_config = folder.config()
+        preprocessing = teacher_config.data.preprocessing
+        if preprocessing != config.data.preprocessing:
             raise FlaxdigitsError(
-                f"{TEACHER}: {folder.path} was trained with data.preprocessing="
-                f"{teacher.data.preprocessing}, and this run has {config.data.preprocessing}: use "
-                "the same")
+                f"{TEACHER}: {folder.path} was trained with data.preprocessing={preprocessing}, "
+                f"and this run has {config.data.preprocessing}: use the same preprocessing")
         shape, classes = dataset.images.shape[1:], len(dataset.class_names)
         try:
-            model = build_model(teacher.model, classes)
+            model = build_model(teacher_config.model, classes)
             variables = restore_variables(
                 checkpoints, step, variables_shapes(model, shape), folder.checkpoints)
         except FlaxdigitsError as error:

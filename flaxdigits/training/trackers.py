@@ -86,11 +86,12 @@ class Trackers:
         self._notify("finish", result, figures)
 
     def _notify(self, method: str, *arguments: Any) -> None:
+        """Calls a method of every tracker; a tracker that raises is removed."""
         for tracker in list(self._trackers):
             try:
                 getattr(tracker, method)(*arguments)
             except Exception as error:  # a run must not fail because a service is not available
                 self._trackers.remove(tracker)
                 _log.warning(
-                    "%s.%s failed and is disabled: %s: %s", type(tracker).__name__, method,
-                    type(error).__name__, " ".join(str(error).split()))
+                    "%s.%s failed, and the tracker is disabled: %s: %s", type(tracker).__name__,
+                    method, type(error).__name__, " ".join(str(error).split()))

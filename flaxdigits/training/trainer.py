@@ -46,8 +46,8 @@ def train_run(
 ) -> Generator[StepRequest, StepReply, Outcome]:
     """Trains a run until it is complete, is paused by `train.stop_after` or a signal, or diverges.
 
-    This is a generator, so that one compiled call can advance several runs: it yields a request for
-    train steps, is sent their result, and finally returns the outcome of the run.
+    This is a generator, so that one compiled call can advance several runs: it yields each request
+    for train steps, receives the reply by `send`, and finally returns the outcome of the run.
 
     Args:
       experiment: the immutable parts of the run.
@@ -57,7 +57,12 @@ def train_run(
       initial_variables: the variables from which a run without checkpoints starts; None: new
         variables are initialized.
       write_report: called before `result.json` is written.
-      progress: is notified of restoring, evaluating and the report.
+      progress: notified when the state is restored or initialized, when a split is evaluated, and
+        when the report is written.
+
+    Raises:
+      FlaxdigitsError: if all checkpoints are damaged or belong to another run, if a file cannot be
+        read or written, or if the run folder was moved during training.
     """
     config, total_steps = experiment.config, experiment.total_steps
     end = min(total_steps, config.train.stop_after or total_steps)
@@ -76,8 +81,9 @@ def train_run(
             try:
                 while step < end and not received_signal(interrupts):
 
-                    # Train up to the next step at which to log, evaluate or save. The caller
-                    # (`RunGroup` in runs.py) computes these steps by a compiled `TrainProgram`.
+                    # Train until the next step at which to log, evaluate, save or begin an epoch.
+                    # The caller (`RunGroup` in runs.py) executes the requested steps with a
+                    # compiled `TrainProgram`.
                     if order is None or step // epoch_steps != epoch:
                         epoch = step // epoch_steps
                         order = experiment.epoch_indices(epoch)
@@ -113,6 +119,7 @@ def train_run(
                     # Save.
                     if validation or step % save_every == 0:
                         _save(folder, checkpoints, step, state, clocks.record(validation))
+                # The run is complete or paused, and its last step may not be saved yet.
                 _save(folder, checkpoints, step, state, clocks.record(None))
 
                 # Finish.
@@ -124,7 +131,7 @@ def train_run(
                 message = diverged_message(error.part, error.step, checkpoints.last())
                 folder.write_json("diverged.json", {"step": error.step, "message": message})
                 return Outcome(step, total_steps, None, diverged=message)
-        signal = None if result else received_signal(interrupts) or None
+        signal = None if result else (received_signal(interrupts) or None)  # 0: no signal
         return Outcome(step, total_steps, result, signal)
 
 
@@ -134,11 +141,12 @@ def _restore(
 ) -> tuple[TrainState, Clocks]:
     """Restores the newest intact checkpoint, or returns the initial state if there is none.
 
-    Damaged checkpoints after it are reported in a warning and deleted, and their steps are trained
-    again.
+    Newer checkpoints, which are damaged, are reported in a warning and deleted, and their steps
+    are trained again.
 
     Raises:
-      FlaxdigitsError: if all checkpoints are damaged, or are of another run; none is deleted then.
+      FlaxdigitsError: if all checkpoints are damaged, or belong to another run. In this case none
+        is deleted.
     """
     if not checkpoints.steps():
         folder.truncate_metrics(0)
@@ -156,10 +164,11 @@ def _save(
     folder: RunFolder, checkpoints: Checkpoints, step: int, state: TrainState,
     record: CheckpointRecord,
 ) -> None:
-    """Starts saving a checkpoint, unless there is one of this step.
+    """Starts saving a checkpoint, unless this step has one already.
 
     Raises:
       NotFinite: if a value of the state is not finite.
+      FlaxdigitsError: if the checkpoint cannot be saved, or the folder was moved.
     """
     if step in checkpoints.steps():
         return
@@ -198,7 +207,7 @@ def _finish(
     scores = {split: experiment.compute_metrics(values) for split, values in predictions.items()}
     result = run_result(experiment, state, step, clocks, scores, evaluated_step, running_accuracy)
     not_trained_on = {split: values for split, values in predictions.items()
-                if split != "train" and values is not None}
+                      if split != "train" and values is not None}
     checkpoints.wait()
     folder.write("predictions.npz",
                  predictions_file(not_trained_on, evaluated_step, experiment.dataset))

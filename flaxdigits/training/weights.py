@@ -1,4 +1,4 @@
-"""Weights that one run takes over from another."""
+"""Loads the weights of another run: as initial weights, or as those of a teacher."""
 
 import contextlib
 import dataclasses
@@ -29,18 +29,18 @@ from flaxdigits.training.selection import checkpoint_reader, select_step
 
 _log = logging.getLogger(__name__)
 
-# The keys of an array from its collection down, and its shape.
-Keys = tuple[str, ...]
+Keys = tuple[str, ...]  # the path of an array: its collection, its layers and its name
 Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class SavedWeights:
-    """The variables of a checkpoint of another run, with the averaged params if it has them.
+    """The variables that a checkpoint of another run contains.
 
     Attributes:
-      variables: nested dictionaries of NumPy arrays.
-      run: the folder of the run.
+      variables: nested dictionaries of NumPy arrays; the params are the averaged ones if the run
+        has `train.ema_decay`.
+      run: the folder of the other run.
     """
 
     variables: dict[str, Any]
@@ -48,26 +48,27 @@ class SavedWeights:
 
     @functools.cached_property
     def digest(self) -> str:
-        """A SHA-256 that identifies the weights, wherever they are."""
+        """The SHA-256 of the variables, which identifies them independently of their path."""
         return variables_digest(self.variables)
 
     def variables_for(
         self, shapes: Callable[[int], dict[str, Any]], num_classes: int,
         config: ExperimentConfig, image_shape: Shape,
     ) -> dict[str, Any]:
-        """Returns the variables as JAX arrays, without layers that another number of classes needs.
+        """Returns the variables as JAX arrays, as initial weights of a new run.
 
-        Such layers are named in a warning.
+        Layers whose shapes differ because the number of classes differs are left out, and named in
+        a warning.
 
         Args:
-          shapes: a function of a number of classes that returns the shapes of the variables of the
-            model that is initialized with the weights.
-          num_classes: the number of classes of that model.
-          config: the config of the run that is initialized with the weights.
-          image_shape: the shape of its images, [height, width, channels].
+          shapes: returns the shapes of the variables of the new run's model for a number of
+            classes.
+          num_classes: the number of classes of the new run.
+          config: the config of the new run.
+          image_shape: the shape of the images of the new run, (height, width, channels).
 
         Raises:
-          FlaxdigitsError: if the shapes differ by more than the number of classes.
+          FlaxdigitsError: if the shapes differ for another reason than the number of classes.
         """
         expected = shapes(num_classes)
         variables = {name: self.variables[name] for name in expected if name in self.variables}
@@ -101,12 +102,12 @@ def load_weights(path: str) -> SavedWeights:
     """Loads the weights of another run.
 
     Args:
-      path: see `open_source`.
+      path: see `open_checkpoint`.
 
     Raises:
-      FlaxdigitsError: if that is no run folder, or its checkpoint is damaged.
+      FlaxdigitsError: if there is no such run or checkpoint, or the checkpoint is damaged.
     """
-    with open_source(path, "train.init_from") as (folder, checkpoints, step):
+    with open_checkpoint(path, "train.init_from") as (folder, checkpoints, step):
         return SavedWeights(_weights(checkpoints.restore_arrays(step)), folder)
 
 
@@ -121,12 +122,13 @@ def variables_digest(variables: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def open_source(path: str, field: str) -> Iterator[tuple[RunFolder, Checkpoints, int]]:
-    """Opens the checkpoints of another run, whose weights this run uses.
+def open_checkpoint(path: str, field: str) -> Iterator[tuple[RunFolder, Checkpoints, int]]:
+    """Opens the checkpoints of another run and selects one of them.
 
     Args:
-      path: the folder of that run, for its last checkpoint; or with `@best` or `@<step>` appended.
-      field: the config field that holds the path, for the message.
+      path: the folder of the other run, which selects its last checkpoint, or the folder with
+        `@best` or `@<step>` appended.
+      field: the config field that contains the path, for error messages.
 
     Yields:
       The run folder, its checkpoints and the selected step.
@@ -141,15 +143,16 @@ def open_source(path: str, field: str) -> Iterator[tuple[RunFolder, Checkpoints,
     except FlaxdigitsError as error:
         raise FlaxdigitsError(f"{field}: {error}") from error
     if not folder.checkpoints.is_dir():
-        raise FlaxdigitsError(f"{field}: {folder.path} has no checkpoint yet")
+        raise FlaxdigitsError(f"{field}: {folder.path} has no checkpoint yet: train the run first")
     with checkpoint_reader(folder) as checkpoints:
         yield folder, checkpoints, select_step(which, checkpoints, folder, field)
 
 
 def split_checkpoint(path: str) -> tuple[str, str]:
-    """Splits `runs/x@best` into the folder and the checkpoint; without one that is `last`.
+    """Splits a path such as `runs/x@best` into the folder and `last`, `best` or a step.
 
-    A path that exists is a folder, so that `runs/x@best@last` and `runs/x/@best` are unambiguous.
+    A path without `@` selects `last`. A path that exists is a folder even if it ends in `@best`:
+    `runs/x@best@last` selects the last checkpoint in such a folder.
     """
     folder, at, which = path.rpartition("@")
     is_checkpoint = (at and (which in ("last", "best") or which.isdecimal())
@@ -160,7 +163,7 @@ def split_checkpoint(path: str) -> tuple[str, str]:
 def restore_variables(
     checkpoints: Checkpoints, step: int, shapes: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """Returns the variables of a checkpoint, with the averaged weights where it has them.
+    """Returns the variables of a checkpoint; the params are the averaged ones if it has them.
 
     Args:
       checkpoints: the checkpoints of a run.
@@ -178,7 +181,7 @@ def restore_variables(
 
 
 def _weights(saved: dict[str, Any]) -> dict[str, Any]:
-    """Returns the variables of a saved state, with the averaged weights where it has them."""
+    """Returns the variables of a saved state; the params are the averaged ones if it has them."""
     return {"params": saved["ema"] or saved["params"], **saved["model_state"]}
 
 
@@ -186,7 +189,8 @@ def _num_classes(
     saved: Mapping[Keys, Shape], expected: Mapping[Keys, Shape],
     shapes: Callable[[int], dict[str, Any]],
 ) -> int | None:
-    """Returns the number of classes with which the model has the saved shapes; None without one."""
+    """Returns the number of classes with which the model has the saved shapes; None if none does.
+    """
     path = next((path for path in saved if saved[path] != expected.get(path)), ())
     sizes = zip(saved.get(path, ()), expected.get(path, ()), strict=False)
     return next((size for size, other in sizes
@@ -200,8 +204,8 @@ def _causes(
 
     Args:
       recorded: the content of `config.json` of the run with the weights.
-      config: the config of the run that is initialized with these weights.
-      image_shape: the shape of the images of that run.
+      config: the config of the new run, which is initialized with these weights.
+      image_shape: the shape of the images of the new run.
     """
     old, new = flatten(complete(recorded["config"])), flatten(to_dict(config))
     values = {name: (old.get(name), new.get(name)) for name in sorted(old.keys() | new.keys())
@@ -210,7 +214,7 @@ def _causes(
         values["the image shape"] = (recorded["data"]["image_shape"], list(image_shape))
     elif all(was == now for was, now in values.values()):
         values["data.dataset"] = (old.get("data.dataset"), new.get("data.dataset"))
-    return [f"{name} is {quoted(was)} there and {quoted(now)} here"
+    return [f"{name} is {quoted(was)} in that run and {quoted(now)} in this run"
             for name, (was, now) in values.items() if was != now]
 
 
