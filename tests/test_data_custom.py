@@ -225,7 +225,7 @@ def test_skipped_files_are_counted(tmp_path, caplog):
     (tmp_path / "labels.csv").write_text("x")
     assert len(load("image_folder", tmp_path).images) == 3
     left_out, deeper = caplog.messages
-    assert "5 files are skipped" in left_out and "1 .txt" in left_out
+    assert "skipped 5 files" in left_out and "1 .txt" in left_out
     assert "pillow-heif" in left_out and "1 broken links" in left_out
     assert "1 not regular files" in left_out
     assert "1 outside the folders of the classes" in left_out

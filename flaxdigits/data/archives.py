@@ -8,9 +8,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-_LOCAL_HEADER = 30  # bytes; the last four are the lengths of the name and the extra field
+_LOCAL_HEADER = 30  # bytes before an entry's name; the last four: lengths of name and extra field
 _ENCRYPTED = 1  # the flag of an encrypted entry
-_LZMA_MEMORY = 1 << 28
+_LZMA_MEMORY = 1 << 28  # bytes; bounds the dictionary size that a damaged entry may declare
 
 
 class ArchiveError(Exception):
@@ -104,6 +104,11 @@ def read_7z(
 
 
 def _expand(content: bytes, method: int, largest: int) -> bytes:
+    """Returns at most `largest` bytes of the decompressed content of a zip entry.
+
+    Raises:
+      ValueError: if the compression method is not supported.
+    """
     match method:
         case zipfile.ZIP_STORED:
             return content[:largest]

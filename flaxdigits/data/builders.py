@@ -72,7 +72,6 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     progress: Progress = NO_PROGRESS  # is notified of downloading and generating
 
-
     def __init__(self, *, raw_data_dir: Path | None = None, **kwargs: Any) -> None:
         """Opens the prepared copy if there is one; `download_and_prepare` creates it.
 
@@ -85,7 +84,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self._original_state["raw_data_dir"] = raw_data_dir  # for pickling
 
     def is_prepared(self) -> bool:
-        """Returns whether there is a prepared copy; its folder gets its name when it is complete.
+        """Returns whether there is a prepared copy: a folder gets its name only when it is complete.
         """
         return self.data_path.exists()
 
@@ -97,6 +96,10 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """Prepares the data set unless it is prepared, in one process at a time.
 
         If the process is killed, the incomplete folder is not used as a prepared copy.
+
+        Args:
+          file_format: the format of the files; `read` requires ArrayRecord.
+          **kwargs: further arguments of tensorflow-datasets; with any, its method is always called.
 
         Raises:
           FlaxdigitsError: if the raw files are missing or damaged, or `data_dir` cannot be written.
@@ -164,6 +167,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 for name, rows in parts.items() if rows}
 
     def _source(self, download_dir: Path) -> Examples:
+        """Returns synthetic examples, or those of the raw files, which are downloaded if needed."""
         if self.builder_config.name == "drawn":
             return self.draw(DRAWN_SEED, progress=self.progress)
         if self._raw_data_dir is not None:
@@ -172,6 +176,11 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return self.read_raw(download_dir)
 
     def _read(self) -> Examples:
+        """Returns the examples of the prepared copy, without comparing them with its fingerprint.
+
+        Raises:
+          FlaxdigitsError: if the prepared copy is damaged.
+        """
         folder = Path(self.data_dir)
         names = ("label", "writer", "sample") if self.has_writers else ("label",)
         try:
@@ -295,7 +304,7 @@ def _check_files(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Locks the folder for this process, and deletes incomplete copies of killed processes in it.
+    """Locks a folder for this process, and deletes incomplete copies that killed processes left.
 
     The kernel releases the lock when the process ends for any reason. On a file system without
     locks, every process prepares the data set, and nothing is deleted.

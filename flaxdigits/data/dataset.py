@@ -46,11 +46,11 @@ class DataLocations:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Dataset(LabeledImages):
-    """A data set: its labeled images, and their splits into training, validation and test part."""
+    """A data set: its labeled images, and the split schemes that divide them into parts."""
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The names of the splits that the data set has."""
+        """The names of the split schemes that the data set has: the values of `data.split`."""
         return splits_of(self)
 
     def split(
@@ -61,12 +61,12 @@ class Dataset(LabeledImages):
 
         Args:
           name: one of `splits`, or `indices` with an index file.
-          fold: the tested fold of `kfold` and `writers`, as in `data.fold`.
+          fold: the fold of `kfold` or `writers` that is the test part, as in `data.fold`.
           folds: the number of folds, as in `data.folds`.
           seed: the seed of a random split, as in `data.split_seed`.
-          stratify: whether the parts have equal shares of the classes, as in `data.stratify`.
-          limit: the number of training examples to keep, as in `data.limit`.
-          indices: the index file of `indices`, as in `data.indices`.
+          stratify: whether each class has the same share in every part, as in `data.stratify`.
+          limit: the number of training examples to keep, as in `data.limit`; None: all.
+          indices: the path of the index file of the split `indices`, as in `data.indices`.
 
         Returns:
           The indices of the examples of each part, [n] int32: `train` and, if the split has them,
@@ -75,10 +75,12 @@ class Dataset(LabeledImages):
         Raises:
           FlaxdigitsError: if the data set does not have the split, or an argument is invalid.
         """
-        places: dict[str, Any] = {name: "loaded" for name in find_dataset(self.name).required}
+        # A config needs these fields, but the data set is loaded already: their values are not used.
+        required: dict[str, Any] = {
+            field: "loaded" for field in find_dataset(self.name).required}
         config = validate_data(DataConfig(
             self.name, cast(Any, name), fold, folds, seed, stratify,
-            None if indices is None else os.fspath(indices), limit=limit, **places))
+            None if indices is None else os.fspath(indices), limit=limit, **required))
         return split_indices(config, with_index_file(self, config))
 
 
@@ -97,8 +99,8 @@ def load_dataset(
       progress: is notified of downloading, generating, preparing and reading.
 
     Raises:
-      FlaxdigitsError: if files are missing, damaged or cannot be written; or if source is "real",
-        and there are no prepared copy, no `raw_data_dir` and no download.
+      FlaxdigitsError: if files are missing or damaged, or cannot be written; or if source is "real",
+        and there is neither a prepared copy, nor a `raw_data_dir`, nor a successful download.
     """
     if config.dataset in BUILDERS:
         return with_index_file(_published(config, locations, progress), config)
@@ -159,7 +161,9 @@ def _published(
         data_dir = _builder(config.dataset, "real", locations).data_dir_root
         tried = f"no prepared copy in {data_dir}, no raw_data_dir, and {error}"
         if locations.source == "real":
-            raise FlaxdigitsError(f"{config.dataset}: no real data: {tried}") from error
+            raise FlaxdigitsError(
+                f"{config.dataset}: no real data: {tried}; pass the folder of the raw files as "
+                "raw_data_dir") from error
         _log.warning("%s: using SYNTHETIC data instead of the real data: %s", config.dataset, tried)
         return _prepared(config.dataset, "drawn", locations, progress)
 

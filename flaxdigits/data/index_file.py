@@ -25,7 +25,7 @@ class IndexFile:
     Attributes:
       parts: int32 arrays under "train", and "validation" or "test" or both, in the order of the
         file.
-      digest: the hexadecimal SHA-256.
+      digest: the hexadecimal SHA-256 of the names, lengths and indices of the parts.
     """
 
     parts: Mapping[str, np.ndarray]
@@ -57,7 +57,7 @@ def read_index_file(path: Path, count: int) -> IndexFile:
     if "train" not in parts or len(parts) < 2:
         raise FlaxdigitsError(
             f"{path}: must have train, and validation or test or both, has "
-            f"{', '.join(parts) or 'none of them'}")
+            f"{', '.join(parts) or 'none of them'}; {_ADVICE}")
     for one, other in itertools.combinations(parts, 2):
         if (both := np.intersect1d(parts[one], parts[other])).size:
             raise FlaxdigitsError(

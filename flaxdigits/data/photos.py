@@ -162,11 +162,15 @@ def _has_more(image: Image.Image) -> bool:
 
 
 def _upright_and_opaque(image: Image.Image, longest: int | None) -> Image.Image:
+    """Returns the image in mode L or RGB, rotated by its EXIF orientation.
+
+    Transparent parts are filled. The longer side is at most `longest` pixels; None keeps the size.
+    """
     if longest is not None:
         image.draft("RGB", (longest, longest))  # decodes a large JPEG at a lower resolution
     image.load()
     transposition = TRANSPOSITIONS.get(_orientation(image))
-    if image.mode[0] in "IF":
+    if image.mode.startswith(("I", "F")):  # I, I;16, F: more than 8 bits
         image = _scaled(image)
     elif "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         image = image.convert("RGBA")
@@ -189,7 +193,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _scaled(image: Image.Image) -> Image.Image:
-    """Scales values of an unknown range linearly to 0 to 255."""
+    """Scales values of an unknown range linearly, so that the lowest is 0 and the highest 255."""
     values = np.asarray(image, np.float64)
     finite = np.isfinite(values)
     if not finite.any():
