@@ -84,8 +84,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self._original_state["raw_data_dir"] = raw_data_dir  # for pickling
 
     def is_prepared(self) -> bool:
-        """Returns whether there is a prepared copy: a folder gets its name only when it is complete.
-        """
+        """Returns whether there is a complete prepared copy: an incomplete one has another name."""
         return self.data_path.exists()
 
     # The methods of tensorflow-datasets are wrapped, and its protobuf class is created at run time;

@@ -75,7 +75,7 @@ class Dataset(LabeledImages):
         Raises:
           FlaxdigitsError: if the data set does not have the split, or an argument is invalid.
         """
-        # A config needs these fields, but the data set is loaded already: their values are not used.
+        # These fields must have a value, which is not used: the data set is loaded already.
         required: dict[str, Any] = {
             field: "loaded" for field in find_dataset(self.name).required}
         config = validate_data(DataConfig(
@@ -99,7 +99,7 @@ def load_dataset(
       progress: is notified of downloading, generating, preparing and reading.
 
     Raises:
-      FlaxdigitsError: if files are missing or damaged, or cannot be written; or if source is "real",
+      FlaxdigitsError: if files are missing or damaged, or cannot be written; or if source is "real"
         and there is neither a prepared copy, nor a `raw_data_dir`, nor a successful download.
     """
     if config.dataset in BUILDERS:

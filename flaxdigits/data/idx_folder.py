@@ -69,8 +69,8 @@ def read_idx_folder(folder: Path) -> DataArrays:
     elif train in _TRAINING_IMAGES_OF_EMNIST:
         _log.warning(
             "%s: has as many training images as EMNIST, which stores transposed images; if it is "
-            "EMNIST, rename the files to their published names (emnist-...), so that the images are "
-            "transposed back", folder)
+            "EMNIST, rename the files to their published names (emnist-...), so that the images "
+            "are transposed back", folder)
     writers = columns[:, _QMNIST_WRITER] if columns.shape[1] == _QMNIST_COLUMNS else None
     return arrays_of(folder, images, columns[:, 0], None, writers, train)
 

@@ -154,7 +154,8 @@ def _files_by_class(root: Path, skipped: _SkippedFiles) -> dict[str, list[Path]]
                 continue
             files[entry.name].append(path)
             if path.parent != entry:
-                skipped.remark(path, "in subfolders of a class folder, read as images of that class")
+                skipped.remark(
+                    path, "in subfolders of a class folder, read as images of that class")
     if not files:
         raise FlaxdigitsError(f"{root}: contains no folders of images, one for each class")
     for name, paths in files.items():

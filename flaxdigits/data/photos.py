@@ -86,6 +86,8 @@ def read_picture(path: Path, longest: int | None = None) -> Picture:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_formats_for(path)) as image:
                 return Picture(_upright_and_opaque(image, longest), _has_more(image))
+    except FlaxdigitsError:
+        raise
     except Exception as error:  # Pillow's readers raise undocumented types
         raise FlaxdigitsError(
             f"{path}: cannot be read as an image ({_reason(path, error)}); repair or remove it"
@@ -131,15 +133,15 @@ def _formats_for(path: Path) -> tuple[str, ...]:
 
 
 def _check_regular(path: Path) -> None:
-    """Raises ValueError unless the path is a regular file: opening a FIFO may never return."""
+    """Raises FlaxdigitsError unless the path is a regular file: opening a FIFO may never return."""
     try:
         mode = path.stat().st_mode
-    except FileNotFoundError:
-        raise ValueError("no such file") from None
+    except FileNotFoundError as error:
+        raise FlaxdigitsError(f"{path}: no such file; check the path") from error
     if stat.S_ISDIR(mode):
-        raise ValueError("a folder; name its files, as in 'folder/*.png'")
+        raise FlaxdigitsError(f"{path}: is a folder; name its files, as in 'folder/*.png'")
     if not stat.S_ISREG(mode):
-        raise ValueError("not a regular file")
+        raise FlaxdigitsError(f"{path}: is not a regular file; name an image file")
 
 
 def _reason(path: Path, error: Exception) -> str:

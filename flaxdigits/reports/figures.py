@@ -69,9 +69,9 @@ def curves(
 ) -> Figure:
     """Plots the loss or the error rate during training: curves for training and validation.
 
-    The test split is a point at the end. The axis is logarithmic if the largest value is more than
-    four times the smallest, so that 1 % and 2 % are as far apart as 10 % and 20 %; it then shows
-    values of zero below its smallest tick. Otherwise it begins at zero.
+    The test split is a point at the end. The vertical axis is logarithmic if the largest value is
+    more than four times the smallest, so that 1 % and 2 % are as far apart as 10 % and 20 %; values
+    of zero are then at a tick below the others. Otherwise the axis is linear and begins at zero.
 
     Args:
       rows: the rows of `metrics.jsonl`.
@@ -122,7 +122,17 @@ def curves(
 
 
 def _scale_values(axes: Axes, values: Sequence[float], percent: bool) -> float:
-    """Sets the scale of the vertical axis, and returns where it shows a value of zero."""
+    """Sets the scale of the vertical axis; returns the position at which to plot a value of 0.
+
+    Args:
+      axes: the axes.
+      values: all values that are plotted.
+      percent: whether ticks are fractions to be shown in percent.
+
+    Returns:
+      0.0 on a linear axis, and half the smallest positive value on a logarithmic one, where log(0)
+      does not exist.
+    """
     def text(value: float, _: int) -> str:
         return f"{100 * value:g} %" if percent else f"{value:g}"
 

@@ -26,9 +26,12 @@ _log = logging.getLogger(__name__)
 
 
 def write_report_or_warn(run: FinishedRun) -> dict[str, Path]:
-    """Calls `write_report`; if it fails, logs a warning and returns no figures.
+    """Calls `write_report` in the writing process; if it fails, logs a warning.
 
-    A run is complete without a report.
+    The run is complete even without a report.
+
+    Returns:
+      The paths of the figures by name; empty if the report was not written.
     """
     if not is_writer():
         return {}

@@ -22,9 +22,10 @@ class ForestRow:
     Attributes:
       label: the name of the row.
       text: the mean, as printed on the right.
-      difference: the difference that is drawn; None for a reference and if there is none.
-      seeds: the values of single seeds: differences, or of a reference the deviations from its
-        mean; empty if they are not paired.
+      difference: the difference that is drawn; None for a reference row, and for a row without a
+        difference.
+      seeds: the difference of each seed, or in a reference row the deviation of each seed from the
+        mean; empty if the seeds are not paired.
       p: the corrected p-value; None if there is no test.
       is_paired: whether the difference is one of paired seeds.
       is_rated: whether a positive or negative difference is an improvement, so it has a color

@@ -22,7 +22,7 @@ class Prediction:
     """The prediction for one example of a data set.
 
     Attributes:
-      image: [height, width] uint8, or [height, width, 3] of images with three channels.
+      image: [height, width] uint8, or [height, width, 3] uint8 for images with three channels.
       true: the label.
       predicted: the predicted class.
       confidence: the probability of the predicted class, the softmax of the logits.
