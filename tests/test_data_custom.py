@@ -290,7 +290,7 @@ def test_links_are_followed(tmp_path, kind):
 
 
 def test_empty_and_missing_folders(tmp_path):
-    assert "contains no folders of images" in error_line("image_folder", tmp_path)
+    assert "contains no folders; put" in error_line("image_folder", tmp_path)
     (tmp_path / "a").mkdir()
     assert "contains no readable images" in error_line("image_folder", tmp_path)
     assert "no such folder" in error_line("idx_files", tmp_path / "nowhere")

@@ -157,12 +157,14 @@ def _files_by_class(root: Path, skipped: _SkippedFiles) -> dict[str, list[Path]]
                 skipped.remark(
                     path, "in subfolders of a class folder, read as images of that class")
     if not files:
-        raise FlaxdigitsError(f"{root}: contains no folders of images, one for each class")
+        raise FlaxdigitsError(
+            f"{root}: contains no folders; put the images of each class into a separate folder in "
+            "it")
     for name, paths in files.items():
         if not paths:
             raise FlaxdigitsError(
-                f"{root / name}: contains no readable images (such as .png, .jpg, .tif); add some, "
-                "or remove the folder")
+                f"{root / name}: contains no readable images (such as .png, .jpg, .tif); add "
+                "images, or remove the folder")
     return files
 
 

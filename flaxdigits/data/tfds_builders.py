@@ -51,7 +51,8 @@ def read_tfds(name: str, data_dir: Path) -> DataArrays:
     image, label, writer = _roles(folder, features)
     if not counts.get("train"):
         names = ", ".join(builder.info.splits) or "none"
-        raise FlaxdigitsError(f"{folder}: has no split named train; its splits are {names}")
+        raise FlaxdigitsError(
+            f"{folder}: has no split named train, which is required; its splits are {names}")
     read = [_read_split(folder, builder, split, [image, label, *writer])
             for split, count in counts.items() if count]
     images, labels, *writers = (
@@ -138,7 +139,8 @@ def _roles(folder: Path, features: Any) -> tuple[str, str, list[str]]:
     if len(images) != 1 or len(labels) != 1:
         raise FlaxdigitsError(
             f"{folder}: is not image classification: it must have one image and one ClassLabel, "
-            f"but has {len(images)} and {len(labels)} in {', '.join(columns) or 'no features'}")
+            f"but has {len(images)} and {len(labels)} among its features: "
+            f"{', '.join(columns) or 'none'}")
     writers = [name for name in _WRITERS if name in columns
                and type(columns[name]) is kinds.Scalar and columns[name].np_dtype.kind in "iu"]
     return images[0], labels[0], writers[:1]

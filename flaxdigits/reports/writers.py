@@ -120,7 +120,11 @@ class WritersReport:
             "characters": dict(zip(self.predictions.class_names, map(float, classes), strict=True))}
 
     def hardest(self, names: Labels) -> Figure:
-        """Draws the most confident errors of the groups with the highest error rates in rows."""
+        """Draws a row for each group with the highest error rates: its most confident errors.
+
+        Args:
+          names: the names of the classes.
+        """
         predictions = self.predictions
         groups = [int(group) for group in predictions.errors()[0][:GROUPS_IN_FIGURE]]
         wrong = predictions.predicted != predictions.labels
