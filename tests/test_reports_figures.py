@@ -27,7 +27,7 @@ from flaxdigits.reports.image_grids import (
     class_grid,
     most_confident_errors,
     prediction_grid,
-    samples,
+    sample_positions,
     select_predictions,
     softmax,
 )
@@ -103,7 +103,7 @@ def test_every_character_is_drawn(paths):
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 15, (2, 60))
     images = rng.integers(0, 255, (60, 8, 8, 1), np.uint8)
-    shown = select_predictions(images, np.arange(60), labels, np.eye(15)[predicted], samples(60))
+    shown = select_predictions(images, np.arange(60), labels, np.eye(15)[predicted], sample_positions(60))
     for figure in (confusion(metrics.confusion(np.eye(15)[predicted], labels), names),
                    prediction_grid(shown, names, "samples"),
                    class_grid(images / 255, labels, names, "data")):
@@ -155,7 +155,7 @@ def test_softmax_of_large_logits():
 
 @pytest.mark.parametrize("examples", [1, 31, 32, 1000])
 def test_samples_are_spread_and_none_is_twice(examples):
-    places = samples(examples)
+    places = sample_positions(examples)
     assert len(set(places)) == len(places) == min(examples, 32)
     assert places[0] == 0 and places[-1] == examples - 1
 

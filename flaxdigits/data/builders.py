@@ -47,7 +47,7 @@ class CheckedInfo(tfds.core.DatasetInfo):
         try:
             super().read_from_directory(folder)
         except Exception as error:  # of several undocumented types
-            raise _damaged(folder / "dataset_info.json", folder) from error
+            raise _damage_error(folder / "dataset_info.json", folder) from error
 
 
 class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -128,10 +128,10 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         try:
             expected = self.info.metadata["fingerprint"]
         except (KeyError, TypeError) as error:
-            raise _damaged(folder / "metadata.json", folder) from error
+            raise _damage_error(folder / "metadata.json", folder) from error
         examples = self._read()
         if fingerprint(examples.images, examples.labels, examples.writers) != expected:
-            raise _damaged(folder, folder)
+            raise _damage_error(folder, folder)
         return examples
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -188,7 +188,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             columns = {name: np.empty(count, np.int32) for name in names}
             paths = {part: split.filepaths[0] for part, split in self.info.splits.items()}
         except Exception as error:  # the metadata contain invalid numbers or names
-            raise _damaged(folder / "dataset_info.json", folder) from error
+            raise _damage_error(folder / "dataset_info.json", folder) from error
         row = 0
         for part, path in paths.items():
             try:
@@ -199,7 +199,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                         column[row] = features[name].int64_list.value[0]
                     row += 1
             except Exception as error:  # of several undocumented types
-                raise _damaged(Path(path), folder) from error
+                raise _damage_error(Path(path), folder) from error
         return Examples(images, *columns.values())
 
     def _rows(self, part: str) -> Iterator[Mapping[str, Any]]:
@@ -275,7 +275,7 @@ def _generate(examples: Examples, rows: range) -> Iterator[tuple[int, dict[str, 
         yield row, features
 
 
-def _damaged(path: Path, folder: Path) -> FlaxdigitsError:
+def _damage_error(path: Path, folder: Path) -> FlaxdigitsError:
     return FlaxdigitsError(
         f"{path}: the prepared copy is damaged; delete the folder {folder} and run the command "
         "again to prepare it again")
@@ -292,13 +292,13 @@ def _check_files(folder: Path) -> None:
         for path in sorted(folder.iterdir()):
             mode = path.stat().st_mode
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-                raise _damaged(path, folder)
+                raise _damage_error(path, folder)
         for path in (folder / name for name in _METADATA):
             with open_regular(path) as file:
                 if not isinstance(json.load(file), dict):
                     raise ValueError("not a JSON object")
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, folder) from error
+        raise _damage_error(path, folder) from error
 
 
 @contextlib.contextmanager

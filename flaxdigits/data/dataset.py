@@ -103,7 +103,7 @@ def load_dataset(
         and there is neither a prepared copy, nor a `raw_data_dir`, nor a successful download.
     """
     if config.dataset in BUILDERS:
-        return with_index_file(_published(config, locations, progress), config)
+        return with_index_file(_load_published(config, locations, progress), config)
     if locations.source == "drawn":
         raise FlaxdigitsError(
             f"data=synthetic: there are no synthetic data for data.dataset={config.dataset}; use "
@@ -128,7 +128,7 @@ def dataset_of_arrays(config: DataConfig, arrays: DataArrays) -> Dataset:
                      arrays.validation)
     assert isinstance(arrays.class_names, tuple) and arrays.train is not None  # set when created
     dataset = Dataset(
-        config.dataset, "real", arrays.class_names, _aligned(arrays.images), arrays.labels,
+        config.dataset, "real", arrays.class_names, _align(arrays.images), arrays.labels,
         arrays.writers, None, arrays.official_train,
         fingerprint(arrays.images, arrays.labels, None),
         range(arrays.train, arrays.train + arrays.validation) if arrays.validation else range(0))
@@ -149,14 +149,14 @@ def with_index_file(dataset: Dataset, config: DataConfig) -> Dataset:
     return dataclasses.replace(dataset, index_file=index_file)
 
 
-def _published(
+def _load_published(
     config: DataConfig, locations: DataLocations, progress: Progress
 ) -> Dataset:
     """Returns MNIST or Chinese MNIST from the sources that `load_dataset` describes."""
     if locations.source == "drawn":
-        return _prepared(config.dataset, "drawn", locations, progress)
+        return _prepare_and_read(config.dataset, "drawn", locations, progress)
     try:
-        return _prepared(config.dataset, "real", locations, progress)
+        return _prepare_and_read(config.dataset, "real", locations, progress)
     except FetchError as error:
         data_dir = _builder(config.dataset, "real", locations).data_dir_root
         tried = f"no prepared copy in {data_dir}, no raw_data_dir, and {error}"
@@ -165,7 +165,7 @@ def _published(
                 f"{config.dataset}: no real data: {tried}; pass the folder of the raw files as "
                 "raw_data_dir") from error
         _log.warning("%s: using SYNTHETIC data instead of the real data: %s", config.dataset, tried)
-        return _prepared(config.dataset, "drawn", locations, progress)
+        return _prepare_and_read(config.dataset, "drawn", locations, progress)
 
 
 def _builder(name: str, source: str, locations: DataLocations) -> DigitsBuilder:
@@ -185,7 +185,9 @@ def _data_dir(locations: DataLocations) -> Path:
                               "folder with data_dir or TFDS_DATA_DIR") from error
 
 
-def _prepared(name: str, source: str, locations: DataLocations, progress: Progress) -> Dataset:
+def _prepare_and_read(
+    name: str, source: str, locations: DataLocations, progress: Progress
+) -> Dataset:
     builder = _builder(name, source, locations)
     builder.progress = progress
     with progress.stage(f"preparing {name}"):
@@ -193,12 +195,12 @@ def _prepared(name: str, source: str, locations: DataLocations, progress: Progre
     with progress.stage(f"reading {name}"):
         read = builder.read()
         return Dataset(
-            name, source, builder.class_names, _aligned(read.images), read.labels, read.writers,
+            name, source, builder.class_names, _align(read.images), read.labels, read.writers,
             read.samples, builder.official_train,
             fingerprint(read.images, read.labels, read.writers))
 
 
-def _aligned(images: np.ndarray) -> np.ndarray:
+def _align(images: np.ndarray) -> np.ndarray:
     """Returns an aligned, read-only copy, which JAX can use as a CPU array without another copy.
 
     Args:

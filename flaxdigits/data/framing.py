@@ -105,8 +105,8 @@ def measure_framing(images: np.ndarray) -> Framing:
         *values.shape[1:], box=int(box),
         centring="mass" if np.std(masses) < 0.5 * np.std(centers) else "box",
         stroke=round(float(np.percentile(strokes, 5)), 1), ground=int(ground), ink=int(ink),
-        layout=_rounded(np.percentile(layouts, 99, axis=0)),
-        lowest=_rounded(np.min(features, axis=0)), highest=_rounded(np.max(features, axis=0)))
+        layout=_round(np.percentile(layouts, 99, axis=0)),
+        lowest=_round(np.min(features, axis=0)), highest=_round(np.max(features, axis=0)))
 
 
 def is_framed(image: np.ndarray, framing: Framing) -> bool:
@@ -175,7 +175,7 @@ def _features(image: np.ndarray, ground: float | np.floating, direction: int) ->
         max(np.ptp(rows), np.ptp(columns)) + 1, *ndimage.center_of_mass(strength)])
 
 
-def _rounded(values: np.ndarray) -> tuple[float, ...]:
+def _round(values: np.ndarray) -> tuple[float, ...]:
     return tuple(round(float(value), 2) for value in values)
 
 

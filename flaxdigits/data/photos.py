@@ -85,7 +85,7 @@ def read_picture(path: Path, longest: int | None = None) -> Picture:
             warnings.simplefilter("ignore")  # Pillow warns of metadata, palettes and the like
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_formats_for(path)) as image:
-                return Picture(_upright_and_opaque(image, longest), _has_more(image))
+                return Picture(_make_upright_and_opaque(image, longest), _has_more(image))
     except FlaxdigitsError:
         raise
     except Exception as error:  # Pillow's readers raise undocumented types
@@ -163,7 +163,7 @@ def _has_more(image: Image.Image) -> bool:
     return image.format != "MPO" and bool(getattr(image, "is_animated", False))
 
 
-def _upright_and_opaque(image: Image.Image, longest: int | None) -> Image.Image:
+def _make_upright_and_opaque(image: Image.Image, longest: int | None) -> Image.Image:
     """Returns the image in mode L or RGB, rotated by its EXIF orientation.
 
     Transparent parts are filled. The longer side is at most `longest` pixels; None keeps the size.
@@ -173,7 +173,7 @@ def _upright_and_opaque(image: Image.Image, longest: int | None) -> Image.Image:
     image.load()
     transposition = TRANSPOSITIONS.get(_orientation(image))
     if image.mode.startswith(("I", "F")):  # I, I;16, F: more than 8 bits
-        image = _scaled(image)
+        image = _scale_values(image)
     elif "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         image = image.convert("RGBA")
     elif image.mode in ("1", "L"):
@@ -183,7 +183,7 @@ def _upright_and_opaque(image: Image.Image, longest: int | None) -> Image.Image:
     if longest is not None:
         image.thumbnail((longest, longest), Image.Resampling.BOX)
     if image.mode == "RGBA":
-        image = _opaque(image)
+        image = _fill_transparent(image)
     return image if transposition is None else image.transpose(transposition)
 
 
@@ -194,7 +194,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _scaled(image: Image.Image) -> Image.Image:
+def _scale_values(image: Image.Image) -> Image.Image:
     """Scales values of an unknown range linearly, so that the lowest is 0 and the highest 255."""
     values = np.asarray(image, np.float64)
     finite = np.isfinite(values)
@@ -207,7 +207,7 @@ def _scaled(image: Image.Image) -> Image.Image:
     return Image.fromarray((fraction * 255).round().astype(np.uint8))
 
 
-def _opaque(image: Image.Image) -> Image.Image:
+def _fill_transparent(image: Image.Image) -> Image.Image:
     """Composites an RGBA image onto a background on which its strokes are visible."""
     pixels = np.asarray(image, np.float32) / 255
     alpha = pixels[..., 3]

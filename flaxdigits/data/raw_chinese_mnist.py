@@ -96,7 +96,7 @@ def read_jpegs(raw_data_dir: Path) -> dict[Key, bytes]:
         except FlaxdigitsError as error:
             problems.append(error)
     try:
-        return _verified(dict(_from_folder(folder)), folder)
+        return _verify(dict(_from_folder(folder)), folder)
     except FlaxdigitsError as error:
         problems.append(error)
     raise problems[0]
@@ -151,7 +151,7 @@ def read_archive(path: Path) -> dict[Key, bytes]:
         raise FlaxdigitsError(
             f"{path}: reading the 7z archive of the original article needs py7zr: "
             "pip install -e '.[article]'") from error
-    return _verified(jpegs, path)
+    return _verify(jpegs, path)
 
 
 def _key(name: str) -> Key | None:
@@ -196,7 +196,7 @@ def _from_folder(folder: Path) -> Iterator[tuple[Key, bytes]]:
                 f"{path}: cannot be read ({error.strerror}); download it again") from error
 
 
-def _verified(jpegs: dict[Key, bytes], path: Path) -> dict[Key, bytes]:
+def _verify(jpegs: dict[Key, bytes], path: Path) -> dict[Key, bytes]:
     """Returns the JPEGs that were read from `path`.
 
     Raises:

@@ -47,7 +47,7 @@ def read_tfds(name: str, data_dir: Path) -> DataArrays:
             split: builder.info.splits[split].num_examples for split in SPLITS
             if split in builder.info.splits}
     except Exception as error:  # of several undocumented types
-        raise _damaged(folder, error) from error
+        raise _damage_error(folder, error) from error
     image, label, writer = _roles(folder, features)
     if not counts.get("train"):
         names = ", ".join(builder.info.splits) or "none"
@@ -105,7 +105,7 @@ def _check_features(folder: Path) -> None:
         with open_regular(path) as file:
             waiting: list[Any] = [json.load(file)]
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, error) from error
+        raise _damage_error(path, error) from error
     while waiting:
         node = waiting.pop()
         if isinstance(node, dict):
@@ -162,7 +162,7 @@ def _read_split(folder: Path, builder: Any, split: str, names: list[str]) -> lis
             f"{folder}: is prepared as {builder.info.file_format.value}, which needs TensorFlow to "
             "be read; prepare it with file_format='array_record'") from error
     except Exception as error:
-        raise _damaged(folder, error) from error
+        raise _damage_error(folder, error) from error
     columns: list[list[Any]] = [[] for _ in names]
     try:
         for start in range(0, len(source), _ROWS_AT_ONCE):
@@ -171,11 +171,11 @@ def _read_split(folder: Path, builder: Any, split: str, names: list[str]) -> lis
                 for column, name in zip(columns, names, strict=True):
                     column.append(example[name])
     except Exception as error:  # the readers raise undocumented types
-        raise _damaged(folder, error) from error
+        raise _damage_error(folder, error) from error
     return columns
 
 
-def _damaged(path: Path, error: Exception) -> FlaxdigitsError:
+def _damage_error(path: Path, error: Exception) -> FlaxdigitsError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return FlaxdigitsError(f"{path}: the prepared data set is damaged ({reason}); delete it and "
                            "prepare it again")

@@ -13,7 +13,7 @@ from flaxdigits.reports.fonts import drawable_labels
 from flaxdigits.reports.image_grids import (
     most_confident_errors,
     prediction_grid,
-    samples,
+    sample_positions,
     select_predictions,
 )
 from flaxdigits.reports.layers import Layer
@@ -60,7 +60,7 @@ class RunReport:
         counts = metrics.confusion(self.logits, self.labels)
         arrays = self.images, self.index, self.labels, self.logits
         errors = select_predictions(*arrays, most_confident_errors(self.labels, self.logits))
-        sampled = select_predictions(*arrays, samples(len(self.labels)))
+        sampled = select_predictions(*arrays, sample_positions(len(self.labels)))
         figures: dict[str, Callable[[Theme], Figure]] = {
             "loss": lambda theme: curves(self.rows, self.result, "loss", theme),
             "error": lambda theme: curves(self.rows, self.result, "error", theme),
