@@ -103,7 +103,8 @@ def test_every_character_is_drawn(paths):
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 15, (2, 60))
     images = rng.integers(0, 255, (60, 8, 8, 1), np.uint8)
-    shown = select_predictions(images, np.arange(60), labels, np.eye(15)[predicted], sample_positions(60))
+    shown = select_predictions(
+        images, np.arange(60), labels, np.eye(15)[predicted], sample_positions(60))
     for figure in (confusion(metrics.confusion(np.eye(15)[predicted], labels), names),
                    prediction_grid(shown, names, "samples"),
                    class_grid(images / 255, labels, names, "data")):
