@@ -15,7 +15,7 @@ from flaxdigits.reports.figures import (
     DARK,
     LIGHT,
     WEIGHTS,
-    blank,
+    blank_figure,
     confusion,
     curves,
     first_layer,
@@ -112,7 +112,7 @@ def test_every_character_is_drawn(paths):
 
 
 def test_names_in_any_script_are_drawn_or_boxes_without_a_warning(monkeypatch):
-    figure, axes = blank(2, 1, LIGHT)
+    figure, axes = blank_figure(2, 1, LIGHT)
     axes.set_title("名字, 三 ± 1")
     rendered = pixels(png(figure))
     monkeypatch.setattr("flaxdigits.reports.figures.families", lambda: ["DejaVu Sans"])

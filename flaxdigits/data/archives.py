@@ -72,7 +72,7 @@ def read_7z(
 
     Args:
       file: the archive.
-      is_wanted: a function of the name of a file that returns whether it is read.
+      is_wanted: returns whether the file of a name is to be read.
       largest: the maximum size of one of these files, in bytes.
       largest_sum: the maximum size of all files in the archive together, in bytes.
 

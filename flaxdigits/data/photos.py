@@ -67,8 +67,8 @@ def read_picture(path: Path, longest: int | None = None) -> Picture:
     than 8 bits are scaled so that the lowest is black and the highest white; values that are not
     finite are replaced by the median of the others. The EXIF orientation is applied. Transparent
     parts are filled with the most common color of the image. If the opaque part has only one
-    color, or most of the image is transparent, they are filled with black behind light strokes
-    and with white behind dark strokes.
+    color, or most of the image is transparent, the transparent parts are filled with black behind
+    light strokes and with white behind dark strokes.
 
     Args:
       path: the path of the file.

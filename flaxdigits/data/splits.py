@@ -122,7 +122,7 @@ def _kfold(config: DataConfig, dataset: LabeledImages) -> Split:
     order = permutation(count, config.split_seed)
     fold = np.empty(count, np.int64)  # the fold of each index in `order`
     fold[np.argsort(dataset.labels[order], kind="stable")] = np.arange(count) % config.folds
-    return _folded(config, order, fold)
+    return _parts_of_fold(config, order, fold)
 
 
 def _writers(config: DataConfig, dataset: LabeledImages) -> Split:
@@ -138,10 +138,10 @@ def _writers(config: DataConfig, dataset: LabeledImages) -> Split:
     fold_of = np.empty(len(writers), np.int64)
     for number, fold in enumerate(folds):
         fold_of[np.searchsorted(writers, fold)] = number
-    return _folded(config, order, fold_of[np.searchsorted(writers, dataset.writers[order])])
+    return _parts_of_fold(config, order, fold_of[np.searchsorted(writers, dataset.writers[order])])
 
 
-def _folded(config: DataConfig, order: np.ndarray, fold: np.ndarray) -> Split:
+def _parts_of_fold(config: DataConfig, order: np.ndarray, fold: np.ndarray) -> Split:
     """Returns the parts of one fold.
 
     Args:

@@ -79,7 +79,7 @@ def curves(
       what: the metric to plot; the error rate is 1 - accuracy.
       theme: the colors.
     """
-    figure, axes = blank(5.2, 3.4, theme)
+    figure, axes = blank_figure(5.2, 3.4, theme)
     figure.subplots_adjust(left=0.125, right=0.96, bottom=0.15, top=0.87)
     steps_per_epoch = result["steps"] / result["epochs"]
     metric = "accuracy" if what == "error" else what
@@ -173,7 +173,7 @@ def confusion(counts: np.ndarray, labels: Labels, theme: Theme = LIGHT) -> Figur
     margin = 0.45 + min(0.08 * longest, 1.5)
     side = 4.6
     width, height = margin + side + 0.52, margin + side + 0.08
-    figure, axes = blank(width, height, theme)
+    figure, axes = blank_figure(width, height, theme)
     axes.set_position((margin / width, 0.06 / height, side / width, side / height))
     is_right = np.eye(classes, dtype=bool)
     cell = 72 * side / classes  # points
@@ -226,7 +226,7 @@ def first_layer(filters: np.ndarray, theme: Theme = LIGHT) -> Figure:
     shown = filters[:MAX_FILTERS]
     columns = min(8, len(shown))
     lines = -(-len(shown) // columns)
-    figure, axes = blank(5.2, 5.2 * lines / columns + 0.5, theme)
+    figure, axes = blank_figure(5.2, 5.2 * lines / columns + 0.5, theme)
     height = 5.2 * lines / columns / (5.2 * lines / columns + 0.5)
     axes.set_position((0.01, 0.01, 0.98, height * 0.98))
     axes.set_axis_off()
@@ -249,7 +249,7 @@ def first_layer(filters: np.ndarray, theme: Theme = LIGHT) -> Figure:
     return figure
 
 
-def blank(width: float, height: float, theme: Theme) -> tuple[Figure, Axes]:
+def blank_figure(width: float, height: float, theme: Theme) -> tuple[Figure, Axes]:
     """Creates a figure with axes in the colors of the theme; width and height in inches."""
     figure = Figure(figsize=(width, height), facecolor=theme.background)
     axes = figure.add_subplot(facecolor=theme.background)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from flaxdigits.reports.figures import LIGHT, Theme, blank
+from flaxdigits.reports.figures import LIGHT, Theme, blank_figure
 from flaxdigits.studies.statistics import Difference
 
 SIGNIFICANCE = 0.05
@@ -69,7 +69,7 @@ def forest(
              for line in textwrap.wrap(text, 140)]
     width, head, foot = 8.4, 0.5 + 0.2 * len(heading), 0.62 + 0.16 * len(marks)  # inches
     height = head + foot + 0.36 * max(1, len(rows))
-    figure, axes = blank(width, height, theme)
+    figure, axes = blank_figure(width, height, theme)
     left = (0.3 + 0.074 * min(MAX_LABEL, max((len(row.label) for row in rows), default=4))) / width
     right = (0.3 + 0.068 * max(len(mean_label), *(len(row.text) for row in rows), 4)) / width
     axes.set_position((left, foot / height, 1 - right - left, 1 - (foot + head) / height))
