@@ -84,7 +84,8 @@ def _files(folder: Path) -> _Files:
     try:
         paths = sorted(folder.iterdir(), key=lambda path: (path.suffix.lower() == ".gz", path.name))
     except OSError as error:
-        raise FlaxdigitsError(f"{folder}: cannot be read ({error.strerror})") from error
+        raise FlaxdigitsError(
+            f"{folder}: cannot be read ({error.strerror}); make the folder readable") from error
     matches = {path: match for path in paths
                if (match := _NAME.fullmatch(path.name)) and not path.is_dir()}
     files = {

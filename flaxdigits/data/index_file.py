@@ -79,7 +79,7 @@ def _indices(path: Path, name: str, value: Any, count: int) -> np.ndarray:
             not isinstance(one, int) or isinstance(one, bool) for one in value):
         raise FlaxdigitsError(f"{path}: {name} must be a list of integers, got {quoted(value)}")
     if not len(value):
-        raise FlaxdigitsError(f"{path}: {name} is empty; leave it out or add indices")
+        raise FlaxdigitsError(f"{path}: {name} is empty; omit this part or add indices")
     outside = [one for one in (min(value), max(value)) if not 0 <= one < count]
     if outside:
         raise FlaxdigitsError(
@@ -89,5 +89,6 @@ def _indices(path: Path, name: str, value: Any, count: int) -> np.ndarray:
     unique, counts = np.unique(indices, return_counts=True)
     if len(unique) < len(indices):
         raise FlaxdigitsError(
-            f"{path}: {name} has the index {unique[counts > 1][0]} more than once")
+            f"{path}: {name} has the index {unique[counts > 1][0]} more than once; an example must "
+            "be in a part only once")
     return indices

@@ -75,7 +75,8 @@ def _find(name: str, data_dir: Path) -> Path:
     try:
         entries = {entry.name: entry for entry in folder.iterdir()} if folder.is_dir() else {}
     except OSError as error:
-        raise FlaxdigitsError(f"{folder}: cannot be read ({error.strerror})") from error
+        raise FlaxdigitsError(
+            f"{folder}: cannot be read ({error.strerror}); make the folder readable") from error
     versions = sorted((one for one in entries if _VERSION.fullmatch(one)
                        and (not version or one == version)),
                       key=lambda one: tuple(map(int, one.split("."))))
