@@ -98,7 +98,8 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
         Args:
           file_format: the format of the files; `read` requires ArrayRecord.
-          **kwargs: further arguments of tensorflow-datasets; with any, its method is always called.
+          **kwargs: further arguments of the method of the base class, which then decides whether to
+            prepare the data set again.
 
         Raises:
           FlaxdigitsError: if the raw files are missing or damaged, or `data_dir` cannot be written.

@@ -86,8 +86,8 @@ def read_npz_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     The size that the file declares is checked before an array is decompressed.
 
     Raises:
-      FlaxdigitsError: if the file or an array is missing, damaged or larger than 2 GiB, or an array
-        contains Python objects.
+      FlaxdigitsError: if the file or an array is missing or damaged, or an array is larger than 2
+        GiB or contains Python objects.
     """
     with _NpzFile(path) as file:
         return {name: file.read(name) for name in names}
