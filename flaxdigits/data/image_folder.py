@@ -104,7 +104,7 @@ class _SkippedFiles:
         """Logs a warning about the skipped files, and one for each remark."""
         count = sum(map(len, self._files.values()))
         if count:
-            kinds = ", ".join(f"{len(paths)} {kind}" for kind, paths in sorted(
+            kinds = ", ".join(f"{kind}: {len(paths)}" for kind, paths in sorted(
                 self._files.items(), key=lambda item: -len(item[1])))
             first = min(path for paths in self._files.values() for path in paths)
             _log.warning("%s: skipped %d file%s (%s); the first is %s", self._folder, count,
