@@ -32,9 +32,9 @@ def zip_entries(file: BinaryIO) -> list[zipfile.ZipInfo]:
 def check_size(name: str, declared: int, largest: int) -> None:
     """Raises ArchiveError if a file in an archive is declared larger than `largest` bytes."""
     if declared > largest:
+        printable = name.encode("unicode_escape").decode()[:80]
         raise ArchiveError(
-            f"{name!a:.80} is declared as {declared} bytes, and at most {largest} are "
-            "expected")
+            f"{printable} is declared as {declared} bytes, and at most {largest} are expected")
 
 
 def read_zip_entry(file: BinaryIO, entry: zipfile.ZipInfo) -> bytes:

@@ -84,7 +84,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self._original_state["raw_data_dir"] = raw_data_dir  # for pickling
 
     def is_prepared(self) -> bool:
-        """Returns whether there is a complete prepared copy: an incomplete one has another name."""
+        """Returns whether there is a complete prepared copy; incomplete ones have other names."""
         return self.data_path.exists()
 
     # The methods of tensorflow-datasets are wrapped, and its protobuf class is created at run time;

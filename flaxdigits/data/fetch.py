@@ -149,9 +149,10 @@ def _reason(error: Exception) -> str:
 
 
 def _unreachable(urls: Sequence[str], seconds: float) -> dict[str, str]:
-    """Returns the reasons of the URLs whose hosts accept no connection within `seconds`.
+    """Returns, by URL, why its host cannot be reached, for URLs whose host accepts no connection.
 
-    The connections are tried in parallel, in daemon threads, since a DNS lookup has no timeout.
+    The connections are tried in parallel for `seconds`, in daemon threads, since a DNS lookup has
+    no timeout.
     """
     problems = dict.fromkeys(urls, f"no connection within {seconds:g} s")
 

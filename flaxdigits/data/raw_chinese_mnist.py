@@ -170,7 +170,7 @@ def _from_zip(file: BinaryIO) -> Iterator[tuple[Key, bytes]]:
     for entry in images.values():
         check_size(entry.filename, entry.file_size, _LARGEST_JPEG)
     archives = [entry for entry in entries if entry.filename.lower().endswith(".7z")]
-    check_size("its 7z", sum(entry.file_size for entry in archives), _LARGEST_ARCHIVE)
+    check_size("the 7z file in it", sum(entry.file_size for entry in archives), _LARGEST_ARCHIVE)
     for key, entry in images.items():
         yield key, read_zip_entry(file, entry)
     for entry in archives:
