@@ -53,7 +53,7 @@ def torch_side(
             module.bias.copy_(torch.from_numpy(bias.copy()))
         outputs = model(torch.from_numpy(inputs.transpose(0, 3, 1, 2).copy()))
     params = torch.nn.Parameter(torch.zeros(gradients.shape[1]))
-    optimizer = torch_peer.optimizer(name, [params])
+    optimizer = torch_peer.make_optimizer(name, [params])
     for gradient in gradients:
         params.grad = torch.from_numpy(gradient)
         optimizer.step()

@@ -312,7 +312,7 @@ def test_auto_takes_a_prepared_copy_before_anything_else(real_data_dir, tmp_path
 
 @pytest.mark.parametrize("source", ["auto", "real"])
 def test_a_raw_folder_that_lacks_the_files_is_an_error(tiny_in_place_of_mnist, tmp_path, source):
-    with pytest.raises(FlaxdigitsError, match=r"train-images-idx3-ubyte\.gz: no such file"):
+    with pytest.raises(FlaxdigitsError, match=r"contains neither train-images-idx3-ubyte\.gz nor"):
         load_dataset(DataConfig(), DataLocations(tmp_path, tmp_path, source))
 
 

@@ -225,11 +225,11 @@ def test_skipped_files_are_counted(tmp_path, caplog):
     (tmp_path / "labels.csv").write_text("x")
     assert len(load("image_folder", tmp_path).images) == 3
     left_out, deeper = caplog.messages
-    assert "5 files are skipped" in left_out and "1 .txt" in left_out
-    assert "pillow-heif" in left_out and "1 broken links" in left_out
-    assert "1 not regular files" in left_out
-    assert "1 outside the folders of the classes" in left_out
-    assert "1 file in folders within that of a class" in deeper
+    assert "skipped 5 files (" in left_out and ".txt: 1" in left_out
+    assert "pillow-heif" in left_out and "broken links: 1" in left_out
+    assert "not regular files: 1" in left_out
+    assert "outside the folders of the classes: 1" in left_out
+    assert "1 file in subfolders of a class folder, read as images of that class" in deeper
 
 
 @pytest.mark.parametrize("name", ["valid", "val", "Validation"])
@@ -290,7 +290,7 @@ def test_links_are_followed(tmp_path, kind):
 
 
 def test_empty_and_missing_folders(tmp_path):
-    assert "contains no folders of images" in error_line("image_folder", tmp_path)
+    assert "contains no folders; put" in error_line("image_folder", tmp_path)
     (tmp_path / "a").mkdir()
     assert "contains no readable images" in error_line("image_folder", tmp_path)
     assert "no such folder" in error_line("idx_files", tmp_path / "nowhere")

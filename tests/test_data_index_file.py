@@ -43,7 +43,7 @@ WRONG = {
     "floats": ({"train": [1.0], "test": [2]}, "train must be a list of integers"),
     "booleans": ({"train": [True], "test": [2]}, "train must be a list of integers"),
     "a number": ({"train": 1, "test": [2]}, "train must be a list of integers"),
-    "empty": ({"train": [1], "test": []}, "test is empty; leave it out"),
+    "empty": ({"train": [1], "test": []}, "test is empty; omit this part"),
     "negative": ({"train": [-1, 3], "test": [2]}, "train has the index -1; the data set has 10"),
     "beyond the end": ({"train": [1], "test": [10]}, "test has the index 10; the data set has 10"),
     "twice": ({"train": [1, 4, 1], "test": [2]}, "train has the index 1 more than once"),

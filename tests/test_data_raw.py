@@ -66,7 +66,7 @@ def test_mnist(raw_data_dir):
 
 def test_mnist_missing(tmp_path):
     message = error_line(read_mnist, tmp_path)
-    assert "train-images-idx3-ubyte.gz: no such file" in message
+    assert "contains neither train-images-idx3-ubyte.gz nor train-images-idx3-ubyte," in message
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ def test_a_builder_of_this_package_is_read_as_any_other(tmp_path):
     ("cifar10", ".download_and_prepare(), which needs TensorFlow for most builders"),
     ("several_sizes", "its images have different sizes, such as [7, 6, 3] and [8, 6, 3]"),
     ("unlabeled", "is not image classification: it must have one image and one ClassLabel"),
-    ("only_test", "has no split named train; its splits are test"),
+    ("only_test", "has no split named train, which is required; its splits are test"),
 ])
 def test_unsupported_data_is_a_one_line_error(name, message, data_dir):
     assert message in error_message(name, data_dir)

@@ -192,5 +192,5 @@ def test_fields_that_do_not_fit_are_refused():
     with pytest.raises(FlaxdigitsError, match=r"model\.heads must divide model\.width=8, got 3"):
         build_model(VitConfig(heads=3, width=8), 10)
     model = build_model(VitConfig(patch_size=5), 10)
-    with pytest.raises(FlaxdigitsError, match="must divide the images' size of 28x28, got 5"):
+    with pytest.raises(FlaxdigitsError, match="height and width of the images, 28x28, got 5"):
         jax.eval_shape(lambda: init_variables(model, 0, (28, 28, 1)))

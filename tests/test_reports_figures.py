@@ -15,7 +15,7 @@ from flaxdigits.reports.figures import (
     DARK,
     LIGHT,
     WEIGHTS,
-    blank,
+    blank_figure,
     confusion,
     curves,
     first_layer,
@@ -27,7 +27,7 @@ from flaxdigits.reports.image_grids import (
     class_grid,
     most_confident_errors,
     prediction_grid,
-    samples,
+    sample_positions,
     select_predictions,
     softmax,
 )
@@ -103,7 +103,8 @@ def test_every_character_is_drawn(paths):
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 15, (2, 60))
     images = rng.integers(0, 255, (60, 8, 8, 1), np.uint8)
-    shown = select_predictions(images, np.arange(60), labels, np.eye(15)[predicted], samples(60))
+    shown = select_predictions(
+        images, np.arange(60), labels, np.eye(15)[predicted], sample_positions(60))
     for figure in (confusion(metrics.confusion(np.eye(15)[predicted], labels), names),
                    prediction_grid(shown, names, "samples"),
                    class_grid(images / 255, labels, names, "data")):
@@ -111,7 +112,7 @@ def test_every_character_is_drawn(paths):
 
 
 def test_names_in_any_script_are_drawn_or_boxes_without_a_warning(monkeypatch):
-    figure, axes = blank(2, 1, LIGHT)
+    figure, axes = blank_figure(2, 1, LIGHT)
     axes.set_title("名字, 三 ± 1")
     rendered = pixels(png(figure))
     monkeypatch.setattr("flaxdigits.reports.figures.families", lambda: ["DejaVu Sans"])
@@ -155,7 +156,7 @@ def test_softmax_of_large_logits():
 
 @pytest.mark.parametrize("examples", [1, 31, 32, 1000])
 def test_samples_are_spread_and_none_is_twice(examples):
-    places = samples(examples)
+    places = sample_positions(examples)
     assert len(set(places)) == len(places) == min(examples, 32)
     assert places[0] == 0 and places[-1] == examples - 1
 

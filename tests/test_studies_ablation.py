@@ -118,7 +118,7 @@ def test_pairs_are_counted_if_the_base_lacks_seeds(base, message):
     ((0.5, 0.6), (0.5, 0.6),
      "Same test accuracy as the base with every seed: wide. What is varied may have no effect."),
     ((0.5, 0.6), (0.6, 0.7),
-     "Same difference to the base with every seed: wide. The seed may have no effect."),
+     "Same difference from the base with every seed: wide. The seed may have no effect."),
     ((0.5, 0.6), (0.5, 0.7), None), ((0.5,), (0.6, 0.7), None)])
 def test_variants_that_differ_by_the_same_for_every_seed_are_noted(base, values, note):
     rows = compare_with_base([

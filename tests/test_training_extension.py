@@ -45,7 +45,7 @@ def test_an_extended_run_is_bitwise_identical_to_the_long_run(
     assert (run / "result.json").read_bytes() == (run / "result.4.json").read_bytes() == result
     refused = launch_here("--mode=report", f"--workdir={run}").stderr
     assert "the run is being extended from 4 steps, at step 6, and only a" in refused
-    assert refused.endswith("; result.4.json holds the earlier result\n")
+    assert refused.endswith("; result.4.json contains the earlier result\n")
     assert "run (being extended)" in launch_here("--mode=compare", f"--workdir={run}").stdout
     outcome = train_tiny(run, *EPOCHS, "train.epochs=3")
     assert outcome.result["steps"] == RunFolder(run).result()["steps"] == 12

@@ -64,6 +64,9 @@ def compare(
         number of steps, except that flaxdigits is timed for at most an epoch.
       progress: is notified of each process that starts, and of each timing.
 
+    Returns:
+      The timings of each process by label.
+
     Raises:
       FlaxdigitsError: if a process ends before it has answered.
     """
@@ -91,7 +94,8 @@ def compare(
 @contextlib.contextmanager
 def _worker(command: Sequence[str]) -> Iterator[subprocess.Popen]:
     module, *arguments = command
-    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ  # they share a GPU
+    # The processes share a GPU, so that none of them may preallocate its memory.
+    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ
     with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(
             [sys.executable, "-m", f"flaxdigits.benchmark.{module}", *arguments], text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,

@@ -79,7 +79,7 @@ def measurements(timings: Timings) -> dict[str, Any]:
 def exponents(measured: dict[str, dict[str, Any]], found: dict[str, Size]) -> dict[str, float]:
     """Returns the exponent with which the cost grows with each variable; 1 is proportional growth.
 
-    It is the slope of a least-squares fit of log(cost) to log(size).
+    An exponent is the slope of a least-squares line through the points (log(size), log(cost)).
 
     Args:
       measured: the `measurements` of each size.
@@ -92,6 +92,7 @@ def exponents(measured: dict[str, dict[str, Any]], found: dict[str, Size]) -> di
     for grows, (size_name, cost_name) in MEASURES.items():
         rows = [measured[label] for label, size in found.items() if size.grows in (None, grows)]
         if len({row[size_name] for row in rows}) > 1:
-            sizes, costs = (np.log([row[name] for row in rows]) for name in (size_name, cost_name))
-            powers[grows] = float(np.polyfit(sizes, costs, 1)[0])
+            log_sizes, log_costs = (
+                np.log([row[name] for row in rows]) for name in (size_name, cost_name))
+            powers[grows] = float(np.polyfit(log_sizes, log_costs, 1)[0])
     return powers

@@ -1,10 +1,10 @@
-"""Times the same networks, batches and optimizers in Keras with TensorFlow.
+"""Times the networks of the experiments in Keras, with the batches and optimizers of flaxdigits.
 
     python -m flaxdigits.benchmark.keras_peer chinese_cnn 32
 
-It times `Model.fit`, with TensorFlow's kernels or compiled by XLA, whichever is faster. The
-protocol is described in `flaxdigits.benchmark.peers`. It needs the extra `bench`, and does not
-import JAX.
+It times `Model.fit` on TensorFlow, with TensorFlow's kernels or compiled by XLA, whichever is
+faster. The protocol is described in `flaxdigits.benchmark.peers`. The module needs the extra
+`bench`, and does not import JAX.
 """
 
 import os

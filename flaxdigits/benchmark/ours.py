@@ -5,8 +5,8 @@
 The arguments after the name are the number of images of the data set, their height, width and
 number of channels, the number of classes, and the number of official training examples (0 if there
 is no official split). Overrides may follow. The protocol is described in
-`flaxdigits.benchmark.peers`. The first line also contains the FLOPs of a step, counted from the
-layers, and the FLOP/s of a large matrix product in the same process.
+`flaxdigits.benchmark.peers`. The first line of the output also contains the FLOPs of a step,
+counted from the layers, and the FLOP/s of a large matrix product in the same process.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Times the same networks, batches and optimizers in PyTorch.
+"""Times the networks of the experiments in PyTorch, with the batches and optimizers of flaxdigits.
 
     python -m flaxdigits.benchmark.torch_peer chinese_cnn 32
 
@@ -53,7 +53,7 @@ def network(name: str) -> nn.Sequential:
     }[name]())
 
 
-def optimizer(name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimizer(name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     """Returns the optimizer of an experiment with the same hyperparameters."""
     if name == "mnist_cnn":
         return torch.optim.Adadelta(parameters, lr=1.0, rho=0.95, eps=1e-7)
@@ -92,11 +92,12 @@ def trainer(
     images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=layout)
     images, labels = images.to(device).float() / 255, torch.from_numpy(labels).long().to(device)
     model = network(name).to(device).to(memory_format=layout).train()
-    update = optimizer(name, list(model.parameters()))
+    optimizer = make_optimizer(name, list(model.parameters()))
     loss_of = mse if name == "mse_cnn" else cross_entropy
 
-    def loss_and_gradient(batch: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        update.zero_grad(set_to_none=True)
+    def backward(batch: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Computes the gradients in place; returns the loss."""
+        optimizer.zero_grad(set_to_none=True)
         loss = loss_of(model(batch), targets)
         loss.backward()
         return loss
@@ -109,9 +110,9 @@ def trainer(
         total = torch.zeros((), device=device)
         batches = torch.randperm(len(images), device=device).split(batch_size)[:steps]
         for chosen in batches:
-            total += loss_and_gradient(images[chosen], labels[chosen]).detach()
-            update.step()
-        total.item()
+            total += backward(images[chosen], labels[chosen]).detach()
+            optimizer.step()
+        total.item()  # waits for the device
         return (time.perf_counter() - start) / len(batches) * 1000
 
     return milliseconds

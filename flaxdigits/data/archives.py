@@ -8,9 +8,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-_LOCAL_HEADER = 30  # bytes; the last four are the lengths of the name and the extra field
+_LOCAL_HEADER = 30  # bytes before an entry's name; the last four: lengths of name and extra field
 _ENCRYPTED = 1  # the flag of an encrypted entry
-_LZMA_MEMORY = 1 << 28
+_LZMA_MEMORY = 1 << 28  # bytes; bounds the dictionary size that a damaged entry may declare
 
 
 class ArchiveError(Exception):
@@ -32,9 +32,9 @@ def zip_entries(file: BinaryIO) -> list[zipfile.ZipInfo]:
 def check_size(name: str, declared: int, largest: int) -> None:
     """Raises ArchiveError if a file in an archive is declared larger than `largest` bytes."""
     if declared > largest:
+        printable = name.encode("unicode_escape").decode()[:80]
         raise ArchiveError(
-            f"{name!a:.80} is declared as {declared} bytes, and at most {largest} are "
-            "expected")
+            f"{printable} is declared as {declared} bytes, and at most {largest} are expected")
 
 
 def read_zip_entry(file: BinaryIO, entry: zipfile.ZipInfo) -> bytes:
@@ -72,7 +72,7 @@ def read_7z(
 
     Args:
       file: the archive.
-      is_wanted: a function of the name of a file that returns whether it is read.
+      is_wanted: returns whether the file of a name is to be read.
       largest: the maximum size of one of these files, in bytes.
       largest_sum: the maximum size of all files in the archive together, in bytes.
 
@@ -104,6 +104,11 @@ def read_7z(
 
 
 def _expand(content: bytes, method: int, largest: int) -> bytes:
+    """Returns at most `largest` bytes of the decompressed content of a zip entry.
+
+    Raises:
+      ValueError: if the compression method is not supported.
+    """
     match method:
         case zipfile.ZIP_STORED:
             return content[:largest]

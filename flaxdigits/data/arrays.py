@@ -20,7 +20,7 @@ class DataArrays:
       images: [n, height, width] or [n, height, width, channels] uint8.
       labels: [n] integers: indices into `class_names`. Without `class_names`, the classes are the
         distinct labels of the training part in ascending order, and their names are the numbers.
-        They are converted to int32 indices.
+        The object contains the labels as int32 indices.
       class_names: the names of the classes in the order of the labels.
       writers: [n] integers, the writer of each image, or any other group that the `writers` split
         must not divide; None if unknown.
@@ -28,8 +28,10 @@ class DataArrays:
       validation: the number of validation examples; the examples after them are the test part.
 
     Raises:
-      FlaxdigitsError: if an array has the wrong type, shape or length, or a label does not occur in
-        the training part; the message names it.
+      FlaxdigitsError: if an array has the wrong type, shape or length; if a label has no class
+        name, or without `class_names` does not occur in the training part; if class names are empty
+        or not unique; if the training images are all of one class; or if `train` or `validation` is
+        not a possible number of examples. The message names the argument.
     """
 
     images: np.ndarray
@@ -42,7 +44,7 @@ class DataArrays:
     def __post_init__(self) -> None:
         images = as_array(self.images, "images")
         if images.dtype != np.uint8:
-            raise FlaxdigitsError(not_uint8(images.dtype))
+            raise FlaxdigitsError(not_uint8_message(images.dtype))
         if images.ndim not in (3, 4) or 0 in images.shape:
             raise FlaxdigitsError(
                 "images must be of shape [n, height, width] or [n, height, width, channels], got "
@@ -75,7 +77,11 @@ class DataArrays:
 
 
 def arrays_of(source: str | Path, *arrays: Any, **options: Any) -> DataArrays:
-    """Returns `DataArrays(*arrays, **options)`; its error messages begin with `source`, a path."""
+    """Returns `DataArrays(*arrays, **options)`.
+
+    Raises:
+      FlaxdigitsError: as in `DataArrays`; the message begins with `source`, the path of the data.
+    """
     try:
         return DataArrays(*arrays, **options)
     except FlaxdigitsError as error:
@@ -111,8 +117,15 @@ def _classes(
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Returns the names of the classes, and the labels as indices into them: [n] int32.
 
+    Args:
+      class_names: the names of the classes; None: the distinct training labels.
+      labels: [n] integers.
+      train: the number of training examples, which come first.
+
     Raises:
-      FlaxdigitsError: if the names do not fit the labels, or the training part has one class.
+      FlaxdigitsError: if `class_names` is None and a label does not occur in the training part; if
+        the names are invalid, not unique, or fewer than the labels need; or if the training images
+        are all of one class.
     """
     known = np.unique(labels[:train])
     if class_names is None:
@@ -120,7 +133,8 @@ def _classes(
         if unknown.size:
             raise FlaxdigitsError(
                 f"a validation or test image has the label {unknown[0]}, which no training image "
-                "has; add training images with this label, or remove it from the other parts")
+                "has; add training images with this label, or remove the images with this label "
+                "from the other parts")
         names = tuple(map(str, known.tolist()))
         labels = np.searchsorted(known, labels)
     else:
@@ -143,16 +157,13 @@ def _classes(
 
 
 def _is_encodable(text: str) -> bool:
-    """Returns whether a string can be encoded as UTF-8.
-
-    It cannot if it contains a lone surrogate.
-    """
+    """Returns whether a string can be encoded as UTF-8, which a lone surrogate prevents."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def not_uint8(dtype: np.dtype) -> str:
+def not_uint8_message(dtype: np.dtype) -> str:
     """Returns the error message for images that are not uint8."""
-    of_integers = "; scale the values to 0 to 255, and pass images.astype(numpy.uint8)"
-    hint = {"f": "; for values 0 to 1, pass (255 * images).astype(numpy.uint8)",
-            "i": of_integers, "u": of_integers}
-    return f"images must be uint8, with values 0 to 255, got {dtype}{hint.get(dtype.kind, '')}"
+    integer_hint = "; scale the values to 0 to 255, and pass images.astype(numpy.uint8)"
+    hints = {"f": "; for values 0 to 1, pass (255 * images).astype(numpy.uint8)",
+             "i": integer_hint, "u": integer_hint}
+    return f"images must be uint8, with values 0 to 255, got {dtype}{hints.get(dtype.kind, '')}"

@@ -47,7 +47,7 @@ class CheckedInfo(tfds.core.DatasetInfo):
         try:
             super().read_from_directory(folder)
         except Exception as error:  # of several undocumented types
-            raise _damaged(folder / "dataset_info.json", folder) from error
+            raise _damage_error(folder / "dataset_info.json", folder) from error
 
 
 class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -72,7 +72,6 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     progress: Progress = NO_PROGRESS  # is notified of downloading and generating
 
-
     def __init__(self, *, raw_data_dir: Path | None = None, **kwargs: Any) -> None:
         """Opens the prepared copy if there is one; `download_and_prepare` creates it.
 
@@ -85,8 +84,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self._original_state["raw_data_dir"] = raw_data_dir  # for pickling
 
     def is_prepared(self) -> bool:
-        """Returns whether there is a prepared copy; its folder gets its name when it is complete.
-        """
+        """Returns whether there is a complete prepared copy; incomplete ones have other names."""
         return self.data_path.exists()
 
     # The methods of tensorflow-datasets are wrapped, and its protobuf class is created at run time;
@@ -97,6 +95,11 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """Prepares the data set unless it is prepared, in one process at a time.
 
         If the process is killed, the incomplete folder is not used as a prepared copy.
+
+        Args:
+          file_format: the format of the files; `read` requires ArrayRecord.
+          **kwargs: further arguments of the method of the base class, which then decides whether to
+            prepare the data set again.
 
         Raises:
           FlaxdigitsError: if the raw files are missing or damaged, or `data_dir` cannot be written.
@@ -126,10 +129,10 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         try:
             expected = self.info.metadata["fingerprint"]
         except (KeyError, TypeError) as error:
-            raise _damaged(folder / "metadata.json", folder) from error
+            raise _damage_error(folder / "metadata.json", folder) from error
         examples = self._read()
         if fingerprint(examples.images, examples.labels, examples.writers) != expected:
-            raise _damaged(folder, folder)
+            raise _damage_error(folder, folder)
         return examples
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -164,6 +167,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 for name, rows in parts.items() if rows}
 
     def _source(self, download_dir: Path) -> Examples:
+        """Returns synthetic examples, or those of the raw files, which are downloaded if needed."""
         if self.builder_config.name == "drawn":
             return self.draw(DRAWN_SEED, progress=self.progress)
         if self._raw_data_dir is not None:
@@ -172,6 +176,11 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return self.read_raw(download_dir)
 
     def _read(self) -> Examples:
+        """Returns the examples of the prepared copy, without comparing them with its fingerprint.
+
+        Raises:
+          FlaxdigitsError: if the prepared copy is damaged.
+        """
         folder = Path(self.data_dir)
         names = ("label", "writer", "sample") if self.has_writers else ("label",)
         try:
@@ -180,7 +189,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             columns = {name: np.empty(count, np.int32) for name in names}
             paths = {part: split.filepaths[0] for part, split in self.info.splits.items()}
         except Exception as error:  # the metadata contain invalid numbers or names
-            raise _damaged(folder / "dataset_info.json", folder) from error
+            raise _damage_error(folder / "dataset_info.json", folder) from error
         row = 0
         for part, path in paths.items():
             try:
@@ -191,7 +200,7 @@ class DigitsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                         column[row] = features[name].int64_list.value[0]
                     row += 1
             except Exception as error:  # of several undocumented types
-                raise _damaged(Path(path), folder) from error
+                raise _damage_error(Path(path), folder) from error
         return Examples(images, *columns.values())
 
     def _rows(self, part: str) -> Iterator[Mapping[str, Any]]:
@@ -267,7 +276,7 @@ def _generate(examples: Examples, rows: range) -> Iterator[tuple[int, dict[str, 
         yield row, features
 
 
-def _damaged(path: Path, folder: Path) -> FlaxdigitsError:
+def _damage_error(path: Path, folder: Path) -> FlaxdigitsError:
     return FlaxdigitsError(
         f"{path}: the prepared copy is damaged; delete the folder {folder} and run the command "
         "again to prepare it again")
@@ -284,18 +293,18 @@ def _check_files(folder: Path) -> None:
         for path in sorted(folder.iterdir()):
             mode = path.stat().st_mode
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-                raise _damaged(path, folder)
+                raise _damage_error(path, folder)
         for path in (folder / name for name in _METADATA):
             with open_regular(path) as file:
                 if not isinstance(json.load(file), dict):
                     raise ValueError("not a JSON object")
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, folder) from error
+        raise _damage_error(path, folder) from error
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Locks the folder for this process, and deletes incomplete copies of killed processes in it.
+    """Locks a folder for this process, and deletes incomplete copies that killed processes left.
 
     The kernel releases the lock when the process ends for any reason. On a file system without
     locks, every process prepares the data set, and nothing is deleted.

@@ -32,7 +32,8 @@ def read_custom(config: DataConfig) -> DataArrays:
         return read_npz(path)
     if not config.folder or not path.is_dir():
         raise FlaxdigitsError(
-            f"data.folder={config.folder}: no such folder; data.dataset={config.dataset} needs one")
+            f"data.folder={config.folder}: no such folder; set it to the folder that "
+            f"data.dataset={config.dataset} is to read")
     if config.dataset == "idx_files":
         return read_idx_folder(path)
     return _image_folder(path, config.image_size)

@@ -46,11 +46,11 @@ class DataLocations:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Dataset(LabeledImages):
-    """A data set: its labeled images, and their splits into training, validation and test part."""
+    """A data set: its labeled images, and the split schemes that divide them into parts."""
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The names of the splits that the data set has."""
+        """The names of the split schemes that the data set has: the values of `data.split`."""
         return splits_of(self)
 
     def split(
@@ -61,12 +61,12 @@ class Dataset(LabeledImages):
 
         Args:
           name: one of `splits`, or `indices` with an index file.
-          fold: the tested fold of `kfold` and `writers`, as in `data.fold`.
+          fold: the fold of `kfold` or `writers` that is the test part, as in `data.fold`.
           folds: the number of folds, as in `data.folds`.
           seed: the seed of a random split, as in `data.split_seed`.
-          stratify: whether the parts have equal shares of the classes, as in `data.stratify`.
-          limit: the number of training examples to keep, as in `data.limit`.
-          indices: the index file of `indices`, as in `data.indices`.
+          stratify: whether each class has the same share in every part, as in `data.stratify`.
+          limit: the number of training examples to keep, as in `data.limit`; None: all.
+          indices: the path of the index file of the split `indices`, as in `data.indices`.
 
         Returns:
           The indices of the examples of each part, [n] int32: `train` and, if the split has them,
@@ -75,10 +75,12 @@ class Dataset(LabeledImages):
         Raises:
           FlaxdigitsError: if the data set does not have the split, or an argument is invalid.
         """
-        places: dict[str, Any] = {name: "loaded" for name in find_dataset(self.name).required}
+        # These fields must have a value, which is not used: the data set is loaded already.
+        required: dict[str, Any] = {
+            field: "loaded" for field in find_dataset(self.name).required}
         config = validate_data(DataConfig(
             self.name, cast(Any, name), fold, folds, seed, stratify,
-            None if indices is None else os.fspath(indices), limit=limit, **places))
+            None if indices is None else os.fspath(indices), limit=limit, **required))
         return split_indices(config, with_index_file(self, config))
 
 
@@ -97,11 +99,11 @@ def load_dataset(
       progress: is notified of downloading, generating, preparing and reading.
 
     Raises:
-      FlaxdigitsError: if files are missing, damaged or cannot be written; or if source is "real",
-        and there are no prepared copy, no `raw_data_dir` and no download.
+      FlaxdigitsError: if files are missing or damaged, or cannot be written; or if source is "real"
+        and there is neither a prepared copy, nor a `raw_data_dir`, nor a successful download.
     """
     if config.dataset in BUILDERS:
-        return with_index_file(_published(config, locations, progress), config)
+        return with_index_file(_load_published(config, locations, progress), config)
     if locations.source == "drawn":
         raise FlaxdigitsError(
             f"data=synthetic: there are no synthetic data for data.dataset={config.dataset}; use "
@@ -126,7 +128,7 @@ def dataset_of_arrays(config: DataConfig, arrays: DataArrays) -> Dataset:
                      arrays.validation)
     assert isinstance(arrays.class_names, tuple) and arrays.train is not None  # set when created
     dataset = Dataset(
-        config.dataset, "real", arrays.class_names, _aligned(arrays.images), arrays.labels,
+        config.dataset, "real", arrays.class_names, _align(arrays.images), arrays.labels,
         arrays.writers, None, arrays.official_train,
         fingerprint(arrays.images, arrays.labels, None),
         range(arrays.train, arrays.train + arrays.validation) if arrays.validation else range(0))
@@ -147,21 +149,23 @@ def with_index_file(dataset: Dataset, config: DataConfig) -> Dataset:
     return dataclasses.replace(dataset, index_file=index_file)
 
 
-def _published(
+def _load_published(
     config: DataConfig, locations: DataLocations, progress: Progress
 ) -> Dataset:
     """Returns MNIST or Chinese MNIST from the sources that `load_dataset` describes."""
     if locations.source == "drawn":
-        return _prepared(config.dataset, "drawn", locations, progress)
+        return _prepare_and_read(config.dataset, "drawn", locations, progress)
     try:
-        return _prepared(config.dataset, "real", locations, progress)
+        return _prepare_and_read(config.dataset, "real", locations, progress)
     except FetchError as error:
         data_dir = _builder(config.dataset, "real", locations).data_dir_root
         tried = f"no prepared copy in {data_dir}, no raw_data_dir, and {error}"
         if locations.source == "real":
-            raise FlaxdigitsError(f"{config.dataset}: no real data: {tried}") from error
+            raise FlaxdigitsError(
+                f"{config.dataset}: no real data: {tried}; pass the folder of the raw files as "
+                "raw_data_dir") from error
         _log.warning("%s: using SYNTHETIC data instead of the real data: %s", config.dataset, tried)
-        return _prepared(config.dataset, "drawn", locations, progress)
+        return _prepare_and_read(config.dataset, "drawn", locations, progress)
 
 
 def _builder(name: str, source: str, locations: DataLocations) -> DigitsBuilder:
@@ -181,7 +185,9 @@ def _data_dir(locations: DataLocations) -> Path:
                               "folder with data_dir or TFDS_DATA_DIR") from error
 
 
-def _prepared(name: str, source: str, locations: DataLocations, progress: Progress) -> Dataset:
+def _prepare_and_read(
+    name: str, source: str, locations: DataLocations, progress: Progress
+) -> Dataset:
     builder = _builder(name, source, locations)
     builder.progress = progress
     with progress.stage(f"preparing {name}"):
@@ -189,12 +195,12 @@ def _prepared(name: str, source: str, locations: DataLocations, progress: Progre
     with progress.stage(f"reading {name}"):
         read = builder.read()
         return Dataset(
-            name, source, builder.class_names, _aligned(read.images), read.labels, read.writers,
+            name, source, builder.class_names, _align(read.images), read.labels, read.writers,
             read.samples, builder.official_train,
             fingerprint(read.images, read.labels, read.writers))
 
 
-def _aligned(images: np.ndarray) -> np.ndarray:
+def _align(images: np.ndarray) -> np.ndarray:
     """Returns an aligned, read-only copy, which JAX can use as a CPU array without another copy.
 
     Args:

@@ -14,7 +14,7 @@ class Examples:
       images: [n, height, width] uint8.
       labels: [n] int32.
       writers: [n] int32, the writer of each image; None if unknown.
-      samples: [n] int32, the number of the image among those of its writer and class; None if
+      samples: [n] int32, the number of each image within its writer and class, from 1; None if
         unknown.
     """
 

@@ -30,9 +30,9 @@ class Timeouts:
     """Timeouts in seconds.
 
     Attributes:
-      connect: the time to connect to all URLs, in parallel.
-      read: the time without receiving a byte.
-      total: the time for downloading a file from one URL.
+      connect: the maximum time to connect to all URLs, in parallel.
+      read: the maximum time without receiving a byte.
+      total: the maximum time to download a file from one URL.
     """
 
     connect: float = 8.0
@@ -149,9 +149,10 @@ def _reason(error: Exception) -> str:
 
 
 def _unreachable(urls: Sequence[str], seconds: float) -> dict[str, str]:
-    """Returns the URLs whose hosts accept no connection within `seconds`, with the reason.
+    """Returns, by URL, why its host cannot be reached, for URLs whose host accepts no connection.
 
-    The connections are tried in parallel, in daemon threads, since a DNS lookup has no timeout.
+    The connections are tried in parallel for `seconds`, in daemon threads, since a DNS lookup has
+    no timeout.
     """
     problems = dict.fromkeys(urls, f"no connection within {seconds:g} s")
 

@@ -15,14 +15,14 @@ from flaxdigits.data.squares import border_median
 from flaxdigits.errors import FlaxdigitsError
 from flaxdigits.field_types import check
 
-MEASURED = 300  # number of images of a data set to measure, at equal intervals
+MEASURED = 300  # largest number of images of a data set to measure, at equal intervals
 VISIBLE = 0.25  # fraction of the strongest ink of an image; fainter ink is not measured
 
 # How far the features of an image may be outside of the range of the measured images, in addition
 # to a tenth of that range: ground and ink (of 255), box, row and column of the center (pixels).
 TOLERANCE = np.array([8, 8, 1, 1, 1])
-# The layout that counts as a single character in any data set (horizontal gap, vertical gap, size
-# of the second component), and the tolerance beyond the layout of the data set.
+# The largest horizontal gap, vertical gap and second component that count as a single character in
+# any data set, and how far an image may exceed the layout of its data set.
 ONE_CHARACTER = np.array([0.15, 0.15, 0.5])
 LAYOUT_TOLERANCE = 0.1
 
@@ -74,8 +74,9 @@ FRAMINGS = {
 def measure_framing(images: np.ndarray) -> Framing:
     """Measures the framing of a data set on up to 300 of its images.
 
-    Box, ground and ink are medians over the images, the stroke is their 5th percentile, and the
-    layout their 99th percentile.
+    `box`, `ground` and `ink` are medians over the images, `stroke` is the 5th percentile of their
+    stroke widths, and `layout` the 99th percentile of their layouts. If all images are blank, `box`
+    is the longer side of an image.
 
     Args:
       images: [examples, height, width, 1] uint8, grayscale.
@@ -104,8 +105,8 @@ def measure_framing(images: np.ndarray) -> Framing:
         *values.shape[1:], box=int(box),
         centring="mass" if np.std(masses) < 0.5 * np.std(centers) else "box",
         stroke=round(float(np.percentile(strokes, 5)), 1), ground=int(ground), ink=int(ink),
-        layout=_rounded(np.percentile(layouts, 99, axis=0)),
-        lowest=_rounded(np.min(features, axis=0)), highest=_rounded(np.max(features, axis=0)))
+        layout=_round(np.percentile(layouts, 99, axis=0)),
+        lowest=_round(np.min(features, axis=0)), highest=_round(np.max(features, axis=0)))
 
 
 def is_framed(image: np.ndarray, framing: Framing) -> bool:
@@ -160,7 +161,13 @@ def layout(strength: np.ndarray) -> np.ndarray:
 
 
 def _features(image: np.ndarray, ground: float | np.floating, direction: int) -> np.ndarray:
-    """Returns ground, ink, box, and row and column of the center of mass: [5] float64."""
+    """Returns ground, ink, box, and row and column of the center of mass: [5] float64.
+
+    Args:
+      image: [height, width], values 0 to 255.
+      ground: the value of the background of the data set.
+      direction: 1 if the ink is lighter than the background, -1 if it is darker.
+    """
     strength = np.clip(direction * (image - ground), 0, None)
     rows, columns = np.nonzero(strength > VISIBLE * strength.max())
     return np.array([
@@ -168,12 +175,12 @@ def _features(image: np.ndarray, ground: float | np.floating, direction: int) ->
         max(np.ptp(rows), np.ptp(columns)) + 1, *ndimage.center_of_mass(strength)])
 
 
-def _rounded(values: np.ndarray) -> tuple[float, ...]:
+def _round(values: np.ndarray) -> tuple[float, ...]:
     return tuple(round(float(value), 2) for value in values)
 
 
 def recorded_framing(values: dict[str, Any] | None, path: Path) -> Framing | None:
-    """Returns the framing that a run recorded; None if it recorded no or an incomplete framing.
+    """Returns the framing that a run recorded; None if there is none, or fields are missing.
 
     Args:
       values: the field `framing` of the `config.json` of the run.
@@ -247,7 +254,7 @@ def stroke_width(strength: np.ndarray) -> float:
     # The nearest ground is never farther away than the edge of the box around the ink.
     rows, columns = ndimage.find_objects(is_ink.astype(np.uint8))[0]
     is_ink = is_ink[rows.start - 1:rows.stop + 1, columns.start - 1:columns.stop + 1]
-    # To the edge of the ink.
+    # The distance to the edge of the ink is half a pixel less than to the nearest background pixel.
     distances = cast(np.ndarray, ndimage.distance_transform_edt(is_ink))[is_ink] - 0.5
     return 4 * float(distances.mean()) / factor
 

@@ -58,7 +58,10 @@ def read_idx(
 
 
 def content_sha256(array: np.ndarray) -> str:
-    """Returns the hexadecimal SHA-256 of the decompressed idx file of an array of unsigned bytes.
+    """Returns the hexadecimal SHA-256 of the decompressed idx file that contains the array.
+
+    Args:
+      array: unsigned bytes, of any shape.
     """
     shape = np.array(array.shape, ">u4").tobytes()
     digest = hashlib.sha256(bytes([0, 0, _CODES[UNSIGNED_BYTES], array.ndim]) + shape)

@@ -68,9 +68,9 @@ def read_idx_folder(folder: Path) -> DataArrays:
         images = np.ascontiguousarray(images.transpose(0, 2, 1))
     elif train in _TRAINING_IMAGES_OF_EMNIST:
         _log.warning(
-            "%s: has as many images as EMNIST, which stores transposed images; if it is EMNIST, "
-            "rename the files to their published names (emnist-...), so that the images are "
-            "transposed back", folder)
+            "%s: has as many training images as EMNIST, which stores transposed images; if it is "
+            "EMNIST, rename the files to their published names (emnist-...), so that the images "
+            "are transposed back", folder)
     writers = columns[:, _QMNIST_WRITER] if columns.shape[1] == _QMNIST_COLUMNS else None
     return arrays_of(folder, images, columns[:, 0], None, writers, train)
 
@@ -84,7 +84,8 @@ def _files(folder: Path) -> _Files:
     try:
         paths = sorted(folder.iterdir(), key=lambda path: (path.suffix.lower() == ".gz", path.name))
     except OSError as error:
-        raise FlaxdigitsError(f"{folder}: cannot be read ({error.strerror})") from error
+        raise FlaxdigitsError(
+            f"{folder}: cannot be read ({error.strerror}); make the folder readable") from error
     matches = {path: match for path in paths
                if (match := _NAME.fullmatch(path.name)) and not path.is_dir()}
     files = {
@@ -104,10 +105,13 @@ def _files(folder: Path) -> _Files:
 def _part(
     folder: Path, files: _Files, prefix: str, part: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the images and labels of a part.
+    """Reads a part, `train` or `t10k`.
 
     Returns:
       Images, [n, height, width] uint8, and labels, [n, columns], whose first column is the class.
+
+    Raises:
+      FlaxdigitsError: if a file is missing or damaged, or images and labels do not match.
     """
     images_path = _find(folder, files, prefix, part, _IMAGES)
     labels_path = _find(folder, files, prefix, part, _LABELS)
@@ -127,6 +131,11 @@ def _part(
 def _find(
     folder: Path, files: _Files, prefix: str, part: str, contents: tuple[str, ...]
 ) -> Path:
+    """Returns the path of the file of a part whose content is one of `contents`.
+
+    Raises:
+      FlaxdigitsError: if there is no such file, or more than one.
+    """
     paths = [files[prefix, name, content] for name in _PARTS[part] for content in contents
              if (prefix, name, content) in files]
     if not paths:

@@ -75,7 +75,7 @@ def read_image_folder(folder: Path, image_size: int | None) -> ImageFolder:
         if unknown := set(by_class) - set(class_names):
             raise FlaxdigitsError(
                 f"{roots[part] / min(unknown)}: a class without a folder in {roots['train']}; add "
-                "training images of it or remove it")
+                "training images of this class, or remove this folder")
     rows = {part: list(_alternating(by_class, class_names)) for part, by_class in files.items()}
     images = _read_all([path for part in rows.values() for path, _ in part], image_size, skipped)
     skipped.warn()
@@ -104,13 +104,13 @@ class _SkippedFiles:
         """Logs a warning about the skipped files, and one for each remark."""
         count = sum(map(len, self._files.values()))
         if count:
-            kinds = ", ".join(f"{len(paths)} {kind}" for kind, paths in sorted(
+            kinds = ", ".join(f"{kind}: {len(paths)}" for kind, paths in sorted(
                 self._files.items(), key=lambda item: -len(item[1])))
             first = min(path for paths in self._files.values() for path in paths)
-            _log.warning("%s: %d file%s skipped, such as %s: %s", self._folder, count,
-                         "s are" if count > 1 else " is", self._name(first), kinds)
+            _log.warning("%s: skipped %d file%s (%s); the first is %s", self._folder, count,
+                         "s" if count > 1 else "", kinds, self._name(first))
         for what, paths in self._remarks.items():
-            _log.warning("%s: %d file%s %s, such as %s", self._folder, len(paths),
+            _log.warning("%s: %d file%s %s, for example %s", self._folder, len(paths),
                          "s" if len(paths) > 1 else "", what, self._name(min(paths)))
 
     def _name(self, path: Path) -> Path:
@@ -127,7 +127,8 @@ def _parts(folder: Path, skipped: _SkippedFiles) -> dict[str, Path]:
     for part, paths in found.items():
         if len(paths) > 1:
             raise FlaxdigitsError(
-                f"{folder}: has both {paths[0].name} and {paths[1].name} for {part}; leave one")
+                f"{folder}: has both {paths[0].name} and {paths[1].name} for the {part} part; "
+                "remove one of them")
     roots = {part: paths[0] for part, paths in found.items() if paths}
     for path in _entries(folder):
         if not path.is_dir():
@@ -153,14 +154,17 @@ def _files_by_class(root: Path, skipped: _SkippedFiles) -> dict[str, list[Path]]
                 continue
             files[entry.name].append(path)
             if path.parent != entry:
-                skipped.remark(path, "in folders within that of a class counted to the class")
+                skipped.remark(
+                    path, "in subfolders of a class folder, read as images of that class")
     if not files:
-        raise FlaxdigitsError(f"{root}: contains no folders of images, one for each class")
+        raise FlaxdigitsError(
+            f"{root}: contains no folders; put the images of each class into a separate folder in "
+            "it")
     for name, paths in files.items():
         if not paths:
             raise FlaxdigitsError(
-                f"{root / name}: contains no readable images (such as .png, .jpg, .tif); add some, "
-                "or remove the folder")
+                f"{root / name}: contains no readable images (such as .png, .jpg, .tif); add "
+                "images, or remove the folder")
     return files
 
 
@@ -170,7 +174,12 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, str | None]]:
-    """Yields every file in a folder, sorted, with the reason to skip it; None for images."""
+    """Yields every file in a folder, sorted, and the reason to skip it, which is None for images.
+
+    Args:
+      folder: the folder, with its subfolders.
+      above: the folders that contain it, with links resolved.
+    """
     real = folder.resolve()
     if real in above:  # a link to a parent folder
         return
@@ -202,7 +211,7 @@ def _read_all(paths: list[Path], image_size: int | None, skipped: _SkippedFiles)
     for path in paths:
         picture = read_picture(path)
         if picture.has_more:
-            skipped.remark(path, "with several pictures, of which the first is read")
+            skipped.remark(path, "with several pictures, of which only the first is read")
         image = to_gray(picture.image)
         images.append(np.asarray(image if image_size is None else fit_within(image, image_size)))
         if image_size is None and images[-1].shape != images[0].shape:

@@ -25,7 +25,7 @@ class IndexFile:
     Attributes:
       parts: int32 arrays under "train", and "validation" or "test" or both, in the order of the
         file.
-      digest: the hexadecimal SHA-256.
+      digest: the hexadecimal SHA-256 of the names, lengths and indices of the parts.
     """
 
     parts: Mapping[str, np.ndarray]
@@ -57,7 +57,7 @@ def read_index_file(path: Path, count: int) -> IndexFile:
     if "train" not in parts or len(parts) < 2:
         raise FlaxdigitsError(
             f"{path}: must have train, and validation or test or both, has "
-            f"{', '.join(parts) or 'none of them'}")
+            f"{', '.join(parts) or 'none of them'}; {_ADVICE}")
     for one, other in itertools.combinations(parts, 2):
         if (both := np.intersect1d(parts[one], parts[other])).size:
             raise FlaxdigitsError(
@@ -79,7 +79,7 @@ def _indices(path: Path, name: str, value: Any, count: int) -> np.ndarray:
             not isinstance(one, int) or isinstance(one, bool) for one in value):
         raise FlaxdigitsError(f"{path}: {name} must be a list of integers, got {quoted(value)}")
     if not len(value):
-        raise FlaxdigitsError(f"{path}: {name} is empty; leave it out or add indices")
+        raise FlaxdigitsError(f"{path}: {name} is empty; omit this part or add indices")
     outside = [one for one in (min(value), max(value)) if not 0 <= one < count]
     if outside:
         raise FlaxdigitsError(
@@ -89,5 +89,6 @@ def _indices(path: Path, name: str, value: Any, count: int) -> np.ndarray:
     unique, counts = np.unique(indices, return_counts=True)
     if len(unique) < len(indices):
         raise FlaxdigitsError(
-            f"{path}: {name} has the index {unique[counts > 1][0]} more than once")
+            f"{path}: {name} has the index {unique[counts > 1][0]} more than once; an example must "
+            "be in a part only once")
     return indices

@@ -48,7 +48,7 @@ def find_ink(pixels: np.ndarray) -> Ink:
       pixels: [height, width, 3] float32, 0 to 1.
 
     Raises:
-      FlaxdigitsError: if there are no strokes.
+      FlaxdigitsError: if there are no strokes, or they are too faint.
     """
     longest = max(pixels.shape)
     blur = longest / 500 if longest > 250 else 0  # removes the noise of photos
@@ -82,9 +82,12 @@ def _in_two_colors(values: np.ndarray, blur: float) -> Ink | None:
 
 
 def _is_surface(strokes: np.ndarray) -> bool:
-    """Returns whether the components are a shadow, or the table around the paper, and not strokes.
+    """Returns whether the components are not strokes, but a shadow or the table around the paper.
 
-    These are wider than strokes and reach at least one side of the image.
+    Such surfaces are wider than strokes and reach at least one side of the image.
+
+    Args:
+      strokes: [height, width] bool.
     """
     reached = sum(side.any() for side in (
         strokes[0], strokes[-1], strokes[:, 0], strokes[:, -1]))
@@ -153,12 +156,12 @@ def _along_contrast(colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _is_ink(mask: np.ndarray) -> bool:
-    """Returns whether the mask, one of the two colors of an image, is the ink.
+    """Returns whether the mask, [height, width] bool, one of two colors of an image, is the ink.
 
     The background covers nearly all of the border, or most of the image. If neither decides, as in
     a tight crop, the strokes are one component and the background consists of several.
     """
-    border = _border(mask)
+    border = _border_share(mask)
     for share, clear in ((border, 0.05), (mask.mean(), 0.2)):
         if not clear < share < 1 - clear:
             return share < 0.5
@@ -166,7 +169,7 @@ def _is_ink(mask: np.ndarray) -> bool:
     return is_connected if is_connected != is_rest_connected else border < 0.5
 
 
-def _border(mask: np.ndarray) -> float:
+def _border_share(mask: np.ndarray) -> float:
     """Returns the fraction of the border of the image that the mask covers."""
     width = max(1, min(mask.shape) // 20)
     border = np.ones(mask.shape, bool)
@@ -201,11 +204,14 @@ def _is_ink_higher(values: np.ndarray, details: np.ndarray) -> bool:
     skewness = np.power(details, 3).mean() / max(scale, 1e-12)
     if abs(skewness) >= SKEWED:
         return skewness >= 0
-    return _border(values > _threshold(values)) <= 0.5
+    return _border_share(values > _threshold(values)) <= 0.5
 
 
 def _trend(values: np.ndarray) -> np.ndarray:
-    """Fits a quadratic surface to the brightness, such as a gradient or a vignette."""
+    """Returns a quadratic surface fitted to the brightness: [height, width].
+
+    The surface approximates gradual changes of brightness, such as a vignette.
+    """
     y, x = (np.linspace(-1, 1, side, dtype=np.float32) for side in values.shape)
     y, x = np.meshgrid(y, x, indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6)
@@ -225,7 +231,12 @@ def _threshold(values: np.ndarray) -> float:
 
 
 def _strokes(contrast: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Returns the components of the mask that are part of the character: [height, width] bool."""
+    """Returns the components of the mask that are part of the character: [height, width] bool.
+
+    Args:
+      contrast: [height, width], the contrast to the background.
+      mask: [height, width] bool, all components.
+    """
     parts, count = label_components(mask)
     sides = parts[0], parts[-1], parts[:, 0], parts[:, -1]
     border = np.concatenate(sides)

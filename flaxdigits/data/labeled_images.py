@@ -24,7 +24,7 @@ class LabeledImages:
       images: [n, height, width, channels] uint8, read-only.
       labels: [n] int32.
       writers: [n] int32, the writer of each image, or another group; None if unknown.
-      samples: [n] int32, the number of the image among those of its writer and class; None if
+      samples: [n] int32, the number of each image within its writer and class, from 1; None if
         unknown.
       official_train: the number of examples in the official training part; None if there is no
         official test part.

@@ -18,7 +18,7 @@ from flaxdigits.errors import FlaxdigitsError
 
 _LARGEST = 1 << 31  # bytes of an array; several copies must fit in memory
 _PREFIXES = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
-_CONTENTS = {  # the names of the arrays of a part
+_CONTENTS = {  # the possible names of the arrays of a part, by content
     "images": ("{part}_images", "x_{part}"),
     "labels": ("{part}_labels", "y_{part}"),
     "writers": ("{part}_writers", "{part}_groups"),
@@ -86,8 +86,8 @@ def read_npz_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     The size that the file declares is checked before an array is decompressed.
 
     Raises:
-      FlaxdigitsError: if the file or an array is missing, damaged or larger than 2 GiB, or an array
-        contains Python objects.
+      FlaxdigitsError: if the file or an array is missing or damaged, or an array is larger than 2
+        GiB or contains Python objects.
     """
     with _NpzFile(path) as file:
         return {name: file.read(name) for name in names}
@@ -126,13 +126,17 @@ class _NpzFile:
         entry = self.entries[name]
         try:
             check_size(name, entry.file_size, _LARGEST)
+        except ArchiveError as error:
+            raise FlaxdigitsError(
+                f"{self._path}: too large ({error}); save fewer or smaller images") from error
+        try:
             content = read_zip_entry(self._file, entry)
             if zlib.crc32(content) != entry.CRC:
                 raise ArchiveError(f"{name}: checksum mismatch")
             return _parse(content)
         except (ArchiveError, OSError) as error:
             raise FlaxdigitsError(
-                f"{self._path}: damaged or too large ({error}); write it again") from error
+                f"{self._path}: damaged ({error}); write it again with numpy.savez") from error
         except ValueError as error:
             raise FlaxdigitsError(f"{self._path}: {name}: {error}") from error
 

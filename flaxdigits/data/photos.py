@@ -67,8 +67,8 @@ def read_picture(path: Path, longest: int | None = None) -> Picture:
     than 8 bits are scaled so that the lowest is black and the highest white; values that are not
     finite are replaced by the median of the others. The EXIF orientation is applied. Transparent
     parts are filled with the most common color of the image. If the opaque part has only one
-    color, or most of the image is transparent, they are filled with black behind light strokes
-    and with white behind dark strokes.
+    color, or most of the image is transparent, the transparent parts are filled with black behind
+    light strokes and with white behind dark strokes.
 
     Args:
       path: the path of the file.
@@ -85,7 +85,9 @@ def read_picture(path: Path, longest: int | None = None) -> Picture:
             warnings.simplefilter("ignore")  # Pillow warns of metadata, palettes and the like
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_formats_for(path)) as image:
-                return Picture(_upright_and_opaque(image, longest), _has_more(image))
+                return Picture(_make_upright_and_opaque(image, longest), _has_more(image))
+    except FlaxdigitsError:
+        raise
     except Exception as error:  # Pillow's readers raise undocumented types
         raise FlaxdigitsError(
             f"{path}: cannot be read as an image ({_reason(path, error)}); repair or remove it"
@@ -131,15 +133,15 @@ def _formats_for(path: Path) -> tuple[str, ...]:
 
 
 def _check_regular(path: Path) -> None:
-    """Raises ValueError unless the path is a regular file: opening a FIFO may never return."""
+    """Raises FlaxdigitsError unless the path is a regular file: opening a FIFO may never return."""
     try:
         mode = path.stat().st_mode
-    except FileNotFoundError:
-        raise ValueError("no such file") from None
+    except FileNotFoundError as error:
+        raise FlaxdigitsError(f"{path}: no such file; check the path") from error
     if stat.S_ISDIR(mode):
-        raise ValueError("a folder; name its files, as in 'folder/*.png'")
+        raise FlaxdigitsError(f"{path}: is a folder; name its files, as in 'folder/*.png'")
     if not stat.S_ISREG(mode):
-        raise ValueError("not a regular file")
+        raise FlaxdigitsError(f"{path}: is not a regular file; name an image file")
 
 
 def _reason(path: Path, error: Exception) -> str:
@@ -161,13 +163,17 @@ def _has_more(image: Image.Image) -> bool:
     return image.format != "MPO" and bool(getattr(image, "is_animated", False))
 
 
-def _upright_and_opaque(image: Image.Image, longest: int | None) -> Image.Image:
+def _make_upright_and_opaque(image: Image.Image, longest: int | None) -> Image.Image:
+    """Returns the image in mode L or RGB, rotated by its EXIF orientation.
+
+    Transparent parts are filled. The longer side is at most `longest` pixels; None keeps the size.
+    """
     if longest is not None:
         image.draft("RGB", (longest, longest))  # decodes a large JPEG at a lower resolution
     image.load()
     transposition = TRANSPOSITIONS.get(_orientation(image))
-    if image.mode[0] in "IF":
-        image = _scaled(image)
+    if image.mode.startswith(("I", "F")):  # I, I;16, F: more than 8 bits
+        image = _scale_values(image)
     elif "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         image = image.convert("RGBA")
     elif image.mode in ("1", "L"):
@@ -177,7 +183,7 @@ def _upright_and_opaque(image: Image.Image, longest: int | None) -> Image.Image:
     if longest is not None:
         image.thumbnail((longest, longest), Image.Resampling.BOX)
     if image.mode == "RGBA":
-        image = _opaque(image)
+        image = _fill_transparent(image)
     return image if transposition is None else image.transpose(transposition)
 
 
@@ -188,8 +194,8 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _scaled(image: Image.Image) -> Image.Image:
-    """Scales values of an unknown range linearly to 0 to 255."""
+def _scale_values(image: Image.Image) -> Image.Image:
+    """Scales values of an unknown range linearly, so that the lowest is 0 and the highest 255."""
     values = np.asarray(image, np.float64)
     finite = np.isfinite(values)
     if not finite.any():
@@ -201,7 +207,7 @@ def _scaled(image: Image.Image) -> Image.Image:
     return Image.fromarray((fraction * 255).round().astype(np.uint8))
 
 
-def _opaque(image: Image.Image) -> Image.Image:
+def _fill_transparent(image: Image.Image) -> Image.Image:
     """Composites an RGBA image onto a background on which its strokes are visible."""
     pixels = np.asarray(image, np.float32) / 255
     alpha = pixels[..., 3]

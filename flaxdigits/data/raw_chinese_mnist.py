@@ -77,8 +77,8 @@ def read_jpegs(raw_data_dir: Path) -> dict[Key, bytes]:
     """Reads and verifies the 15,000 JPEGs in `<raw_data_dir>/chinese_mnist`.
 
     This folder contains the zip file of Kaggle (with any name) or its extracted files, or the zip
-    file of the original article, its `Raw Dataset.7z`, or the extracted files of that. If there are
-    several, the first undamaged one is read.
+    file of the original article, its `Raw Dataset.7z`, or the files extracted from the 7z. If there
+    are several of these, the first undamaged one is read.
 
     Raises:
       FlaxdigitsError: if the files are missing, unreadable, or not the official JPEGs.
@@ -86,8 +86,8 @@ def read_jpegs(raw_data_dir: Path) -> dict[Key, bytes]:
     folder = raw_data_dir / FOLDER
     if not folder.is_dir():
         raise FlaxdigitsError(
-            f"{folder}: no such folder; put {ARCHIVE} from Kaggle there, or omit raw_data_dir to "
-            "download it")
+            f"{folder}: no such folder; create it and put {ARCHIVE} from Kaggle into it, or omit "
+            "raw_data_dir to download the archive")
     archives = [path for path in folder.glob("*") if path.suffix.lower() in (".zip", ".7z")]
     problems = []
     for path in sorted(archives, key=lambda path: (path.name.lower() != ARCHIVE, path.name)):
@@ -96,7 +96,7 @@ def read_jpegs(raw_data_dir: Path) -> dict[Key, bytes]:
         except FlaxdigitsError as error:
             problems.append(error)
     try:
-        return _verified(dict(_from_folder(folder)), folder)
+        return _verify(dict(_from_folder(folder)), folder)
     except FlaxdigitsError as error:
         problems.append(error)
     raise problems[0]
@@ -109,6 +109,12 @@ def fetch_chinese_mnist(
     progress: Progress = NO_PROGRESS,
 ) -> None:
     """Downloads the archive to `<raw_data_dir>/chinese_mnist`, unless an undamaged one exists.
+
+    Args:
+      raw_data_dir: the folder of the raw files.
+      urls: the URLs of the archive, which are tried in this order.
+      timeouts: the timeouts of the downloads.
+      progress: is notified of the number of bytes.
 
     Raises:
       FetchError: if no URL provides the archive.
@@ -143,13 +149,13 @@ def read_archive(path: Path) -> dict[Key, bytes]:
             f"{path}: truncated or damaged ({error}); download the archive again") from error
     except ImportError as error:
         raise FlaxdigitsError(
-            f"{path}: reading the 7z archive of the original article needs py7zr; "
+            f"{path}: reading the 7z archive of the original article needs py7zr: "
             "pip install -e '.[article]'") from error
-    return _verified(jpegs, path)
+    return _verify(jpegs, path)
 
 
 def _key(name: str) -> Key | None:
-    """Returns the key in the file name of an image; None for other names. Folders are ignored."""
+    """Returns the key in the last part of the path of an image; None for other files."""
     name = PurePosixPath(name).name
     match = _IN_KAGGLES_ZIP.fullmatch(name) or _IN_THE_ARTICLE.fullmatch(name)
     if match is None:
@@ -164,7 +170,7 @@ def _from_zip(file: BinaryIO) -> Iterator[tuple[Key, bytes]]:
     for entry in images.values():
         check_size(entry.filename, entry.file_size, _LARGEST_JPEG)
     archives = [entry for entry in entries if entry.filename.lower().endswith(".7z")]
-    check_size("its 7z", sum(entry.file_size for entry in archives), _LARGEST_ARCHIVE)
+    check_size("the 7z file in it", sum(entry.file_size for entry in archives), _LARGEST_ARCHIVE)
     for key, entry in images.items():
         yield key, read_zip_entry(file, entry)
     for entry in archives:
@@ -190,7 +196,12 @@ def _from_folder(folder: Path) -> Iterator[tuple[Key, bytes]]:
                 f"{path}: cannot be read ({error.strerror}); download it again") from error
 
 
-def _verified(jpegs: dict[Key, bytes], path: Path) -> dict[Key, bytes]:
+def _verify(jpegs: dict[Key, bytes], path: Path) -> dict[Key, bytes]:
+    """Returns the JPEGs that were read from `path`.
+
+    Raises:
+      FlaxdigitsError: if an image is missing, or the JPEGs are not the official ones.
+    """
     expected = len(_WRITERS) * len(_SAMPLES) * len(_CODES)
     if jpegs.keys() != _KEYS:
         raise FlaxdigitsError(

@@ -71,6 +71,7 @@ def fetch_mnist(
       urls: the URLs of folders that contain the four files, each with a final slash;
         they are tried in this order.
       timeouts: the timeouts of the downloads.
+      progress: is notified of the number of bytes.
 
     Raises:
       FetchError: if no URL provides a file.
@@ -108,7 +109,10 @@ def read_verified(path: Path, name: str) -> np.ndarray:
 
 
 def _read_first(raw_data_dir: Path, name: str) -> np.ndarray:
-    """Reads the first copy of a file that is the official one.
+    """Returns the array of the first existing copy whose checksum is that of the official file.
+
+    Returns:
+      An uint8 array with the shape in the header of the file.
 
     Raises:
       FlaxdigitsError: if there is no copy, or no copy is the official file; the message then names
@@ -126,5 +130,5 @@ def _read_first(raw_data_dir: Path, name: str) -> np.ndarray:
     if problems:
         raise problems[0]
     raise FlaxdigitsError(
-        f"{paths[0]}: no such file, and no {name} there or in MNIST/raw; put MNIST's official file "
-        "there, or omit raw_data_dir to download it")
+        f"{raw_data_dir}: contains neither {name}.gz nor {name}, in mnist/ or in MNIST/raw/; put "
+        "MNIST's official file into mnist/, or omit raw_data_dir to download it")

@@ -41,7 +41,7 @@ def split_indices(config: DataConfig, dataset: LabeledImages) -> Split:
 
 
 def splits_of(dataset: LabeledImages) -> tuple[str, ...]:
-    """Returns the names of the splits that the data set has."""
+    """Returns the names of the split schemes that the data set has: the values of `data.split`."""
     has = {"official": dataset.official_train is not None, "writers": dataset.writers is not None,
            "indices": dataset.index_file is not None}
     return tuple(name for name in find_dataset(dataset.name).splits if has.get(name, True))
@@ -73,7 +73,8 @@ def _official(config: DataConfig, dataset: LabeledImages) -> Split:
 
 
 def _holdout(config: DataConfig, dataset: LabeledImages) -> Split:
-    """Splits randomly in the proportions 55 : 5 : 10, except that official parts are kept."""
+    """Splits randomly in the proportions 55 : 5 : 10, but keeps official test and validation parts.
+    """
     count = len(dataset.labels)
     given = np.arange(dataset.validation.start, dataset.validation.stop)
     train_count = dataset.validation.start if len(given) else dataset.official_train or count
@@ -100,7 +101,7 @@ def _kaggle(config: DataConfig, dataset: LabeledImages) -> Split:
 def _random(config: DataConfig, dataset: LabeledImages) -> Split:
     """Splits all examples randomly into 80 % training and 20 % validation; there is no test part.
 
-    If the data set has an official validation part, the training and validation parts are kept.
+    If the data set has an official validation part, its training and validation parts are used.
     """
     if dataset.validation:
         return {"train": permutation(dataset.validation.start, config.split_seed),
@@ -121,7 +122,7 @@ def _kfold(config: DataConfig, dataset: LabeledImages) -> Split:
     order = permutation(count, config.split_seed)
     fold = np.empty(count, np.int64)  # the fold of each index in `order`
     fold[np.argsort(dataset.labels[order], kind="stable")] = np.arange(count) % config.folds
-    return _folded(config, order, fold)
+    return _parts_of_fold(config, order, fold)
 
 
 def _writers(config: DataConfig, dataset: LabeledImages) -> Split:
@@ -137,10 +138,10 @@ def _writers(config: DataConfig, dataset: LabeledImages) -> Split:
     fold_of = np.empty(len(writers), np.int64)
     for number, fold in enumerate(folds):
         fold_of[np.searchsorted(writers, fold)] = number
-    return _folded(config, order, fold_of[np.searchsorted(writers, dataset.writers[order])])
+    return _parts_of_fold(config, order, fold_of[np.searchsorted(writers, dataset.writers[order])])
 
 
-def _folded(config: DataConfig, order: np.ndarray, fold: np.ndarray) -> Split:
+def _parts_of_fold(config: DataConfig, order: np.ndarray, fold: np.ndarray) -> Split:
     """Returns the parts of one fold.
 
     Args:

@@ -47,11 +47,12 @@ def read_tfds(name: str, data_dir: Path) -> DataArrays:
             split: builder.info.splits[split].num_examples for split in SPLITS
             if split in builder.info.splits}
     except Exception as error:  # of several undocumented types
-        raise _damaged(folder, error) from error
+        raise _damage_error(folder, error) from error
     image, label, writer = _roles(folder, features)
     if not counts.get("train"):
         names = ", ".join(builder.info.splits) or "none"
-        raise FlaxdigitsError(f"{folder}: has no split named train; its splits are {names}")
+        raise FlaxdigitsError(
+            f"{folder}: has no split named train, which is required; its splits are {names}")
     read = [_read_split(folder, builder, split, [image, label, *writer])
             for split, count in counts.items() if count]
     images, labels, *writers = (
@@ -74,7 +75,8 @@ def _find(name: str, data_dir: Path) -> Path:
     try:
         entries = {entry.name: entry for entry in folder.iterdir()} if folder.is_dir() else {}
     except OSError as error:
-        raise FlaxdigitsError(f"{folder}: cannot be read ({error.strerror})") from error
+        raise FlaxdigitsError(
+            f"{folder}: cannot be read ({error.strerror}); make the folder readable") from error
     versions = sorted((one for one in entries if _VERSION.fullmatch(one)
                        and (not version or one == version)),
                       key=lambda one: tuple(map(int, one.split("."))))
@@ -104,7 +106,7 @@ def _check_features(folder: Path) -> None:
         with open_regular(path) as file:
             waiting: list[Any] = [json.load(file)]
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, error) from error
+        raise _damage_error(path, error) from error
     while waiting:
         node = waiting.pop()
         if isinstance(node, dict):
@@ -138,7 +140,8 @@ def _roles(folder: Path, features: Any) -> tuple[str, str, list[str]]:
     if len(images) != 1 or len(labels) != 1:
         raise FlaxdigitsError(
             f"{folder}: is not image classification: it must have one image and one ClassLabel, "
-            f"but has {len(images)} and {len(labels)} in {', '.join(columns) or 'no features'}")
+            f"but has {len(images)} and {len(labels)} among its features: "
+            f"{', '.join(columns) or 'none'}")
     writers = [name for name in _WRITERS if name in columns
                and type(columns[name]) is kinds.Scalar and columns[name].np_dtype.kind in "iu"]
     return images[0], labels[0], writers[:1]
@@ -160,7 +163,7 @@ def _read_split(folder: Path, builder: Any, split: str, names: list[str]) -> lis
             f"{folder}: is prepared as {builder.info.file_format.value}, which needs TensorFlow to "
             "be read; prepare it with file_format='array_record'") from error
     except Exception as error:
-        raise _damaged(folder, error) from error
+        raise _damage_error(folder, error) from error
     columns: list[list[Any]] = [[] for _ in names]
     try:
         for start in range(0, len(source), _ROWS_AT_ONCE):
@@ -169,11 +172,11 @@ def _read_split(folder: Path, builder: Any, split: str, names: list[str]) -> lis
                 for column, name in zip(columns, names, strict=True):
                     column.append(example[name])
     except Exception as error:  # the readers raise undocumented types
-        raise _damaged(folder, error) from error
+        raise _damage_error(folder, error) from error
     return columns
 
 
-def _damaged(path: Path, error: Exception) -> FlaxdigitsError:
+def _damage_error(path: Path, error: Exception) -> FlaxdigitsError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return FlaxdigitsError(f"{path}: the prepared data set is damaged ({reason}); delete it and "
                            "prepare it again")

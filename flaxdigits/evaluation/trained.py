@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flaxdigits.config import ExperimentConfig
-from flaxdigits.data.arrays import as_array, not_uint8
+from flaxdigits.data.arrays import as_array, not_uint8_message
 from flaxdigits.data.builders import BUILDERS
 from flaxdigits.data.dataset import DataLocations, load_dataset
 from flaxdigits.data.framing import FRAMINGS, Framing, measure_framing, recorded_framing
@@ -118,7 +118,7 @@ class TrainedNetwork:
         array = as_array(images, "images")
         height, width, channels = self.image_shape
         if array.dtype != np.uint8:
-            raise FlaxdigitsError(not_uint8(array.dtype))
+            raise FlaxdigitsError(not_uint8_message(array.dtype))
         if channels == 1 and array.ndim == 3:
             array = array[..., None]
         if array.ndim != 4 or array.shape[1:] != self.image_shape:

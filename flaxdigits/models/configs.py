@@ -162,7 +162,7 @@ class MlpConfig(Model):
 
     Attributes:
       dense: the number of units of each hidden layer.
-      dropout: the rate after each hidden layer.
+      dropout: the dropout rate after each hidden layer.
     """
 
     dense: tuple[int, ...] = count((512, 512))

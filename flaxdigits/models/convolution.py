@@ -1,7 +1,7 @@
 """Convolutions with stride 1, by the implementation that is fastest on the device.
 
-On CPUs XLA computes the gradients of convolutions by a slow path, and inside of a loop, such as
-that over train steps, some of the forward passes too. One of these implementations is used instead;
+On CPUs XLA computes the gradients of convolutions by a slow path, and inside of a loop, such as the
+loop over train steps, some of the forward passes too. One of these implementations is used instead;
 they were the fastest on two cores:
 
 - In train steps, if the products of Winograd's method would not fit in the cache: oneDNN
@@ -30,14 +30,12 @@ from jax import lax
 from flaxdigits.models import onednn
 from flaxdigits.models.winograd import convolve_winograd, products_size
 
-BATCH_PIECES = 4  # into which a batch is split for XLA's convolution on a CPU
+BATCH_PIECES = 4  # pieces into which a batch is split for XLA's convolution on a CPU
 CACHE_BYTES = 64_000_000  # the assumed size of the caches of a CPU
 
 
 def convolve(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    """Returns the convolution with stride 1.
-
-    It equals that of `lax.conv_general_dilated` except for rounding.
+    """Returns the convolution with stride 1: `lax.conv_general_dilated` except for rounding.
 
     Args:
       x: [batch, height, width, in] float32 or bfloat16.

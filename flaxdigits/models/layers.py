@@ -37,7 +37,7 @@ class Training:
     axis_name: str | None = flax.struct.field(pytree_node=False, default=None)
 
     def sum(self, values: jax.Array) -> jax.Array:
-        """Returns the sum over all devices of the sums of each device."""
+        """Returns the sum over all devices of an array that each device computed for its shard."""
         return lax.psum(values, self.axis_name) if self.axis_name else values
 
 
@@ -135,11 +135,17 @@ class AvgPool(nn.Module):
 def max_pool(x: jax.Array) -> jax.Array:
     """Returns the 2x2 max pooling with stride 2.
 
-    As in `nn.max_pool`, the first one of equal values gets the gradient. The forward pass records
-    which of the four values is the largest, and the backward pass puts the gradient there without a
+    As in `nn.max_pool`, the first of equal values gets the gradient. The forward pass records which
+    of the four values is the largest, and the backward pass assigns the gradient to it without a
     scatter; the gradient of `reduce_window` is several times slower on CPUs. (A comparison of the
     values in the backward pass would lose gradients where XLA recomputes the values with other
     rounding.)
+
+    Args:
+      x: [batch, height, width, channels], of any float dtype.
+
+    Returns:
+      [batch, height // 2, width // 2, channels], of the same dtype.
     """
     return _max_pool(x.shape[1:3], x)
 
@@ -150,7 +156,10 @@ def _max_pool(size: tuple[int, int], x: jax.Array) -> jax.Array:
 
 
 def _pool_and_choose(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the maxima and their positions in the windows (uint8), without odd last lines."""
+    """Returns the maxima of the 2x2 windows, and their positions in the windows, 0 to 3, as uint8.
+
+    An odd last row or column is omitted.
+    """
     batch, height, width, channels = x.shape
     x = x[:, :height // 2 * 2, :width // 2 * 2]
     windows = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
@@ -181,8 +190,11 @@ _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 class Dropout(nn.Module):
     """In training, sets each value to 0 with probability `rate` and divides the others by 1 - rate.
 
-    The mask of an example depends only on the PRNG key `dropout` of the step and on its position in
-    the global batch.
+    The mask of an example depends only on the PRNG key `dropout` of the step and on the position of
+    the example in the global batch.
+
+    Attributes:
+      rate: the fraction of the values that are set to 0, at least 0 and less than 1.
     """
 
     rate: float
@@ -215,6 +227,10 @@ class BatchNorm(nn.Module):
     momentum of 0.99, the initial running variance of 1 would also dominate for a thousand steps.
     (After one epoch the validation accuracy is 39.80 % with the constants of Keras and 90.53 % with
     these, data.split=writers, seed 1.)
+
+    Attributes:
+      momentum: the weight of the old value in an update of a running average.
+      epsilon: the constant that is added to the variance.
     """
 
     momentum: float = 0.9

@@ -11,8 +11,8 @@ class Mlp(nn.Module):
 
     Attributes:
       num_classes: the number of logits.
-      dense: the units of each hidden layer.
-      dropout: the rate after each hidden layer.
+      dense: the number of units of each hidden layer.
+      dropout: the dropout rate after each hidden layer.
     """
 
     num_classes: int

@@ -56,8 +56,8 @@ def register(name: str) -> Callable[[AnyClass], AnyClass]:
       name: the name of the model in configs.
 
     Raises:
-      FlaxdigitsError: from the decorator, if the class is neither of both, or as in
-        `flaxdigits.components.register`.
+      FlaxdigitsError: from the decorator, if the class is neither a linen module nor a config, or
+        as in `flaxdigits.components.register`.
     """
     def add(cls: AnyClass) -> AnyClass:
         registered: Any = cls
@@ -75,7 +75,8 @@ def register(name: str) -> Callable[[AnyClass], AnyClass]:
 
 
 def _derive_config(module: type[nn.Module]) -> type[Model]:
-    """Returns a config with the fields of a linen module."""
+    """Returns a config class with the fields of a linen module, whose `build` creates the module.
+    """
     hints = typing.get_type_hints(module)
     fields = [field for field in dataclasses.fields(module)
               if field.init and field.name not in NOT_IN_CONFIG]

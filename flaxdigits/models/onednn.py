@@ -23,7 +23,7 @@ import numpy as np
 from jax import lax
 
 CUSTOM_CALL_PREFIX = "__onednn$"
-# The size of the shifted copies in one product of the gradient of a kernel.
+# The largest size of the shifted copies in one product of the gradient of a kernel.
 BLOCK_BYTES = 10_000_000
 _allowed = contextvars.ContextVar("allowed", default=False)
 
@@ -161,18 +161,30 @@ def _pads(x: jax.Array, kernel: jax.Array, padding: str) -> Pads:
 def _kernel_gradient(
     x: jax.Array, gradient: jax.Array, shape: tuple[int, ...], pads: Pads
 ) -> jax.Array:
-    """Returns the gradient of the kernel as products of matrices of shifted copies.
+    """Returns the gradient of the kernel of `convolve`.
 
-    Each product has as many examples as fit in the cache. Along the width the inputs are shifted;
-    along the height either the inputs or the output gradients are shifted, whichever needs fewer
-    copies. In both cases each entry of the product is an entry of the gradient of the kernel.
+    The inputs, shifted by each offset of the kernel, are concatenated along the channels, and
+    multiplied by the output gradients as matrices. Over the width the inputs are shifted; over the
+    height either the inputs or the output gradients, whichever needs fewer copies. Each entry of
+    the product is an entry of the gradient. The batch is processed in blocks of about
+    `BLOCK_BYTES`, so that the copies stay in the CPU's cache.
+
+    Args:
+      x: [batch, height, width, in] float32.
+      gradient: [batch, output height, output width, out] float32.
+      shape: the shape of the kernel, [kernel height, kernel width, in, out].
+      pads: the padding before and after the height and the width.
+
+    Returns:
+      [kernel height, kernel width, in, out] float32.
     """
-    rows, columns, channels, features = shape
-    inputs_shifts = rows if rows * columns * channels + features < (
-        columns * channels + rows * features) else 1
-    outputs_shifts = rows // inputs_shifts
-    input_features, output_features = inputs_shifts * columns * channels, outputs_shifts * features
-    height, width = gradient.shape[1] + outputs_shifts - 1, gradient.shape[2]
+    kernel_height, kernel_width, channels, features = shape
+    shifts_inputs = kernel_height * kernel_width * channels + features < (
+        kernel_width * channels + kernel_height * features)
+    input_shifts, output_shifts = (kernel_height, 1) if shifts_inputs else (1, kernel_height)
+    input_features, output_features = (
+        input_shifts * kernel_width * channels, output_shifts * features)
+    height, width = gradient.shape[1] + output_shifts - 1, gradient.shape[2]
     example_bytes = 4 * height * width * (input_features + output_features)
     block = _block_length(x.shape[0], BLOCK_BYTES // example_bytes)
 
@@ -180,18 +192,19 @@ def _kernel_gradient(
         x, gradient = parts
         x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
         inputs = jnp.concatenate(
-            [x[:, i:i + height, j:j + width] for i in range(inputs_shifts) for j in range(columns)],
-            axis=-1)
+            [x[:, i:i + height, j:j + width]
+             for i in range(input_shifts) for j in range(kernel_width)], axis=-1)
         outputs = jnp.concatenate(
-            [jnp.pad(gradient, ((0, 0), (i, outputs_shifts - 1 - i), (0, 0), (0, 0)))
-             for i in range(outputs_shifts)], axis=-1)
+            [jnp.pad(gradient, ((0, 0), (i, output_shifts - 1 - i), (0, 0), (0, 0)))
+             for i in range(output_shifts)], axis=-1)
         return total + _multiply(
             inputs.reshape(-1, input_features), outputs.reshape(-1, output_features),
             transposed="a"), None
 
     parts = [array.reshape(-1, block, *array.shape[1:]) for array in (x, gradient)]
     total, _ = lax.scan(add, jnp.zeros((input_features, output_features)), parts)
-    return total.reshape(inputs_shifts, columns, channels, outputs_shifts, features).transpose(
+    return total.reshape(
+        input_shifts, kernel_width, channels, output_shifts, features).transpose(
         0, 3, 1, 2, 4).reshape(shape)
 
 
@@ -241,6 +254,7 @@ def _convolve(
 def _call(
     name: str, config: Mapping[str, Any], shape: tuple[int, ...], *operands: jax.Array
 ) -> jax.Array:
+    """Calls oneDNN's `matmul` or `convolution` on float32 arrays; returns `shape` float32."""
     return jax.ffi.ffi_call(
         CUSTOM_CALL_PREFIX + name, jax.ShapeDtypeStruct(shape, jnp.float32),
         vmap_method="sequential", custom_call_api_version=2,

@@ -54,15 +54,16 @@ def split_into_patches(images: jax.Array, size: int) -> jax.Array:
 
     Args:
       images: [batch, height, width, channels].
-      size: the side of a patch.
+      size: the side of a patch in pixels.
 
     Raises:
-      FlaxdigitsError: if `size` does not divide height and width.
+      FlaxdigitsError: if `size` does not divide the height and the width.
     """
     batch, height, width, channels = images.shape
     if height % size or width % size:
         raise FlaxdigitsError(
-            f"model.patch_size must divide the images' size of {height}x{width}, got {size}")
+            f"model.patch_size must divide the height and width of the images, {height}x{width}, "
+            f"got {size}")
     patches = images.reshape(batch, height // size, size, width // size, size, channels)
     return patches.transpose(0, 1, 3, 2, 4, 5).reshape(
         batch, (height // size) * (width // size), size * size * channels)

@@ -64,10 +64,10 @@ def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
 
 
 def tile_length(length: int, size: int) -> int:
-    """Returns the length of a tile with which an axis of `length` outputs needs fewest products.
+    """Returns the tile length with which an axis of `length` outputs needs the fewest products.
 
-    It is at most `size` + 1, since the rounding errors grow with it, and `POINTS` are sufficient
-    for it.
+    It is at most `size` + 1, since the rounding errors grow with it, and at most the length for
+    which there are enough `POINTS`.
     """
     lengths = range(1, min(size + 1, len(POINTS) + 2 - size) + 1)
     return min(lengths, key=lambda tile: -(-length // tile) * (tile + size - 1))

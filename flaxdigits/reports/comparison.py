@@ -23,10 +23,10 @@ SHOWN_ELSEWHERE = {"experiment", "seed", "data.dataset", "data.folder", "data.sp
 
 
 def comparison_table(runs: Sequence[RunFolder | str | os.PathLike[str]]) -> Table:
-    """Returns a table with a row for each run, and in its title what all runs have in common.
+    """Returns a table with a row for each run, whose title states what all runs have in common.
 
-    The columns are the metrics, and the fields that differ: of the experiment, its data and seed,
-    and of the config. A run is named by the last parts of the path of its folder.
+    The columns are the properties and config fields that differ between the runs, and the metrics.
+    A run is named by the last parts of the path of its folder.
 
     Raises:
       FlaxdigitsError: if a folder is not a run folder.
@@ -69,7 +69,7 @@ def comparison_table(runs: Sequence[RunFolder | str | os.PathLike[str]]) -> Tabl
 def _facts(
     result: Mapping[str, Any], config: Mapping[str, Any], data: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Returns what a run is, by the name of a column; `-` if it is not known."""
+    """Returns the properties of a run by the name of their column; `-` for an unknown one."""
     def number(name: str) -> str:
         return f"{result[name]:,}" if name in result else "-"
 
@@ -86,9 +86,9 @@ def _columns(rows: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
 
 
 def _differing_fields(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Returns the values of the config fields that differ, by their shortest unique names.
+    """Returns the value in each config of the fields that differ, by their shortest unique names.
 
-    A field that a config lacks, since it belongs to another component, is `-`.
+    A config that lacks a field, since the field belongs to another component, has the value `-`.
     """
     values = {}
     for field in dict.fromkeys(field for config in configs for field in config):

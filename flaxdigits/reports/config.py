@@ -37,7 +37,7 @@ def config_fields(config: ExperimentConfig) -> list[ConfigField]:
 
 
 def config_table(config: ExperimentConfig) -> Table:
-    """Returns a table of every field, with a line between the sections."""
+    """Returns a table of every field, with an empty line between the sections."""
     table = Table(title=f"Config of {config.experiment}; --set FIELD=VALUE changes a field",
                   title_justify="left", show_edge=False, box=None, pad_edge=False)
     table.add_column("field", no_wrap=True)
@@ -83,7 +83,7 @@ def _names(kind: type[Component]) -> str:
 
 
 def _type(hint: Any) -> str:
-    """Returns a description of a type that is shorter than that of error messages."""
+    """Returns a description of a type, shorter than the description in error messages."""
     if typing.get_origin(hint) is tuple:
         names = {int: "integers", float: "numbers", str: "strings"}
         return f"{names.get(typing.get_args(hint)[0], 'true or false')} separated by commas"

@@ -96,17 +96,18 @@ class EffectsReport:
         lines = [*self.missing(),
                  f"Means over all levels of the other factors, ± standard deviation over the "
                  f"{seeds} that finished for {combinations}.",
-                 f"Effect of a level: its difference to the reference level of its factor{unit}, "
-                 "with its 95 % interval.",
-                 "Effect of a × b: the difference of a to its reference level if the other factor "
-                 "has b, minus that difference if it has its reference level."]
+                 f"Effect of a level: its difference from the reference level of its factor{unit}"
+                 ", with its 95 % interval.",
+                 "Effect of a × b: the difference of a from its reference level if the other "
+                 "factor has level b, minus the same difference if the other factor has its "
+                 "reference level."]
         if tests:
             lines.append("p: paired t-test over the seeds; Holm: corrected for the "
                          f"{counted(tests, 'test')} of this table.")
         return lines
 
     def csv(self) -> str:
-        """Returns the CSV file: a line for each effect, with unrounded numbers and fractions."""
+        """Returns the CSV file: a line per effect, not rounded, with fractions, not percent."""
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["factor", "level", "other_factor", "other_level", "n", "mean", "sd", "low",

@@ -69,9 +69,9 @@ def curves(
 ) -> Figure:
     """Plots the loss or the error rate during training: curves for training and validation.
 
-    The test split is a point at the end. The axis is logarithmic if the largest value is more than
-    four times the smallest, so that 1 % and 2 % are as far apart as 10 % and 20 %; it then shows
-    values of zero below its smallest tick. Otherwise it begins at zero.
+    The test split is a point at the end. The vertical axis is logarithmic if the largest value is
+    more than four times the smallest, so that 1 % and 2 % are as far apart as 10 % and 20 %; values
+    of zero are then at a tick below the others. Otherwise the axis is linear and begins at zero.
 
     Args:
       rows: the rows of `metrics.jsonl`.
@@ -79,7 +79,7 @@ def curves(
       what: the metric to plot; the error rate is 1 - accuracy.
       theme: the colors.
     """
-    figure, axes = blank(5.2, 3.4, theme)
+    figure, axes = blank_figure(5.2, 3.4, theme)
     figure.subplots_adjust(left=0.125, right=0.96, bottom=0.15, top=0.87)
     steps_per_epoch = result["steps"] / result["epochs"]
     metric = "accuracy" if what == "error" else what
@@ -122,7 +122,17 @@ def curves(
 
 
 def _scale_values(axes: Axes, values: Sequence[float], percent: bool) -> float:
-    """Sets the scale of the vertical axis, and returns where it shows a value of zero."""
+    """Sets the scale of the vertical axis; returns the position at which to plot a value of 0.
+
+    Args:
+      axes: the axes.
+      values: all values that are plotted.
+      percent: whether ticks are fractions to be shown in percent.
+
+    Returns:
+      0.0 on a linear axis, and half the smallest positive value on a logarithmic one, where log(0)
+      does not exist.
+    """
     def text(value: float, _: int) -> str:
         return f"{100 * value:g} %" if percent else f"{value:g}"
 
@@ -163,7 +173,7 @@ def confusion(counts: np.ndarray, labels: Labels, theme: Theme = LIGHT) -> Figur
     margin = 0.45 + min(0.08 * longest, 1.5)
     side = 4.6
     width, height = margin + side + 0.52, margin + side + 0.08
-    figure, axes = blank(width, height, theme)
+    figure, axes = blank_figure(width, height, theme)
     axes.set_position((margin / width, 0.06 / height, side / width, side / height))
     is_right = np.eye(classes, dtype=bool)
     cell = 72 * side / classes  # points
@@ -216,7 +226,7 @@ def first_layer(filters: np.ndarray, theme: Theme = LIGHT) -> Figure:
     shown = filters[:MAX_FILTERS]
     columns = min(8, len(shown))
     lines = -(-len(shown) // columns)
-    figure, axes = blank(5.2, 5.2 * lines / columns + 0.5, theme)
+    figure, axes = blank_figure(5.2, 5.2 * lines / columns + 0.5, theme)
     height = 5.2 * lines / columns / (5.2 * lines / columns + 0.5)
     axes.set_position((0.01, 0.01, 0.98, height * 0.98))
     axes.set_axis_off()
@@ -239,7 +249,7 @@ def first_layer(filters: np.ndarray, theme: Theme = LIGHT) -> Figure:
     return figure
 
 
-def blank(width: float, height: float, theme: Theme) -> tuple[Figure, Axes]:
+def blank_figure(width: float, height: float, theme: Theme) -> tuple[Figure, Axes]:
     """Creates a figure with axes in the colors of the theme; width and height in inches."""
     figure = Figure(figsize=(width, height), facecolor=theme.background)
     axes = figure.add_subplot(facecolor=theme.background)

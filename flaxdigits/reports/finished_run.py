@@ -26,9 +26,12 @@ _log = logging.getLogger(__name__)
 
 
 def write_report_or_warn(run: FinishedRun) -> dict[str, Path]:
-    """Calls `write_report`; if it fails, logs a warning and returns no figures.
+    """Calls `write_report` in the writing process; if it fails, logs a warning.
 
-    A run is complete without a report.
+    The run is complete even without a report.
+
+    Returns:
+      The paths of the figures by name; empty if the report was not written.
     """
     if not is_writer():
         return {}
@@ -88,12 +91,13 @@ def report_finished(
         raise FlaxdigitsError(
             f"{folder.path}: the run is {state}, at step {folder.newest_step():,}, and only a "
             f"finished run has a report: resume it with workdir={folder.path} and nothing else"
-            + (f"; result.{earlier[-1]}.json holds the earlier result" if earlier else ""))
+            + (f"; result.{earlier[-1]}.json contains the earlier result" if earlier else ""))
     experiment, step = Experiment.create(config, dataset), result["checkpoint_step"]
     with checkpoint_reader(folder) as checkpoints:
         if step not in checkpoints.steps():
             raise FlaxdigitsError(f"{folder.path}: the checkpoint of step {step}, which the "
-                                  "result describes, no longer exists")
+                                  "result describes, no longer exists; without it, the report "
+                                  "cannot be written")
         state = checkpoints.restore(step, experiment.state_shapes)
     predictions = {split: found for split in NOT_TRAINED_ON
                    if (found := experiment.predict(state, split, progress)) is not None}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from flaxdigits.reports.figures import LIGHT, Theme, blank
+from flaxdigits.reports.figures import LIGHT, Theme, blank_figure
 from flaxdigits.studies.statistics import Difference
 
 SIGNIFICANCE = 0.05
@@ -22,9 +22,10 @@ class ForestRow:
     Attributes:
       label: the name of the row.
       text: the mean, as printed on the right.
-      difference: the difference that is drawn; None for a reference and if there is none.
-      seeds: the values of single seeds: differences, or of a reference the deviations from its
-        mean; empty if they are not paired.
+      difference: the difference that is drawn; None for a reference row, and for a row without a
+        difference.
+      seeds: the difference of each seed, or in a reference row the deviation of each seed from the
+        mean; empty if the seeds are not paired.
       p: the corrected p-value; None if there is no test.
       is_paired: whether the difference is one of paired seeds.
       is_rated: whether a positive or negative difference is an improvement, so it has a color
@@ -68,7 +69,7 @@ def forest(
              for line in textwrap.wrap(text, 140)]
     width, head, foot = 8.4, 0.5 + 0.2 * len(heading), 0.62 + 0.16 * len(marks)  # inches
     height = head + foot + 0.36 * max(1, len(rows))
-    figure, axes = blank(width, height, theme)
+    figure, axes = blank_figure(width, height, theme)
     left = (0.3 + 0.074 * min(MAX_LABEL, max((len(row.label) for row in rows), default=4))) / width
     right = (0.3 + 0.068 * max(len(mean_label), *(len(row.text) for row in rows), 4)) / width
     axes.set_position((left, foot / height, 1 - right - left, 1 - (foot + head) / height))

@@ -22,7 +22,7 @@ class Prediction:
     """The prediction for one example of a data set.
 
     Attributes:
-      image: [height, width] uint8, or [height, width, 3] of images with three channels.
+      image: [height, width] uint8, or [height, width, 3] uint8 for images with three channels.
       true: the label.
       predicted: the predicted class.
       confidence: the probability of the predicted class, the softmax of the logits.
@@ -36,7 +36,7 @@ class Prediction:
     index: int
 
 
-def drawable(image: np.ndarray) -> np.ndarray:
+def to_drawable(image: np.ndarray) -> np.ndarray:
     """Returns an image as matplotlib draws it: three channels as colors, others as their mean.
 
     Args:
@@ -66,7 +66,7 @@ def select_predictions(
     confidence = softmax(logits.astype(np.float64), -1)
     predicted = logits.argmax(-1)
     return [
-        Prediction(drawable(images[index[position]]), int(labels[position]),
+        Prediction(to_drawable(images[index[position]]), int(labels[position]),
                    int(predicted[position]), float(confidence[position, predicted[position]]),
                    int(index[position]))
         for position in chosen]
@@ -81,7 +81,7 @@ def most_confident_errors(
     return wrong[order][:limit]
 
 
-def samples(examples: int, limit: int = MAX_TILES) -> np.ndarray:
+def sample_positions(examples: int, limit: int = MAX_TILES) -> np.ndarray:
     """Returns at most `limit` positions at even intervals of a split."""
     return np.unique(np.linspace(0, examples - 1, min(limit, examples)).astype(int))
 
@@ -134,7 +134,7 @@ def class_grid(
         axes.text(-0.12, line + 0.46, words, ha="right", va="center", font=names.font,
                   fontsize=min(11, 60 / len(words)), color=theme.text, parse_math=False)
         for column, position in enumerate(np.flatnonzero(labels == label)[:columns]):
-            _tile(axes, drawable(images[position]), column, line, images.min(), images.max())
+            _tile(axes, to_drawable(images[position]), column, line, images.min(), images.max())
     return figure
 
 
@@ -158,7 +158,7 @@ def _grid(
 def _tile(
     axes: Axes, image: np.ndarray, left: float, top: float, darkest: float, lightest: float
 ) -> None:
-    """Draws an image that `drawable` returned into the unit square at (left, top)."""
+    """Draws an image that `to_drawable` returned into the unit square at (left, top)."""
     height, width = np.array(image.shape[:2]) / max(image.shape[:2]) * 0.92
     left, top = left + (0.92 - width) / 2, top + (0.92 - height) / 2
     if image.ndim == 3:

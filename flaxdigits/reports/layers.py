@@ -130,15 +130,15 @@ def layer_table(title: str, layers: list[Layer]) -> Table:
                          ("FLOPs", [layer.flops for layer in layers])):
         table.add_column(name, justify="right", footer=f"{sum(counts):,}")
     total = sum(layer.activation_bytes for layer in layers)
-    table.add_column("Activations", justify="right", footer=readable_bytes(total))
+    table.add_column("Activations", justify="right", footer=format_bytes(total))
     for layer in layers:
         shape = ", ".join(["None", *map(str, layer.output_shape)])
         table.add_row(Text(f"{layer.name} ({layer.kind})"), f"({shape})", f"{layer.parameters:,}",
-                      f"{layer.flops:,}", readable_bytes(layer.activation_bytes))
+                      f"{layer.flops:,}", format_bytes(layer.activation_bytes))
     return table
 
 
-def readable_bytes(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Formats a number of bytes, such as `512.0 KiB`."""
     for power, unit in ((2, "MiB"), (1, "KiB")):
         if count >= 1024**power:

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from flaxdigits.reports.figures import LIGHT, Theme, blank
+from flaxdigits.reports.figures import LIGHT, Theme, blank_figure
 
 NORMS = ("parameter", "gradient", "update")
 
@@ -26,7 +26,7 @@ def norm_curves(
       result: the content of `result.json`.
       theme: the colors.
     """
-    figure, axes = blank(5.2, 3.4, theme)
+    figure, axes = blank_figure(5.2, 3.4, theme)
     figure.subplots_adjust(left=0.125, right=0.96, bottom=0.15, top=0.89)
     steps_per_epoch = result["steps"] / result["epochs"]
     for name, color in zip(NORMS, (theme.text, theme.held_out, theme.wrong), strict=True):

@@ -11,7 +11,7 @@ from flaxdigits.config import flatten
 from flaxdigits.datasets import SPLITS
 from flaxdigits.plurals import counted
 from flaxdigits.reports.image_grids import Prediction
-from flaxdigits.reports.layers import CAPTION, Layer, readable_bytes
+from flaxdigits.reports.layers import CAPTION, Layer, format_bytes
 from flaxdigits.reports.result import data_name
 from flaxdigits.reports.template import data_url, render, themed
 
@@ -91,13 +91,13 @@ def _tile(prediction: Prediction, class_names: Sequence[str]) -> dict[str, Any]:
 def _row(layer: Layer) -> tuple[str, ...]:
     shape = " × ".join(map(str, layer.output_shape))
     return (layer.name, layer.kind, shape, f"{layer.parameters:,}", f"{layer.flops:,}",
-            readable_bytes(layer.activation_bytes))
+            format_bytes(layer.activation_bytes))
 
 
 def _total(layers: Sequence[Layer]) -> tuple[str, ...]:
     return ("Total", "", "", f"{sum(layer.parameters for layer in layers):,}",
             f"{sum(layer.flops for layer in layers):,}",
-            readable_bytes(sum(layer.activation_bytes for layer in layers)))
+            format_bytes(sum(layer.activation_bytes for layer in layers)))
 
 
 def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """The replication report: claimed, reproduced and held-out accuracies.
 
-Returns the table as Markdown, as JSON and for a terminal, with an explanation of each difference.
+The report is a table, as Markdown, as JSON and for a terminal, with an explanation of each row.
 """
 
 import dataclasses
@@ -71,7 +71,7 @@ class ClaimRow:
                 _cell(self.held_out, (HELD_OUT_METRIC,)))
 
     def explanation(self) -> str:
-        """Explains the difference to the claim, and that between the two protocols."""
+        """Returns sentences on the difference from the claim, and between the two protocols."""
         reproduced = self.reproduced()
         if reproduced is None:
             return f"Not run yet. {self.claim.why}"
@@ -102,8 +102,8 @@ class ClaimRow:
         interval = "" if difference.low is None or difference.high is None else (
             f" (95 % interval of the difference {100 * difference.low:+.2f} to "
             f"{100 * difference.high:+.2f})")
-        yield (f"With held-out images ({' '.join(self.system.replication.held_out)}) it is "
-               f"{100 * abs(difference.mean):.2f} points "
+        yield (f"With held-out images ({' '.join(self.system.replication.held_out)}) the accuracy "
+               f"is {100 * abs(difference.mean):.2f} points "
                f"{'lower' if difference.mean < 0 else 'higher'}"
                f"{interval}.")
 
@@ -216,9 +216,12 @@ def put_between_markers(text: str, block: str, summary: str) -> str:
       summary: the new text between `SUMMARY_BEGIN` and `SUMMARY_END`, as
         `ReplicationReport.summary` returns it.
 
+    Returns:
+      The new text of the file.
+
     Raises:
-      FlaxdigitsError: if the text has no markers, or not exactly one of both of a pair in this
-        order.
+      FlaxdigitsError: if the text has no markers; or if it has a marker of a pair, but not exactly
+        one begin marker followed by exactly one end marker.
     """
     pairs = ((BEGIN, END, block), (SUMMARY_BEGIN, SUMMARY_END, summary))
     if not any(marker in text for pair in pairs for marker in pair[:2]):

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from flaxdigits.plurals import counted, listed
-from flaxdigits.reports.figures import DARK, LIGHT, Theme, blank, png
+from flaxdigits.reports.figures import DARK, LIGHT, Theme, blank_figure, png
 from flaxdigits.reports.replication import (
     HEADER,
     METRIC_LABELS,
@@ -64,7 +64,7 @@ def claims_figure(rows: Sequence[ClaimRow], theme: Theme = LIGHT) -> Figure:
       theme: the colors.
     """
     width, height = WIDTH, 1.2 + 0.56 * len(rows)
-    figure, axes = blank(width, height, theme)
+    figure, axes = blank_figure(width, height, theme)
     axes.set_position((LEFT, 0.62 / height, 0.97 - LEFT, 1 - 1.1 / height))
     shown = [row.claim.accuracy for row in rows]
     for line, row in enumerate(rows):
@@ -73,10 +73,10 @@ def claims_figure(rows: Sequence[ClaimRow], theme: Theme = LIGHT) -> Figure:
                 (row.original, row.claim.metric, -0.22, theme.text),
                 (row.held_out, HELD_OUT_METRIC, 0.22, theme.held_out)):
             values = list(runs.values(name).values())
-            _dots(axes, [_error(value) for value in values], line + offset, color, runs, theme)
+            _dots(axes, [_error_rate(value) for value in values], line + offset, color, runs, theme)
             shown += values
-        axes.plot([_error(row.claim.accuracy)], [line], "D", markersize=6.5, color=theme.wrong)
-    low, high = min(map(_error, shown)), max(map(_error, shown))
+        axes.plot([_error_rate(row.claim.accuracy)], [line], "D", markersize=6.5, color=theme.wrong)
+    low, high = min(map(_error_rate, shown)), max(map(_error_rate, shown))
     axes.set_xlim(1.5 * high, low / 1.5)
     axes.set_xscale("log")
     ticks = [1 - tick for tick in TICKS if low / 1.5 <= 1 - tick <= 1.5 * high]
@@ -100,9 +100,9 @@ def runs_figure(rows: Sequence[ClaimRow], theme: Theme = LIGHT) -> Figure:
       rows: the rows of the system.
       theme: the colors.
     """
-    lines = _measured(rows)
+    lines = _accuracies_of(rows)
     width, height = WIDTH, 1.3 + 0.42 * max(1, len(lines))
-    figure, axes = blank(width, height, theme)
+    figure, axes = blank_figure(width, height, theme)
     axes.set_position((LEFT, 0.62 / height, 0.97 - LEFT, 1 - 1.1 / height))
     for line, (runs, name) in enumerate(lines):
         claims = [100 * row.claim.accuracy for row in rows
@@ -137,7 +137,7 @@ def runs_figure(rows: Sequence[ClaimRow], theme: Theme = LIGHT) -> Figure:
     return figure
 
 
-def _measured(rows: Sequence[ClaimRow]) -> list[tuple[ProtocolRuns, str]]:
+def _accuracies_of(rows: Sequence[ClaimRow]) -> list[tuple[ProtocolRuns, str]]:
     """Returns the accuracies that the runs of a system have, as (runs, metric)."""
     row = rows[0]
     protocols = [row.original] if row.held_out is row.original else [row.original, row.held_out]
@@ -154,7 +154,8 @@ def _dots(
               markeredgecolor=color if runs.partial else theme.background, alpha=0.9)
 
 
-def _error(accuracy: float) -> float:
+def _error_rate(accuracy: float) -> float:
+    """Returns the error rate, at least `MIN_ERROR`, since a logarithmic axis cannot show 0."""
     return max(MIN_ERROR, 1 - accuracy)
 
 
@@ -187,7 +188,7 @@ def _legend(
 def _system(rows: Sequence[ClaimRow]) -> dict[str, Any]:
     """Returns the template values of one system."""
     system, protocols = rows[0].system, []
-    for runs in dict.fromkeys(runs for runs, _ in _measured(rows)):
+    for runs in dict.fromkeys(runs for runs, _ in _accuracies_of(rows)):
         result = next(iter(runs.records.values())).result
         protocols.append({
             "name": PROTOCOLS[runs.protocol],

@@ -13,7 +13,7 @@ from flaxdigits.reports.fonts import drawable_labels
 from flaxdigits.reports.image_grids import (
     most_confident_errors,
     prediction_grid,
-    samples,
+    sample_positions,
     select_predictions,
 )
 from flaxdigits.reports.layers import Layer
@@ -37,7 +37,8 @@ class RunReport:
       index: [examples] int, the indices of the split's examples in the data set.
       labels: [examples] int.
       logits: [examples, classes] float32.
-      filters: [filters, height, width] float32, of the first layer; None if it has none.
+      filters: [filters, height, width] float32, the filters of the first layer; None if the first
+        layer has no filters that can be drawn.
     """
 
     result: Mapping[str, Any]
@@ -57,9 +58,9 @@ class RunReport:
         """Returns the files by name: `figures/<figure>.png` and `report.html`."""
         names = drawable_labels(self.class_names)
         counts = metrics.confusion(self.logits, self.labels)
-        split = self.images, self.index, self.labels, self.logits
-        errors = select_predictions(*split, most_confident_errors(self.labels, self.logits))
-        sampled = select_predictions(*split, samples(len(self.labels)))
+        arrays = self.images, self.index, self.labels, self.logits
+        errors = select_predictions(*arrays, most_confident_errors(self.labels, self.logits))
+        sampled = select_predictions(*arrays, sample_positions(len(self.labels)))
         figures: dict[str, Callable[[Theme], Figure]] = {
             "loss": lambda theme: curves(self.rows, self.result, "loss", theme),
             "error": lambda theme: curves(self.rows, self.result, "error", theme),

@@ -93,7 +93,7 @@ class StudyReport:
                  "| --- |" + " ---: |" * (len(header) - 1)]
         lines += [table_line(self._cells(result)) for result in self.variants]
         lines += ["", *self.notes(), ""]
-        images = [f"![{metric_words(self.metric)}: difference of each variant to the base]"
+        images = [f"![{metric_words(self.metric)}: difference of each variant from the base]"
                   "(study.png)", ""]
         if self._effects.effects:
             lines += [*self._effects.markdown(), ""]
@@ -107,9 +107,9 @@ class StudyReport:
         tests = sum(result.p_holm is not None for result in self.variants)
         unit = f" in {POINTS}" if self.format_of(self.metric).is_fraction else ""
         lines = ["Means ± standard deviations over n seeds. "
-                 f"Difference to the base{unit} with its 95 % interval."]
+                 f"Difference from the base{unit} with its 95 % interval."]
         if all(result.estimate is None or result.estimate.n == 1 for result in self.variants):
-            lines = [f"One seed, without intervals. Difference to the base{unit}."]
+            lines = [f"One seed, without intervals. Difference from the base{unit}."]
         if tests:
             lines.append("p: paired t-test over the same seeds; Holm: corrected for "
                          f"{counted(tests, 'test')}.")
@@ -129,7 +129,7 @@ class StudyReport:
                 "missing": list(self._effects.missing())}
 
     def csv(self) -> str:
-        """Returns the CSV file: a line for each variant, with unrounded numbers and fractions."""
+        """Returns the CSV file: a line per variant, not rounded, with fractions, not percent."""
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["variant", "n", "mean", "sd", "low", "high", "difference",
@@ -153,7 +153,7 @@ class StudyReport:
     def _header(self) -> list[str]:
         metric, *others = (heading(name, self.format_of(name))
                            for name in (self.metric, *self._extra_metrics()))
-        return ["variant", "n", metric, "to the base", "p", "p, Holm", *others]
+        return ["variant", "n", metric, "difference", "p", "p, Holm", *others]
 
     def _cells(self, result: VariantResult) -> list[str]:
         value, form = result.estimate, self.format_of(self.metric)
@@ -175,7 +175,7 @@ def differences(
     variants: Sequence[VariantResult], metric: str, form: Format, title: str, grid: Grid,
     theme: Theme = LIGHT,
 ) -> Figure:
-    """Draws the difference of each variant to the base: the 95 % interval, and a dot per seed.
+    """Draws the difference of each variant from the base: its 95 % interval, and a dot per seed.
 
     Args:
       variants: the results of the variants, the base first.
@@ -203,7 +203,7 @@ def differences(
 
 
 def _suspicions(variants: Sequence[VariantResult], metric: str) -> Iterator[str]:
-    """Yields lines on variants whose difference to the base is the same for every seed."""
+    """Yields lines on variants whose difference from the base is the same for every seed."""
     base, *others = variants
     zero, constant = [], []
     for other in others:
@@ -217,12 +217,12 @@ def _suspicions(variants: Sequence[VariantResult], metric: str) -> Iterator[str]
         yield (f"Same {metric} as the base with every seed: {'; '.join(zero)}. What is varied may "
                "have no effect.")
     if constant:
-        yield (f"Same difference to the base with every seed: {'; '.join(constant)}. The seed may "
-               "have no effect.")
+        yield (f"Same difference from the base with every seed: {'; '.join(constant)}. The seed "
+               "may have no effect.")
 
 
 def _pairs(result: VariantResult) -> str:
-    """Returns the number of pairs if it is not that of the variant's seeds."""
+    """Returns the number of pairs if it differs from the number of the variant's seeds."""
     return f", {counted(result.difference.n, 'pair')}" if _has_unpaired_seeds(result) else ""
 
 

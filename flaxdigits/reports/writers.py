@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
-from flaxdigits.reports.figures import LIGHT, Theme, blank, png
+from flaxdigits.reports.figures import LIGHT, Theme, blank_figure, png
 from flaxdigits.reports.fonts import Labels, drawable_labels
 from flaxdigits.reports.image_grids import COLUMNS, prediction_grid, select_predictions
 from flaxdigits.studies.folds import FoldPredictions
@@ -120,7 +120,11 @@ class WritersReport:
             "characters": dict(zip(self.predictions.class_names, map(float, classes), strict=True))}
 
     def hardest(self, names: Labels) -> Figure:
-        """Draws the most confident errors of the groups with the highest error rates in rows."""
+        """Draws a row for each group with the highest error rates: its most confident errors.
+
+        Args:
+          names: the names of the classes.
+        """
         predictions = self.predictions
         groups = [int(group) for group in predictions.errors()[0][:GROUPS_IN_FIGURE]]
         wrong = predictions.predicted != predictions.labels
@@ -159,7 +163,7 @@ def error_map(
     """
     count, classes = errors.shape
     width, height = 10.0, 1.98 + 0.24 * classes
-    figure, top = blank(width, height, theme)
+    figure, top = blank_figure(width, height, theme)
     left, wide = 0.075, 0.83
     bottom, tall = 0.5 / height, 0.24 * classes / height
     top.set_position((left, bottom + tall + 0.08 / height, wide, 0.85 / height))

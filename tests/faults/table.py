@@ -10,10 +10,10 @@ from pathlib import Path
 from lab import HANG, OTHER, TRACEBACK, WRONG, Trial
 
 INTRODUCTION = """\
-Each trial disturbs a run, its files, its machine or its inputs, and then uses it. It has survived
-if the run goes on to the result of an undisturbed run (bitwise, where the devices are the same), or
-if it ends with an error message of one line and loses nothing. Any other number, a traceback, and
-a process that neither ends nor continues are faults."""
+Each trial disturbs a run, its files, its machine or its inputs, and then continues or reads the
+run. The trial is survived if the run reaches the result of an undisturbed run (bitwise identical,
+where the devices are the same), or if it ends with a one-line error message and nothing is lost.
+Any other number, a traceback, and a process that neither ends nor continues are faults."""
 
 COLUMNS = {WRONG: "wrong numbers", TRACEBACK: "tracebacks", HANG: "hangs", OTHER: "other faults"}
 
@@ -47,7 +47,7 @@ def markdown(rows: Sequence[Row], command: str, seed: int) -> str:
     head = ["fault", "tried", "survived", *COLUMNS.values()]
     total = Row("**all**", [trial for row in rows for trial in row.trials])
     lines = ["# Faults that were tried", "", INTRODUCTION, "",
-             f"By `{command}` with seed {seed}, on {machine()}.", "",
+             f"Created by `{command}` with seed {seed}, on {machine()}.", "",
              f"| {' | '.join(head)} |", f"| --- |{' ---: |' * (len(head) - 1)}",
              *(f"| {' | '.join(row.cells())} |" for row in [*rows, total])]
     skipped = sorted({f"- {row.kind}: not tried: {trial.skipped}"

@@ -100,6 +100,11 @@ def random_offsets(rng: np.random.Generator, writer: np.ndarray, sample: np.ndar
 
     All characters with the same writer and sample share a vertical offset, since they were written
     in one row of a sheet.
+
+    Args:
+        rng: the random generator.
+        writer: [n] int, the writer of each character, from 0.
+        sample: [n] int, the sample of each character, from 0.
     """
     pairs = (writer.max() + 1, SAMPLES)
     row = rng.normal(0, 2.5, pairs)[writer, sample]
@@ -111,7 +116,16 @@ def random_offsets(rng: np.random.Generator, writer: np.ndarray, sample: np.ndar
 def fit_to_box(
     skeleton: Skeleton, label: int, paths: list[NDArray[np.complex128]]
 ) -> list[NDArray[np.complex128]]:
-    """Scales and moves paths by the map that fits the skeleton into the box of its class."""
+    """Scales and moves paths by the map that fits the skeleton into the box of its class.
+
+    Args:
+        skeleton: the skeleton that the paths were written with.
+        label: the class of the skeleton.
+        paths: one [n, points] complex128 array per stroke, relative to the center of the unit box.
+
+    Returns:
+        One [n, points] complex128 array per stroke, in pixels.
+    """
     points = np.array([point for stroke in skeleton.strokes for point in stroke])
     low, high = points.min(0), points.max(0)
     middle = (low + high) / 2 - 0.5

@@ -34,10 +34,10 @@ class Deviations:
     width: float  # log factor
     height: float  # log factor
     waves: float  # amplitude of a smooth distortion of the plane
-    point: float  # each control point separately
-    stroke_shift: float  # each stroke as a whole
-    stroke_turn: float
-    stroke_size: float  # log factor
+    point: float  # shift of each control point
+    stroke_shift: float  # shift of each stroke as a whole
+    stroke_turn: float  # rotation of each stroke
+    stroke_size: float  # log factor of each stroke
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,14 @@ class Handwriting:
     within: Deviations
 
     def of(self, rows: np.ndarray) -> "Handwriting":
-        """Returns the handwriting of some of the drawings."""
+        """Returns the handwriting of the drawings `rows`, [m] int."""
         return replace(self, writers=self.writers[rows])
 
     def normal(self, rng: np.random.Generator, name: str, *shape: int) -> np.ndarray:
         """Samples a variation of each drawing: [n, *shape] float64.
 
-        It is the sum of a value that all drawings of a writer share, and a value of the drawing.
+        The sample is the sum of a value that all drawings of a writer share, and of a value that
+        belongs to the drawing.
 
         Args:
             rng: the random generator.

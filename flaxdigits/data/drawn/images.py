@@ -12,9 +12,10 @@ class DrawnImages:
     Attributes:
         images: [n, height, width] uint8, bright on black.
         labels: [n] int32.
-        writers: [n] int32 from 1, or None if the real data set has no writers.
-        samples: [n] int32 from 1, the number of the image among those of its writer and class, or
-            None.
+        writers: [n] int32, the writer of each image, from 1; None if the real data set has no
+            writers.
+        samples: [n] int32, the number of each image within its writer and class, from 1; None if
+            the real data set has no writers.
     """
 
     images: np.ndarray
