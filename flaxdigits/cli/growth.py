@@ -17,7 +17,7 @@ def run(options: Options, config: ExperimentConfig | None) -> int:
                         **data_arguments(options))
     console = make_console()
     print_table(console, growth.__rich__())
-    console.print(f"{config.experiment} grows with " + ", ".join(
+    console.print(f"the cost of {config.experiment} grows with " + ", ".join(
         f"{variable} to the power of {power:.2f}" for variable, power in growth.exponents.items()))
     console.print(f"{machine()}; all timings: {growth.file}")
     return 0
