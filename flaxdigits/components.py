@@ -1,8 +1,8 @@
 """Components: the parts of an experiment that can be replaced by custom ones.
 
-A component is a frozen dataclass with typed, bounded fields and one method. It belongs to a kind
-(`Model`, `Optimizer`, `Schedule`, `Loss`, `Objective`, `Augmentation`, `Metric`), whose base class
-documents the arguments and the result of the method, and it is registered under a name::
+A component is a frozen dataclass with typed, bounded fields and at least one method. It belongs to
+a kind (`Model`, `Optimizer`, `Schedule`, `Loss`, `Objective`, `Augmentation`, `Metric`), whose base
+class documents the arguments and the results of the methods, and it is registered under a name::
 
     @register("lion")
     @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ TRACING_ADVICE = {
         "array instead",
     "TracerBoolConversionError":
         "`if`, `while`, `and` and `or` cannot depend on an array; use jnp.where",
-    "TracerArrayConversionError": "NumPy cannot compute with an array of JAX; use jax.numpy",
+    "TracerArrayConversionError": "NumPy cannot compute with a JAX array; use jax.numpy",
     "TracerIntegerConversionError": "an array cannot be an index of a list; use jnp.where or "
                                     "jnp.take",
     "NonConcreteBooleanIndexError": "a mask cannot be an index; use jnp.where",
@@ -88,14 +88,15 @@ class Component:
 
     @classmethod
     def find(cls, name: Any, path: str) -> "type[Self]":
-        """Returns the component of this kind that is registered under a name.
+        """Returns the component class of this kind that has a name: registered, or from `resolve`.
 
         Args:
           name: the name that was passed to `register`.
           path: the dotted name of the config field, for the error message.
 
         Raises:
-          FlaxdigitsError: if no such component is registered; the message lists the known names.
+          FlaxdigitsError: if there is none (the message lists the registered names), or as
+            `resolve` does.
         """
         found = cls.registered.get(name) if isinstance(name, str) else None
         if found is None and isinstance(name, str):
@@ -111,9 +112,16 @@ class Component:
 
     @classmethod
     def resolve(cls, name: str, path: str) -> "type[Self] | None":
-        """Returns a component that is not registered but derived from its name, or None.
+        """Creates the component class for a name that is not registered.
 
-        A kind may override this method; the arguments are those of `find`.
+        By default there is none. `Optimizer`, for example, creates a class for `optax.adabelief`.
+        The arguments are those of `find`.
+
+        Returns:
+          The class; None if the name has no such meaning.
+
+        Raises:
+          FlaxdigitsError: if the name has such a meaning, but the class cannot be created.
         """
         return None
 

@@ -141,11 +141,11 @@ def find(name_or_path: str, argument: str, folder: Path) -> Path:
 
 
 def load_and_call(path: Path, function: str, result_type: type[Result]) -> Result:
-    """Executes a file and returns the result of one of its functions.
+    """Executes a file and returns the result of one of its functions, called without arguments.
 
     Raises:
-      FlaxdigitsError: with the line at which the file failed; or if the result is not an instance
-        of `result_type`.
+      FlaxdigitsError: if the file or the function raises an exception (the message contains the
+        line), if there is no such function, or if the result is not an instance of `result_type`.
     """
     with _reraise_with_location(path):
         _execute(path)

@@ -139,6 +139,7 @@ def field_meanings(cls: type) -> dict[str, str]:
         for line in lines[lines.index("Attributes:") + 1:] if "Attributes:" in lines else ():
             if line and not line.startswith(" "):
                 break  # the next section
+            # "name: meaning" or "name (type): meaning", indented by 2 to 4 spaces.
             found = re.fullmatch(r" {2,4}(\w+)(?: \([^)]*\))?: (.*)", line)
             if found:
                 name, meanings[found[1]] = found[1], found[2]

@@ -54,7 +54,11 @@ def apply_overrides(config: ExperimentConfig, assignments: Iterable[str]) -> Exp
 
 
 def _parse_assignment(assignment: Any) -> tuple[list[str], str]:
-    """Splits `a.b=value` into the names `a` and `b`, which may be old names, and the value."""
+    """Splits `a.b=value` into `(["a", "b"], "value")`, with the current name for an old one.
+
+    Raises:
+      FlaxdigitsError: if the assignment is not a string or contains no equals sign.
+    """
     if not isinstance(assignment, str):
         raise FlaxdigitsError(f"an override must be a string 'name=value', got {assignment!r}")
     name, equals, text = assignment.partition("=")

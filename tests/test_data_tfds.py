@@ -146,7 +146,7 @@ def test_a_builder_of_this_package_is_read_as_any_other(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "message"), [
-    ("color_pets:9.9.9", "nothing is prepared in"),
+    ("color_pets:9.9.9", "version 9.9.9 is not prepared in"),
     ("cifar10", ".download_and_prepare(), which needs TensorFlow for most builders"),
     ("several_sizes", "its images have different sizes, such as [7, 6, 3] and [8, 6, 3]"),
     ("unlabeled", "is not image classification: it must have one image and one ClassLabel"),

@@ -1,4 +1,4 @@
-"""Returns the config of an experiment, or of a run."""
+"""Loads the configs of experiments and of runs."""
 
 import dataclasses
 
@@ -66,10 +66,11 @@ def moved_data(folder: PathLike | None, indices: PathLike | None) -> list[str]:
 
 
 def validated(config: ExperimentConfig) -> ExperimentConfig:
-    """Validates a config that a user may have created, and makes its paths absolute.
+    """Validates a config that a caller passed, and returns it with absolute paths.
 
     Raises:
-      FlaxdigitsError: naming the first invalid field.
+      FlaxdigitsError: if it is not an `ExperimentConfig`, or a field is invalid; the message names
+        the first such field.
     """
     return absolute_paths(validate(config))
 

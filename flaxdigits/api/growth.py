@@ -89,14 +89,15 @@ def run_growth(
 
 
 def _table(measured: dict[str, dict[str, Any]]) -> Table:
+    """Returns the table of the measurements, by the label of the variant."""
     table = Table()
-    for title in ("", "examples", "batch", "parameters", "GFLOP/step", "ms/step", "epoch",
-                  "peak MB", "at most MB"):
+    for title in ("", "examples", "batch", "parameters", "GFLOP/step", "ms/step", "s/epoch",
+                  "peak memory, MB", "upper bound, MB"):
         table.add_column(title, justify="right" if title else "left")
     for label, found in measured.items():
         table.add_row(
             Text(label), f"{found['examples']:,}", f"{found['batch_size']:,}",
             f"{found['parameters']:,}", f"{found['step_flops'] / 1e9:.2f}",
-            f"{found['milliseconds']:.2f}", f"{found['epoch_seconds']:.2f} s",
+            f"{found['milliseconds']:.2f}", f"{found['epoch_seconds']:.2f}",
             f"{found['peak_bytes'] / 1e6:,.0f}", f"{found['memory_bound'] / 1e6:,.0f}")
     return table

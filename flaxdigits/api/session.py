@@ -111,8 +111,8 @@ class Session:
         """Loads the data set of a config; data that several configs share are loaded once.
 
         Raises:
-          FlaxdigitsError: if the data are not found, are damaged, do not fit the config, or the
-            prepared data cannot be written.
+          FlaxdigitsError: if the data are not found, are damaged or do not fit the config, or if
+            the prepared data cannot be written.
         """
         fields = config.data
         key = DataConfig(  # only the fields that determine which data are read
@@ -124,7 +124,7 @@ class Session:
                 and "validation" not in split_indices(fields, dataset)):
             raise FlaxdigitsError(
                 f"checkpoint.select=best needs a validation split, and {fields.indices} has none: "
-                "add validation, or use checkpoint.select=last")
+                "add the key validation to that file, or use checkpoint.select=last")
         return dataset
 
     def load_for_training(self, config: ExperimentConfig, workdir: Path) -> Dataset:

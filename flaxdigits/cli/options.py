@@ -118,7 +118,7 @@ _COLLECT = _flag(flags.DEFINE_multi_string(
 _COLLECT_ONLY = _flag(flags.DEFINE_bool(
     "collect_only", False, "Train nothing, and report only the finished runs."), modes="replicate")
 _UPDATE = _flag(flags.DEFINE_string(
-    "update", None, "Replace the table between the markers of this Markdown file."),
+    "update", None, "Replace the report between the markers of this Markdown file."),
     "FILE", "replicate")
 _DRY_RUN = _flag(flags.DEFINE_bool(
     "dry_run", False, "Print the missing runs, and how long they take."),

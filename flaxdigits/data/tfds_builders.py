@@ -1,4 +1,4 @@
-"""Reads data sets that tensorflow-datasets has prepared, without TensorFlow.
+"""Reads, without TensorFlow, data sets that tensorflow-datasets has prepared.
 
 A prepared copy contains its own description (`dataset_info.json`, `features.json`), so the
 code of its builder, which often needs TensorFlow, is neither imported nor executed.
@@ -69,7 +69,13 @@ def read_tfds(name: str, data_dir: Path) -> DataArrays:
 
 
 def _find(name: str, data_dir: Path) -> Path:
-    """Returns the folder of a prepared data set: <data_dir>/<builder>[/<config>]/<version>."""
+    """Returns the folder of the requested version of a prepared data set, or of the newest one.
+
+    The folder is <data_dir>/<builder>[/<config>]/<version>.
+
+    Raises:
+      FlaxdigitsError: if there is none, a config must be named, or the folder cannot be read.
+    """
     path, _, version = name.partition(":")
     folder = data_dir / path
     try:
@@ -77,13 +83,19 @@ def _find(name: str, data_dir: Path) -> Path:
     except OSError as error:
         raise FlaxdigitsError(
             f"{folder}: cannot be read ({error.strerror}); make the folder readable") from error
-    versions = sorted((one for one in entries if _VERSION.fullmatch(one)
-                       and (not version or one == version)),
-                      key=lambda one: tuple(map(int, one.split("."))))
-    if versions:
+    versions = sorted((entry_name for entry_name in entries if _VERSION.fullmatch(entry_name)),
+                      key=lambda entry_name: tuple(map(int, entry_name.split("."))))
+    if version in versions:
+        return entries[version]
+    if versions and not version:
         return entries[versions[-1]]
-    configs = sorted(one for one, entry in entries.items()
-                     if not _VERSION.fullmatch(one) and not one.startswith((".", "incomplete"))
+    if versions:
+        raise FlaxdigitsError(
+            f"data.dataset=tfds:{name}: version {version} is not prepared in {folder}, which "
+            f"contains {', '.join(versions)}")
+    # tensorflow-datasets prepares data in temporary folders named incomplete.*.
+    configs = sorted(entry_name for entry_name, entry in entries.items()
+                     if not entry_name.startswith((".", "incomplete"))
                      and entry.is_dir()) if "/" not in path else []
     if configs and not version:
         raise FlaxdigitsError(
@@ -91,8 +103,8 @@ def _find(name: str, data_dir: Path) -> Path:
     raise FlaxdigitsError(
         f"data.dataset=tfds:{name}: nothing is prepared in {folder}; prepare it with "
         f"tensorflow_datasets.builder('{name}', data_dir='{data_dir}', file_format='array_record')"
-        ".download_and_prepare(), which needs TensorFlow for most builders, or name the folder of "
-        "prepared data by data_dir or TFDS_DATA_DIR")
+        ".download_and_prepare(), which needs TensorFlow for most builders, or pass the folder of "
+        "prepared data as data_dir, or in TFDS_DATA_DIR")
 
 
 def _check_features(folder: Path) -> None:

@@ -59,7 +59,7 @@ class _Call:
 
 
 def list_layers(model: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:
-    """Lists the innermost layers, and other modules with parameters, in the order of their calls.
+    """Lists the innermost layers, and other modules with parameters, by when their calls return.
 
     The network is only traced, not executed. Shared parameters are counted where they are first
     used. `nn.tabulate(compute_flops=True)` is not used, since its FLOPs are those of XLA's program
@@ -74,10 +74,10 @@ def list_layers(model: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:
     is_tracing = True
 
     def record(
-        call: Any, arguments: Any, options: Any, context: nn.module.InterceptorContext
+        next_function: Any, arguments: Any, options: Any, context: nn.module.InterceptorContext
     ) -> Any:
         before = len(calls)
-        output = call(*arguments, **options)
+        output = next_function(*arguments, **options)
         if is_tracing and context.method_name == "__call__":
             module = context.module
             calls.append(_Call(module.clone(parent=None), module.path,
@@ -153,14 +153,17 @@ def _shape(leaf: Any) -> Any:
 
 
 def _flops(call: _Call) -> int:
+    """Returns the FLOPs of a recorded call for one image, including those of its submodules."""
     leaves, tree = jax.tree.flatten(call.inputs)
     positions = [position for position, leaf in enumerate(leaves)
                  if isinstance(leaf, jax.ShapeDtypeStruct)]
 
-    def run(method: Callable[..., Any], first: Any, arrays: list[jax.Array]) -> Any:
-        filled = dict(enumerate(leaves)) | dict(zip(positions, arrays, strict=True))
-        arguments, options = jax.tree.unflatten(tree, filled.values())
-        return method(first, *arguments, **options)
+    def run(
+        method: Callable[..., Any], key_or_variables: Any, arrays: list[jax.Array]
+    ) -> Any:
+        inputs = dict(enumerate(leaves)) | dict(zip(positions, arrays, strict=True))
+        arguments, options = jax.tree.unflatten(tree, inputs.values())
+        return method(key_or_variables, *arguments, **options)
 
     arrays = [leaves[position] for position in positions]
     variables = jax.eval_shape(

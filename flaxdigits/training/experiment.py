@@ -160,7 +160,7 @@ class Experiment:
         return variables_shapes(build_model(self.config.model, num_classes), self.image_shape)
 
     def check_step_memory(self) -> None:
-        """Raises FlaxdigitsError if a train step needs more memory than is available."""
+        """Raises FlaxdigitsError if a train step is estimated to need more memory than is free."""
         plan, rows = self.task.plan, self.task.plan.padded_batch_size
         if jax.default_backend() != "cpu":  # each device has its own memory
             rows //= plan.devices

@@ -64,7 +64,11 @@ class _FolderFinder:
         self._folder = folder
 
     def locate(self, name: str) -> Path | None:
-        """Returns the file of a module or package, or the folder of a namespace package."""
+        """Returns the file of the module with this dotted name; None if the folder has none.
+
+        The file of a package is its `__init__.py`. For a namespace package with Python files
+        directly in it, the result is its folder.
+        """
         path = self._folder.joinpath(*name.split("."))
         for file in (path / "__init__.py", path.with_name(f"{path.name}.py")):
             if file.is_file():

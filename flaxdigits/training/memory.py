@@ -52,18 +52,19 @@ def state_bytes(state: Any) -> int:
 def step_bytes(
     model: nn.Module, variables: Any, image_shape: tuple[int, ...], rows: int
 ) -> int:
-    """Returns an approximate lower bound of the bytes of a train step without the train state.
+    """Estimates the memory of a train step in bytes, in addition to that of the train state.
 
-    It is the size of the gradient, plus twice the size of the outputs of all layers for every row
-    of the batch: one copy is kept for the backward pass, and one holds their gradients. The shapes
-    are derived without computing the step. (XLA's memory analysis of a step of `mnist_cnn` with
-    images of 280x280 gives 1.9 times the outputs.)
+    The estimate is the size of the gradient, plus twice the size of the outputs of all layers for
+    every row of the batch: one copy is kept for the backward pass, and one holds their gradients.
+    The shapes are derived without computing the step. (For `mnist_cnn` with images of 280x280,
+    XLA's memory analysis gives 1.9 times the outputs, so the factor of 2 is close.)
 
     Args:
-      model: a linen module from images to logits.
+      model: a linen module that maps images to logits.
       variables: the variables of the model.
       image_shape: (height, width, channels).
-      rows: the number of rows of a batch on one device.
+      rows: the number of rows of a batch that share one memory: those of one device, or on a CPU
+        all of them.
     """
     def outputs(variables: Any) -> Any:
         images = jnp.zeros((1, *image_shape))

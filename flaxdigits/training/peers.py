@@ -158,13 +158,18 @@ class Peers:
     def fail(self, text: str, exit_status: int) -> None:
         """Notifies the other processes that this process ends with an error.
 
-        Further calls do nothing. If another process is lost, the error is a consequence of that
-        loss, and this process exits during the call.
+        The method first waits for two seconds. If the watching thread notices in this time that
+        another process is lost, the error is assumed to be a consequence of that loss, and the
+        thread ends this process. Further calls return at once.
+
+        Args:
+          text: the error in one line, which the other processes print.
+          exit_status: the exit status of this process.
         """
         if self._has_failed:
             return
         self.exit_status = exit_status
-        time.sleep(2 * HEARTBEAT_SECONDS)  # a lost process is noticed within this time
+        time.sleep(2 * HEARTBEAT_SECONDS)  # a closed connection is noticed within this time
         with self._changed:
             self._has_failed = True
         self._announce("failed", text=text)

@@ -127,11 +127,14 @@ def upgrade_diverged(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """Returns the rows of a `metrics.jsonl`, and the numbers of its damaged lines.
+    """Returns the rows of a `metrics.jsonl`, and the line numbers of the lines that are not JSON.
+
+    Lines are numbered from 1. An incomplete last line is left out. There are no rows if the file
+    does not exist.
 
     Raises:
-      FlaxdigitsError: if the file cannot be read, or a field of a row is missing or of the wrong
-        kind.
+      FlaxdigitsError: if the file cannot be read, a line is not a JSON object, or a field is
+        missing or of the wrong kind.
     """
     def check(row: Mapping[str, Any]) -> None:
         check_fields(row, ROW, optional=False)
@@ -141,11 +144,11 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 def read_evaluations(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """Returns the rows of an `eval.jsonl`, and the numbers of its damaged lines.
+    """Returns the rows of an `eval.jsonl` in the same way as `read_metrics`.
 
     Raises:
-      FlaxdigitsError: if the file cannot be read, or a field of a row is missing or of the wrong
-        kind.
+      FlaxdigitsError: if the file cannot be read, a line is not a JSON object, or a field is
+        missing or of the wrong kind.
     """
     def check(row: Mapping[str, Any]) -> None:
         check_fields(row, SCORED_ROW, optional=False)
@@ -205,7 +208,7 @@ def _check_scores(values: Mapping[str, Any]) -> None:
 
 
 def _rows(path: Path, check: Check) -> tuple[list[dict[str, Any]], list[int]]:
-    """Returns the rows of a file, checked, and the numbers of its damaged lines."""
+    """Returns the checked rows of a file, and the line numbers of the lines that are not JSON."""
     rows: list[dict[str, Any]] = []
     damaged: list[int] = []
     for number, row in read_rows(path, ROWS_ADVICE):

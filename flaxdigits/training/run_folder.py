@@ -461,13 +461,14 @@ class RunFolder:
                 file.write(json.dumps(row).encode() + b"\n")
 
     def rows(self, name: Literal["metrics.jsonl", "eval.jsonl"]) -> list[dict[str, Any]]:
-        """Returns the rows of a file; an incomplete last line is left out.
+        """Returns the rows of a file; there are none if it does not exist.
 
-        Other damaged lines are skipped with a warning.
+        An incomplete last line is left out. Other lines that are not JSON are skipped with a
+        warning.
 
         Raises:
-          FlaxdigitsError: if the file cannot be read, or a field of a row is missing or of the
-            wrong kind.
+          FlaxdigitsError: if the file cannot be read, a line is not a JSON object, or a field is
+            missing or of the wrong kind.
         """
         read = {"metrics.jsonl": run_files.read_metrics, "eval.jsonl": run_files.read_evaluations}
         rows, damaged = read[name](self.path / name)
