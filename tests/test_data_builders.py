@@ -260,7 +260,7 @@ def test_a_fifo_in_place_of_the_lock_does_not_hang(tmp_path):
 
 def test_builders_pickle_with_their_raw_folder(tmp_path):
     builder = pickle.loads(pickle.dumps(BUILDERS["mnist"](data_dir=tmp_path, raw_data_dir="raw")))
-    with pytest.raises(FlaxdigitsError, match="^raw: contains neither train-images"):
+    with pytest.raises(FlaxdigitsError, match=r"^raw: contains neither train-images"):
         builder.download_and_prepare()
 
 

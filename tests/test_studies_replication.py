@@ -105,7 +105,7 @@ def test_both_protocols_are_run_and_reported(ran):
     away = rows(ran)[0]["reproduced"]["metrics"]["validation_accuracy"]["mean"] - 0.999
     assert re.search(rf"{100 * abs(away):.2f}\s+points\s+below\s+the\s+claim", markdown)
     assert re.search(r"It was\s+a\s+\| dream\.", markdown) and re.search(
-        r"With\s+held-out\s+images\s+\(data\.split=holdout\)\s+it\s+is", markdown)
+        r"With\s+held-out\s+images\s+\(data\.split=holdout\)\s+the\s+accuracy\s+is", markdown)
     assert re.search(r"4\s+runs\s+on\s+\S.* cores?,\s+JAX\s+\d", markdown)
 
 

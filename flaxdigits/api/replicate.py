@@ -22,8 +22,8 @@ from flaxdigits.patterns import expand_user
 from flaxdigits.plurals import listed
 from flaxdigits.reports.replication import ReplicationReport, put_between_markers
 from flaxdigits.reports.replication_page import report_files
+from flaxdigits.studies import collection
 from flaxdigits.studies.collection import RECORDS_FOLDER, Collection, ProtocolRuns, missing_seeds
-from flaxdigits.studies.collection import collect as collect_runs
 from flaxdigits.studies.replication import System, folder_name, load_systems, shortened_recipes
 from flaxdigits.studies.seeds import checked_seeds, seed_configs, train_seeds, unfinished
 from flaxdigits.training import processes, provenance
@@ -94,7 +94,7 @@ def replicate(
         "real", raw_data_dir, data_dir)
     console, progress = session.console, session.progress
     with progress.stage("collecting finished runs"):
-        found = collect_runs(systems, _patterns(collect, collect_only, folder))
+        found = collection.collect(systems, _patterns(collect, collect_only, folder))
     updated = None if update is None else expand_user(path_text(update, "update"))
     if updated is not None:
         _updated_text(updated, "", "")  # raises before anything is trained if a marker is missing
@@ -119,7 +119,7 @@ def replicate(
             not interrupts.received and _train(plan, folder, session, trackers_of)
             for plan in plans if plan.missing)
     with progress.stage("collecting finished runs"):
-        found = collect_runs(systems, _patterns(collect, collect_only, folder))
+        found = collection.collect(systems, _patterns(collect, collect_only, folder))
     with progress.stage("writing the report"):
         _report(console, command or command_line(), systems, found, folder, updated)
     if is_complete:
@@ -199,11 +199,11 @@ def _updated_text(path: Path, block: str, summary: str) -> str:
 
 
 def _report(
-    console: Console, command: str, systems: Sequence[System], collection: Collection,
+    console: Console, command: str, systems: Sequence[System], runs: Collection,
     workdir: Path, updated: Path | None,
 ) -> None:
     """Writes the files of the report, and prints its table and remarks."""
-    report = ReplicationReport(systems, collection, command)
+    report = ReplicationReport(systems, runs, command)
     folder = RunFolder(workdir)
     for name, content in report_files(report).items():
         folder.write(name, content)
@@ -211,7 +211,7 @@ def _report(
     for row in report.rows():
         console.print(f"{row.system.name}: {row.explanation()}")
     console.print(report.hardware())
-    skipped = [f"{path}: {reason}" for path, reason in sorted(collection.skipped.items())]
+    skipped = [f"{path}: {reason}" for path, reason in sorted(runs.skipped.items())]
     for line in skipped[:MAX_SKIPPED_LINES]:
         console.print(f"does not count: {line}")
     if len(skipped) > MAX_SKIPPED_LINES:
