@@ -91,8 +91,8 @@ def test_init_from_a_step_of_a_run(finished, launch_here, opened, idx_folder, tm
 def test_init_from_refuses_other_shapes_and_other_folders(finished, train_tiny, tmp_path):
     other = refusal(train_tiny, tmp_path / "a", f"train.init_from={finished}", "model.dense=9")
     assert other == (
-        f"train.init_from: the weights of {finished} do not fit this run: model.dense is [8] there "
-        "and [9] here; layers that differ: Dense_0, Dense_1")
+        f"train.init_from: the weights of {finished} do not fit this run: model.dense is [8] in "
+        "that run and [9] in this run; layers that differ: Dense_0, Dense_1")
     none = refusal(train_tiny, tmp_path / "b", f"train.init_from={tmp_path}")
     assert f"train.init_from: {tmp_path}: not a run folder" in none
     assert list(tmp_path.iterdir()) == []

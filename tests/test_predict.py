@@ -82,7 +82,7 @@ def test_a_table_and_a_figure(finished_copy, images, launch_here):
 def test_a_pattern_without_a_match_is_an_error(finished, images, launch_here):
     done = launch_here("--mode=predict", f"--workdir={finished}", f"--images={images}/a.png",
                        f"--images={images}/none*.png")
-    assert done.returncode == 1 and "none*.png: cannot be read" in done.stderr
+    assert done.returncode == 1 and "none*.png: no such file" in done.stderr
     assert "a.png" in done.stdout
 
 
