@@ -37,7 +37,10 @@ class DataConfig:
       fold: the tested fold of the kfold and writers splits.
       folds: the number of folds of the kfold and writers splits.
       split_seed: the seed of the splits that are random.
-      stratify: whether each part of holdout, kaggle and random has equal shares of the classes.
+      stratify: whether each part of holdout, kaggle, random and fractions has equal shares of the
+        classes.
+      validation_fraction: the share of all examples that the fractions split uses for validation.
+      test_fraction: the share of all examples that the fractions split uses for the test.
       indices: the file of the indices split.
       folder: the folder that idx_files or image_folder reads, or the file that npz reads.
       image_size: the height and width to which image_folder resizes; none: the size of the images.
@@ -48,12 +51,14 @@ class DataConfig:
     """
 
     dataset: str = "mnist"
-    split: Literal["official", "holdout", "kaggle", "random", "kfold", "writers",
-                   "indices"] = "official"
+    split: Literal["official", "holdout", "kaggle", "random", "fractions", "kfold",
+                   "writers", "indices"] = "official"
     fold: int = bounded(0, at_least=0, below=1000)
     folds: int = bounded(10, at_least=3, at_most=1000)
     split_seed: int = bounded(0, at_least=0, below=2**32)
     stratify: bool = False
+    validation_fraction: float = bounded(0.1, at_least=0, below=1)
+    test_fraction: float = bounded(0.1, at_least=0, below=1)
     indices: str | None = None
     folder: str | None = None
     image_size: int | None = bounded(None, at_least=4, at_most=4096)
@@ -443,6 +448,11 @@ def _check_combinations(config: ExperimentConfig) -> None:
         raise FlaxdigitsError(
             f"checkpoint.select=best needs a validation split, and data.split={data.split} has "
             "none: selecting on the test split is not supported; use another split, or select=last")
+    if (config.checkpoint.select == "best" and data.split == "fractions"
+            and not data.validation_fraction):
+        raise FlaxdigitsError(
+            "checkpoint.select=best needs a validation split: set data.validation_fraction above "
+            "0, or select=last")
     warmup_steps = getattr(config.optimizer.schedule, "warmup_steps", 0)
     if config.train.steps is not None and warmup_steps >= config.train.steps:
         raise FlaxdigitsError(
@@ -457,7 +467,8 @@ def _check_combinations(config: ExperimentConfig) -> None:
 
 
 FOLDED = ("kfold", "writers")  # the splits that have folds
-STRATIFIED = ("holdout", "kaggle", "random", "kfold")  # can be stratified; kfold always is
+# The splits that can be stratified; kfold always is.
+STRATIFIED = ("holdout", "kaggle", "random", "fractions", "kfold")
 
 
 def validate_data(data: DataConfig) -> DataConfig:
@@ -484,6 +495,14 @@ def _check_data(data: DataConfig) -> None:
         if getattr(data, name) != default and data.split not in FOLDED:
             raise FlaxdigitsError(f"data.{name}={getattr(data, name)} needs data.split=writers or "
                                   f"kfold, got {data.split}")
+    for name in ("validation_fraction", "test_fraction"):
+        if getattr(data, name) != 0.1 and data.split != "fractions":
+            raise FlaxdigitsError(f"data.{name}={getattr(data, name)} needs data.split=fractions, "
+                                  f"got {data.split}")
+    if data.validation_fraction + data.test_fraction >= 1:
+        raise FlaxdigitsError(
+            f"data.validation_fraction + data.test_fraction must be below 1, so that there are "
+            f"training examples, got {data.validation_fraction} + {data.test_fraction}")
     if data.stratify and data.split not in STRATIFIED:
         raise FlaxdigitsError(
             f"data.stratify=true needs data.split={', '.join(STRATIFIED[:-1])} or "

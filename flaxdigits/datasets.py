@@ -24,7 +24,7 @@ _TFDS_NAME = re.compile(
     r"tfds:[A-Za-z]\w*(/[\w-][\w.+-]*)?(:\d+\.\d+\.\d+)?", re.ASCII)  # name/config:version
 SPLITS = ("train", "validation", "test")
 # The values of `data.split`.
-SPLIT_SCHEMES = ("official", "holdout", "random", "kfold", "writers", "indices")
+SPLIT_SCHEMES = ("official", "holdout", "random", "fractions", "kfold", "writers", "indices")
 
 Load = Callable[[Any], Any]
 
@@ -48,8 +48,8 @@ class DatasetEntry:
 
 
 DATASETS: dict[str, DatasetEntry] = {
-    "mnist": DatasetEntry(("official", "holdout", "kaggle", "kfold", "indices")),
-    "chinese_mnist": DatasetEntry(("random", "writers", "kfold", "indices")),
+    "mnist": DatasetEntry(("official", "holdout", "kaggle", "fractions", "kfold", "indices")),
+    "chinese_mnist": DatasetEntry(("random", "fractions", "writers", "kfold", "indices")),
     "idx_files": DatasetEntry(required=("folder",)),
     "image_folder": DatasetEntry(required=("folder",), optional=("image_size",)),
     "npz": DatasetEntry(required=("folder",)),

@@ -49,6 +49,8 @@ FIELDS = {
     "data.folds": ([2, 1001, 10.0, None], [10]),
     "data.split_seed": ([-1, 0.5, None], [0, 7]),
     "data.stratify": ([1, "true", None], [False]),
+    "data.validation_fraction": ([-0.1, 1, "0.1", None], [0.1]),
+    "data.test_fraction": ([-0.1, 1, NAN, None], [0.1]),
     "data.indices": ([3, ("a",)], [None]),
     "data.folder": ([3, ("a",)], [None]),
     "data.image_size": ([3, 0, 28.0, "28"], [None]),
@@ -195,8 +197,8 @@ def everything_changed() -> ExperimentConfig:
     return ExperimentConfig(
         "b", ChineseCnnConfig((1, 2), (3, 4), (0.5, 0.25), True),
         DataConfig(
-            "image_folder", "kfold", 4, 5, 4, True, "split.json", "数字", 32, 5, "raw",
-            (Affine(1.5, 0.1, 0.2), Cutout(0.5))),
+            "image_folder", "kfold", 4, 5, 4, True, 0.2, 0.3, "split.json", "数字", 32, 5,
+            "raw", (Affine(1.5, 0.1, 0.2), Cutout(0.5))),
         Adam(0.5, Piecewise(7, (0.25,), (0.5,)), 1.0, 0.01, "all", 0.8, 0.99, 1e-8),
         TrainConfig(64, 2, 100, 50, CrossEntropy(0.1, (1.0, 2.0)), Mixup(0.3), 1e-4, 0.999,
                     "runs/a", ("Conv_*",), 10, True, "pmap", 4, "tf32", True),

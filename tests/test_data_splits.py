@@ -61,6 +61,7 @@ def test_named_split(data, split, fold, expected, golden):
 @pytest.mark.parametrize(("split", "parts"), [
     ("holdout", {"train": 550, "validation": 50, "test": 100}),
     ("random", {"train": 560, "validation": 140}),
+    ("fractions", {"train": 560, "validation": 70, "test": 70}),
 ])
 def test_stratified_parts_have_every_class_in_its_share(split, parts):
     labels = np.repeat(np.arange(10, dtype=np.int32), [70] * 10)
@@ -76,6 +77,23 @@ def test_stratified_parts_have_every_class_in_its_share(split, parts):
     assert sorted(found["train"]) != list(found["train"])  # a limit takes a fair sample
     other = split_indices(dataclasses.replace(config, split_seed=1), balanced)
     assert not np.array_equal(found["validation"], other["validation"])
+
+
+@pytest.mark.parametrize(("name", "validation", "test", "expected"), [
+    ("mnist", 0.15, 0.25, {"train": 420, "validation": 105, "test": 175}),
+    ("chinese_mnist", 0, 0.2, {"train": 560, "test": 140}),
+    ("idx_files", 0.5, 0, {"train": 350, "validation": 350}),
+])
+def test_fractions_are_shares_of_all_examples(name, validation, test, expected):
+    data = dataset(name, 700, 600 if name == "mnist" else None)
+    config = DataConfig(
+        name, "fractions", validation_fraction=validation, test_fraction=test)
+    parts = split_indices(config, data)
+    assert sizes(parts) == expected
+    rows = np.concatenate(list(parts.values()))
+    assert sorted(rows) == list(range(700)) and list(rows) != list(range(700))
+    other = split_indices(dataclasses.replace(config, split_seed=1), data)
+    assert not np.array_equal(parts["train"], other["train"])
 
 
 def test_stratified_counts_are_within_one_of_any_share():
@@ -185,7 +203,7 @@ def test_custom_data_of_any_size_are_split(official_train, split, expected):
 
 @pytest.mark.parametrize("data, config, message", [
     (MNIST, DataConfig(split="writers"), "mnist has no such split; use one of official, holdout"),
-    (CHINESE_MNIST, DataConfig(split="official"), "use one of random, writers"),
+    (CHINESE_MNIST, DataConfig(split="official"), "use one of random, fractions, writers"),
     (dataset("idx_files", 9), DataConfig(split="official"), "use one of holdout, random"),
     (CHINESE_MNIST, DataConfig(split="writers", fold=10), "data.fold must be 0 to 9, got 10"),
     (CHINESE_MNIST, DataConfig(split="writers", fold=-1), "data.fold must be 0 to 9, got -1"),

@@ -171,10 +171,10 @@ def arguments(idx_folder, tiny_data, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "size", "classes", "splits"), [
-    ("idx_files", (270, 28, 28, 1), 10, ("official", "holdout", "random", "kfold")),
-    ("npz", (270, 28, 28, 1), 10, ("holdout", "random", "kfold", "writers")),
-    ("image_folder", (40, 14, 14, 1), 2, ("holdout", "random", "kfold")),
-    ("arrays", (270, 28, 28, 1), 10, ("holdout", "random", "kfold")),
+    ("idx_files", (270, 28, 28, 1), 10, ("official", "holdout", "random", "fractions", "kfold")),
+    ("npz", (270, 28, 28, 1), 10, ("holdout", "random", "fractions", "kfold", "writers")),
+    ("image_folder", (40, 14, 14, 1), 2, ("holdout", "random", "fractions", "kfold")),
+    ("arrays", (270, 28, 28, 1), 10, ("holdout", "random", "fractions", "kfold")),
 ])
 def test_a_data_set_is_loaded_by_name(arguments, name, size, classes, splits):
     dataset = flaxdigits.dataset(name, **arguments[name])

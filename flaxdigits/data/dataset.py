@@ -56,6 +56,7 @@ class Dataset(LabeledImages):
     def split(
         self, name: str, *, fold: int = 0, folds: int = 10, seed: int = 0, stratify: bool = False,
         limit: int | None = None, indices: str | os.PathLike[str] | None = None,
+        validation_fraction: float = 0.1, test_fraction: float = 0.1,
     ) -> dict[str, np.ndarray]:
         """Splits the examples as an experiment with `data.split=<name>` does.
 
@@ -67,6 +68,8 @@ class Dataset(LabeledImages):
           stratify: whether each class has the same share in every part, as in `data.stratify`.
           limit: the number of training examples to keep, as in `data.limit`; None: all.
           indices: the path of the index file of the split `indices`, as in `data.indices`.
+          validation_fraction: the share of all examples for validation in the split `fractions`.
+          test_fraction: the share of all examples for the test in the split `fractions`.
 
         Returns:
           The indices of the examples of each part, [n] int32: `train` and, if the split has them,
@@ -79,8 +82,9 @@ class Dataset(LabeledImages):
         required: dict[str, Any] = {
             field: "loaded" for field in find_dataset(self.name).required}
         config = validate_data(DataConfig(
-            self.name, cast(Any, name), fold, folds, seed, stratify,
-            None if indices is None else os.fspath(indices), limit=limit, **required))
+            self.name, cast(Any, name), fold, folds, seed, stratify, validation_fraction,
+            test_fraction, None if indices is None else os.fspath(indices), limit=limit,
+            **required))
         return split_indices(config, with_index_file(self, config))
 
 

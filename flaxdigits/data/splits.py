@@ -112,6 +112,23 @@ def _random(config: DataConfig, dataset: LabeledImages) -> Split:
     return {"train": train, "validation": validation}
 
 
+def _fractions(config: DataConfig, dataset: LabeledImages) -> Split:
+    """Splits all examples randomly by `validation_fraction` and `test_fraction`.
+
+    A part whose fraction is 0 is missing.
+    """
+    count = len(dataset.labels)
+    order = permutation(count, config.split_seed)
+    validation, order = _cut(config, dataset, order, round(config.validation_fraction * count))
+    test, train = _cut(config, dataset, order, round(config.test_fraction * count))
+    parts = {"train": train}
+    if config.validation_fraction:
+        parts["validation"] = validation
+    if config.test_fraction:
+        parts["test"] = test
+    return parts
+
+
 def _kfold(config: DataConfig, dataset: LabeledImages) -> Split:
     """Splits all examples of all parts into folds with the same share of every class.
 
@@ -179,6 +196,7 @@ _SPLITS: dict[str, Callable[[DataConfig, LabeledImages], Split]] = {
     "holdout": _holdout,
     "kaggle": _kaggle,
     "random": _random,
+    "fractions": _fractions,
     "kfold": _kfold,
     "writers": _writers,
     "indices": _indices,
