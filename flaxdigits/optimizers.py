@@ -59,7 +59,8 @@ class Optimizer(Component, kind="optimizer"):
     @classmethod
     def resolve(cls, name: str, path: str) -> type[Optimizer] | None:
         """Returns the component for a function of optax, such as `optax.adabelief`."""
-        is_prefixed, function = name.startswith("optax."), name.removeprefix("optax.")
+        is_prefixed = name.startswith("optax.")
+        function = name.removeprefix("optax.").removeprefix("contrib.")
         found = _optax_optimizer(function)
         if found is None and is_prefixed:
             raise FlaxdigitsError(f"{path}={name}: {_why_unsupported(function)}")

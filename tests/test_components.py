@@ -215,7 +215,7 @@ def test_an_array_of_an_earlier_trace_is_an_error_that_says_so():
 
 
 @pytest.mark.parametrize("base", [Loss, Objective, Schedule, Optimizer, Model])
-def test_so_they_are_in_every_kind_of_component(base):
+def test_values_of_numpy_random_are_refused_in_every_kind_of_component(base):
     def value():
         return np.random.default_rng().random(dtype=np.float32)
 

@@ -191,7 +191,7 @@ def test_otherwise_nothing_is_executed_and_the_copy_is_named(work, reason):
 
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("reason", ["does not exist", "has changed since the run began"])
-def test_so_it_is_if_a_module_that_the_file_imports_is_not_the_same(work, name, reason):
+def test_nothing_is_executed_if_an_imported_module_has_changed(work, name, reason):
     run, module = work / "finished", work / name
     if reason == "does not exist":
         module.unlink()

@@ -52,7 +52,7 @@ def test_batches_are_the_same_over_any_number_of_devices():
         np.testing.assert_array_equal(positions[masks], one_positions[one_masks])
 
 
-def test_places_of_one_device_are_a_part_of_the_batch():
+def test_the_positions_of_one_device_are_a_part_of_the_batch():
     plan = BatchPlan(53, 10, 4)
     positions, masks = epoch_of(plan)
     for step in range(plan.steps_per_epoch):

@@ -85,7 +85,7 @@ def test_a_validation_part_and_columns_of_labels(tmp_path, caplog):
     assert "ignored arrays: ids" in caplog.text
 
 
-def test_fortran_order_is_read_as_it_is_meant(tmp_path):
+def test_arrays_in_fortran_order_are_read(tmp_path):
     path = save(tmp_path / "a.npz", images=np.asfortranarray(IMAGES), labels=LABELS)
     np.testing.assert_array_equal(load(path).images[..., 0], IMAGES)
 

@@ -126,7 +126,7 @@ def test_total_parameters_equal_those_of_the_documents(name):
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_dropout_rates_stand_in_their_places(name, monkeypatch):
+def test_every_dropout_layer_has_its_rate(name, monkeypatch):
     from flaxdigits.models.layers import Dropout
 
     called = []

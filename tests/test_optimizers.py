@@ -185,7 +185,8 @@ def test_decay_reaches_biases_where_all_arrays_decay():
     (Lamb(1e-2, weight_decay=0.1, decayed="all"), optax.lamb(1e-2, eps=1e-7, weight_decay=0.1)),
     (named("muon", learning_rate=1e-2), optax.contrib.muon(1e-2)),
     (named("optax.adabelief", learning_rate=1e-2, b1=0.8), optax.adabelief(1e-2, b1=0.8)),
-], ids=["nadamw", "lamb", "muon", "optax.adabelief"])
+    (named("optax.contrib.prodigy", learning_rate=1e-2), optax.contrib.prodigy(1e-2)),
+], ids=["nadamw", "lamb", "muon", "optax.adabelief", "optax.contrib.prodigy"])
 def test_optimizers_equal_those_of_optax(ours, theirs):
     gradient, params = (jax.tree.map(np.float32, values) for values in (GRADIENTS[0], START))
     optimizer = ours.create(ours.schedule.build(1e-2, 10, 10))

@@ -80,7 +80,7 @@ def test_another_run_is_refused_and_what_differs_is_named(folder, config, data, 
     assert files(folder.path) == before
 
 
-def test_who_trains_a_run_that_another_began_adds_where(tmp_path):
+def test_metadata_that_a_run_lacks_are_added_once(tmp_path):
     run_folder = RunFolder(tmp_path)
     run_folder.record_config(CONFIG, {"data": ABOUT["data"]})
     assert run_folder.metadata() == {"data": ABOUT["data"]}

@@ -131,7 +131,7 @@ class Killed(Tracker):
             raise KeyboardInterrupt
 
 
-def test_event_files_of_a_run_that_went_on_show_no_step_twice(track, tmp_path):
+def test_event_files_of_a_resumed_run_show_no_step_twice(track, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         track([TensorBoard(), Killed()], "train.log_every=1", "checkpoint.every_steps=4",
               "train.batch_size=20")

@@ -140,7 +140,7 @@ def test_processes_that_all_fail_show_their_own_errors(start):
     assert [end(process) for process in processes] == [(2, ["error: no data"])] * 2
 
 
-def test_processes_that_do_not_come_are_named(start):
+def test_processes_that_do_not_connect_are_named(start):
     processes = start(0, "wait", 4, seconds=2), start(2, "wait", 4, seconds=10)
     for process in processes:
         status, (line,) = end(process)
