@@ -8,6 +8,7 @@ parameters] float32, the difference from the initial parameters), the same of se
 """
 
 import dataclasses
+import gc
 import json
 import sys
 from pathlib import Path
@@ -70,6 +71,7 @@ def first_steps(
 
 def memory_facts(experiment: Experiment, program: TrainProgram) -> dict[str, int | None]:
     analysis = program.steps.memory_analysis()
+    gc.collect()
     stats = jax.local_devices()[0].memory_stats() or {}
     return {
         "arguments": analysis.argument_size_in_bytes, "free": free_memory(),
