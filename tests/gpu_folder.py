@@ -45,12 +45,12 @@ export FLAXDIGITS_RAW_DATA="$PWD/data" TFDS_DATA_DIR="$PWD/prepared" PYTHONPATH=
 cd source
 
 tests() {
-  "$python" -m pytest -m gpu tests/test_gpu.py "$@" 2>&1 | tee ../results/tests.txt
+  "$python" -m pytest -m gpu tests/test_gpu.py "$@" 2>&1 | tee -a ../results/tests.txt
 }
 
 benchmark() {
-  "$python" launch.py --mode=benchmark --suite=gpu --workdir=../results "$@" 2>&1 |
-    tee ../results/benchmark.txt
+  "$python" launch.py --mode=benchmark --suite=gpu \\
+    --workdir="../results/benchmark-$(date +%H%M%S)" "$@" 2>&1 | tee -a ../results/benchmark.txt
 }
 
 case "${1:-}" in

@@ -76,7 +76,7 @@ def run_benchmark(
     if suite not in (None, "gpu"):
         raise FlaxdigitsError(f"suite must be gpu, got {quoted(suite)}")
     names = [path_text(experiment, "experiment")] if experiment is not None else [
-        *PUBLISHED, *([SPEEDRUN] if suite == "gpu" else [])]
+        *([SPEEDRUN] if suite == "gpu" else []), *PUBLISHED]
     if peers and suite == "gpu":
         _check_peers([name for name in names if name != SPEEDRUN], overrides, ("torch",))
     elif peers:
