@@ -79,10 +79,11 @@ def run_gpu_suite(
             f"{name}: {seeds['count']} seeds at the same time take {seeds['relative_time']:.2f} of "
             "the time of one after another")
         if name == SPEEDRUN:
-            found["time_to_accuracy"] = {"data_source": dataset.source}
+            results: dict[str, Any] = {"data_source": dataset.source}
+            found["time_to_accuracy"] = results
             for precision in PRECISIONS:
                 result = _time_to_accuracy(config, precision, dataset, session)
-                found["time_to_accuracy"][precision] = result
+                results[precision] = result
                 session.console.print(f"{name} {precision}: {_in_words(result)}")
         folder.write_json("benchmark.json", {
             "suite": "gpu", "processor": machine(), "versions": versions(),
