@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from flaxdigits.api.export import export as export
     from flaxdigits.api.folds import FoldsOutcome as FoldsOutcome
     from flaxdigits.api.folds import train_folds as train_folds
+    from flaxdigits.api.gpu_suite import GpuBenchmark as GpuBenchmark
     from flaxdigits.api.growth import Growth as Growth
     from flaxdigits.api.growth import run_growth as run_growth
     from flaxdigits.api.load import Network as Network
@@ -103,6 +104,7 @@ _HOMES = {
     "ExperimentConfig": "config",
     "FlaxdigitsError": "errors",
     "FoldsOutcome": "api.folds",
+    "GpuBenchmark": "api.gpu_suite",
     "Growth": "api.growth",
     "Network": "api.load",
     "Outcome": "training.results",

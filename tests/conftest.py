@@ -20,6 +20,12 @@ from jax.experimental.compilation_cache import compilation_cache
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the option of the tests that are marked `gpu`."""
+    parser.addoption("--device", choices=("gpu", "cpu"), default="gpu",
+                     help="where tests marked gpu run; on the cpu, at reduced size")
+
+
 @pytest.fixture(scope="session")
 def raw_data_dir() -> Path:
     """The folder of the real data's raw files."""

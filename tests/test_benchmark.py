@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from flaxdigits.api import gpu_suite
+from flaxdigits.api.gpu_suite import PRECISIONS, SEEDS
 from flaxdigits.benchmark.compare import ROUNDS
 from flaxdigits.benchmark.ours import random_data
 from flaxdigits.benchmark.peers import random_images
@@ -64,6 +66,50 @@ def test_peers_are_of_the_published_networks(launch_here, arguments, message):
     completed = launch_here("--mode=benchmark", "--peers", *arguments)
     assert completed.returncode == 2
     assert message in completed.stderr
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("--suite=tpu",), "suite must be gpu, got 'tpu'"),
+    (("--suite=gpu", "--set=train.precision=bf16"), "leave out train.precision"),
+])
+def test_suites_are_known_and_choose_the_precisions(launch_here, tmp_path, arguments, message):
+    completed = launch_here(
+        "--mode=benchmark", "--experiment=mse_cnn", f"--workdir={tmp_path}", *arguments)
+    assert completed.returncode == 2 and completed.stderr.count("\n") == 1
+    assert message in completed.stderr
+
+
+@pytest.mark.slow
+def test_the_gpu_suite_measures_all_that_it_prints(launch, idx_folder, tmp_path):
+    done = launch("--mode=benchmark", "--suite=gpu", "--experiment=mnist_speedrun",
+                  f"--workdir={tmp_path}", "--set=data.dataset=idx_files",
+                  f"--set=data.folder={idx_folder}", "--set=data.split=holdout",
+                  "--set=model.filters=2,2,2", "--set=model.dense=4", "--set=train.batch_size=16",
+                  "--set=train.steps=2")
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "benchmark.json").read_text())
+    found = written["experiments"]["mnist_speedrun"]
+    assert written["suite"] == "gpu" and found["batch_size"] == 16
+    ours = {precision: found["timings"][f"flaxdigits {precision}"] for precision in PRECISIONS}
+    for timing in ours.values():
+        assert len(timing["milliseconds"]) == gpu_suite.ROUNDS
+        assert timing["steps_per_second"] == pytest.approx(1000 / timing["median"])
+        assert timing["images_per_second"] == pytest.approx(16_000 / timing["median"])
+    seeds, several = found["seeds"], found["timings"]["flaxdigits fp32, 10 seeds"]
+    assert seeds["count"] == SEEDS == 10
+    assert seeds["relative_time"] == pytest.approx(several["median"] / ours["fp32"]["median"] / 10)
+    assert several["steps_per_second"] == pytest.approx(10_000 / several["median"])
+    for precision in PRECISIONS:
+        result = found["time_to_accuracy"][precision]
+        accuracy = result["test_accuracy"]
+        assert accuracy["n"] == SEEDS and 0 < accuracy["mean"] < 0.6 and accuracy["sd"] > 0
+        assert 0 < result["seconds_training"] < result["seconds_training_all_seeds"]
+        assert (f"mnist_speedrun {precision}: test accuracy {100 * accuracy['mean']:.2f} % ± "
+                f"{100 * accuracy['sd']:.2f} (10 seeds); {result['seconds_training']:.1f} s of "
+                "training") in done.stdout
+    assert f"take {seeds['relative_time']:.2f} of the time of one after another" in done.stdout
+    assert all(label in done.stdout for label in found["timings"])
+    assert f"all timings: {tmp_path / 'benchmark.json'}" in done.stdout
 
 
 def test_an_experiment_that_cannot_be_trained_is_an_error(launch, idx_folder, tmp_path):

@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT
 
 import flaxdigits
-from flaxdigits.api import benchmark
+from flaxdigits.api import benchmark, gpu_suite
 from flaxdigits.api.benchmark import PUBLISHED
 from flaxdigits.benchmark.compare import compare
 from flaxdigits.benchmark.peers import PEERS
@@ -96,3 +96,23 @@ def test_ratios_are_printed_and_follow_from_the_timings(environment, monkeypatch
         peer: pytest.approx(medians[peer] / medians["ours"]) for peer in ("keras", "torch")}
     assert found["timings"]["keras"]["version"].startswith("Keras")
     assert found["timings"]["torch"]["version"].startswith("PyTorch")
+
+
+def test_the_gpu_suite_compares_every_precision_with_torch(
+    environment, monkeypatch, tmp_path, capsys
+):
+    for variable in ("TFDS_DATA_DIR", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.setenv(variable, environment[variable])
+    monkeypatch.setattr(gpu_suite, "ROUNDS", 3)
+    monkeypatch.setattr(gpu_suite, "SECONDS", 0.1)
+    flaxdigits.run_benchmark(
+        "mse_cnn", workdir=tmp_path, peers=True, suite="gpu", data="synthetic")
+    assert "10 seeds at the same time take" in capsys.readouterr().out
+    found = json.loads((tmp_path / "benchmark.json").read_text())["experiments"]["mse_cnn"]
+    timings = found["timings"]
+    assert found["ratios"] == {
+        precision: pytest.approx(timings[f"PyTorch {precision}"]["median"]
+                                 / timings[f"flaxdigits {precision}"]["median"])
+        for precision in gpu_suite.PRECISIONS}
+    assert timings["PyTorch bf16"]["version"].startswith("PyTorch")
+    assert timings["PyTorch bf16"]["variant"].split()[0] in ("contiguous", "channels_last")

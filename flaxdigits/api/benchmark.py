@@ -13,11 +13,12 @@ from rich.text import Text
 
 from flaxdigits.api.arguments import PathLike, path_text
 from flaxdigits.api.experiment import experiment as find_experiment
+from flaxdigits.api.gpu_suite import SPEEDRUN, GpuBenchmark, run_gpu_suite
 from flaxdigits.api.session import Session, Source, output_folder
-from flaxdigits.benchmark.compare import PEER_OVERRIDES, Timings, compare, our_command
+from flaxdigits.benchmark.compare import PEER_OVERRIDES, Timings, compare, our_command, share_gpu
 from flaxdigits.benchmark.peers import PEERS
 from flaxdigits.benchmark.start_up import seconds_to_first_step
-from flaxdigits.errors import FlaxdigitsError
+from flaxdigits.errors import FlaxdigitsError, quoted
 from flaxdigits.jax_settings import pinned_settings
 from flaxdigits.training.provenance import machine, versions
 from flaxdigits.training.run_folder import RunFolder
@@ -46,19 +47,23 @@ class Benchmark(JupyterMixin):
 @pinned_settings()
 def run_benchmark(
     experiment: PathLike | None = None, *overrides: str, workdir: PathLike | None = None,
-    peers: bool = False, data: Source = "auto", raw_data_dir: PathLike | None = None,
-    data_dir: PathLike | None = None, console: Console | None = None,
-) -> Benchmark:
+    peers: bool = False, suite: str | None = None, data: Source = "auto",
+    raw_data_dir: PathLike | None = None, data_dir: PathLike | None = None,
+    console: Console | None = None,
+) -> Benchmark | GpuBenchmark:
     """Times train steps and the time to the first step, and writes `benchmark.json`.
 
-    Every measurement runs in a separate process.
+    Every measurement of a train step runs in a separate process.
 
     Args:
-      experiment: the name or path of an experiment; None: the five published ones.
+      experiment: the name or path of an experiment; None: the five published ones, and with
+        `suite="gpu"` also `mnist_speedrun`.
       *overrides: as for `flaxdigits.experiment`.
       workdir: the folder of `benchmark.json`; None: `runs/benchmark`.
       peers: also time the same networks in Keras on TensorFlow and in PyTorch. Needs the extra
-        `bench`.
+        `bench`; with `suite="gpu"` only PyTorch is timed and needed.
+      suite: `gpu`: in place of the measurements above, time a step in each precision, a step of ten
+        seeds at the same time, and the training of `mnist_speedrun` with its accuracy.
       data: See `train`.
       raw_data_dir: See `train`.
       data_dir: See `train`.
@@ -68,12 +73,20 @@ def run_benchmark(
       FlaxdigitsError: if there is no such experiment or peer, the data are not found, the file
         cannot be written, or a process fails.
     """
-    names = list(PUBLISHED) if experiment is None else [path_text(experiment, "experiment")]
-    if peers:
-        _check_peers(names, overrides)
+    if suite not in (None, "gpu"):
+        raise FlaxdigitsError(f"suite must be gpu, got {quoted(suite)}")
+    names = [path_text(experiment, "experiment")] if experiment is not None else [
+        *([SPEEDRUN] if suite == "gpu" else []), *PUBLISHED]
+    if peers and suite == "gpu":
+        _check_peers([name for name in names if name != SPEEDRUN], overrides, ("torch",))
+    elif peers:
+        _check_peers(names, overrides, PEER_MODULES)
+    share_gpu()
     session = Session.start([], console, data, raw_data_dir, data_dir)
     folder = RunFolder(output_folder(workdir, "benchmark"))
     folder.check_writable()
+    if suite == "gpu":
+        return run_gpu_suite(names, overrides, peers, session, folder)
     measured: dict[str, dict[str, Any]] = {}
     for name in names:
         measured[name] = _measure(name, overrides, peers, session)
@@ -86,7 +99,9 @@ def run_benchmark(
     return Benchmark(measured, folder.path / "benchmark.json")
 
 
-def _check_peers(names: Sequence[str], overrides: Sequence[str]) -> None:
+def _check_peers(
+    names: Sequence[str], overrides: Sequence[str], modules: Sequence[str]
+) -> None:
     unknown = [name for name in names if name not in PUBLISHED]
     if unknown:
         raise FlaxdigitsError(f"peers: supports {', '.join(PUBLISHED)}, not {unknown[0]}")
@@ -95,7 +110,7 @@ def _check_peers(names: Sequence[str], overrides: Sequence[str]) -> None:
             raise FlaxdigitsError(
                 f"with peers, an override can only change train.batch_size, got {override}: the "
                 "networks of the peers are those of the built-in experiments")
-    missing = [module for module in PEER_MODULES if importlib.util.find_spec(module) is None]
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         raise FlaxdigitsError(f"peers: needs {', '.join(missing)}: pip install -e '.[bench]'")
 
@@ -124,7 +139,8 @@ def _measure(
     return {
         **ours.facts, "overrides": list(all_overrides), "milliseconds": ours.median,
         "steps_per_second": 1 / seconds,
-        "images_per_second": config.train.batch_size / seconds, "flops_per_second": rate,
+        "images_per_second": ours.facts["seeds"] * config.train.batch_size / seconds,
+        "flops_per_second": rate,
         "fraction_of_large_product": rate / ours.facts["product_flops"],
         "seconds_to_first_step_cold": cold, "seconds_to_first_step_warm": warm,
         "peak_bytes": ours.peak_bytes,

@@ -13,7 +13,7 @@ from rich.text import Text
 from flaxdigits.api.arguments import PathLike
 from flaxdigits.api.experiment import experiment as find_experiment
 from flaxdigits.api.session import Session, Source, output_folder
-from flaxdigits.benchmark.compare import compare, our_command
+from flaxdigits.benchmark.compare import compare, our_command, share_gpu
 from flaxdigits.benchmark.growth import ROUNDS, SECONDS, exponents, measurements, sizes
 from flaxdigits.data.splits import split_indices
 from flaxdigits.jax_settings import pinned_settings
@@ -65,6 +65,7 @@ def run_growth(
       FlaxdigitsError: if there is no such experiment, the data are not found or cannot be split as
         the config requires, the file cannot be written, or a process fails.
     """
+    share_gpu()
     session = Session.start([], console, data, raw_data_dir, data_dir)
     config = find_experiment(experiment, *overrides)
     folder = RunFolder(output_folder(workdir, f"growth/{config.experiment}"))

@@ -42,6 +42,14 @@ class Timings:
         return statistics.median(self.milliseconds)
 
 
+def share_gpu() -> None:
+    """Makes JAX allocate GPU memory as needed, since several processes use the GPU.
+
+    It must be called before any other use of JAX; processes that are started later inherit it.
+    """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
 def our_command(name: str, overrides: Sequence[str], dataset: Dataset) -> list[str]:
     """Returns the command of a process that times our train step on random images.
 
@@ -94,12 +102,9 @@ def compare(
 @contextlib.contextmanager
 def _worker(command: Sequence[str]) -> Iterator[subprocess.Popen]:
     module, *arguments = command
-    # The processes share a GPU, so that none of them may preallocate its memory.
-    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ
     with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(
             [sys.executable, "-m", f"flaxdigits.benchmark.{module}", *arguments], text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-            env=environment) as process:
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors) as process:
         process.stderr = errors
         try:
             yield process

@@ -4,9 +4,10 @@
 
 The arguments after the name are the number of images of the data set, their height, width and
 number of channels, the number of classes, and the number of official training examples (0 if there
-is no official split). Overrides may follow. The protocol is described in
-`flaxdigits.benchmark.peers`. The first line of the output also contains the FLOPs of a step,
-counted from the layers, and the FLOP/s of a large matrix product in the same process.
+is no official split). Overrides may follow; with `train.seeds_per_call=10` a step is one of each of
+ten seeds, which are trained at the same time. The protocol is described in
+`flaxdigits.benchmark.peers`. The first line also contains the FLOPs of a step, counted from the
+layers, and the FLOP/s of a large matrix product in the same process.
 """
 
 import sys
@@ -98,21 +99,28 @@ def main(name: str, shape: list[int], overrides: list[str]) -> None:
     *images, classes, official = shape
     experiment = Experiment.create(
         config, random_data(config, tuple(images), classes, official or None))
-    program, state = TrainProgram(experiment, 1), experiment.initial_state()
-    order, parameters = experiment.epoch_indices(0), count_parameters(state.params)
+    seeds = config.train.seeds_per_call or 1
+    program = TrainProgram(experiment, seeds)
+    seeds = min(seeds, program.runs_per_call)  # as many as fit into memory
+    states = [experiment.initial_state() for _ in range(seeds)]
+    order, parameters = experiment.epoch_indices(0), count_parameters(states[0].params)
 
     def milliseconds(steps: int) -> float:
-        nonlocal state
+        nonlocal states
         steps = min(steps, experiment.steps_per_epoch)
         start = time.perf_counter()
-        request = StepRequest(config.seed, 0, state, order, steps)
-        state, _ = jax.block_until_ready(program.steps(*program.arguments([request], [steps])))
-        return (time.perf_counter() - start) / steps * 1000
+        requests = [StepRequest(seed, 0, state, order, steps)
+                    for seed, state in enumerate(states, config.seed)]
+        output = jax.block_until_ready(
+            program.steps(*program.arguments(requests, [steps] * seeds)))
+        seconds = time.perf_counter() - start
+        states = [state for state, _ in program.results(requests, output)]
+        return seconds / steps * 1000
 
     milliseconds(1)
     serve({"batch_size": config.train.batch_size, "steps_per_epoch": experiment.steps_per_epoch,
-           "examples": len(experiment.splits["train"]), "parameters": parameters,
-           "memory_bound": memory_bound(experiment), "step_flops": step_flops(experiment),
+           "seeds": seeds, "examples": len(experiment.splits["train"]), "parameters": parameters,
+           "memory_bound": memory_bound(experiment), "step_flops": seeds * step_flops(experiment),
            "product_flops": product_flops(), "device": provenance.device_name()}, milliseconds)
 
 

@@ -2,15 +2,18 @@
 
     python -m flaxdigits.benchmark.torch_peer chinese_cnn 32
 
-It times the fastest combination of memory layout and execution (eager or compiled). The protocol is
-described in `flaxdigits.benchmark.peers`. The images are in memory as one tensor and are shuffled
-for every timing.
+A third argument is the precision: `fp32`, `tf32` (on a GPU), or `bf16` for `torch.autocast` in
+bfloat16. It times the fastest combination of memory layout and execution: eager, compiled, or, on a
+GPU, a CUDA graph of a whole step, eager or compiled. The protocol is described in
+`flaxdigits.benchmark.peers`. The images are in memory as one tensor and are shuffled for every
+timing.
 """
 
+import functools
 import itertools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -54,14 +57,20 @@ def network(name: str) -> nn.Sequential:
 
 
 def make_optimizer(name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Returns the optimizer of an experiment with the same hyperparameters."""
-    if name == "mnist_cnn":
-        return torch.optim.Adadelta(parameters, lr=1.0, rho=0.95, eps=1e-7)
+    """Returns the optimizer of an experiment with the same hyperparameters.
+
+    On a GPU its step can be captured in a CUDA graph.
+    """
     if name == "mse_cnn":
         return torch.optim.SGD(parameters, lr=0.01, fused=True)
+    capturable = parameters[0].is_cuda
+    if name == "mnist_cnn":
+        return torch.optim.Adadelta(parameters, lr=1.0, rho=0.95, eps=1e-7, capturable=capturable)
     if name == "kaggle_cnn":
-        return torch.optim.RMSprop(parameters, lr=1e-4, alpha=0.9, eps=1e-8)
-    return torch.optim.Adam(parameters, lr=1e-3, eps=1e-7, fused=True)
+        return torch.optim.RMSprop(
+            parameters, lr=1e-4, alpha=0.9, eps=1e-8, capturable=capturable)
+    return torch.optim.Adam(
+        parameters, lr=1e-3, eps=1e-7, fused=True, capturable=capturable)
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -75,17 +84,26 @@ def mse(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return nn.functional.mse_loss(logits.softmax(1), targets)
 
 
+def set_precision(precision: str) -> None:
+    """Allows or forbids TF32 on a GPU, where PyTorch's default allows it for convolutions only."""
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
 def trainer(
-    name: str, batch_size: int, layout: torch.memory_format, compilation: str, device: str
+    name: str, batch_size: int, precision: str, layout: torch.memory_format, compilation: str,
+    device: str, graph: bool = False,
 ) -> Callable[[int], float]:
     """Returns a function that trains for a number of steps and returns the milliseconds per step.
 
     Args:
       name: the name of the experiment.
       batch_size: the number of examples per step.
+      precision: `fp32`, `tf32` or `bf16`.
       layout: the memory layout of images and kernels.
       compilation: the mode of `torch.compile`; empty for eager execution.
       device: `cpu` or `cuda`.
+      graph: replay a CUDA graph of a whole step, the optimizer's included.
     """
     images, labels, _ = random_images(name, batch_size)
     images, labels = (array[:MAX_STEPS * batch_size] for array in (images, labels))
@@ -94,43 +112,89 @@ def trainer(
     model = network(name).to(device).to(memory_format=layout).train()
     optimizer = make_optimizer(name, list(model.parameters()))
     loss_of = mse if name == "mse_cnn" else cross_entropy
+    total = torch.zeros((), device=device)
 
     def backward(batch: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Computes the gradients in place; returns the loss."""
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(model(batch), targets)
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+            loss = loss_of(model(batch), targets)
         loss.backward()
         return loss
 
+    def train_step(chosen: torch.Tensor) -> None:
+        total.add_(backward(images[chosen], labels[chosen]).detach())
+        optimizer.step()
+
     if compilation:
         model.compile(mode=None if compilation == "default" else compilation)
+    step = captured(train_step, batch_size) if graph else train_step
 
     def milliseconds(steps: int) -> float:
         start = time.perf_counter()
-        total = torch.zeros((), device=device)
+        total.zero_()
+        if graph:  # a graph is of complete batches
+            steps = min(steps, len(images) // batch_size)
         batches = torch.randperm(len(images), device=device).split(batch_size)[:steps]
         for chosen in batches:
-            total += backward(images[chosen], labels[chosen]).detach()
-            optimizer.step()
+            step(chosen)
         total.item()  # waits for the device
         return (time.perf_counter() - start) / len(batches) * 1000
 
     return milliseconds
 
 
-def main(name: str, batch_size: int) -> None:
+def captured(
+    train_step: Callable[[torch.Tensor], None], batch_size: int
+) -> Callable[[torch.Tensor], None]:
+    """Returns a function that replays a CUDA graph of a train step on a complete batch.
+
+    Args:
+      train_step: trains on the examples at the given indices, [batch] int64.
+      batch_size: the number of examples of every batch.
+    """
+    chosen = torch.arange(batch_size, device="cuda")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # compiles, and creates the state of the optimizer
+            train_step(chosen)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        train_step(chosen)
+
+    def replay(indices: torch.Tensor) -> None:
+        chosen.copy_(indices)
+        graph.replay()
+
+    return replay
+
+
+def main(name: str, batch_size: int, precision: str = "fp32") -> None:
     """Answers requests for timings of an experiment."""
     torch.set_num_threads(THREADS)
+    set_precision(precision)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    compilations = ["", "default"] + (["reduce-overhead"] if device == "cuda" else [])
     layouts = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-    variants = {
-        f"{layout} {compilation}".strip(): trainer(
-            name, batch_size, layouts[layout], compilation, device)
-        for layout in layouts for compilation in compilations}
-    chosen = fastest(variants, lambda variant, steps: variant(steps))
-    serve({"variant": chosen, "version": f"PyTorch {torch.__version__}"}, variants[chosen])
+
+    @functools.cache
+    def variant(label: str) -> Callable[[int], float]:  # those that fail are skipped
+        layout, *execution = label.split()
+        return trainer(name, batch_size, precision, layouts[layout],
+                       "default" if "compiled" in execution else "", device, "graph" in execution)
+
+    def fastest_of(labels: Iterable[str]) -> str:
+        return fastest({label: label for label in labels},
+                       lambda label, steps: variant(label)(steps))
+
+    if device == "cpu":
+        chosen = fastest_of([*layouts, *(f"{layout} compiled" for layout in layouts)])
+    else:  # only the faster layout is compiled, since it takes long
+        chosen = fastest_of([*layouts, *(f"{layout} graph" for layout in layouts)])
+        chosen = fastest_of([chosen, f"{chosen.split()[0]} compiled graph"])
+    serve({"variant": chosen, "version": f"PyTorch {torch.__version__}"}, variant(chosen))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

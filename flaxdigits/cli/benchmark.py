@@ -12,7 +12,7 @@ def run(options: Options, config: ExperimentConfig | None) -> int:
     """Prints a table of the timings; returns the exit status."""
     benchmark = run_benchmark(
         options.experiment, *options.overrides, workdir=options.optional_workdir(),
-        peers=options.peers, **data_arguments(options))
+        peers=options.peers, suite=options.suite, **data_arguments(options))
     console = make_console()
     print_table(console, benchmark.__rich__())
     console.print(f"{machine()}; all timings: {benchmark.file}")

@@ -126,6 +126,10 @@ _DRY_RUN = _flag(flags.DEFINE_bool(
 _PEERS = _flag(flags.DEFINE_bool(
     "peers", False, "Also time Keras on TensorFlow and PyTorch. Needs the extra bench."),
     modes="benchmark")
+_SUITE = _flag(flags.DEFINE_string(
+    "suite", None, "A set of measurements in place of the usual ones. gpu: a train step in every "
+    "precision, ten seeds at the same time, and the time that mnist_speedrun takes to its "
+    "accuracy; --peers compares with PyTorch only."), "NAME", "benchmark")
 _ABLATION = _flag(flags.DEFINE_string(
     "ablation", None, "Run or resume a study: a built-in one (see --list), or the path of a file "
     "ending in .py."), "NAME", ABLATION)
@@ -169,6 +173,7 @@ class Options:
     figure: bool = False
     format: str | None = None
     peers: bool = False
+    suite: str | None = None
     profile: bool = False
     tensorboard: bool = True
     logs: str = "flaxdigits"
@@ -287,7 +292,8 @@ def parse(arguments: list[str]) -> Options | str:
         raw_data_dir=expand_user(raw) if raw else None,
         data_dir=expand_user(_DATA_DIR.value) if _DATA_DIR.value else None,
         checkpoint=_CHECKPOINT.value, images=tuple(_IMAGES.value), figure=_FIGURE.value,
-        format=_FORMAT.value, peers=_PEERS.value, profile=_PROFILE.value,
+        format=_FORMAT.value, peers=_PEERS.value,
+        suite=_SUITE.value, profile=_PROFILE.value,
         tensorboard=_TENSORBOARD.value, logs="flaxdigits" if _LOGS.value == "own" else _LOGS.value,
         coordinator=_COORDINATOR.value, num_processes=_NUM_PROCESSES.value,
         process_id=_PROCESS_ID.value, connect_timeout=_CONNECT_TIMEOUT.value)
