@@ -84,7 +84,8 @@ def test_the_device_is_the_one_that_is_tested(facts, is_gpu):
 def test_first_steps_equal_those_on_the_cpu(name, sides):
     """Optimizers divide by the size of the gradient, so that rounding of tiny gradients counts.
 
-    On a CPU native convolutions in place of those of the package changed the updates by up to 2 %.
+    On a CPU native convolutions in place of those of the package changed the updates by up to 2 %;
+    `kaggle_cnn` was not measured.
     """
     (losses, updates), (expected_losses, expected) = (
         read(folder, f"{name}_fp32") for folder in reversed(sides))
@@ -127,7 +128,7 @@ def test_a_network_that_is_too_large_is_refused(launch, device, idx_folder, tmp_
                   "--set=model.dense=100000000", f"--workdir={tmp_path / 'run'}", env=device)
     assert done.returncode == 2
     *_, last = done.stderr.splitlines()  # a driver may print, too
-    assert last.startswith("error: ") and "GB of memory and" in last and "GB are free" in last
+    assert last.startswith("error: ") and "GB of memory, but only" in last and "GB are free" in last
     assert not (tmp_path / "run").exists()
 
 
