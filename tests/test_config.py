@@ -174,7 +174,8 @@ def test_a_split_seed_that_philox_does_not_take_is_refused():
 def test_a_data_set_accepts_only_its_own_splits(dataset):
     entry = find_dataset(dataset)
     folder = "somewhere" if "folder" in entry.required else None
-    for split in ("official", "holdout", "kaggle", "random", "kfold", "writers", "indices"):
+    for split in ("official", "holdout", "kaggle", "random", "fractions", "kfold", "writers",
+                  "indices"):
         indices = "split.json" if split == "indices" else None
         config = with_field(
             base(), "data", DataConfig(dataset, split, indices=indices, folder=folder))

@@ -237,5 +237,5 @@ def test_the_page_works_from_load_to_confusion(raw_data_dir, tmp_path, monkeypat
     exec(compile(code.replace('"train.epochs=1"', '"train.steps=2"'), "python.md", "exec"),
          variables)
     assert variables["confusion"].sum() == 10_000
-    assert variables["mnist"].splits == ("official", "holdout", "kaggle", "kfold")
+    assert variables["mnist"].splits == ("official", "holdout", "kaggle", "fractions", "kfold")
     assert len(variables["indices"]["train"]) == 55_000
