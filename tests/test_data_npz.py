@@ -48,7 +48,7 @@ def test_images_and_labels(tmp_path):
     assert data.class_names == ("4", "7", "9") and data.labels.dtype == np.int32
     np.testing.assert_array_equal(np.array([4, 7, 9])[data.labels], LABELS)
     assert data.writers is None and data.official_train is None
-    assert splits_of(data) == ("holdout", "random", "kfold")
+    assert splits_of(data) == ("holdout", "random", "fractions", "kfold")
 
 
 def test_compressed_with_names_and_groups(tmp_path):
