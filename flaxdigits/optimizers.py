@@ -60,7 +60,9 @@ class Optimizer(Component, kind="optimizer"):
     def resolve(cls, name: str, path: str) -> type[Optimizer] | None:
         """Returns the component for a function of optax, such as `optax.adabelief`."""
         is_prefixed = name.startswith("optax.")
-        function = name.removeprefix("optax.").removeprefix("contrib.")
+        function = name.removeprefix("optax.")
+        if hasattr(optax.contrib, function.removeprefix("contrib.")):
+            function = function.removeprefix("contrib.")
         found = _optax_optimizer(function)
         if found is None and is_prefixed:
             raise FlaxdigitsError(f"{path}={name}: {_why_unsupported(function)}")

@@ -204,6 +204,8 @@ def test_custom_data_of_any_size_are_split(official_train, split, expected):
 @pytest.mark.parametrize("data, config, message", [
     (MNIST, DataConfig(split="writers"), "mnist has no such split; use one of official, holdout"),
     (CHINESE_MNIST, DataConfig(split="official"), "use one of random, fractions, writers"),
+    (MNIST, DataConfig(split="fractions", validation_fraction=1e-9),
+     "no examples for validation: mnist has only 70000 examples; change data.validation_fraction"),
     (dataset("idx_files", 9), DataConfig(split="official"), "use one of holdout, random"),
     (CHINESE_MNIST, DataConfig(split="writers", fold=10), "data.fold must be 0 to 9, got 10"),
     (CHINESE_MNIST, DataConfig(split="writers", fold=-1), "data.fold must be 0 to 9, got -1"),

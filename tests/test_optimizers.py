@@ -219,6 +219,7 @@ def test_every_optimizer_lowers_a_quadratic_loss(name):
 @pytest.mark.parametrize(("name", "message"), [
     ("optax.lbfgs", "not an optimizer whose update needs only the gradient"),
     ("optax.no_such", "optax and optax.contrib have no such function"),
+    ("optax.contrib.adamw", "optax and optax.contrib have no such function"),
     ("optax.dpsgd", "without a default, l2_norm_clip, noise_multiplier, seed, cannot be set"),
     ("adabelief", "an optimizer of optax with its prefix: optax.adabelief"),
     ("lio", "did you mean lion?"),
@@ -384,3 +385,12 @@ def test_fields_that_optax_refuses_are_refused_before_anything_is_written(
     with pytest.raises(FlaxdigitsError, match=r"^optimizer: cannot update the params"):
         train_tiny(tmp_path / "run", f"optimizer={name}", f"optimizer.{field}")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["optax.contrib.prodigy", "optax.contrib.dadapt_adamw"])
+def test_an_optimizer_that_keeps_the_initial_params_is_resumed_bitwise(name, train_tiny, tmp_path):
+    whole = train_tiny(tmp_path / "whole", f"optimizer={name}", "train.steps=4")
+    train_tiny(tmp_path / "parts", f"optimizer={name}", "train.steps=4", "train.stop_after=2")
+    parts = train_tiny(tmp_path / "parts", f"optimizer={name}", "train.steps=4")
+    assert parts.step == whole.step == 4
+    assert parts.result["train_loss"] == whole.result["train_loss"]

@@ -116,7 +116,8 @@ def test_pairs_are_counted_if_the_base_lacks_seeds(base, message):
 
 @pytest.mark.parametrize(("base", "values", "note"), [
     ((0.5, 0.6), (0.5, 0.6),
-     "Same test accuracy as the base with every seed: wide. What is varied may have no effect."),
+     "Same test accuracy as the base with every seed: wide. What is varied may have no effect "
+     "on this metric."),
     ((0.5, 0.6), (0.6, 0.7),
      "Same difference from the base with every seed: wide. The seed may have no effect."),
     ((0.5, 0.6), (0.5, 0.7), None), ((0.5,), (0.6, 0.7), None)])

@@ -12,6 +12,7 @@ from flaxdigits.models import build_model
 from flaxdigits.studies.study import (
     ABLATIONS,
     Study,
+    combinations,
     folder_name,
     load_study,
     same_images,
@@ -51,6 +52,15 @@ def test_a_grid_is_every_combination_and_the_base_is_one_of_them():
     assert all(config.train.batch_size == 7 for config in configs.values())
     with_base = Study("dense_cnn", grid={"model.dropout": (0.1, ())})
     assert list(variants_of(with_base)) == ["base", "dropout="]
+
+
+def test_a_level_that_several_factors_have_is_preceded_by_its_factor():
+    same_levels = Study("dense_cnn", grid={
+        "EMA": {"off": (), "on": ("train.ema=0.9",)},
+        "shear": {"off": (), "on": ("data.augmentation=affine",), "more": ("train.ema=0.5",)}})
+    assert [", ".join(levels) for levels, _ in combinations(same_levels.grid)] == [
+        "EMA=off, shear=off", "EMA=off, shear=on", "EMA=off, more",
+        "EMA=on, shear=off", "EMA=on, shear=on", "EMA=on, more"]
 
 
 @pytest.mark.parametrize(("variant", "folder"), [

@@ -78,7 +78,7 @@ def run_benchmark(
     names = [path_text(experiment, "experiment")] if experiment is not None else [
         *([SPEEDRUN] if suite == "gpu" else []), *PUBLISHED]
     if peers and suite == "gpu":
-        _check_peers([name for name in names if name != SPEEDRUN], overrides, ("torch",))
+        _check_peers(PUBLISHED if experiment is None else names, overrides, ("torch",))
     elif peers:
         _check_peers(names, overrides, PEER_MODULES)
     share_gpu()

@@ -33,9 +33,11 @@ def split_indices(config: DataConfig, dataset: LabeledImages) -> Split:
     parts = _SPLITS[config.split](config, dataset)
     empty = [name for name, rows in parts.items() if not len(rows)]
     if empty:
+        advice = ("change data.validation_fraction or data.test_fraction"
+                  if config.split == "fractions" else "use another split or more data")
         raise FlaxdigitsError(
             f"data.split={config.split} has no examples for {empty[0]}: {dataset.name} has only "
-            f"{len(dataset.labels)} examples; use another split or more data")
+            f"{len(dataset.labels)} examples; {advice}")
     parts["train"] = parts["train"][:config.limit]
     return {name: rows.astype(np.int32) for name, rows in parts.items()}
 

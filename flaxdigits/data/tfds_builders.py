@@ -97,9 +97,10 @@ def _find(name: str, data_dir: Path) -> Path:
     configs = sorted(entry_name for entry_name, entry in entries.items()
                      if not entry_name.startswith((".", "incomplete"))
                      and entry.is_dir()) if "/" not in path else []
-    if configs and not version:
+    if configs:
         raise FlaxdigitsError(
-            f"data.dataset=tfds:{name}: name one of its configs, such as tfds:{path}/{configs[0]}")
+            f"data.dataset=tfds:{name}: name one of its configs, such as tfds:{path}/{configs[0]}"
+            + (f":{version}" if version else ""))
     raise FlaxdigitsError(
         f"data.dataset=tfds:{name}: nothing is prepared in {folder}; prepare it with "
         f"tensorflow_datasets.builder('{name}', data_dir='{data_dir}', file_format='array_record')"

@@ -215,7 +215,7 @@ def _suspicions(variants: Sequence[VariantResult], metric: str) -> Iterator[str]
             constant.append(other.variant)
     if zero:
         yield (f"Same {metric} as the base with every seed: {'; '.join(zero)}. What is varied may "
-               "have no effect.")
+               "have no effect on this metric.")
     if constant:
         yield (f"Same difference from the base with every seed: {'; '.join(constant)}. The seed "
                "may have no effect.")

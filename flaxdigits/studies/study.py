@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -225,13 +226,19 @@ def combinations(
 ) -> Iterator[tuple[tuple[str, ...], list[str]]]:
     """Yields the levels and the overrides of every combination of a grid.
 
+    A level that several factors have, such as `off`, is preceded by its factor, as in `EMA=off`.
+
     Args:
       grid: see `Study`.
     """
+    counts = Counter(
+        name for values in grid.values() if isinstance(values, Mapping) for name in values)
+
     def levels(factor: str) -> list[tuple[str, list[str]]]:
         values = grid[factor]
         if isinstance(values, Mapping):
-            return [(str(name), list(changes)) for name, changes in values.items()]
+            return [(f"{factor}={name}" if counts[name] > 1 else name, list(changes))
+                    for name, changes in values.items()]
         return [(f"{factor.rpartition('.')[2]}={_format(value)}", [f"{factor}={_format(value)}"])
                 for value in values]
 

@@ -107,11 +107,28 @@ def create_train_state(
         step=jnp.zeros((), jnp.int32),
         params=params,
         model_state=model_state,
-        opt_state=optimizer.init(split_params(params, freeze)[0]),
+        opt_state=_copy_shared_arrays(optimizer.init(split_params(params, freeze)[0]), params),
         ema=None if ema_decay is None else jax.tree.map(jnp.copy, params),
         epoch_sums=Sums.zero(),
         log_sums=Sums.zero(),
     )
+
+
+def _copy_shared_arrays(opt_state: optax.OptState, params: Any) -> optax.OptState:
+    """Copies the arrays of an optimizer state that are also in `params`, or in it twice.
+
+    Some optimizers, such as `optax.contrib.prodigy`, keep the initial params; the train steps
+    donate the state, in which an array must not occur twice.
+    """
+    known = {id(array) for array in jax.tree.leaves(params)}
+
+    def copy_if_known(array: Any) -> Any:
+        if id(array) in known:
+            return jnp.copy(array)
+        known.add(id(array))
+        return array
+
+    return jax.tree.map(copy_if_known, opt_state)
 
 
 def count_parameters(params: Any) -> int:
