@@ -467,6 +467,9 @@ def _check_combinations(config: ExperimentConfig) -> None:
 
 
 FOLDED = ("kfold", "writers")  # the splits that have folds
+# The splits that use a field of DataConfig; with any other split it must have its default.
+SPLITS_OF_FIELDS = {"fold": ("writers", "kfold"), "folds": ("writers", "kfold"),
+                    "validation_fraction": ("fractions",), "test_fraction": ("fractions",)}
 # The splits that can be stratified; kfold always is.
 STRATIFIED = ("holdout", "kaggle", "random", "fractions", "kfold")
 
@@ -491,17 +494,13 @@ def _check_data(data: DataConfig) -> None:
             + ", ".join(entry.splits))
     if data.fold >= data.folds:
         raise FlaxdigitsError(f"data.fold must be at most {data.folds - 1}, got {data.fold}")
-    for name, default in (("fold", 0), ("folds", 10)):
-        if getattr(data, name) != default and data.split not in FOLDED:
-            raise FlaxdigitsError(f"data.{name}={getattr(data, name)} needs data.split=writers or "
-                                  f"kfold, got {data.split}")
-    for name in ("validation_fraction", "test_fraction"):
-        if getattr(data, name) != 0.1 and data.split != "fractions":
-            raise FlaxdigitsError(f"data.{name}={getattr(data, name)} needs data.split=fractions, "
-                                  f"got {data.split}")
+    for name, splits in SPLITS_OF_FIELDS.items():
+        if getattr(data, name) != getattr(DataConfig, name) and data.split not in splits:
+            raise FlaxdigitsError(f"data.{name}={getattr(data, name)} needs data.split="
+                                  f"{' or '.join(splits)}, got {data.split}")
     if data.validation_fraction + data.test_fraction >= 1:
         raise FlaxdigitsError(
-            f"data.validation_fraction + data.test_fraction must be below 1, so that there are "
+            "data.validation_fraction + data.test_fraction must be below 1, so that there are "
             f"training examples, got {data.validation_fraction} + {data.test_fraction}")
     if data.stratify and data.split not in STRATIFIED:
         raise FlaxdigitsError(
